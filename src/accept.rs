@@ -1,0 +1,166 @@
+//! The accept loop of one listener: who becomes a client, who is refused, and what an error means.
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::client::{Client, Rules};
+use crate::close::CloseReason;
+use crate::format;
+use crate::hub::Hub;
+use crate::limits::Places;
+use crate::listen::{Listener, Peer, Stream};
+
+/// Connections accepted before the clients have their turn.
+const ACCEPTS_A_TURN: usize = 256;
+
+/// How long to wait when the system has no descriptor or memory left: first, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Refused connections that are seen off politely at a time. Beyond that they are only closed: they
+/// must not take the descriptors that were kept back for the daemon itself.
+const REFUSALS_MAX: usize = 16;
+
+/// How long a refused connection may take to close its side.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// What every accept loop needs to make clients of connections.
+#[derive(Debug)]
+pub(crate) struct Reception {
+    hub: Arc<Hub>,
+    rules: Arc<Rules>,
+    places: Arc<Places>,
+    clients: TaskTracker,
+    refusals: Arc<Semaphore>,
+    /// Connections are being refused, and that has been logged.
+    full: AtomicBool,
+}
+
+impl Reception {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        rules: Rules,
+        places: Arc<Places>,
+        clients: TaskTracker,
+    ) -> Reception {
+        Reception {
+            hub,
+            rules: Arc::new(rules),
+            places,
+            clients,
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            full: AtomicBool::new(false),
+        }
+    }
+
+    /// Accepts until told to stop, then what is in the backlog by then, and closes the listener.
+    pub(crate) async fn run(self: Arc<Reception>, listener: Listener, stop: CancellationToken) {
+        let mut backoff = BACKOFF.0;
+        loop {
+            let turn = async {
+                listener.ready().await?;
+                // Notices go to the buffer: accepting waits for room there as sending does.
+                Ok(self.hub.admit().await)
+            };
+            // Cancelling it loses nothing: no connection has been accepted yet.
+            let Some(ready) = stop.run_until_cancelled(turn).await else {
+                break;
+            };
+            let accepted = ready.and_then(|_admission| self.accept_some(&listener));
+            match accepted {
+                Ok(()) => {
+                    backoff = BACKOFF.0;
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => {
+                    if backoff == BACKOFF.0 {
+                        warn!(listener = %listener.name(), %error, "cannot accept");
+                    }
+                    let pause = tokio::time::sleep(backoff);
+                    if stop.run_until_cancelled(pause).await.is_none() {
+                        break;
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+        // Who had connected before the stop may have sent something already.
+        let _ = self.accept_some(&listener);
+    }
+
+    /// Accepts one turn's connections. An error is one that will not go away by accepting on.
+    fn accept_some(&self, listener: &Listener) -> io::Result<()> {
+        for _ in 0..ACCEPTS_A_TURN {
+            match listener.accept() {
+                Ok((socket, peer)) => self.receive(listener, socket, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if is_exhaustion(&error) => return Err(error),
+                // What a peer did to its own connection before it was accepted: accept(2) lists
+                // a dozen of these, and says to go on.
+                Err(error) => debug!(listener = %listener.name(), %error, "lost a connection"),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, listener: &Listener, socket: OwnedFd, peer: Peer) {
+        let stream = match Stream::new(socket) {
+            Ok(stream) => stream,
+            Err(error) => {
+                warn!(listener = %listener.name(), %peer, %error, "cannot serve a connection");
+                return;
+            }
+        };
+        let place = match self.places.take() {
+            Ok(place) => place,
+            Err(max) => return self.refuse(listener, stream, peer, max),
+        };
+        self.full.store(false, Relaxed);
+        let feed = self.hub.join(listener.format());
+        info!(client = feed.member().id.0, %peer, listener = %listener.name(), "client connected");
+        let client = Client::new(stream, feed, listener.format(), self.rules.clone(), place);
+        self.clients.spawn(client);
+    }
+
+    /// Says that the server is full, and sees that the words arrive: a close over input that was
+    /// not read would make the kernel reset the connection, and them with it.
+    fn refuse(&self, listener: &Listener, stream: Stream, peer: Peer, max: usize) {
+        let reason = CloseReason::Full.label();
+        debug!(listener = %listener.name(), %peer, reason, "connection refused");
+        if !self.full.swap(true, Relaxed) {
+            warn!(clients = max, reason, "refusing connections");
+        }
+        let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
+            return;
+        };
+        let mut words = Vec::new();
+        let detail = format!("server full ({max} clients)");
+        format::error(listener.format(), CloseReason::Full, &detail, &mut words);
+        let goodbye = async move {
+            let _permit = permit;
+            if !words.is_empty() {
+                stream.write_some(&[IoSlice::new(&words)]).await?;
+            }
+            stream.shut_write()?;
+            stream.discard_input().await
+        };
+        self.clients
+            .spawn(async { tokio::time::timeout(REFUSAL_TIME, goodbye).await });
+    }
+}
+
+/// Out of descriptors or memory: accepting on would only spin until some come free.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let exhaustions = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhaustions
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

@@ -1,0 +1,637 @@
+//! What a person types: flags and environment variables, kept as text with the place they came
+//! from. [`Config`](crate::config::Config) gives them their meaning, so that a value is read, and
+//! a mistake reported, the same way wherever it was written.
+
+use std::ffi::OsString;
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, Parser};
+
+/// The headings of `--help`, in the order they are shown.
+const LISTENING: &str = "Listening";
+const SEEN: &str = "What clients see";
+const LIMITS: &str = "Limits";
+const SLOW: &str = "Slow clients";
+const PROCESS: &str = "Process";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const MORE: &str = "\
+Try it: start linehub, then run `nc 127.0.0.1 2345` in two terminals and type. --help says more.";
+
+const EXAMPLES: &str = "\
+Examples:
+  A chat on this machine: start the daemon, then type in two other terminals.
+    $ linehub
+    $ nc 127.0.0.1 2345
+    $ nc 127.0.0.1 2345
+
+  Send one line from a script and leave.
+    $ printf 'backup done\\n' | nc -N 127.0.0.1 2345
+
+  An instrument with many readers: the bytes as they came, on every interface.
+    $ linehub --listen '[::]:2345' --format raw --no-notices
+
+  Lines for people on one port, JSON for programs on another, a Unix socket for this machine.
+    $ linehub --listen 0.0.0.0:2345 --listen 127.0.0.1:2346,format=json \\
+              --listen unix:/run/linehub.sock,format=raw
+
+Values:
+  SIZE      A number of bytes, or a number with a unit: 65536, 64KiB, 1.5MiB. KiB, MiB and GiB are
+            powers of 1024; K, M, G, KB, MB and GB are powers of 1000.
+  DURATION  Numbers with units: 500ms, 1s, 2m, 1m 30s, 1h.
+  `0` or `off` turns a limit off where it can be off.
+
+Environment:
+  Every option that takes a value, and every switch, is also read from the environment: LINEHUB_
+  and its name, as in LINEHUB_MAX_LINE=1MiB or LINEHUB_ECHO=true. A flag wins over the environment;
+  an empty value counts as unset. LINEHUB_LISTEN takes several addresses, separated by spaces or
+  semicolons.
+  RUST_LOG   What to log, such as `warn` or `linehub=debug`. Wins over -v and -q.
+  NO_COLOR   No colour in the log and in this text when set.
+
+Exit codes:
+  0  stopped as asked    1  could not serve    2  wrong flag, variable or value";
+
+/// What was typed on the command line and in the environment.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(
+    name = "linehub",
+    version,
+    about = "Broadcast lines over TCP: what one client sends, every other client receives",
+    long_about = "Broadcast lines over TCP: whatever one client sends as a line, every other client \
+                  receives, whole and in one order that is the same for all. A client is anything \
+                  that can open a socket: nc, telnet, a script, a microcontroller.\n\n\
+                  A client that cannot keep up is told or disconnected; it is never left with a \
+                  silent gap.",
+    after_help = MORE,
+    after_long_help = EXAMPLES,
+    styles = STYLES,
+    max_term_width = 100,
+    args_override_self = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+)]
+pub struct Cli {
+    /// The options that are also variables in the environment.
+    #[command(flatten)]
+    pub options: Options,
+
+    /// Check the configuration and exit
+    ///
+    /// Prints one line and exits with 0 when the configuration is good, with 2 when it is not.
+    /// Opens no listener.
+    #[arg(long, help_heading = PROCESS)]
+    pub check: bool,
+
+    /// Log more: -v debug, -vv trace [default: info]
+    ///
+    /// The log goes to stderr. RUST_LOG, when set, wins over -v and -q. What lines contain is
+    /// logged only at -vv.
+    #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS)]
+    verbose: u8,
+
+    /// Log less: -q only warnings and errors, -qq only errors
+    #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS)]
+    quiet: u8,
+
+    /// Print help: -h a summary, --help everything
+    #[arg(short, long, action = ArgAction::Help, help_heading = PROCESS)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = PROCESS)]
+    version: Option<bool>,
+}
+
+/// Every option of the daemon as it was typed; `None` where it was not.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Accept clients here; repeatable [default: 127.0.0.1:2345]
+    ///
+    /// Repeat it to listen at several addresses. An IPv6 address needs brackets: `[::]:2345`. Port 0
+    /// picks a free port, which the log names. `ADDR,format=FMT` gives the clients of this one
+    /// listener another format than --format.
+    #[arg(long, value_name = "HOST:PORT|unix:PATH", help_heading = LISTENING)]
+    #[arg(allow_hyphen_values = true)]
+    pub listen: Option<Vec<Typed>>,
+
+    /// Show the stream as text, json or raw [default: text]
+    ///
+    /// The format of listeners that name none.
+    ///
+    /// text: for people. `Message from client 7: hello`, with control characters made visible.
+    ///
+    /// json: for programs. One object a line: {"event":"message","seq":42,"client":7,"data":"hello"}
+    ///
+    /// raw: for machines. The bytes of each line exactly as they came, and nothing else.
+    #[arg(long, value_name = "FMT", help_heading = SEEN, allow_hyphen_values = true)]
+    pub format: Option<Typed>,
+
+    /// Send clients their own lines and notices too [default: false]
+    #[arg(long, value_name = "BOOL", help_heading = SEEN)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub echo: Option<Typed>,
+
+    /// Send no notices that a client came or left [default: false]
+    ///
+    /// Holds for every format. `raw` never has notices.
+    #[arg(long, value_name = "BOOL", help_heading = SEEN)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_notices: Option<Typed>,
+
+    /// Close or keep a client that ends its input [default: close]
+    ///
+    /// close: a client that shuts its sending side gets what was already queued for it and is
+    /// closed, so that `printf 'x\n' | nc -N HOST PORT` ends.
+    ///
+    /// keep: it goes on receiving until it closes, so that `nc HOST PORT </dev/null` is a reader.
+    #[arg(long, value_name = "close|keep", help_heading = SEEN, allow_hyphen_values = true)]
+    pub half_close: Option<Typed>,
+
+    /// Connect at most N clients [default: open-file limit less 64]
+    ///
+    /// The open-file limit is raised as far as the system lets it; 64 descriptors of it are kept for
+    /// the daemon itself. One client more is told `Error: server full (N clients)` and
+    /// closed. 1 to 100000000; with 0 or off only the open-file limit holds.
+    #[arg(long, value_name = "N", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub max_clients: Option<Typed>,
+
+    /// Close a client that sends a longer line than SIZE [default: 64KiB]
+    ///
+    /// Counts the line without its line end. 1 byte to 1GiB; cannot be off, because memory would
+    /// then have no bound.
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub max_line: Option<Typed>,
+
+    /// Hold at most SIZE of lines not yet delivered [default: 64MiB]
+    ///
+    /// One buffer, shared by all clients. When it is full, senders wait; see --slow-grace. At least
+    /// 4KiB; cannot be off, because memory would then have no bound.
+    #[arg(long, value_name = "SIZE", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub buffer: Option<Typed>,
+
+    /// Close a client that is idle this long [default: off]
+    ///
+    /// Idle is a client that neither sends nor takes a byte. 1ms to 10y; 0 or off: never.
+    #[arg(long, value_name = "DURATION", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub idle_timeout: Option<Typed>,
+
+    /// Give clients this long at shutdown [default: 5s]
+    ///
+    /// They get what is still theirs meanwhile; who is not done by then is closed. 1ms to 10y; cannot be off, because shutdown needs an end.
+    #[arg(long, value_name = "DURATION", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub drain_timeout: Option<Typed>,
+
+    /// What happens to a slow client [default: disconnect]
+    ///
+    /// A client is slow when it still needs the oldest line of a full buffer after --slow-grace.
+    ///
+    /// disconnect: it is told, if it takes the message, and closed.
+    ///
+    /// skip: it goes on with the newest line and is told how many it missed. In raw it cannot be
+    /// told; the log says it.
+    #[arg(long, value_name = "disconnect|skip", help_heading = SLOW, allow_hyphen_values = true)]
+    pub slow_client: Option<Typed>,
+
+    /// How long senders wait for a slow client [default: 1s]
+    ///
+    /// How long the oldest line in a full buffer may wait for the clients that still need it. 1ms
+    /// to 10y. 0 or off: senders never wait. forever: nothing is ever lost, and one stuck client
+    /// holds up all senders until --stall-timeout closes it.
+    #[arg(long, value_name = "DURATION|forever", help_heading = SLOW, allow_hyphen_values = true)]
+    pub slow_grace: Option<Typed>,
+
+    /// Close a client that takes nothing this long [default: 30s]
+    ///
+    /// Counts while output waits for the client and its socket takes no byte of it. 1ms to 10y; 0 or off: never.
+    #[arg(long, value_name = "DURATION", help_heading = SLOW, allow_hyphen_values = true)]
+    pub stall_timeout: Option<Typed>,
+
+    /// Run on N threads, 1 to 1024 [default: number of CPUs]
+    #[arg(long, value_name = "N", help_heading = PROCESS, allow_hyphen_values = true)]
+    pub worker_threads: Option<Typed>,
+}
+
+/// A value as it was typed, and where, so that an error can name the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Typed {
+    /// The value, unread.
+    pub text: String,
+    /// Where it was typed.
+    pub place: Place,
+}
+
+/// Where a value was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the command line.
+    Flag,
+    /// In the environment.
+    Environment,
+}
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or the version was asked for: print it to stdout and exit with 0.
+    Answer(clap::Error),
+    /// The command line or the environment is wrong: what is, and what is allowed. Exit with 2.
+    Usage(String),
+}
+
+impl Cli {
+    /// Reads the command line (the program's name first) and, for what it leaves open, the
+    /// environment, where `variable` gives the value of the variable with a name.
+    ///
+    /// Values are kept as text. Errors here are those of the command line itself: an option that
+    /// does not exist, or one without its value.
+    pub fn read(
+        args: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Cli, Stop> {
+        let mut cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(error),
+            _ => Stop::Usage(explain(&error)),
+        })?;
+        let environment = Options::from_environment(variable).map_err(Stop::Usage)?;
+        cli.options = cli.options.or(environment);
+        Ok(cli)
+    }
+
+    /// How much to log: 0 is the default, each `-v` is one more, each `-q` one less.
+    pub fn verbosity(&self) -> i16 {
+        i16::from(self.verbose) - i16::from(self.quiet)
+    }
+}
+
+impl Options {
+    /// These options, and for those that were not typed, the other ones.
+    #[must_use]
+    pub fn or(mut self, mut other: Options) -> Options {
+        self.listen = self.listen.or(other.listen.take());
+        for ((_, mine), (_, theirs)) in self.single_valued().into_iter().zip(other.single_valued())
+        {
+            *mine = mine.take().or(theirs.take());
+        }
+        self
+    }
+
+    /// The options that the environment sets. An empty variable counts as unset.
+    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Options, String> {
+        let read = |option: &str| {
+            let name = Place::Environment.name(option);
+            match variable(&name)
+                .filter(|value| !value.is_empty())
+                .map(OsString::into_string)
+            {
+                None => Ok(None),
+                Some(Ok(text)) => Ok(Some(Typed {
+                    text,
+                    place: Place::Environment,
+                })),
+                Some(Err(_)) => Err(format!("{name}: the value is not UTF-8")),
+            }
+        };
+        let mut options = Options::default();
+        for (option, value) in options.single_valued() {
+            *value = read(option)?;
+        }
+        options.listen = read("listen")?.and_then(|several| several.split());
+        Ok(options)
+    }
+
+    /// Every option with one value, under its name. Only [`Options::listen`] has several.
+    fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 13] {
+        [
+            ("format", &mut self.format),
+            ("echo", &mut self.echo),
+            ("no-notices", &mut self.no_notices),
+            ("half-close", &mut self.half_close),
+            ("max-clients", &mut self.max_clients),
+            ("max-line", &mut self.max_line),
+            ("buffer", &mut self.buffer),
+            ("idle-timeout", &mut self.idle_timeout),
+            ("drain-timeout", &mut self.drain_timeout),
+            ("slow-client", &mut self.slow_client),
+            ("slow-grace", &mut self.slow_grace),
+            ("stall-timeout", &mut self.stall_timeout),
+            ("worker-threads", &mut self.worker_threads),
+        ]
+    }
+}
+
+impl Typed {
+    /// The values in a list separated by whitespace or `;`, or `None` if it holds none.
+    fn split(&self) -> Option<Vec<Typed>> {
+        let values: Vec<Typed> = self
+            .text
+            .split(|c: char| c.is_whitespace() || c == ';')
+            .filter(|text| !text.is_empty())
+            .map(|text| Typed {
+                text: text.to_owned(),
+                place: self.place,
+            })
+            .collect();
+        (!values.is_empty()).then_some(values)
+    }
+}
+
+/// A value on the command line.
+impl From<String> for Typed {
+    fn from(text: String) -> Typed {
+        Typed {
+            text,
+            place: Place::Flag,
+        }
+    }
+}
+
+/// A value on the command line.
+impl From<&str> for Typed {
+    fn from(text: &str) -> Typed {
+        text.to_owned().into()
+    }
+}
+
+impl Place {
+    /// What the option is called here: `max-line` is `--max-line` or `LINEHUB_MAX_LINE`.
+    pub fn name(self, option: &str) -> String {
+        match self {
+            Place::Flag => format!("--{option}"),
+            Place::Environment => {
+                format!("LINEHUB_{}", option.to_ascii_uppercase().replace('-', "_"))
+            }
+        }
+    }
+}
+
+/// clap's error in one line, without the usage text that it adds.
+fn explain(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        Some(ContextValue::Strings(texts)) => texts.first().map_or("", String::as_str),
+        _ => "",
+    };
+    let argument = context(ContextKind::InvalidArg);
+    let value = context(ContextKind::InvalidValue);
+    // `--max-line <SIZE>` as clap names it.
+    let (option, placeholder) = argument.split_once([' ', '[']).unwrap_or((argument, ""));
+    match error.kind() {
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            match context(ContextKind::SuggestedArg) {
+                "" => format!("{argument}: no such option; --help lists them"),
+                known => format!("{argument}: no such option; did you mean {known}?"),
+            }
+        }
+        ErrorKind::UnknownArgument => {
+            format!("'{argument}': unexpected; only options are allowed, and --help lists them")
+        }
+        ErrorKind::InvalidValue if value.is_empty() => {
+            format!("{option}: the value is missing; allowed: {option} {placeholder}")
+        }
+        ErrorKind::TooManyValues => format!("{option}: takes no value, but got '{value}'"),
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Cli, Stop> {
+        let args = ["linehub"].iter().chain(args).map(OsString::from);
+        Cli::read(args, |name| {
+            let found = environment.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value.into())
+        })
+    }
+
+    fn options(args: &[&str], environment: &[(&str, &str)]) -> Options {
+        read(args, environment).unwrap().options
+    }
+
+    fn usage(args: &[&str]) -> String {
+        match read(args, &[]) {
+            Err(Stop::Usage(line)) => line,
+            other => panic!("{args:?} gave {other:?}"),
+        }
+    }
+
+    fn help(flag: &str) -> String {
+        match read(&[flag], &[]) {
+            Err(Stop::Answer(help)) => help.to_string(),
+            other => panic!("{flag} gave {other:?}"),
+        }
+    }
+
+    fn variable(text: &str) -> Option<Typed> {
+        Some(Typed {
+            text: text.into(),
+            place: Place::Environment,
+        })
+    }
+
+    #[test]
+    fn command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_typed_leaves_every_option_open() {
+        assert_eq!(options(&[], &[]), Options::default());
+    }
+
+    #[test]
+    fn every_option_of_the_daemon_is_a_flag_and_a_variable() {
+        let command = Cli::command();
+        let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+        let about_the_run = ["check", "verbose", "quiet", "help", "version"];
+        let mut flags: Vec<_> = flags.filter(|flag| !about_the_run.contains(flag)).collect();
+        let mut typed = Options::default();
+        let mut known: Vec<_> = typed
+            .single_valued()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        known.push("listen");
+        flags.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(flags, known);
+    }
+
+    #[test]
+    fn flag_and_variable_with_one_name_set_the_same_option() {
+        for (option, _) in Options::default().single_valued() {
+            let mut by_flag = options(&[&format!("--{option}=x")], &[]);
+            let name = Place::Environment.name(option);
+            let mut by_variable = options(&[], &[(&name, "x")]);
+            for ((this, flag), (_, variable)) in by_flag
+                .single_valued()
+                .into_iter()
+                .zip(by_variable.single_valued())
+            {
+                assert_eq!(flag.is_some(), this == option, "--{option} and {this}");
+                assert_eq!(variable.is_some(), this == option, "{name} and {this}");
+            }
+        }
+    }
+
+    #[test]
+    fn flag_wins_over_the_environment() {
+        let environment = [("LINEHUB_MAX_LINE", "1KiB"), ("LINEHUB_BUFFER", "1MiB")];
+        let typed = options(&["--max-line", "2KiB"], &environment);
+        assert_eq!(typed.max_line, Some("2KiB".into()));
+        assert_eq!(typed.buffer, variable("1MiB"));
+    }
+
+    #[test]
+    fn empty_variable_counts_as_unset() {
+        let environment = [("LINEHUB_MAX_LINE", ""), ("LINEHUB_LISTEN", " ; ")];
+        assert_eq!(options(&[], &environment), Options::default());
+    }
+
+    #[test]
+    fn variable_that_is_not_utf8_is_named() {
+        use std::os::unix::ffi::OsStringExt;
+        let read = Cli::read(["linehub".into()], |name| {
+            (name == "LINEHUB_FORMAT").then(|| OsString::from_vec(vec![0xff]))
+        });
+        let Err(Stop::Usage(line)) = read else {
+            panic!("accepted")
+        };
+        assert_eq!(line, "LINEHUB_FORMAT: the value is not UTF-8");
+    }
+
+    #[test]
+    fn listen_variable_holds_several_addresses() {
+        let typed = options(
+            &[],
+            &[("LINEHUB_LISTEN", " a:1;b:2  c:3,format=raw\nd:4; ")],
+        );
+        let texts: Vec<_> = typed
+            .listen
+            .unwrap()
+            .into_iter()
+            .map(|typed| typed.text)
+            .collect();
+        assert_eq!(texts, ["a:1", "b:2", "c:3,format=raw", "d:4"]);
+    }
+
+    #[test]
+    fn listen_flag_repeats_and_replaces_the_variable() {
+        let typed = options(
+            &["--listen", "a:1", "--listen=b:2"],
+            &[("LINEHUB_LISTEN", "c:3")],
+        );
+        assert_eq!(typed.listen, Some(vec!["a:1".into(), "b:2".into()]));
+    }
+
+    #[test]
+    fn switch_alone_is_true_and_can_be_turned_off() {
+        assert_eq!(options(&["--echo"], &[]).echo, Some("true".into()));
+        let typed = options(&["--echo=false"], &[("LINEHUB_ECHO", "true")]);
+        assert_eq!(typed.echo, Some("false".into()));
+        let typed = options(&["--echo", "--no-notices"], &[]);
+        assert_eq!(typed.no_notices, Some("true".into()));
+    }
+
+    #[test]
+    fn last_of_a_repeated_option_counts() {
+        assert_eq!(
+            options(&["--buffer=1", "--buffer=2"], &[]).buffer,
+            Some("2".into())
+        );
+    }
+
+    #[test]
+    fn verbosity_counts_up_and_down() {
+        for (args, expected) in [
+            (vec![], 0),
+            (vec!["-v"], 1),
+            (vec!["-vv"], 2),
+            (vec!["-q"], -1),
+            (vec!["-qqv"], -1),
+        ] {
+            assert_eq!(read(&args, &[]).unwrap().verbosity(), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_command_line_is_explained_in_one_line() {
+        for (args, expected) in [
+            (
+                vec!["--max-lin", "1"],
+                "--max-lin: no such option; did you mean --max-line?",
+            ),
+            (vec!["--zzz"], "--zzz: no such option; --help lists them"),
+            (vec!["-x"], "-x: no such option; --help lists them"),
+            (
+                vec!["x"],
+                "'x': unexpected; only options are allowed, and --help lists them",
+            ),
+            (
+                vec!["--echo", "no"],
+                "'no': unexpected; only options are allowed, and --help lists them",
+            ),
+            (
+                vec!["--max-line"],
+                "--max-line: the value is missing; allowed: --max-line <SIZE>",
+            ),
+            (
+                vec!["--listen"],
+                "--listen: the value is missing; allowed: --listen <HOST:PORT|unix:PATH>",
+            ),
+            (
+                vec!["--check=yes"],
+                "--check: takes no value, but got 'yes'",
+            ),
+        ] {
+            assert_eq!(usage(&args), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn value_that_starts_with_a_hyphen_is_left_to_the_option() {
+        assert_eq!(
+            options(&["--max-line", "-1"], &[]).max_line,
+            Some("-1".into())
+        );
+        assert_eq!(
+            options(&["--idle-timeout", "-5s"], &[]).idle_timeout,
+            Some("-5s".into())
+        );
+    }
+
+    #[test]
+    fn help_groups_every_option_and_fits_the_page() {
+        for flag in ["-h", "--help"] {
+            let help = help(flag);
+            let headings = [LISTENING, SEEN, LIMITS, SLOW, PROCESS];
+            let places: Vec<_> = headings
+                .iter()
+                .map(|heading| help.find(&format!("\n{heading}:\n")))
+                .collect();
+            assert!(
+                places.iter().all(Option::is_some) && places.is_sorted(),
+                "{help}"
+            );
+            assert!(!help.contains("\nOptions:"), "{help}");
+            let widest = help.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(100), "{widest:?} in {help}");
+        }
+        assert!(help("--help").contains("printf 'backup done\\n' | nc -N 127.0.0.1 2345"));
+    }
+}

@@ -1,0 +1,321 @@
+//! One client, from its connect notice to the end of its connection.
+//!
+//! A client is a single task that reads and writes in the same poll: a sender that waits for the
+//! buffer still takes what is its own, so it never waits for itself. It has no timer and, while
+//! nothing happens, no buffer; the hub's sweep tells it when its time is up.
+
+mod reader;
+mod writer;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tracing::info;
+
+use crate::close::CloseReason;
+use crate::config::{Config, Grace, HalfClose};
+use crate::format::Format;
+use crate::hub::{Feed, Orders};
+use crate::limits::Place;
+use crate::listen::Stream;
+
+use reader::{Read, Reader};
+use writer::Writer;
+
+/// Telnet's answers that may wait for a client's socket, in bytes; one that does not take them is
+/// not read from until it does. One read may add as much again as it brought.
+const OWN_BYTES_MAX: usize = 4 * 1024;
+
+/// What a draining daemon still reads from one client, in bytes: more than a sender's kernel holds
+/// by default, so all that had been sent comes in, while one that never stops is cut off.
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What all clients go by.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    line_bytes_max: usize,
+    half_close: HalfClose,
+    slow_grace: Grace,
+    idle_timeout: Option<Duration>,
+    stall_timeout: Option<Duration>,
+}
+
+impl From<&Config> for Rules {
+    fn from(config: &Config) -> Rules {
+        Rules {
+            line_bytes_max: config.line_bytes_max,
+            half_close: config.half_close,
+            slow_grace: config.slow_grace,
+            idle_timeout: config.idle_timeout,
+            stall_timeout: config.stall_timeout,
+        }
+    }
+}
+
+impl Rules {
+    /// What a client is told when it is closed for this reason; nothing when it knows, or when no
+    /// word can reach it.
+    fn detail(&self, reason: CloseReason) -> Option<String> {
+        let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+        match reason {
+            CloseReason::LineTooLong => Some(format!(
+                "line too long (limit {} bytes)",
+                self.line_bytes_max
+            )),
+            CloseReason::Slow => Some(match self.slow_grace {
+                Grace::For(grace) if !grace.is_zero() => {
+                    format!(
+                        "too slow (behind for {}s with a full buffer)",
+                        seconds(Some(grace))
+                    )
+                }
+                _ => "too slow (behind with a full buffer)".to_owned(),
+            }),
+            CloseReason::Stalled => Some(format!("stalled for {}s", seconds(self.stall_timeout))),
+            CloseReason::Idle => Some(format!("idle for {}s", seconds(self.idle_timeout))),
+            CloseReason::Eof
+            | CloseReason::Reset
+            | CloseReason::Full
+            | CloseReason::Shutdown
+            | CloseReason::Internal => None,
+        }
+    }
+}
+
+/// A connection that has become a client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: Stream,
+    feed: Feed,
+    reader: Reader,
+    writer: Writer,
+    rules: Arc<Rules>,
+    input: Input,
+    output: Output,
+    reason: Option<CloseReason>,
+    place: Option<Place>,
+}
+
+/// What becomes of the bytes the client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    /// They are published.
+    Open,
+    /// They are published, so many of them, as far as they are there already: the daemon stops.
+    Draining(usize),
+    /// They are left in the socket until the last word has been said.
+    Paused,
+    /// They are thrown away: the client is being closed. Not reading them would make the kernel
+    /// reset the connection, over data in flight.
+    Discarded,
+    /// There are none any more.
+    Ended,
+}
+
+/// How far the output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    /// It follows the stream.
+    Streaming,
+    /// What the client is owed is written, and nothing after it.
+    Flushing,
+    /// All is written and the write side is shut; the peer has still to close.
+    Shut,
+}
+
+impl Client {
+    pub(crate) fn new(
+        stream: Stream,
+        feed: Feed,
+        format: Format,
+        rules: Arc<Rules>,
+        place: Place,
+    ) -> Client {
+        Client {
+            reader: Reader::new(format, rules.line_bytes_max),
+            writer: Writer::new(format),
+            stream,
+            feed,
+            rules,
+            input: Input::Open,
+            output: Output::Streaming,
+            reason: None,
+            place: Some(place),
+        }
+    }
+
+    /// Does what the hub ordered; whether to go at once.
+    fn obey(&mut self, orders: Orders) -> bool {
+        if orders.contain(Orders::SKIP) && self.output == Output::Streaming {
+            self.writer.skip(&mut self.feed);
+        }
+        if orders.contain(Orders::DRAIN) {
+            match self.input {
+                Input::Open => self.input = Input::Draining(DRAIN_BYTES_MAX),
+                _ => self.feed.input_done(),
+            }
+        }
+        if let Some(reason) = orders.close_reason() {
+            self.close(reason);
+        }
+        if orders.contain(Orders::FINISH) {
+            self.close(CloseReason::Shutdown);
+        }
+        orders.contain(Orders::ABORT)
+    }
+
+    /// Begins the end, for this reason unless it has begun for another. The others are told now;
+    /// the client gets what it is owed, and why it is closed if that is not its own doing.
+    fn close(&mut self, reason: CloseReason) {
+        let owed_less = matches!(reason, CloseReason::Slow | CloseReason::Stalled);
+        if self.output != Output::Streaming && !(owed_less && self.output == Output::Flushing) {
+            return;
+        }
+        self.reason.get_or_insert(reason);
+        if self.input != Input::Ended {
+            self.input = Input::Discarded;
+        }
+        self.output = Output::Flushing;
+        self.place = None;
+        self.feed.leave();
+        if let Some(detail) = self.rules.detail(reason) {
+            self.writer.say_goodbye(&mut self.feed, reason, detail);
+        }
+        if owed_less {
+            self.feed.member().set_leaving();
+        }
+    }
+
+    /// Reads once; whether to go at once.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.input {
+            Input::Open | Input::Draining(_) => {}
+            Input::Discarded => return self.poll_discard(cx),
+            Input::Paused | Input::Ended => return false,
+        }
+        let mut answers = Vec::new();
+        let read = if self.writer.own_pending() > OWN_BYTES_MAX {
+            // The writer, which is polled next, wakes the task when the socket takes them.
+            Poll::Pending
+        } else {
+            self.reader
+                .poll(cx, &self.stream, &mut self.feed, &mut answers)
+        };
+        self.writer.interpose(&mut self.feed, &answers);
+        if self.reader.crlf() {
+            self.writer.use_crlf(&mut self.feed);
+        }
+        match (read, self.input) {
+            (Poll::Ready(Read::Bytes(read)), Input::Draining(left)) => {
+                self.input = Input::Draining(left.saturating_sub(read));
+                cx.waker().wake_by_ref();
+                if read >= left {
+                    self.pause_input();
+                }
+            }
+            (Poll::Ready(Read::Bytes(_)), _) => {
+                // One read a poll: the others have their turn before the next. After a read that
+                // emptied the socket, this only registers for what comes.
+                if self.stream.poll_readable(cx).is_ready() {
+                    cx.waker().wake_by_ref();
+                }
+            }
+            (Poll::Ready(Read::End), _) => {
+                self.input = Input::Ended;
+                match self.rules.half_close {
+                    HalfClose::Keep => self.feed.input_done(),
+                    HalfClose::Close => self.close(CloseReason::Eof),
+                }
+            }
+            (Poll::Ready(Read::Over(CloseReason::Reset)), _) => {
+                self.reason.get_or_insert(CloseReason::Reset);
+                return true;
+            }
+            (Poll::Ready(Read::Over(reason)), _) => self.close(reason),
+            (Poll::Pending, Input::Draining(_)) if !self.feed.waits_for_admission() => {
+                self.pause_input();
+            }
+            (Poll::Pending, _) => {}
+        }
+        false
+    }
+
+    fn pause_input(&mut self) {
+        self.input = Input::Paused;
+        self.feed.input_done();
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> bool {
+        match Reader::poll_discard(cx, &self.stream) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(0)) => {
+                self.input = Input::Ended;
+                false
+            }
+            Poll::Ready(Ok(_)) => {
+                cx.waker().wake_by_ref();
+                false
+            }
+            Poll::Ready(Err(_)) => true,
+        }
+    }
+
+    /// Writes; whether to go at once.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.output == Output::Shut {
+            return false;
+        }
+        match self.writer.poll(cx, &self.stream, &mut self.feed) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => {
+                self.output = Output::Shut;
+                if self.reason != Some(CloseReason::Shutdown) {
+                    // A drain has a deadline of its own.
+                    self.feed.member().set_leaving();
+                }
+                self.stream.shut_write().is_err()
+            }
+            Poll::Ready(Err(_)) => {
+                self.reason.get_or_insert(CloseReason::Reset);
+                true
+            }
+        }
+    }
+}
+
+impl Future for Client {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let client = &mut *self;
+        client.feed.member().wake_with(cx.waker());
+        let orders = client.feed.member().take_orders();
+        let gone = client.obey(orders) || client.poll_input(cx) || client.poll_output(cx);
+        if gone || (client.output == Output::Shut && client.input == Input::Ended) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.feed.leave();
+        self.feed.detach();
+        let member = self.feed.member();
+        let tally = &member.tally;
+        info!(
+            client = member.id.0,
+            reason = self.reason.unwrap_or(CloseReason::Internal).label(),
+            lines_in = tally.lines_in.get(),
+            bytes_in = tally.bytes_in.get(),
+            lines_out = tally.lines_out.get(),
+            bytes_out = tally.bytes_out.get(),
+            skipped = tally.skipped.get(),
+            "client disconnected"
+        );
+    }
+}

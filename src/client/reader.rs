@@ -1,0 +1,135 @@
+//! A client's input: bytes from its socket, through telnet and framing, into the hub.
+
+use std::cell::RefCell;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use crate::close::CloseReason;
+use crate::format::Format;
+use crate::framing::{Framer, Lines};
+use crate::hub::Feed;
+use crate::listen::Stream;
+use crate::telnet::{self, Telnet};
+
+/// What one read takes at most, in bytes: one read is one batch for everybody.
+pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
+
+thread_local! {
+    /// Where a read arrives. One a thread instead of one a client: between two polls, a client
+    /// keeps only the line it has not finished.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; telnet::ROOM + READ_BYTES_MAX]);
+}
+
+/// Turns one client's bytes into published lines.
+#[derive(Debug)]
+pub(super) struct Reader {
+    framer: Framer,
+    /// For `text`, whose clients may be telnet.
+    telnet: Option<Telnet>,
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// So many bytes, published as far as they are whole lines.
+    Bytes(usize),
+    /// The peer shut its sending side. All it sent is published.
+    End,
+    /// The client is to be closed, for this reason. What came before it is published.
+    Over(CloseReason),
+}
+
+impl Reader {
+    pub(super) fn new(format: Format, line_bytes_max: usize) -> Reader {
+        let telnet = (format == Format::Text).then(Telnet::new);
+        Reader {
+            framer: Framer::new(line_bytes_max),
+            telnet,
+        }
+    }
+
+    /// Whether the client's own lines end in CRLF, so that it is to be answered in kind.
+    pub(super) fn crlf(&self) -> bool {
+        self.telnet.as_ref().is_some_and(Telnet::crlf)
+    }
+
+    /// Reads once and publishes what it brought. Telnet's answers are appended to `answers`.
+    ///
+    /// Pending while nothing is there to read or the buffer has no room; nothing is read then.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        feed: &mut Feed,
+        answers: &mut Vec<u8>,
+    ) -> Poll<Read> {
+        if ready!(stream.poll_readable(cx)).is_err() {
+            return Poll::Ready(Read::Over(CloseReason::Reset));
+        }
+        let admission = ready!(feed.poll_admit(cx));
+        SCRATCH.with_borrow_mut(|scratch| {
+            let read = match ready!(stream.poll_read(cx, &mut scratch[telnet::ROOM..])) {
+                Ok(0) => return Poll::Ready(self.finish(feed)),
+                Ok(read) => read,
+                Err(_) => return Poll::Ready(Read::Over(CloseReason::Reset)),
+            };
+            feed.member().tally.bytes_in.add(read as u64);
+            let buf = &mut scratch[..telnet::ROOM + read];
+            let data = match &mut self.telnet {
+                Some(telnet) => telnet.filter(buf, answers),
+                None => &buf[telnet::ROOM..],
+            };
+            let mut lines = self.framer.push(data);
+            let leaves = self.telnet.is_some() && cut_at_leave_line(&mut lines);
+            feed.publish(Some(admission), &lines);
+            Poll::Ready(if leaves {
+                Read::Over(CloseReason::Eof)
+            } else if lines.too_long {
+                Read::Over(CloseReason::LineTooLong)
+            } else if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
+                match self.finish(feed) {
+                    Read::End => Read::Over(CloseReason::Eof),
+                    over => over,
+                }
+            } else {
+                Read::Bytes(read)
+            })
+        })
+    }
+
+    /// The input has ended: what is left of it is a line too.
+    fn finish(&mut self, feed: &mut Feed) -> Read {
+        let stray = self.telnet.as_mut().and_then(Telnet::finish);
+        let last = stray.map(|byte| [byte]);
+        let too_long = last.is_some_and(|last| self.framer.push(&last).too_long);
+        let mut rest = self.framer.finish();
+        if self.telnet.is_some() {
+            cut_at_leave_line(&mut rest);
+        }
+        feed.publish(None, &rest);
+        if too_long || rest.too_long {
+            Read::Over(CloseReason::LineTooLong)
+        } else {
+            Read::End
+        }
+    }
+
+    /// Reads once and forgets what it brought; `Ready(Ok(0))` at the end.
+    pub(super) fn poll_discard(cx: &mut Context<'_>, stream: &Stream) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| stream.poll_read(cx, scratch))
+    }
+}
+
+/// Ctrl-D on a line of its own: the client wants to leave. It and what follows are no messages.
+fn cut_at_leave_line(lines: &mut Lines<'_>) -> bool {
+    if let Some(at) = telnet::leave_line(&lines.first) {
+        lines.first.truncate(at);
+        lines.rest = &[];
+    } else if let Some(at) = telnet::leave_line(lines.rest) {
+        lines.rest = &lines.rest[..at];
+    } else {
+        return false;
+    }
+    lines.too_long = false;
+    true
+}

@@ -1,0 +1,162 @@
+//! A client's output: its feed, and what the daemon says to it alone, to its socket.
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+
+use crate::close::CloseReason;
+use crate::format::{self, Format};
+use crate::hub::Feed;
+use crate::listen::Stream;
+
+/// Batches that go into one write at most. The array lives on the stack of a poll, not in the
+/// client.
+const SLICES: usize = 64;
+
+/// What one poll writes at most, in bytes, before other clients get their turn.
+const WRITE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Writes what one client is owed, in order.
+#[derive(Debug)]
+pub(super) struct Writer {
+    format: Format,
+    crlf: bool,
+    /// What is written before anything more of the feed: telnet's answers and the daemon's words to
+    /// this client, each after a whole line.
+    own: Vec<u8>,
+    /// Bytes of `own` that are written.
+    written: usize,
+    /// Messages it missed and has not been told of.
+    skipped: u64,
+    /// Said last, when the feed has ended.
+    farewell: Option<(CloseReason, Box<str>)>,
+}
+
+impl Writer {
+    pub(super) fn new(format: Format) -> Writer {
+        Writer {
+            format,
+            crlf: false,
+            own: Vec::new(),
+            written: 0,
+            skipped: 0,
+            farewell: None,
+        }
+    }
+
+    /// From now on its lines end in CRLF.
+    pub(super) fn use_crlf(&mut self, feed: &mut Feed) {
+        if !self.crlf {
+            self.crlf = true;
+            feed.use_crlf();
+        }
+    }
+
+    /// Bytes of its own that wait for the socket.
+    pub(super) fn own_pending(&self) -> usize {
+        self.own.len() - self.written
+    }
+
+    /// Queues bytes before the rest of the feed, but never inside a line.
+    pub(super) fn interpose(&mut self, feed: &mut Feed, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.finish_line(feed);
+        self.own.extend_from_slice(bytes);
+    }
+
+    /// Jumps to the newest line.
+    pub(super) fn skip(&mut self, feed: &mut Feed) {
+        self.finish_line(feed);
+        self.skipped += feed.skip();
+    }
+
+    /// Queues the reason for closing: behind all that the feed has, or, if the feed is given up,
+    /// behind the line it is in.
+    pub(super) fn say_goodbye(&mut self, feed: &mut Feed, reason: CloseReason, detail: String) {
+        self.farewell = Some((reason, detail.into_boxed_str()));
+        if matches!(reason, CloseReason::Slow | CloseReason::Stalled) {
+            self.finish_line(feed);
+            feed.detach();
+        }
+    }
+
+    /// Writes until all is written that ever will be: `Ready(Ok(()))`.
+    ///
+    /// Pending when there is nothing to write now, when the socket takes no more, or when it is
+    /// somebody else's turn; the task is woken for each.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        feed: &mut Feed,
+    ) -> Poll<io::Result<()>> {
+        let mut budget = WRITE_BYTES_MAX;
+        loop {
+            let written = if self.own_pending() > 0 {
+                let slice = IoSlice::new(&self.own[self.written..]);
+                let written = ready!(poll_write(cx, stream, feed, &[slice]))?;
+                feed.member().tally.bytes_out.add(written as u64);
+                self.own_written(written);
+                written
+            } else if self.skipped > 0 {
+                let skipped = std::mem::take(&mut self.skipped);
+                self.say(|format, out| format::skip(format, skipped, out));
+                continue;
+            } else if ready!(feed.poll_more(cx)) {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let filled = feed.gather(&mut slices);
+                let written = ready!(poll_write(cx, stream, feed, &slices[..filled]))?;
+                feed.advance(written);
+                written
+            } else if let Some((reason, detail)) = self.farewell.take() {
+                self.say(|format, out| format::error(format, reason, &detail, out));
+                continue;
+            } else {
+                return Poll::Ready(Ok(()));
+            };
+            budget = budget.saturating_sub(written);
+            if budget == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn say(&mut self, words: impl FnOnce(Format, &mut Vec<u8>)) {
+        let start = self.own.len();
+        words(self.format, &mut self.own);
+        if self.crlf {
+            let line = self.own.split_off(start);
+            format::crlf(&line, &mut self.own);
+        }
+    }
+
+    fn own_written(&mut self, written: usize) {
+        self.written += written;
+        if self.written == self.own.len() {
+            // Not cleared: an idle client keeps no memory for it.
+            (self.own, self.written) = (Vec::new(), 0);
+        }
+    }
+
+    /// Makes the rest of a line that is half written its own, so that what is queued next comes
+    /// after it.
+    fn finish_line(&mut self, feed: &mut Feed) {
+        if let Some(rest) = feed.take_rest_of_line() {
+            self.own.extend_from_slice(&rest);
+        }
+    }
+}
+
+/// Writes, and lets the sweep know whether the socket refuses.
+fn poll_write(
+    cx: &mut Context<'_>,
+    stream: &Stream,
+    feed: &Feed,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let written = stream.poll_write(cx, slices);
+    feed.member().set_blocked(written.is_pending());
+    written
+}

@@ -1,0 +1,62 @@
+//! Why a connection ends: one list for the log, the counters and what the client itself is told.
+
+/// Every reason a connection is closed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// The client shut its sending side, or asked to leave (Ctrl-D and IAC EOF on telnet).
+    Eof = 1,
+    /// The connection broke: reset, timed out, unreachable.
+    Reset,
+    /// It sent a line longer than `--max-line`.
+    LineTooLong,
+    /// It still needed the oldest line when the buffer had been full for `--slow-grace`.
+    Slow,
+    /// Its socket took no byte of its pending output for `--stall-timeout`.
+    Stalled,
+    /// It neither sent nor took a byte for `--idle-timeout`.
+    Idle,
+    /// `--max-clients` were connected already. Such a connection never becomes a client.
+    Full,
+    /// The daemon stops.
+    Shutdown,
+    /// Its task ended without a reason of its own: a bug in linehub, held to that one client.
+    Internal,
+}
+
+impl CloseReason {
+    /// All reasons, in the order of their codes.
+    pub const ALL: [CloseReason; 9] = [
+        CloseReason::Eof,
+        CloseReason::Reset,
+        CloseReason::LineTooLong,
+        CloseReason::Slow,
+        CloseReason::Stalled,
+        CloseReason::Idle,
+        CloseReason::Full,
+        CloseReason::Shutdown,
+        CloseReason::Internal,
+    ];
+
+    /// The label used in the log, in counters and in `json`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            CloseReason::Eof => "eof",
+            CloseReason::Reset => "reset",
+            CloseReason::LineTooLong => "line_too_long",
+            CloseReason::Slow => "slow",
+            CloseReason::Stalled => "stalled",
+            CloseReason::Idle => "idle",
+            CloseReason::Full => "full",
+            CloseReason::Shutdown => "shutdown",
+            CloseReason::Internal => "internal",
+        }
+    }
+
+    /// The reason with this code, if there is one.
+    pub fn from_code(code: u8) -> Option<CloseReason> {
+        CloseReason::ALL
+            .into_iter()
+            .find(|reason| *reason as u8 == code)
+    }
+}

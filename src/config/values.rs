@@ -1,0 +1,388 @@
+//! The values of options: how each is read, its bounds, and what an error says is allowed.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::{Grace, HalfClose, SlowClient};
+use crate::format::Format;
+
+/// Far above any machine, and below the largest count that tokio's semaphores hold.
+pub(super) const CLIENTS_CEILING: usize = 100_000_000;
+
+const LINE_BYTES: Bytes = Bytes {
+    least: 1,
+    // Lengths with all that formats add (four bytes for one in `text`) stay within 32 bits.
+    most: GIB,
+    example: "65536, 64KiB or 1MiB",
+    not_off: "memory would have no bound",
+};
+const BUFFER_BYTES: Bytes = Bytes {
+    // Below a page the account would be taken up by what each line costs beside its bytes.
+    least: 4 * KIB,
+    // Sums of a few buffers must not overflow.
+    most: usize::MAX / 4 + 1,
+    example: "16MiB, 64MiB or 1GiB",
+    not_off: "memory would have no bound",
+};
+
+/// Timers count in milliseconds.
+const DURATION_LEAST: Duration = Duration::from_millis(1);
+/// Ten years of 365.25 days, as humantime counts them: longer than a daemon lives, and far from
+/// where adding it to a clock overflows.
+const DURATION_MOST: Duration = Duration::from_secs(10 * 31_557_600);
+
+const WORKER_THREADS_MOST: usize = 1024;
+
+const KIB: usize = 1 << 10;
+const GIB: usize = 1 << 30;
+
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
+}
+
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!(
+            "'{text}' is neither true nor false; allowed: true, yes, on, 1, false, no, off or 0"
+        )),
+    }
+}
+
+pub(super) fn half_close(text: &str) -> Result<HalfClose, String> {
+    match text {
+        "close" => Ok(HalfClose::Close),
+        "keep" => Ok(HalfClose::Keep),
+        _ => Err(format!("'{text}' is unknown; allowed: close or keep")),
+    }
+}
+
+pub(super) fn slow_client(text: &str) -> Result<SlowClient, String> {
+    match text {
+        "disconnect" => Ok(SlowClient::Disconnect),
+        "skip" => Ok(SlowClient::Skip),
+        _ => Err(format!("'{text}' is unknown; allowed: disconnect or skip")),
+    }
+}
+
+pub(super) fn clients(text: &str) -> Result<Option<usize>, String> {
+    match whole_number(text) {
+        _ if text == "off" => Ok(None),
+        Some(0) => Ok(None),
+        Some(number) if number <= CLIENTS_CEILING => Ok(Some(number)),
+        _ => {
+            let wrong = not_a_number(text);
+            Err(format!(
+                "{wrong}; allowed: 1 to {CLIENTS_CEILING}, or 0 or off for no limit"
+            ))
+        }
+    }
+}
+
+pub(super) fn worker_threads(text: &str) -> Result<usize, String> {
+    let wrong = match whole_number(text) {
+        _ if text == "off" => "cannot be off: something has to do the work".to_owned(),
+        Some(0) => "cannot be 0: something has to do the work".to_owned(),
+        Some(number) if number <= WORKER_THREADS_MOST => return Ok(number),
+        _ => not_a_number(text),
+    };
+    Err(format!("{wrong}; allowed: 1 to {WORKER_THREADS_MOST}"))
+}
+
+pub(super) fn cpus() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    cpus.min(WORKER_THREADS_MOST)
+}
+
+/// Digits only; a number too large to hold reads as the largest.
+pub(super) fn whole_number(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(usize::MAX))
+}
+
+fn not_a_number(text: &str) -> String {
+    match whole_number(text) {
+        Some(_) => format!("{text} is too large"),
+        None => format!("'{text}' is not a whole number"),
+    }
+}
+
+pub(super) fn timeout(text: &str) -> Result<Option<Duration>, String> {
+    duration(text).map_err(|wrong| format!("{wrong}; allowed: 1ms to 10y, such as 30s, or off"))
+}
+
+pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .and_then(|duration| duration.ok_or("cannot be off: shutdown needs an end".to_owned()))
+        .map_err(|wrong| format!("{wrong}; allowed: 1ms to 10y, such as 5s"))
+}
+
+pub(super) fn grace(text: &str) -> Result<Grace, String> {
+    if text == "forever" {
+        return Ok(Grace::Forever);
+    }
+    match duration(text) {
+        Ok(grace) => Ok(Grace::For(grace.unwrap_or(Duration::ZERO))),
+        Err(wrong) => Err(format!(
+            "{wrong}; allowed: 1ms to 10y, such as 1s, or 0, off or forever"
+        )),
+    }
+}
+
+/// Reads a duration, `None` for `0` and `off`. Errors say what is wrong, not what is allowed.
+fn duration(text: &str) -> Result<Option<Duration>, String> {
+    use humantime::DurationError;
+
+    if text == "off" || text == "0" {
+        return Ok(None);
+    }
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Ok(None),
+        Ok(duration) if duration < DURATION_LEAST => Err(format!("'{text}' is too short")),
+        Ok(duration) if duration > DURATION_MOST => Err(format!("'{text}' is too long")),
+        Ok(duration) => Ok(Some(duration)),
+        Err(DurationError::UnknownUnit { unit, .. }) if unit.is_empty() => {
+            Err(format!("'{text}' has no unit, write {text}s or {text}ms"))
+        }
+        Err(DurationError::NumberOverflow) => Err(format!("'{text}' is too long or too precise")),
+        Err(_) => Err(format!("'{text}' is not a duration")),
+    }
+}
+
+pub(super) fn line_bytes(text: &str) -> Result<usize, String> {
+    LINE_BYTES.read(text)
+}
+
+pub(super) fn buffer_bytes(text: &str) -> Result<usize, String> {
+    BUFFER_BYTES.read(text)
+}
+
+/// What a size may be.
+struct Bytes {
+    least: usize,
+    most: usize,
+    example: &'static str,
+    /// Why it cannot be off.
+    not_off: &'static str,
+}
+
+impl Bytes {
+    fn read(&self, text: &str) -> Result<usize, String> {
+        let wrong = match (text, text.parse::<ByteSize>()) {
+            ("off", _) => format!("cannot be off: {}", self.not_off),
+            (_, Ok(ByteSize(0))) => format!("cannot be 0: {}", self.not_off),
+            (_, Err(_)) => format!("'{text}' is not a size"),
+            (_, Ok(ByteSize(bytes))) => match usize::try_from(bytes) {
+                Ok(bytes) if (self.least..=self.most).contains(&bytes) => return Ok(bytes),
+                Ok(bytes) if bytes < self.least => format!("'{text}' is too small"),
+                _ => format!("'{text}' is too large"),
+            },
+        };
+        let (least, most) = (exact(self.least), exact(self.most));
+        Err(format!(
+            "{wrong}; allowed: {least} to {most}, such as {}",
+            self.example
+        ))
+    }
+}
+
+/// A size in the largest unit that holds it without a fraction.
+fn exact(bytes: usize) -> String {
+    const UNITS: [&str; 7] = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let thousands = (bytes.trailing_zeros() / 10).min(6) as usize;
+    match bytes >> (10 * thousands) {
+        1 if thousands == 0 => "1 byte".to_owned(),
+        number => format!("{number} {}", UNITS[thousands]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_a_number_or_off() {
+        for (text, expected) in [
+            ("1", Some(1)),
+            ("20000", Some(20_000)),
+            ("0", None),
+            ("00", None),
+            ("off", None),
+        ] {
+            assert_eq!(clients(text), Ok(expected), "{text}");
+        }
+        for (text, wrong) in [
+            ("", "'' is not a whole number"),
+            ("-1", "'-1' is not a whole number"),
+            ("+1", "'+1' is not a whole number"),
+            ("1.5", "'1.5' is not a whole number"),
+            ("100000001", "100000001 is too large"),
+            ("99999999999999999999", "99999999999999999999 is too large"),
+        ] {
+            let expected = format!("{wrong}; allowed: 1 to 100000000, or 0 or off for no limit");
+            assert_eq!(clients(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_with_and_without_units() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("65536", 65_536),
+            ("64KiB", 65_536),
+            ("64kib", 65_536),
+            ("64 KiB", 65_536),
+            ("64Ki", 65_536),
+            ("64K", 64_000),
+            ("64KB", 64_000),
+            ("1.5KiB", 1_536),
+            ("1MB", 1_000_000),
+            ("1GiB", 1 << 30),
+            ("1073741824B", 1 << 30),
+        ] {
+            assert_eq!(LINE_BYTES.read(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused_with_what_is_allowed() {
+        for (text, wrong) in [
+            ("12xy", "'12xy' is not a size"),
+            ("", "'' is not a size"),
+            ("-1", "'-1' is not a size"),
+            ("1e3", "'1e3' is not a size"),
+            ("1_000", "'1_000' is not a size"),
+            ("KiB", "'KiB' is not a size"),
+            ("off", "cannot be off: memory would have no bound"),
+            ("0", "cannot be 0: memory would have no bound"),
+            ("0KiB", "cannot be 0: memory would have no bound"),
+            ("1073741825", "'1073741825' is too large"),
+            (
+                "99999999999999999999999EiB",
+                "'99999999999999999999999EiB' is too large",
+            ),
+        ] {
+            let allowed = "; allowed: 1 byte to 1 GiB, such as 65536, 64KiB or 1MiB";
+            assert_eq!(
+                LINE_BYTES.read(text),
+                Err(format!("{wrong}{allowed}")),
+                "{text}"
+            );
+        }
+        assert_eq!(BUFFER_BYTES.read("4KiB"), Ok(4096));
+        assert_eq!(
+            BUFFER_BYTES.read(&BUFFER_BYTES.most.to_string()),
+            Ok(BUFFER_BYTES.most)
+        );
+        let small = BUFFER_BYTES.read("4095").unwrap_err();
+        assert!(
+            small.starts_with("'4095' is too small; allowed: 4 KiB to "),
+            "{small}"
+        );
+        let large = BUFFER_BYTES.read("18446744073709551615").unwrap_err();
+        assert!(
+            large.starts_with("'18446744073709551615' is too large"),
+            "{large}"
+        );
+    }
+
+    #[test]
+    fn exact_sizes_read_well() {
+        for (bytes, expected) in [
+            (1, "1 byte"),
+            (2, "2 bytes"),
+            (1000, "1000 bytes"),
+            (4096, "4 KiB"),
+            (GIB, "1 GiB"),
+        ] {
+            assert_eq!(exact(bytes), expected);
+        }
+    }
+
+    #[test]
+    fn durations_are_read_with_units() {
+        for (text, millis) in [
+            ("1ms", 1),
+            ("500ms", 500),
+            ("1s", 1_000),
+            ("1.5s", 1_500),
+            ("2m", 120_000),
+            ("1m 30s", 90_000),
+            ("1m30s", 90_000),
+            ("10y", 315_576_000_000),
+        ] {
+            assert_eq!(
+                duration(text),
+                Ok(Some(Duration::from_millis(millis))),
+                "{text}"
+            );
+        }
+        for off in ["0", "off", "0s", "0ms"] {
+            assert_eq!(duration(off), Ok(None), "{off}");
+        }
+    }
+
+    #[test]
+    fn wrong_durations_are_refused() {
+        for (text, wrong) in [
+            ("", "'' is not a duration"),
+            ("5", "'5' has no unit, write 5s or 5ms"),
+            ("1.5", "'1.5' has no unit, write 1.5s or 1.5ms"),
+            ("-5s", "'-5s' is not a duration"),
+            ("soon", "'soon' is not a duration"),
+            ("5 parsecs", "'5 parsecs' is not a duration"),
+            ("999us", "'999us' is too short"),
+            ("11y", "'11y' is too long"),
+            (
+                "99999999999999999999s",
+                "'99999999999999999999s' is too long or too precise",
+            ),
+        ] {
+            assert_eq!(duration(text), Err(wrong.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn grace_is_a_duration_or_forever() {
+        assert_eq!(grace("2s"), Ok(Grace::For(Duration::from_secs(2))));
+        assert_eq!(grace("0"), Ok(Grace::For(Duration::ZERO)));
+        assert_eq!(grace("forever"), Ok(Grace::Forever));
+        assert_eq!(
+            grace("ever").unwrap_err(),
+            "'ever' is not a duration; allowed: 1ms to 10y, such as 1s, or 0, off or forever"
+        );
+    }
+
+    #[test]
+    fn words_are_read_or_refused_with_the_ones_there_are() {
+        assert_eq!(half_close("keep"), Ok(HalfClose::Keep));
+        assert_eq!(
+            half_close("open").unwrap_err(),
+            "'open' is unknown; allowed: close or keep"
+        );
+        assert_eq!(slow_client("skip"), Ok(SlowClient::Skip));
+        assert_eq!(
+            slow_client("kill").unwrap_err(),
+            "'kill' is unknown; allowed: disconnect or skip"
+        );
+        assert_eq!(
+            format("xml").unwrap_err(),
+            "'xml' is not a format; allowed: text, json or raw"
+        );
+        for text in ["true", "yes", "ON", "1"] {
+            assert_eq!(switch(text), Ok(true), "{text}");
+        }
+        for text in ["False", "no", "off", "0"] {
+            assert_eq!(switch(text), Ok(false), "{text}");
+        }
+        assert!(switch("").is_err() && switch("2").is_err());
+        assert_eq!(worker_threads("1024"), Ok(1024));
+        assert_eq!(
+            worker_threads("1025").unwrap_err(),
+            "1025 is too large; allowed: 1 to 1024"
+        );
+    }
+}

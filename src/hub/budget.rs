@@ -1,0 +1,247 @@
+//! The buffer's bytes: who may add to them, and who waits.
+//!
+//! Everything that clients have still to receive is charged here before it is accepted, and
+//! released when the last client has it. A sender asks before it *reads*, so one that waits holds
+//! nothing but its unfinished line, and its TCP window closes by itself.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
+
+/// What a sender is admitted for, in bytes: one read of 64 KiB and as much again for what
+/// formatting adds. What a read really costs is settled afterwards; lines so short that their
+/// prefixes outweigh them may take the buffer over its limit by that one read.
+const ADMISSION_BYTES: usize = 128 * 1024;
+
+/// The account of the buffer.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    account: Mutex<Account>,
+    /// Told when the buffer fills, so that whoever holds it up is looked for at once.
+    pressed: Notify,
+}
+
+#[derive(Debug)]
+struct Account {
+    limit: usize,
+    used: usize,
+    /// What one sender is admitted for: [`ADMISSION_BYTES`], or less in a small buffer.
+    admission: usize,
+    /// Senders in the order they came. Tickets rise from front to back; `None` gave up.
+    queue: VecDeque<(Ticket, Option<Waker>)>,
+    /// The number of the last ticket given out.
+    issued: u64,
+    /// The number of the last ticket admitted: every one up to it is.
+    admitted: u64,
+}
+
+/// A place in the queue for the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(NonZeroU64);
+
+/// The right to put one read into the buffer. Gives the bytes back when dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+/// Bytes that are in the buffer. Released when dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Arc<Budget> {
+        Arc::new(Budget {
+            account: Mutex::new(Account {
+                limit,
+                used: 0,
+                admission: ADMISSION_BYTES.min(limit / 2),
+                queue: VecDeque::new(),
+                issued: 0,
+                admitted: 0,
+            }),
+            pressed: Notify::new(),
+        })
+    }
+
+    /// Ready once there is room for one read, first come first served. `ticket` keeps the place
+    /// between polls; whoever stops waiting hands it to [`Budget::give_up`].
+    pub(crate) fn poll_admit(
+        self: &Arc<Budget>,
+        ticket: &mut Option<Ticket>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Admission> {
+        let mut account = self.lock();
+        let admission = account.admission;
+        match *ticket {
+            Some(held) if held.0.get() <= account.admitted => *ticket = None,
+            Some(held) => {
+                account.keep_waiting(held, cx.waker());
+                return Poll::Pending;
+            }
+            None if account.queue.is_empty() && account.has_room() => account.used += admission,
+            None => {
+                *ticket = Some(account.line_up(cx.waker().clone()));
+                drop(account);
+                self.pressed.notify_one();
+                return Poll::Pending;
+            }
+        }
+        drop(account);
+        Poll::Ready(Admission {
+            budget: self.clone(),
+            bytes: admission,
+        })
+    }
+
+    /// [`Budget::poll_admit`] as a future of its own. Cancel safe: it gives its place up.
+    pub(crate) async fn admit(self: &Arc<Budget>) -> Admission {
+        struct Place<'a>(&'a Budget, Option<Ticket>);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                if let Some(ticket) = self.1.take() {
+                    self.0.give_up(ticket);
+                }
+            }
+        }
+        let mut place = Place(self, None);
+        poll_fn(|cx| self.poll_admit(&mut place.1, cx)).await
+    }
+
+    /// Leaves the queue, or gives back the admission that `ticket` had got meanwhile.
+    pub(crate) fn give_up(&self, ticket: Ticket) {
+        let mut account = self.lock();
+        if ticket.0.get() <= account.admitted {
+            let bytes = account.admission;
+            self.release(account, bytes);
+        } else if let Ok(at) = account
+            .queue
+            .binary_search_by_key(&ticket, |(held, _)| *held)
+        {
+            account.queue[at].1 = None;
+        }
+    }
+
+    /// Charges what cannot wait: notices, which are short and follow from an admitted accept.
+    pub(crate) fn charge(self: &Arc<Budget>, bytes: usize) -> Charge {
+        self.lock().used += bytes;
+        Charge {
+            budget: self.clone(),
+            bytes,
+        }
+    }
+
+    /// Whether the buffer is full: a sender waits, or more is in it than fits.
+    pub(crate) fn is_pressed(&self) -> bool {
+        let account = self.lock();
+        !account.queue.is_empty() || account.used > account.limit
+    }
+
+    /// Waits until the buffer fills. Cancel safe.
+    pub(crate) async fn pressed(&self) {
+        self.pressed.notified().await;
+    }
+
+    /// Senders that wait for room now.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        // Nothing panics while it is held; were it so, the numbers would still be whole.
+        self.account
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn release(&self, mut account: MutexGuard<'_, Account>, bytes: usize) {
+        account.used -= bytes;
+        // Wakers run outside the lock: a woken task may come straight back for it.
+        let woken = account.admit_waiting();
+        drop(account);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Account {
+    /// An empty buffer has room for anything: otherwise a line longer than it could never pass.
+    fn has_room(&self) -> bool {
+        self.used == 0 || self.used + self.admission <= self.limit
+    }
+
+    fn line_up(&mut self, waker: Waker) -> Ticket {
+        self.issued += 1;
+        let ticket = Ticket(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
+        self.queue.push_back((ticket, Some(waker)));
+        ticket
+    }
+
+    fn keep_waiting(&mut self, ticket: Ticket, waker: &Waker) {
+        if let Ok(at) = self.queue.binary_search_by_key(&ticket, |(held, _)| *held) {
+            match &mut self.queue[at].1 {
+                Some(held) => held.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+        }
+    }
+
+    /// Admits from the front of the queue while there is room.
+    fn admit_waiting(&mut self) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while let Some((ticket, waker)) = self.queue.front() {
+            // One that gave up needs no room.
+            if waker.is_some() && !self.has_room() {
+                break;
+            }
+            self.admitted = ticket.0.get();
+            if let Some((_, Some(waker))) = self.queue.pop_front() {
+                woken.push(waker);
+                self.used += self.admission;
+            }
+        }
+        woken
+    }
+}
+
+impl Admission {
+    /// Turns the admission into what the read really costs.
+    pub(crate) fn charge(mut self, bytes: usize) -> Charge {
+        let admitted = std::mem::take(&mut self.bytes);
+        let budget = self.budget.clone();
+        let mut account = budget.lock();
+        account.used += bytes;
+        budget.release(account, admitted);
+        Charge { budget, bytes }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.release(self.budget.lock(), self.bytes);
+        }
+    }
+}
+
+impl Charge {
+    /// Takes the other charge's bytes over.
+    pub(crate) fn merge(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.budget.release(self.budget.lock(), self.bytes);
+        }
+    }
+}

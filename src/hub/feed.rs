@@ -1,0 +1,300 @@
+//! A client's end of the hub: what it publishes, and its own walk along the stream.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use super::batch::{Encoding, Node};
+use super::member::{DETACHED, Member};
+use super::{Admission, Hub, Park, Ticket};
+use crate::framing::Lines;
+use crate::ids::ClientId;
+
+/// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
+///
+/// The feed sees every message and notice from the moment it joined, once, in the one order, less
+/// its own (unless `--echo`). Its bytes are borrowed from the shared batches: a client that is up
+/// to date holds none. Polled by one task for its whole life.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    hub: Arc<Hub>,
+    member: Arc<Member>,
+    /// Its seat in the hub.
+    slot: usize,
+    /// The first batch it has not all of; `None` once it takes no more.
+    cursor: Option<Arc<Node>>,
+    /// Bytes of that batch's view that it has, or that are not for it.
+    offset: usize,
+    /// It gets batches before this index only: what was published until it left.
+    end: u64,
+    /// Batches from this index on hold nothing of its own.
+    own_end: u64,
+    /// The hub's version for which its task is on the list to be woken; 0 when it is not.
+    parked: u64,
+    ticket: Option<Ticket>,
+    /// How the batch it is in is encoded, and how those after it will be.
+    current: Encoding,
+    encoding: Encoding,
+    left: bool,
+}
+
+impl Feed {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        member: Arc<Member>,
+        slot: usize,
+        cursor: Arc<Node>,
+        own_end: u64,
+        encoding: Encoding,
+    ) -> Feed {
+        Feed {
+            hub,
+            member,
+            slot,
+            cursor: Some(cursor),
+            offset: 0,
+            end: u64::MAX,
+            own_end,
+            parked: 0,
+            ticket: None,
+            current: encoding,
+            encoding,
+            left: false,
+        }
+    }
+
+    /// What the hub and this client share.
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Ready when the buffer has room for what one read may bring. To be called before reading.
+    pub(crate) fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Admission> {
+        self.hub.budget.poll_admit(&mut self.ticket, cx)
+    }
+
+    /// Whether [`Feed::poll_admit`] was pending when it was last asked.
+    pub(crate) fn waits_for_admission(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Publishes one read's lines: they take the next places in the one order, together.
+    ///
+    /// Never waits: the waiting was in [`Feed::poll_admit`]. Only the last line of a client that
+    /// leaves goes without admission.
+    pub(crate) fn publish(&mut self, admission: Option<Admission>, lines: &Lines<'_>) {
+        let messages = lines.count();
+        if messages > 0 {
+            self.member.tally.lines_in.add(messages as u64);
+            if let Some(index) =
+                self.hub
+                    .publish(self.slot, self.member.id, admission, lines, messages)
+            {
+                self.own_end = index + 1;
+            }
+        }
+    }
+
+    /// Tells everybody that this client is gone. It still gets what was published until now.
+    pub(crate) fn leave(&mut self) {
+        if !self.left {
+            self.left = true;
+            let (end, own_end) = self.hub.leave(self.slot, self.member.id);
+            self.end = end;
+            self.own_end = own_end.unwrap_or(self.own_end);
+        }
+    }
+
+    /// Its input has been read as far as it will be, which a drain waits for.
+    pub(crate) fn input_done(&self) {
+        self.hub.input_done(self.slot);
+    }
+
+    /// From the next batch on, its lines end in CRLF. Only for `text`.
+    pub(crate) fn use_crlf(&mut self) {
+        if self.encoding == Encoding::Text {
+            self.hub.change_encoding(self.encoding, Encoding::TextCrlf);
+            self.encoding = Encoding::TextCrlf;
+            if self.offset == 0 {
+                self.current = self.encoding;
+            }
+        }
+    }
+
+    /// `Ready(true)` when there are bytes to write; `Ready(false)` when none will come any more;
+    /// else the task is woken when something is published.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            if self.settle() {
+                return Poll::Ready(true);
+            }
+            let Some(cursor) = &self.cursor else {
+                return Poll::Ready(false);
+            };
+            if cursor.index >= self.end {
+                return Poll::Ready(false);
+            }
+            if self.parked == self.hub.version() {
+                return Poll::Pending;
+            }
+            match self.hub.park(cursor, self.slot, cx.waker()) {
+                Park::MoreCame => {}
+                Park::Parked { version } => {
+                    self.parked = version;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Fills `slices` with the next bytes to write, from its place on; returns how many it filled.
+    pub(crate) fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        let mut from = self.offset;
+        let mut encoding = self.current;
+        let mut place = self.cursor.as_deref();
+        while let Some((node, next)) = place.and_then(|node| Some((node, node.next.get()?))) {
+            if node.index >= self.end {
+                break;
+            }
+            let view = next.batch.view(encoding);
+            for span in next.batch.spans(view, self.without(node.index), from) {
+                if filled == slices.len() {
+                    return filled;
+                }
+                slices[filled] = IoSlice::new(&view.bytes[span]);
+                filled += 1;
+            }
+            from = 0;
+            encoding = self.encoding;
+            place = Some(&next.node);
+        }
+        filled
+    }
+
+    /// Moves on by `written` bytes of what [`Feed::gather`] showed.
+    pub(crate) fn advance(&mut self, mut written: usize) {
+        let tally = &self.member.tally;
+        tally.bytes_out.add(written as u64);
+        // The walk is by reference; only the place it ends at is taken hold of.
+        let Some(start) = self.cursor.as_ref() else {
+            return;
+        };
+        let mut place = start;
+        loop {
+            let Some(next) = place.next.get().filter(|_| place.index < self.end) else {
+                break;
+            };
+            let without = self.without(place.index);
+            let view = next.batch.view(self.current);
+            let mut left = None;
+            for span in next.batch.spans(view, without, self.offset) {
+                if written < span.len() {
+                    left = Some(span.start + written);
+                    break;
+                }
+                written -= span.len();
+            }
+            if let Some(offset) = left {
+                self.offset = offset;
+                break;
+            }
+            tally.lines_out.add(next.batch.messages_without(without));
+            self.offset = 0;
+            self.current = self.encoding;
+            place = &next.node;
+        }
+        if !Arc::ptr_eq(place, start) {
+            let place = place.clone();
+            self.member.position.store(place.index, Relaxed);
+            self.cursor = Some(place);
+        }
+    }
+
+    /// Moves past what is not for this client; whether bytes for it follow.
+    fn settle(&mut self) -> bool {
+        self.advance(0);
+        self.cursor
+            .as_ref()
+            .is_some_and(|node| node.index < self.end && node.next.get().is_some())
+    }
+
+    /// Takes the rest of a line of which the socket has only the beginning, so that something else
+    /// can be written after it.
+    pub(crate) fn take_rest_of_line(&mut self) -> Option<Vec<u8>> {
+        let next = self.cursor.as_ref()?.next.get()?;
+        let bytes = &next.batch.view(self.current).bytes;
+        if self.offset == 0 || bytes[self.offset - 1] == b'\n' {
+            return None;
+        }
+        let end = memchr::memchr(b'\n', &bytes[self.offset..])? + self.offset + 1;
+        let rest = bytes[self.offset..end].to_vec();
+        self.offset = end;
+        Some(rest)
+    }
+
+    /// Jumps to the newest line; returns how many messages that misses. Not in the middle of a
+    /// line: [`Feed::take_rest_of_line`] first.
+    pub(crate) fn skip(&mut self) -> u64 {
+        let Some(mut place) = self.cursor.clone() else {
+            return 0;
+        };
+        let mut missed = 0;
+        while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
+            let without = self.without(place.index);
+            missed += match self.offset {
+                0 => next.batch.messages_without(without),
+                _ => self.count_begun().unwrap_or(0),
+            };
+            self.offset = 0;
+            self.current = self.encoding;
+            // Each step lets go of the one before: the chain is freed as it is counted.
+            place = next.node.clone();
+        }
+        self.member.position.store(place.index, Relaxed);
+        self.member.tally.skipped.add(missed);
+        self.cursor = Some(place);
+        missed
+    }
+
+    /// Counts what it had of a batch it leaves halfway; returns the messages that were still to
+    /// come in it.
+    fn count_begun(&self) -> Option<u64> {
+        let node = self.cursor.as_ref()?;
+        let batch = &node.next.get()?.batch;
+        let without = self.without(node.index);
+        let missed = batch.messages_after(batch.view(self.current), without, self.offset);
+        self.member
+            .tally
+            .lines_out
+            .add(batch.messages_without(without) - missed);
+        Some(missed)
+    }
+
+    /// Takes no more from the stream, and lets go of what it has not had.
+    pub(crate) fn detach(&mut self) {
+        if self.offset > 0 {
+            self.count_begun();
+        }
+        self.cursor = None;
+        self.offset = 0;
+        self.member.position.store(DETACHED, Relaxed);
+    }
+
+    /// Whose parts of a batch are left out.
+    fn without(&self, index: u64) -> Option<ClientId> {
+        (index < self.own_end && !self.hub.settings.echo).then_some(self.member.id)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.hub.budget.give_up(ticket);
+        }
+        self.leave();
+        self.detach();
+        self.hub.remove(self.slot, self.encoding);
+    }
+}

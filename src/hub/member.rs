@@ -1,0 +1,149 @@
+//! What the hub and a client know of each other: the counters one keeps, the orders the other gives.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+use std::task::Waker;
+
+use crate::close::CloseReason;
+use crate::ids::ClientId;
+
+/// One client, as the hub sees it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Its number.
+    pub(crate) id: ClientId,
+    /// What the client counts.
+    pub(crate) tally: Tally,
+    /// What it has been told to do and has not yet seen.
+    orders: AtomicU32,
+    /// The index of the place in the stream it has come to; [`DETACHED`] once it takes no more.
+    pub(super) position: AtomicU64,
+    /// It has output that its socket does not take.
+    pub(super) blocked: AtomicBool,
+    /// It says goodbye, which has a deadline.
+    pub(super) leaving: AtomicBool,
+    /// Wakes its task, which is one and the same for life.
+    waker: OnceLock<Waker>,
+}
+
+/// The position of a client that takes nothing more from the stream.
+pub(super) const DETACHED: u64 = u64::MAX;
+
+/// Lines and bytes that went through a client. Only its own task writes them.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Messages it sent.
+    pub(crate) lines_in: Counter,
+    /// Bytes read from it.
+    pub(crate) bytes_in: Counter,
+    /// Messages it was sent.
+    pub(crate) lines_out: Counter,
+    /// Bytes its socket took.
+    pub(crate) bytes_out: Counter,
+    /// Messages it missed under `--slow-client skip`.
+    pub(crate) skipped: Counter,
+}
+
+/// A number with one writer and any readers: no locked instruction on the hot path.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What a client has been told to do, taken all at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Orders(u32);
+
+impl Orders {
+    /// It is behind and is to jump to the newest line.
+    pub(crate) const SKIP: Orders = Orders(1 << 8);
+    /// The daemon stops: read what is there already, then no more.
+    pub(crate) const DRAIN: Orders = Orders(1 << 9);
+    /// Everything has been published: write it out and go.
+    pub(crate) const FINISH: Orders = Orders(1 << 10);
+    /// Go now, whatever is left.
+    pub(crate) const ABORT: Orders = Orders(1 << 11);
+
+    /// Close for this reason.
+    pub(crate) fn close(reason: CloseReason) -> Orders {
+        Orders(reason as u32)
+    }
+
+    /// Whether `order` is among them.
+    pub(crate) fn contain(self, order: Orders) -> bool {
+        self.0 & order.0 != 0
+    }
+
+    /// The reason to close for, if that was ordered.
+    pub(crate) fn close_reason(self) -> Option<CloseReason> {
+        CloseReason::from_code(self.0 as u8)
+    }
+}
+
+impl Member {
+    pub(super) fn new(id: ClientId, position: u64) -> Member {
+        Member {
+            id,
+            tally: Tally::default(),
+            orders: AtomicU32::new(0),
+            position: AtomicU64::new(position),
+            blocked: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// Says which task to wake when an order is given. Only the first call counts.
+    pub(crate) fn wake_with(&self, waker: &Waker) {
+        if self.waker.get().is_none() {
+            self.waker.get_or_init(|| waker.clone());
+            // Pairs with the fence in `order`: either the order finds the waker, or the task,
+            // which looks for orders next, finds the order.
+            fence(SeqCst);
+        }
+    }
+
+    /// Takes the orders given since the last call.
+    pub(crate) fn take_orders(&self) -> Orders {
+        // The load keeps the common case free of a locked instruction.
+        match self.orders.load(Relaxed) {
+            0 => Orders::default(),
+            _ => Orders(self.orders.swap(0, Acquire)),
+        }
+    }
+
+    /// Whether its output has been waiting for the socket since it was last said not to.
+    pub(crate) fn set_blocked(&self, blocked: bool) {
+        self.blocked.store(blocked, Relaxed);
+    }
+
+    /// Starts the deadline of its goodbye.
+    pub(crate) fn set_leaving(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
+    pub(super) fn order(&self, order: Orders) {
+        // Of two reasons to close, the first stays.
+        let _ = self.orders.fetch_update(AcqRel, Relaxed, |held| {
+            let reason = if held & 0xff == 0 {
+                order.0 & 0xff
+            } else {
+                held & 0xff
+            };
+            Some((held | order.0) & !0xff | reason)
+        });
+        fence(SeqCst);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+}

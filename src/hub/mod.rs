@@ -1,0 +1,490 @@
+//! The one order of all messages and notices, and the buffer they wait in.
+//!
+//! [`Hub::join`] makes a connection a client and gives it a [`Feed`]: it publishes through it and
+//! walks the stream with it. What was published is kept once, as a chain of batches that every
+//! feed walks at its own pace without a lock ([`batch`]); its bytes are charged to one account
+//! ([`budget`]); who holds the account up is found by the [`sweep`].
+//!
+//! - **Order**: one lock, taken once a published read, gives messages and notices their place.
+//!   All feeds see the same order.
+//! - **Loss**: none. A client that is too slow is ordered to skip, counted to the line, or closed.
+//! - **Blocking**: publishing never waits. Senders wait beforehand, in `Feed::poll_admit`.
+
+mod batch;
+mod budget;
+mod feed;
+mod member;
+mod sweep;
+
+use std::mem;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::config::{Config, Grace, SlowClient};
+use crate::format::{Format, Notice};
+use crate::framing::Lines;
+use crate::ids::{ClientId, Seq};
+
+use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
+use budget::Budget;
+pub(crate) use budget::{Admission, Ticket};
+pub(crate) use feed::Feed;
+pub(crate) use member::{Member, Orders};
+use sweep::Watch;
+pub(crate) use sweep::run as sweep;
+
+/// Bytes at which a batch is closed to further parts: about what one read brings at most.
+const ASSEMBLY_BYTES_MAX: usize = 64 * 1024;
+
+/// Reads of at least this many bytes become a batch of their own, formatted outside the lock;
+/// smaller ones are formatted under it, in about a microsecond, straight into the assembly.
+const OWN_BATCH_BYTES: usize = 4 * 1024;
+
+/// What the hub goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) echo: bool,
+    pub(crate) notices: bool,
+    pub(crate) slow_client: SlowClient,
+    pub(crate) slow_grace: Grace,
+    pub(crate) stall_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Settings {
+        Settings {
+            echo: config.echo,
+            notices: config.notices,
+            slow_client: config.slow_client,
+            slow_grace: config.slow_grace,
+            stall_timeout: config.stall_timeout,
+            idle_timeout: config.idle_timeout,
+        }
+    }
+}
+
+/// Publishes to every client, and knows who has not come for it yet.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    settings: Settings,
+    budget: Arc<Budget>,
+    state: Mutex<State>,
+    /// Raised by every publish: a feed that is on the list to be woken need not look again.
+    version: AtomicU64,
+    /// [`State::audience`], to prepare a large read by before the lock is taken.
+    audience: AtomicU8,
+    /// Told when the last client's input is done in a drain.
+    drained: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The end of the stream.
+    tail: Arc<Node>,
+    /// Published, but behind no place of the stream yet.
+    assembly: Assembly,
+    next_seq: u64,
+    next_id: u64,
+    seats: Slab<Seat>,
+    /// Who is to be woken by the next publish.
+    parked: Vec<(Waker, usize)>,
+    /// How often that list has been emptied: tells a seat whether its place in it still holds.
+    wakes: u64,
+    /// Clients by encoding, and the encodings that have any.
+    encoded: [usize; 4],
+    encodings: Encodings,
+    /// Clients whose input a drain still waits for.
+    draining: usize,
+    phase: Phase,
+}
+
+/// How far the hub is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Clients read what had been sent to them and no more.
+    Draining,
+    /// The last word has been said: nothing is published behind it.
+    Sealed,
+}
+
+/// A client's entry in the hub.
+#[derive(Debug)]
+struct Seat {
+    member: Arc<Member>,
+    /// Its place in the list of those to be woken, and the emptying it holds for.
+    parked: (u64, usize),
+    watch: Watch,
+    input_done: bool,
+    /// Its disconnect notice is out.
+    left: bool,
+}
+
+/// What [`Hub::park`] found.
+enum Park {
+    /// Something to read.
+    MoreCame,
+    /// Nothing: the task will be woken by the publish that ends this version.
+    Parked { version: u64 },
+}
+
+impl Hub {
+    /// An empty hub with a buffer of `config.buffer_bytes`.
+    pub(crate) fn new(config: &Config) -> Arc<Hub> {
+        Arc::new(Hub {
+            settings: Settings::from(config),
+            budget: Budget::new(config.buffer_bytes),
+            state: Mutex::new(State {
+                tail: Node::new(0),
+                assembly: Assembly::default(),
+                next_seq: 1,
+                next_id: 1,
+                seats: Slab::new(),
+                parked: Vec::new(),
+                wakes: 1,
+                encoded: [0; 4],
+                encodings: Encodings::default(),
+                draining: 0,
+                phase: Phase::Open,
+            }),
+            version: AtomicU64::new(1),
+            audience: AtomicU8::new(0),
+            drained: Notify::new(),
+        })
+    }
+
+    /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
+    pub(crate) async fn admit(&self) -> Admission {
+        self.budget.admit().await
+    }
+
+    /// Makes a connection a client: gives it the next id and tells everybody.
+    pub(crate) fn join(self: &Arc<Hub>, format: Format) -> Feed {
+        let encoding = Encoding::from(format);
+        let mut state = self.lock();
+        let id = ClientId(state.next_id);
+        state.next_id += 1;
+        state.count_encoding(encoding, 1);
+        let cursor = state.cut();
+        let member = Arc::new(Member::new(id, cursor.index));
+        let slot = state.seats.insert(Seat {
+            member: member.clone(),
+            parked: (0, 0),
+            watch: Watch::default(),
+            input_done: false,
+            left: false,
+        });
+        self.audience
+            .store(state.audience(self.settings.echo).0, Relaxed);
+        let mut own_end = 0;
+        if self.settings.notices {
+            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
+            self.release_and_wake(state, slot);
+        }
+        Feed::new(self.clone(), member, slot, cursor, own_end, encoding)
+    }
+
+    /// Clients that have not left.
+    pub(crate) fn clients(&self) -> usize {
+        self.lock()
+            .seats
+            .iter()
+            .filter(|(_, seat)| !seat.left)
+            .count()
+    }
+
+    /// Tells every client that its time has come.
+    pub(crate) fn order_all(&self, order: Orders) {
+        let state = self.lock();
+        state
+            .seats
+            .iter()
+            .for_each(|(_, seat)| seat.member.order(order));
+    }
+
+    /// Has every client read what it was sent already, and waits until all have. Cancel safe.
+    pub(crate) async fn drain(&self) {
+        {
+            let mut state = self.lock();
+            state.phase = Phase::Draining;
+            state.draining = state
+                .seats
+                .iter()
+                .filter(|(_, seat)| !seat.input_done)
+                .count();
+            if state.draining == 0 {
+                return;
+            }
+        }
+        self.order_all(Orders::DRAIN);
+        self.drained.notified().await;
+    }
+
+    /// Says the last word: `Server shutting down`. Nothing is published behind it.
+    pub(crate) fn seal(&self) {
+        let mut state = self.lock();
+        self.notify(&mut state, Kind::Shutdown, NOBODY);
+        state.cut();
+        state.phase = Phase::Sealed;
+        self.release_and_wake(state, usize::MAX);
+        self.order_all(Orders::FINISH);
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Acquire)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it is held is a bug; the chain behind it is whole at every step.
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Publishes one read's lines from the client in `slot`; the index of the batch they are in.
+    fn publish(
+        &self,
+        slot: usize,
+        origin: ClientId,
+        admission: Option<Admission>,
+        lines: &Lines<'_>,
+        messages: usize,
+    ) -> Option<u64> {
+        let large = lines.first.len() + lines.rest.len() >= OWN_BATCH_BYTES;
+        let mut seen = Encodings(self.audience.load(Relaxed));
+        let charge = |cost| match admission {
+            Some(admission) => admission.charge(cost),
+            None => self.budget.charge(cost),
+        };
+        let mut prepared = None;
+        loop {
+            if large {
+                // Outside the lock: others go on publishing meanwhile.
+                let mut batch = Assembly::default();
+                // Its numbers come with its place; what they cost is taken at their longest.
+                let cost = batch.add_lines(seen, origin, Seq(u64::MAX / 2), lines, messages);
+                prepared = Some((batch, cost));
+            }
+            let mut state = self.lock();
+            let audience = state.audience(self.settings.echo);
+            if large && audience != seen && audience != Encodings::default() {
+                // Somebody joined with an encoding that was not in use.
+                seen = audience;
+                continue;
+            }
+            if state.phase == Phase::Sealed {
+                return None;
+            }
+            let first_seq = state.take_seqs(messages);
+            if audience == Encodings::default() {
+                return None;
+            }
+            let index = match prepared {
+                Some((mut batch, cost)) => {
+                    batch.pay(charge(cost));
+                    state.cut();
+                    state.link(batch.into_batch(audience, first_seq))
+                }
+                None => {
+                    if state.assembly.cost() >= ASSEMBLY_BYTES_MAX {
+                        state.cut();
+                    }
+                    let assembly = &mut state.assembly;
+                    let cost = assembly.add_lines(audience, origin, first_seq, lines, messages);
+                    assembly.pay(charge(cost));
+                    state.tail.index
+                }
+            };
+            self.release_and_wake(state, slot);
+            return Some(index);
+        }
+    }
+
+    /// Tells everybody that the client in `slot` is gone. Returns the index its own stream ends
+    /// before, and the index its own parts end before.
+    fn leave(&self, slot: usize, id: ClientId) -> (u64, Option<u64>) {
+        let mut state = self.lock();
+        state.seats[slot].left = true;
+        self.finish_input(&mut state, slot);
+        let notices = self.settings.notices && state.phase != Phase::Sealed;
+        let own = notices.then(|| self.notify(&mut state, Kind::Notice(Notice::Disconnect), id));
+        state.cut();
+        let end = state.tail.index;
+        if notices {
+            self.release_and_wake(state, slot);
+        }
+        (end, own.map(|index| index + 1))
+    }
+
+    /// Gives the seat of a client back.
+    fn remove(&self, slot: usize, encoding: Encoding) {
+        let mut state = self.lock();
+        self.finish_input(&mut state, slot);
+        let seat = state.seats.remove(slot);
+        state.unpark(&seat);
+        state.count_encoding(encoding, -1);
+        if state.seats.is_empty() {
+            // Nobody will come for it.
+            state.assembly.clear();
+        }
+        self.audience
+            .store(state.audience(self.settings.echo).0, Relaxed);
+    }
+
+    /// One client's input is done; the last one ends the wait of a drain.
+    fn input_done(&self, slot: usize) {
+        let mut state = self.lock();
+        self.finish_input(&mut state, slot);
+    }
+
+    fn finish_input(&self, state: &mut State, slot: usize) {
+        let done = mem::replace(&mut state.seats[slot].input_done, true);
+        if !done && state.phase == Phase::Draining {
+            state.draining -= 1;
+            if state.draining == 0 {
+                self.drained.notify_one();
+            }
+        }
+    }
+
+    fn change_encoding(&self, from: Encoding, to: Encoding) {
+        let mut state = self.lock();
+        state.count_encoding(from, -1);
+        state.count_encoding(to, 1);
+        self.audience
+            .store(state.audience(self.settings.echo).0, Relaxed);
+    }
+
+    /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
+    fn park(&self, place: &Node, slot: usize, waker: &Waker) -> Park {
+        let mut state = self.lock();
+        if place.next.get().is_none() {
+            state.cut();
+        }
+        if place.next.get().is_some() {
+            return Park::MoreCame;
+        }
+        let parked = (state.wakes, state.parked.len());
+        let seat = &mut state.seats[slot];
+        if seat.parked.0 != parked.0 {
+            seat.parked = parked;
+            state.parked.push((waker.clone(), slot));
+        }
+        Park::Parked {
+            version: self.version(),
+        }
+    }
+
+    /// Adds a notice to the stream; the index of the batch it is in.
+    fn notify(&self, state: &mut State, kind: Kind, origin: ClientId) -> u64 {
+        let seq = match kind {
+            // Not one of the numbered events: it has no `seq`.
+            Kind::Shutdown => Seq(state.next_seq),
+            Kind::Lines | Kind::Notice(_) => state.take_seqs(1),
+        };
+        if state.assembly.cost() >= ASSEMBLY_BYTES_MAX {
+            state.cut();
+        }
+        let encodings = state.encodings;
+        let cost = state.assembly.add_notice(encodings, origin, seq, kind);
+        state.assembly.pay(self.budget.charge(cost));
+        state.tail.index
+    }
+
+    /// Ends the lock, and wakes all who wait for what was published under it, save the client in
+    /// `slot`, which is awake.
+    fn release_and_wake(&self, mut state: MutexGuard<'_, State>, slot: usize) {
+        self.version.fetch_add(1, Release);
+        if state.parked.is_empty() {
+            return;
+        }
+        state.wakes += 1;
+        let mut parked = mem::take(&mut state.parked);
+        drop(state);
+        for (waker, parked_slot) in parked.drain(..) {
+            if parked_slot != slot {
+                waker.wake();
+            }
+        }
+        // Its memory is worth keeping, unless it is a storm's that is over.
+        let mut state = self.lock();
+        if state.parked.is_empty() && parked.capacity() <= 4 * state.seats.len() {
+            state.parked = parked;
+        }
+    }
+}
+
+impl State {
+    /// The next `count` sequence numbers, as the first of them.
+    fn take_seqs(&mut self, count: usize) -> Seq {
+        let first = Seq(self.next_seq);
+        self.next_seq += count as u64;
+        first
+    }
+
+    /// The encodings that what is published now has to be in; none when nobody would hear it.
+    fn audience(&self, echo: bool) -> Encodings {
+        if self.seats.len() > 1 || echo {
+            self.encodings
+        } else {
+            Encodings::default()
+        }
+    }
+
+    /// Counts a client more or less with this encoding.
+    fn count_encoding(&mut self, encoding: Encoding, change: isize) {
+        let count = &mut self.encoded[encoding as usize];
+        *count = count.wrapping_add_signed(change);
+        let encodings = match *count {
+            0 => self.encodings.without(encoding),
+            _ => self.encodings.with(encoding),
+        };
+        if encodings != self.encodings {
+            // A batch is in the same encodings throughout.
+            self.cut();
+            self.encodings = encodings;
+        }
+    }
+
+    /// Puts what was assembled into the stream; returns the end of it.
+    fn cut(&mut self) -> Arc<Node> {
+        if let Some(batch) = self.assembly.take(self.encodings) {
+            self.link(batch);
+        }
+        self.tail.clone()
+    }
+
+    /// Puts a batch at the end of the stream; its index.
+    fn link(&mut self, batch: Batch) -> u64 {
+        let index = self.tail.index;
+        let node = Node::new(index + 1);
+        let next = Next {
+            batch,
+            node: node.clone(),
+        };
+        assert!(
+            self.tail.next.set(next).is_ok(),
+            "only the end of the stream is linked behind"
+        );
+        self.tail = node;
+        index
+    }
+
+    /// Takes a client off the list of those to be woken.
+    fn unpark(&mut self, seat: &Seat) {
+        let (wakes, at) = seat.parked;
+        if wakes == self.wakes {
+            self.parked.swap_remove(at);
+            if let Some((_, moved)) = self.parked.get(at) {
+                self.seats[*moved].parked.1 = at;
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Who holds the buffer up, and who has gone quiet: one look over all clients every now and then,
+//! so that no client needs a timer of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::{Hub, Orders, Seat, State};
+use crate::close::CloseReason;
+use crate::config::{Grace, SlowClient};
+
+/// How long a client that is being closed may take over its last words and its own close.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The looks while nothing presses: often enough for the shortest timeout, rare enough for nothing
+/// to be seen of them with 15,000 clients.
+const CALM_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The looks while senders wait: a client that is behind is found at most this long after its
+/// grace.
+const PRESSED_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+
+/// What the sweep remembers of a client between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Bytes that had gone through it either way, and when that was last seen to change.
+    moved: u64,
+    moved_at: Option<Instant>,
+    /// Bytes that its socket had taken, and since when it has taken none of what waits for it.
+    taken: u64,
+    refuses_since: Option<Instant>,
+    leaves_since: Option<Instant>,
+    /// For how long it has kept the others waiting since it last had everything.
+    held: Duration,
+    /// It was told that it is behind when it stood here.
+    told_at: Option<u64>,
+}
+
+/// Who stands at the oldest line still needed, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Oldest {
+    index: u64,
+    since: Instant,
+}
+
+/// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
+/// behind, or take too long over their goodbye.
+pub(crate) async fn run(hub: Arc<Hub>) {
+    let mut oldest = None;
+    let mut looked = Instant::now();
+    let mut pressed = false;
+    loop {
+        let tick = hub.tick(pressed);
+        if pressed {
+            tokio::time::sleep(tick).await;
+        } else {
+            // Neither arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
+            tokio::select! {
+                () = tokio::time::sleep(tick) => {}
+                () = hub.budget.pressed() => {}
+            }
+        }
+        let now = Instant::now();
+        pressed = hub.budget.is_pressed();
+        let mut state = hub.lock();
+        hub.look_for_the_quiet(&mut state, now);
+        if pressed {
+            hub.look_for_the_behind(&mut state, now, now - looked, &mut oldest);
+        } else {
+            oldest = None;
+        }
+        looked = now;
+    }
+}
+
+impl Hub {
+    fn tick(&self, pressed: bool) -> Duration {
+        if pressed {
+            return match self.settings.slow_grace {
+                Grace::For(grace) => (grace / 16).clamp(PRESSED_TICK.0, PRESSED_TICK.1),
+                Grace::Forever => PRESSED_TICK.1,
+            };
+        }
+        let timeouts = [self.settings.stall_timeout, self.settings.idle_timeout];
+        let shortest = timeouts
+            .into_iter()
+            .flatten()
+            .chain([GOODBYE])
+            .min()
+            .unwrap_or(GOODBYE);
+        (shortest / 16).clamp(CALM_TICK.0, CALM_TICK.1)
+    }
+
+    /// Stalled, idle, or at its goodbye for too long.
+    fn look_for_the_quiet(&self, state: &mut State, now: Instant) {
+        let over = |since: Instant, timeout: Option<Duration>| {
+            timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout)
+        };
+        for (
+            _,
+            Seat {
+                member,
+                watch,
+                left,
+                ..
+            },
+        ) in &mut state.seats
+        {
+            if member.leaving.load(Relaxed) {
+                if over(*watch.leaves_since.get_or_insert(now), Some(GOODBYE)) {
+                    member.order(Orders::ABORT);
+                }
+                continue;
+            }
+            let taken = member.tally.bytes_out.get();
+            let moved = taken + member.tally.bytes_in.get();
+            if watch.moved_at.is_none() || watch.moved != moved {
+                (watch.moved, watch.moved_at) = (moved, Some(now));
+            }
+            if !member.blocked.load(Relaxed) {
+                watch.refuses_since = None;
+            } else if watch.refuses_since.is_none() || watch.taken != taken {
+                (watch.taken, watch.refuses_since) = (taken, Some(now));
+            }
+            if watch
+                .refuses_since
+                .is_some_and(|since| over(since, self.settings.stall_timeout))
+            {
+                member.order(Orders::close(CloseReason::Stalled));
+            } else if !*left
+                && watch
+                    .moved_at
+                    .is_some_and(|since| over(since, self.settings.idle_timeout))
+            {
+                member.order(Orders::close(CloseReason::Idle));
+            }
+        }
+    }
+
+    /// Behind: still in need of the oldest line after its grace, or kept others waiting for as long.
+    ///
+    /// The first is the rule for a reader that stands still. The second is for one that takes a
+    /// little just before its grace ends, again and again, which would hold everybody to its pace:
+    /// time in which senders wait, while at least half of the others have everything, counts
+    /// against whoever is at the oldest line, until it has everything itself. Readers that are all
+    /// as slow as each other only slow the senders down.
+    fn look_for_the_behind(
+        &self,
+        state: &mut State,
+        now: Instant,
+        since_last_look: Duration,
+        oldest: &mut Option<Oldest>,
+    ) {
+        let Grace::For(grace) = self.settings.slow_grace else {
+            return;
+        };
+        let tail = state.cut().index;
+        let mut first = None;
+        for (_, Seat { member, watch, .. }) in &mut state.seats {
+            let position = member.position.load(Relaxed);
+            if position >= tail {
+                watch.held = Duration::ZERO;
+            } else if watch.told_at == Some(position) {
+                // What it holds is about to be released: nobody else has to go for that.
+                return;
+            } else {
+                first = Some(first.map_or(position, |first: u64| first.min(position)));
+            }
+        }
+        let Some(index) = first else {
+            return *oldest = None;
+        };
+        let since = match *oldest {
+            Some(held) if held.index == index => held.since,
+            _ => now,
+        };
+        let waited = if oldest.is_some() {
+            since_last_look
+        } else {
+            Duration::ZERO
+        };
+        *oldest = Some(Oldest { index, since });
+
+        let at_oldest = |seat: &Seat| seat.member.position.load(Relaxed) == index;
+        let holders = state
+            .seats
+            .iter()
+            .filter(|(_, seat)| at_oldest(seat))
+            .count();
+        let senders = self.budget.waiting();
+        let others = state.seats.len().saturating_sub(holders + senders);
+        let served = state.parked.len().saturating_sub(senders);
+        let waited = if others > 0 && 2 * served >= others {
+            waited
+        } else {
+            Duration::ZERO
+        };
+
+        for (_, seat) in &mut state.seats {
+            if !at_oldest(seat) {
+                continue;
+            }
+            seat.watch.held += waited;
+            if now - since < grace && seat.watch.held < grace {
+                continue;
+            }
+            seat.watch.told_at = Some(index);
+            seat.watch.held = Duration::ZERO;
+            seat.member.order(match self.settings.slow_client {
+                SlowClient::Disconnect => Orders::close(CloseReason::Slow),
+                SlowClient::Skip => Orders::SKIP,
+            });
+        }
+    }
+}

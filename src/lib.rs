@@ -1,0 +1,50 @@
+//! linehub broadcasts lines over TCP: whatever one client sends as a line, every other client
+//! receives, in one order that is the same for all.
+//!
+//! This is the map of the house. The binary is [`main`](../src/linehub/main.rs.html): it parses,
+//! starts the log and the runtime, and turns the outcome into an exit code.
+//!
+//! ```text
+//! bytes ─► telnet ─► framing ─► HUB (budget, order) ─► Feed ─► format (once per format) ─► bytes
+//!               client/reader        hub                            client/writer
+//! ```
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`cli`] → [`config`] | what a person types → what the daemon runs on: validated once, immutable |
+//! | [`server`] | puts the rooms together and owns their order |
+//! | [`lifecycle`] | phases and signals |
+//! | [`listen`] | TCP and Unix sockets → one `Listener`, one `Stream` |
+//! | [`accept`] | the accept loop: admission, refusal, errors |
+//! | [`limits`] | the open-file limit, and the places for clients under it |
+//! | [`client`] | one client: its life, its reader, its writer |
+//! | [`close`] | every reason a connection ends for |
+//! | [`framing`], [`telnet`], [`format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
+//! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
+//! | [`ids`] | the numbers a client can see |
+//! | [`logging`] | log lines to stderr, for people or for the journal |
+//!
+//! The rules of the rooms:
+//!
+//! 1. `framing`, `telnet`, `format` are pure: no await, no log, no clock, no socket.
+//! 2. Only `hub` knows how lines travel. Only `listen` knows kinds of sockets.
+//! 3. A client never sees another client: only the hub and its feed.
+//! 4. No lock is held across an await; a published read takes the hub's lock once.
+//! 5. Every queue has a bound, in the configuration or named beside the queue.
+//! 6. One word for one idea: client, line, message, notice, feed, batch, buffer, drain.
+
+mod accept;
+pub mod cli;
+mod client;
+pub mod close;
+pub mod config;
+pub mod format;
+pub mod framing;
+mod hub;
+pub mod ids;
+pub mod lifecycle;
+pub mod limits;
+pub mod listen;
+pub mod logging;
+pub mod server;
+pub mod telnet;

@@ -1,0 +1,345 @@
+//! Sockets: TCP and Unix alike become one [`Listener`] and one [`Stream`].
+//!
+//! Nothing else in linehub knows what kind of socket it has in hand.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::config::{Address, Config, ListenSpec};
+use crate::format::Format;
+
+/// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
+/// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
+const BACKLOG: i32 = 65_535;
+
+/// A silent peer is asked after 30 s, then every 10 s; three questions without an answer end it.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// How long sent bytes may go unacknowledged, and, since Linux lets it overrule the number of
+/// probes, how long a peer may be silent: gone within a minute either way.
+const USER_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    io: AsyncFd<OwnedFd>,
+    name: Name,
+    format: Format,
+    _file: Option<SocketFile>,
+}
+
+/// Where a listener is bound: the port is the real one. Displays as it is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// Who is at the other end of a connection. Displays as it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// An IPv4 peer of a dual-stack listener is shown as the IPv4 peer it is.
+    Tcp(SocketAddr),
+    /// Unix sockets of clients have no names.
+    Unix,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    io: AsyncFd<OwnedFd>,
+}
+
+impl Listener {
+    /// Opens every listener of the configuration. The error names the one that could not be.
+    pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
+        let mut listeners = Vec::new();
+        for spec in &config.listen {
+            let opened = Listener::open(spec, &config.listen).await;
+            listeners.extend(opened.with_context(|| format!("cannot listen on {}", spec.address))?);
+        }
+        Ok(listeners)
+    }
+
+    /// A host name may have several addresses: all of them are listened on.
+    async fn open(spec: &ListenSpec, all: &[ListenSpec]) -> anyhow::Result<Vec<Listener>> {
+        let (host, port) = match &spec.address {
+            Address::Tcp { host, port } => (host, *port),
+            Address::Unix(path) => return Ok(vec![Listener::open_unix(path, spec.format)?]),
+        };
+        let addresses = tokio::net::lookup_host((host.as_str(), port)).await?;
+        let mut listeners: Vec<Listener> = Vec::new();
+        for mut address in addresses {
+            if let Some(Name::Tcp(first)) = listeners.first().map(|first| &first.name) {
+                // With port 0, all addresses of the name get the port that the first one got.
+                address.set_port(first.port());
+            }
+            let only_v6 = all.iter().any(|other| takes_all_ipv4(&other.address, port));
+            listeners.push(Listener::open_tcp(address, only_v6, spec.format)?);
+        }
+        anyhow::ensure!(!listeners.is_empty(), "{host} has no address");
+        Ok(listeners)
+    }
+
+    fn open_tcp(address: SocketAddr, only_v6: bool, format: Format) -> anyhow::Result<Listener> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        // A restart must not wait for the last connections of the daemon before it.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(only_v6)?;
+        }
+        // Accepted sockets have these from their listener.
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_PROBES);
+        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        socket.set_tcp_nodelay(true)?;
+        // Telnet marks a Ctrl-C by urgent data; out of line, that byte would be lost from the middle
+        // of a command.
+        socket.set_out_of_band_inline(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let bound = socket
+            .local_addr()?
+            .as_socket()
+            .context("the socket has no IP address")?;
+        Ok(Listener {
+            io: register(socket.into())?,
+            name: Name::Tcp(bound),
+            format,
+            _file: None,
+        })
+    }
+
+    fn open_unix(path: &Path, format: Format) -> anyhow::Result<Listener> {
+        remove_stale(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        let file = SocketFile::new(path)?;
+        socket.listen(BACKLOG)?;
+        Ok(Listener {
+            io: register(socket.into())?,
+            name: Name::Unix(path.to_path_buf()),
+            format,
+            _file: Some(file),
+        })
+    }
+
+    /// Where it is bound.
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// How its clients see the stream.
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Waits until a connection may be there to accept. Cancel safe.
+    pub(crate) async fn ready(&self) -> io::Result<()> {
+        // The readiness stays set until `accept` finds none.
+        self.io
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready())
+    }
+
+    /// Accepts one connection; `WouldBlock` when there is none.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, address) = self.io.try_io(Interest::READABLE, |listener| {
+            Ok(rustix::net::acceptfrom_with(listener, flags)?)
+        })?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let peer = address.map_or(Peer::Unix, |address| {
+            Peer::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        });
+        Ok((socket, peer))
+    }
+}
+
+/// Makes the runtime watch a socket.
+#[allow(unsafe_code)]
+fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open and stays the same descriptor for as long as it lives, and the
+    // `AsyncFd` that it is moved into gives it to nobody who could close it.
+    unsafe { AsyncFd::register(socket) }.map_err(|refused| refused.into_parts().1)
+}
+
+/// Whether this address takes the IPv4 side of `port` on every interface. An IPv6 wildcard beside
+/// it is for IPv6 only then, as both could not be opened otherwise.
+fn takes_all_ipv4(address: &Address, port: u16) -> bool {
+    matches!(address, Address::Tcp { host, port: other } if host == "0.0.0.0" && *other == port)
+}
+
+/// Removes a socket that a dead daemon left. One that answers, and anything that is no socket, stays
+/// and is an error.
+fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    let Ok(metadata) = path.symlink_metadata() else {
+        return Ok(());
+    };
+    anyhow::ensure!(
+        metadata.file_type().is_socket(),
+        "the file exists and is no socket"
+    );
+    match UnixStream::connect(path) {
+        Ok(_) => anyhow::bail!("a server answers there already"),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).context("cannot remove the socket of a dead server")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The file of a Unix listener. Removed when dropped, unless another took its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<SocketFile> {
+        let metadata = path.symlink_metadata()?;
+        let identity = (metadata.dev(), metadata.ino());
+        Ok(SocketFile {
+            path: path.to_path_buf(),
+            identity,
+        })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if SocketFile::new(&self.path).is_ok_and(|now| now.identity == self.identity) {
+            // Nothing is lost if it stays: the next daemon replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Stream {
+    /// Takes over a connected, nonblocking socket. To be called on the runtime.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Stream> {
+        Ok(Stream {
+            io: register(socket)?,
+        })
+    }
+
+    /// Ready when a read may bring something; the task is woken when that changes.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io
+            .poll_read_ready(cx)
+            .map_ok(|mut guard| guard.retain_ready())
+    }
+
+    /// Reads what is there, at most `buf`; 0 when the peer shut its sending side.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            match rustix::net::recv(&self.io, &mut *buf, RecvFlags::empty()) {
+                Ok((read, _)) => {
+                    if 0 < read && read < buf.len() {
+                        // Drained: edge-triggered epoll tells what comes next, so the read that
+                        // would only find nothing is saved. (An end of input stays readable.)
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Writes as much of `slices` as the socket takes, at least one byte of a non-empty one.
+    pub(crate) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        loop {
+            let mut guard = ready!(self.io.poll_write_ready(cx))?;
+            let written = match slices {
+                // A plain send costs the kernel less than a vector of one.
+                [slice] => rustix::net::send(&self.io, slice, SendFlags::NOSIGNAL),
+                // Where `SIGPIPE` is ignored, as Rust does at start, this is the same.
+                slices => rustix::io::writev(&self.io, slices),
+            };
+            match written {
+                Ok(written) => {
+                    if written < bytes {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// [`Stream::poll_write`] as a future. Cancel safe: it has written nothing then.
+    pub(crate) async fn write_some(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_write(cx, slices)).await
+    }
+
+    /// Reads and forgets until the peer shuts its sending side. Cancel safe.
+    pub(crate) async fn discard_input(&self) -> io::Result<()> {
+        let mut scratch = [0; 512];
+        while poll_fn(|cx| self.poll_read(cx, &mut scratch)).await? > 0 {}
+        Ok(())
+    }
+
+    /// Shuts the sending side: the peer gets what was sent, then the end.
+    pub(crate) fn shut_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Tcp(address) => address.fmt(f),
+            Name::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}

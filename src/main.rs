@@ -1,0 +1,79 @@
+//! The linehub daemon: parse, log, runtime, exit code.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use linehub::cli::{Cli, Stop};
+use linehub::config::{self, Config};
+use linehub::server::Server;
+use linehub::{lifecycle, limits, logging};
+use tokio::runtime::{Builder, Runtime};
+
+/// It could not serve: a listener could not be opened, or the system refused what it needs.
+const FAILED: u8 = 1;
+/// A flag or a variable is wrong.
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(env::args_os(), |name| env::var_os(name)) {
+        Ok(cli) => cli,
+        Err(Stop::Answer(answer)) => {
+            // As below: who closed stdout does not want the text.
+            let _ = answer.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Usage(reason)) => return refuse(MISUSED, &reason),
+    };
+    let open_files = limits::raise_open_files();
+    let config = match Config::from_options(&cli.options, open_files) {
+        Ok(config) => config,
+        Err(error) => return refuse(MISUSED, &error.to_string()),
+    };
+    if cli.check {
+        let _ = writeln!(io::stdout(), "configuration ok");
+        return ExitCode::SUCCESS;
+    }
+
+    logging::start(cli.verbosity());
+    let clients_possible = config::clients_that_fit(open_files);
+    if let Some(clients_max) = config.clients_max.filter(|max| *max > clients_possible) {
+        tracing::warn!(
+            clients_max,
+            clients_possible,
+            "the open-file limit allows fewer clients than --max-clients"
+        );
+    }
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(FAILED, &format!("{error:#}")),
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
+    let served = runtime.block_on(async {
+        let server = Server::bind(config).await?;
+        server.run(lifecycle::signals()?).await
+    });
+    // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.
+    runtime.shutdown_background();
+    served
+}
+
+fn runtime(worker_threads: usize) -> io::Result<Runtime> {
+    match worker_threads {
+        1 => Builder::new_current_thread().enable_all().build(),
+        several => Builder::new_multi_thread()
+            .worker_threads(several)
+            .thread_name("linehub-worker")
+            .enable_all()
+            .build(),
+    }
+}
+
+fn refuse(code: u8, reason: &str) -> ExitCode {
+    logging::complain(reason);
+    ExitCode::from(code)
+}
