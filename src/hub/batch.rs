@@ -280,9 +280,8 @@ impl Iterator for Spans<'_> {
             if start < end {
                 return Some(start..end);
             }
-            if own.is_none() {
-                return None;
-            }
+            // Its own part was skipped; without one, this was the last stretch.
+            own?;
         }
     }
 }

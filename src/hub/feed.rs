@@ -1,6 +1,7 @@
 //! A client's end of the hub: what it publishes, and its own walk along the stream.
 
 use std::io::IoSlice;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
@@ -182,10 +183,7 @@ impl Feed {
             return;
         };
         let mut place = start;
-        loop {
-            let Some(next) = place.next.get().filter(|_| place.index < self.end) else {
-                break;
-            };
+        while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
             let without = self.without(place.index);
             let view = next.batch.view(self.current);
             let mut left = None;
@@ -237,21 +235,23 @@ impl Feed {
     /// Jumps to the newest line; returns how many messages that misses. Not in the middle of a
     /// line: [`Feed::take_rest_of_line`] first.
     pub(crate) fn skip(&mut self) -> u64 {
-        let Some(mut place) = self.cursor.clone() else {
+        let mut missed = 0;
+        if self.offset > 0 {
+            missed += self.count_begun().unwrap_or(0);
+        }
+        let mut begun = self.offset > 0;
+        let Some(mut place) = self.cursor.take() else {
             return 0;
         };
-        let mut missed = 0;
         while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
-            let without = self.without(place.index);
-            missed += match self.offset {
-                0 => next.batch.messages_without(without),
-                _ => self.count_begun().unwrap_or(0),
-            };
-            self.offset = 0;
-            self.current = self.encoding;
+            if !mem::take(&mut begun) {
+                missed += next.batch.messages_without(self.without(place.index));
+            }
             // Each step lets go of the one before: the chain is freed as it is counted.
             place = next.node.clone();
         }
+        self.offset = 0;
+        self.current = self.encoding;
         self.member.position.store(place.index, Relaxed);
         self.member.tally.skipped.add(missed);
         self.cursor = Some(place);
