@@ -19,7 +19,7 @@
 //! | [`limits`] | the open-file limit, and the places for clients under it |
 //! | [`client`] | one client: its life, its reader, its writer |
 //! | [`close`] | every reason a connection ends for |
-//! | [`framing`], [`telnet`], [`format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
+//! | [`framing`], [`telnet`], [`mod@format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |

@@ -1,0 +1,328 @@
+//! The list of cases, and how each is run once.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::crowd;
+use crate::flood::Flood;
+use crate::launch::{Cores, Launch, Program, Server};
+use crate::paced::{Latency, Steady};
+use crate::procfs::Busy;
+use crate::table::Unit;
+
+/// How long and how often to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Runs of each side of a case; they alternate.
+    pub runs: usize,
+    /// Before the figures count.
+    pub warm_up: Duration,
+    /// While they count.
+    pub window: Duration,
+    /// The same for the steady case, which is mostly idle and needs longer.
+    pub steady: Duration,
+    /// How often one line is sent to an idle crowd.
+    pub repetitions: usize,
+}
+
+impl Settings {
+    /// For figures to rely on.
+    pub(crate) fn thorough() -> Settings {
+        Settings {
+            runs: 3,
+            warm_up: Duration::from_millis(500),
+            window: Duration::from_secs(2),
+            steady: Duration::from_secs(10),
+            repetitions: 30,
+        }
+    }
+
+    /// For a first look.
+    pub(crate) fn quick() -> Settings {
+        Settings {
+            runs: 1,
+            warm_up: Duration::from_millis(200),
+            window: Duration::from_millis(500),
+            steady: Duration::from_millis(2500),
+            repetitions: 5,
+        }
+    }
+}
+
+/// What is done to a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Plan {
+    /// Lines delivered a second.
+    Throughput(Flood),
+    /// CPU time a delivered line of a flood.
+    FloodCost(Flood),
+    SteadyCost(Steady),
+    Latency(Latency),
+    OneLine {
+        clients: usize,
+    },
+    Memory {
+        clients: usize,
+    },
+    ConnectStorm {
+        clients: usize,
+    },
+    NoticeStorm {
+        clients: usize,
+    },
+}
+
+/// One number of one run. A plan yields the same figures in the same order every time.
+pub(crate) struct Figure {
+    /// Follows the case's name when a plan has several figures.
+    pub suffix: &'static str,
+    pub unit: Unit,
+    pub value: f64,
+    /// Who used the cores, where it tells whether the server was the limit.
+    pub busy: Option<Busy>,
+}
+
+/// One server and what is done to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Side {
+    pub launch: Launch,
+    pub plan: Plan,
+}
+
+impl Side {
+    /// Starts the server, measures, ends the server.
+    pub(crate) fn run(&self, cores: &Cores, settings: &Settings) -> Result<Vec<Figure>> {
+        let server = self.launch.start(cores)?;
+        self.plan.run(&server, settings, self.launch.frames_lines())
+    }
+}
+
+impl Plan {
+    fn run(&self, server: &Server, settings: &Settings, framed: bool) -> Result<Vec<Figure>> {
+        let figure = |suffix, unit, value| Figure {
+            suffix,
+            unit,
+            value,
+            busy: None,
+        };
+        let seconds = |suffix, value| figure(suffix, Unit::Seconds, value);
+        Ok(match *self {
+            Plan::Throughput(flood) => {
+                let figures = flood.run(server, settings, framed)?;
+                let busy = Some(figures.busy);
+                let rate = figure("", Unit::LinesPerSecond, figures.lines_per_second);
+                vec![Figure { busy, ..rate }]
+            }
+            Plan::FloodCost(flood) => {
+                let figures = flood.run(server, settings, framed)?;
+                let busy = Some(figures.busy);
+                vec![Figure {
+                    busy,
+                    ..seconds("", figures.cpu_per_line)
+                }]
+            }
+            Plan::SteadyCost(steady) => {
+                let (cpu_per_line, busy) = steady.run(server, settings)?;
+                vec![Figure {
+                    busy: Some(busy),
+                    ..seconds("", cpu_per_line)
+                }]
+            }
+            Plan::Latency(latency) => {
+                let figures = latency.run(server, settings)?;
+                let busy = Some(figures.busy);
+                [
+                    ("/p50", figures.p50),
+                    ("/p99", figures.p99),
+                    ("/p99.9", figures.p999),
+                ]
+                .map(|(suffix, value)| Figure {
+                    busy,
+                    ..seconds(suffix, value)
+                })
+                .into()
+            }
+            Plan::OneLine { clients } => {
+                vec![seconds(
+                    "",
+                    crowd::one_line(server, clients, settings.repetitions)?,
+                )]
+            }
+            Plan::Memory { clients } => {
+                vec![figure("", Unit::Bytes, crowd::memory(server, clients)?)]
+            }
+            Plan::ConnectStorm { clients } => {
+                vec![seconds("", crowd::connect_storm(server, clients)?)]
+            }
+            Plan::NoticeStorm { clients } => {
+                let figures = crowd::notice_storm(server, clients)?;
+                vec![
+                    seconds("/time", figures.seconds),
+                    figure("/peak-memory", Unit::Bytes, figures.resident_bytes_max),
+                ]
+            }
+        })
+    }
+}
+
+/// A line of the table, or a few.
+pub(crate) struct Case {
+    pub name: String,
+    pub subject: Side,
+    /// What it is compared with, and its name.
+    pub baseline: Option<(&'static str, Side)>,
+}
+
+const RAW_LOOP: &str = "raw loop";
+
+/// Loses nothing, however slow the load is to read: the terms on which the raw loop works too.
+const LOSSLESS: &[&str] = &[
+    "--no-notices",
+    "--slow-grace",
+    "forever",
+    "--worker-threads",
+    "1",
+];
+
+/// All cases. `subject` is what stands in the linehub column; `crowd` how many clients the
+/// open-file limit allows for the cases with many.
+pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name: String, subject: Side, baseline: Option<(&'static str, Side)>| {
+        cases.push(Case {
+            name,
+            subject,
+            baseline,
+        });
+    };
+    let linehub = |flags: &[&[&str]], plan| Side {
+        launch: Launch {
+            program: subject.clone(),
+            flags: flags.concat().into_iter().map(str::to_owned).collect(),
+            pinned: true,
+        },
+        plan,
+    };
+    let raw_loop = |plan| {
+        let launch = Launch {
+            program: Program::RawLoop,
+            flags: Vec::new(),
+            pinned: true,
+        };
+        Some((RAW_LOOP, Side { launch, plan }))
+    };
+    let flood = |readers, payload_bytes| Flood {
+        senders: 1,
+        readers,
+        payload_bytes,
+        stuck: false,
+    };
+
+    for (readers, sizes) in [
+        (1, &[16, 64, 1024][..]),
+        (100, &[16, 20, 64, 1024]),
+        (1000, &[16, 64, 1024]),
+    ] {
+        for &payload_bytes in sizes {
+            let plan = Plan::Throughput(flood(readers, payload_bytes));
+            let name = format!("firehose/{readers}-readers/{payload_bytes}-bytes");
+            add(name, linehub(&[LOSSLESS], plan), raw_loop(plan));
+        }
+    }
+
+    let plan = Plan::Throughput(Flood {
+        senders: 500,
+        ..flood(500, 64)
+    });
+    add(
+        "many-to-many/500x500".into(),
+        linehub(&[LOSSLESS], plan),
+        raw_loop(plan),
+    );
+
+    let plan = Plan::SteadyCost(Steady {
+        readers: 1000,
+        lines_per_second: 200.0,
+    });
+    add(
+        "steady/cpu-per-line".into(),
+        linehub(&[LOSSLESS], plan),
+        raw_loop(plan),
+    );
+
+    for lines_per_second in [1_000, 10_000] {
+        let (senders, readers) = (10, 100);
+        let rate = f64::from(lines_per_second);
+        let plan = Plan::Latency(Latency {
+            senders,
+            readers,
+            lines_per_second: rate,
+        });
+        let name = format!("latency/{lines_per_second}-per-s");
+        add(name, linehub(&[LOSSLESS], plan), raw_loop(plan));
+    }
+
+    for (name, plan) in [
+        ("one-line", Plan::OneLine { clients: crowd }),
+        ("memory-per-client", Plan::Memory { clients: crowd }),
+        ("connect-storm", Plan::ConnectStorm { clients: crowd }),
+    ] {
+        add(
+            format!("{name}/{crowd}"),
+            linehub(&[LOSSLESS], plan),
+            raw_loop(plan),
+        );
+    }
+    if matches!(subject, Program::Linehub(_)) {
+        let plan = Plan::NoticeStorm { clients: crowd };
+        let flags = &["--slow-grace", "forever", "--worker-threads", "1"];
+        add(
+            format!("notice-storm/{crowd}"),
+            linehub(&[flags], plan),
+            None,
+        );
+
+        let evict = ["--no-notices", "--slow-grace", "0", "--worker-threads", "1"];
+        let free = flood(100, 64);
+        add(
+            "stuck-reader".into(),
+            linehub(
+                &[&evict],
+                Plan::Throughput(Flood {
+                    stuck: true,
+                    ..free
+                }),
+            ),
+            Some((
+                "no stuck reader",
+                linehub(&[&evict], Plan::Throughput(free)),
+            )),
+        );
+        for format in ["raw", "json"] {
+            add(
+                format!("format/{format}"),
+                linehub(&[LOSSLESS, &["--format", format]], Plan::Throughput(free)),
+                Some(("text", linehub(&[LOSSLESS], Plan::Throughput(free)))),
+            );
+        }
+        let unpinned = |workers: &str| {
+            let flags = [
+                "--no-notices",
+                "--slow-grace",
+                "forever",
+                "--worker-threads",
+                workers,
+            ];
+            let mut side = linehub(&[&flags], Plan::FloodCost(free));
+            side.launch.pinned = false;
+            side
+        };
+        add(
+            "two-workers/cpu-per-line".into(),
+            unpinned("2"),
+            Some(("one worker", unpinned("1"))),
+        );
+    }
+    cases
+}

@@ -1,0 +1,56 @@
+//! What the themes share: the daemon as a process, clients as sockets, other people's programs.
+//!
+//! Nothing here waits for time to pass. A test waits for a line, for a log line or for a state, and
+//! proves that something did *not* come by sending a marker line and seeing that it comes next.
+
+mod client;
+mod flood;
+mod program;
+mod server;
+
+pub(crate) use client::{Client, Event};
+pub(crate) use flood::{Flood, payload};
+pub(crate) use program::{Program, tool};
+pub(crate) use server::{Address, Launch, Server, run};
+
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come. Only a failing test ever waits this long, so it is
+/// generous: the machine may be busy with something else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `state` holds, for states that nothing announces (memory, open files).
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut state: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !state() {
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Raises this process's open-file limit: some tests hold a thousand sockets, beside other tests.
+pub(crate) fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}
+
+/// `from` sends a line that was never sent before, and it is the next thing `to` sees: nothing else
+/// was under way to `to`. For `text` clients, with either line end.
+#[track_caller]
+pub(crate) fn marker(from: &mut Client, to: &mut Client) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let text = format!("marker-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    from.send_line(&text);
+    let line = to.read_line();
+    let line = line.strip_suffix('\r').unwrap_or(&line);
+    assert_eq!(line, format!("Message from client {}: {text}", from.id()));
+}

@@ -1,0 +1,436 @@
+//! The daemon as a process: started on a free port, watched through its log, ended in `Drop`.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::PATIENCE;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_linehub");
+
+/// Where a listener listens, as its `listening` line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(std::net::SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Address {
+    fn parse(text: &str) -> Address {
+        match text.strip_prefix("unix:") {
+            Some(path) => Address::Unix(path.into()),
+            None => Address::Tcp(
+                text.parse()
+                    .unwrap_or_else(|e| panic!("address={text}: {e}")),
+            ),
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Address::Tcp(address) => address.port(),
+            Address::Unix(path) => panic!("{} has no port", path.display()),
+        }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How a daemon is started: arguments, environment, limits.
+#[derive(Default)]
+pub(crate) struct Launch {
+    args: Vec<OsString>,
+    envs: Vec<(String, String)>,
+    ulimit: Option<String>,
+    journal: bool,
+}
+
+impl Launch {
+    pub(crate) fn new(args: &[&str]) -> Launch {
+        Launch {
+            args: args.iter().map(OsString::from).collect(),
+            ..Launch::default()
+        }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Launch {
+        self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Arguments of the shell's `ulimit`, run before the daemon: `-n 64`.
+    pub(crate) fn ulimit(mut self, limit: &str) -> Launch {
+        self.ulimit = Some(limit.into());
+        self
+    }
+
+    /// Sets JOURNAL_STREAM to what stderr really is, as systemd does.
+    pub(crate) fn journal(mut self) -> Launch {
+        self.journal = true;
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = match &self.ulimit {
+            None => Command::new(BINARY),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .arg("-c")
+                    .arg(format!("ulimit {limit} && exec \"$0\" \"$@\""))
+                    .arg(BINARY);
+                shell
+            }
+        };
+        command
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let ours = [
+            "RUST_LOG",
+            "NO_COLOR",
+            "JOURNAL_STREAM",
+            "NOTIFY_SOCKET",
+            "LISTEN_FDS",
+        ];
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("LINEHUB_") || ours.contains(&&*text) {
+                command.env_remove(&name);
+            }
+        }
+        command.envs(self.envs.iter().map(|(name, value)| (name, value)));
+        // A group of its own: a Ctrl-C on the test run is not a signal to the daemon.
+        command.process_group(0);
+        command
+    }
+
+    /// Starts the daemon and does not wait for anything.
+    pub(crate) fn spawn(mut self) -> Server {
+        super::raise_open_files();
+        let given = |arg: &OsString| arg.to_string_lossy().starts_with("--listen");
+        let listeners = self.args.iter().filter(|arg| given(arg)).count();
+        if listeners == 0 && !self.envs.iter().any(|(name, _)| name == "LINEHUB_LISTEN") {
+            self.args.extend(["--listen".into(), "127.0.0.1:0".into()]);
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        if self.journal {
+            let stat = rustix::fs::fstat(writer.as_fd()).expect("fstat");
+            self.envs.push((
+                "JOURNAL_STREAM".into(),
+                format!("{}:{}", stat.st_dev, stat.st_ino),
+            ));
+        }
+        // The command is a temporary: it holds the write end, which only the daemon may keep.
+        let child = self
+            .command()
+            .stderr(writer)
+            .spawn()
+            .expect("the daemon starts");
+        let log = Arc::new(Log::default());
+        let thread = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || log.follow(reader)
+        });
+        Server {
+            child,
+            log,
+            addresses: Vec::new(),
+            listeners: listeners.max(1),
+            thread: Some(thread),
+        }
+    }
+
+    /// Starts the daemon and waits until it listens everywhere it was told to.
+    #[track_caller]
+    pub(crate) fn start(self) -> Server {
+        let mut server = self.spawn();
+        let lines = server.wait_log_count("listening", server.listeners);
+        let address = |line: &String| Address::parse(field(line, "address").expect("address="));
+        server.addresses = lines.iter().map(address).collect();
+        server
+    }
+}
+
+/// A run that ends by itself: a wrong flag, `--help`, `--check`.
+pub(crate) struct Exit {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the daemon to its end. One that serves instead is killed, and has no code.
+pub(crate) fn run(args: &[&str], envs: &[(&str, &str)]) -> Exit {
+    let mut launch = Launch::new(args);
+    for (name, value) in envs {
+        launch = launch.env(name, value);
+    }
+    let output = assert_cmd::Command::from_std(launch.command())
+        .timeout(PATIENCE)
+        .output()
+        .expect("the daemon runs");
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Exit {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// A running daemon. Dropping it kills it, and fails the test if it ever panicked.
+pub(crate) struct Server {
+    child: Child,
+    log: Arc<Log>,
+    addresses: Vec<Address>,
+    listeners: usize,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    #[track_caller]
+    pub(crate) fn start(args: &[&str]) -> Server {
+        Launch::new(args).start()
+    }
+
+    /// The address of the listener that was given as number `i`, from 0.
+    pub(crate) fn addr(&self, i: usize) -> &Address {
+        &self.addresses[i]
+    }
+
+    /// Waits for a log line that holds all these words, in whatever order, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, words: &str) -> String {
+        self.wait_log_count(words, 1).remove(0)
+    }
+
+    /// Waits until `count` log lines hold all these words, and returns them.
+    #[track_caller]
+    pub(crate) fn wait_log_count(&self, words: &str, count: usize) -> Vec<String> {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let mut scanned = 0;
+        let mut found = Vec::new();
+        let done = self.log.wait(|state| {
+            for line in &state.lines[scanned..] {
+                if holds(line, &words) {
+                    found.push(line.clone());
+                }
+            }
+            scanned = state.lines.len();
+            found.len() >= count || state.ended
+        });
+        assert!(
+            done && found.len() >= count,
+            "{} of {count} log lines with {words:?}; the log ends: {:#?}",
+            found.len(),
+            self.log_tail()
+        );
+        found
+    }
+
+    /// How many log lines so far hold all these words.
+    pub(crate) fn count_log(&self, words: &str) -> usize {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        self.log
+            .state
+            .lock()
+            .unwrap()
+            .lines
+            .iter()
+            .filter(|line| holds(line, &words))
+            .count()
+    }
+
+    /// The log so far; after [`Server::wait_exit`], all of it.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.state.lock().unwrap().lines.clone()
+    }
+
+    fn log_tail(&self) -> Vec<String> {
+        let lines = self.log();
+        lines[lines.len().saturating_sub(30)..].to_vec()
+    }
+
+    /// Waits for the `client connected` line of this peer, and returns the client's id.
+    #[track_caller]
+    pub(super) fn wait_peer(&self, peer: &str) -> u64 {
+        let mut id = None;
+        self.log.wait(|state| {
+            id = state.peers.remove(peer);
+            id.is_some() || state.ended
+        });
+        id.unwrap_or_else(|| panic!("{peer} did not become a client: {:#?}", self.log_tail()))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
+        kill_process(pid, signal).expect("the daemon is alive");
+    }
+
+    /// Waits for the daemon to end by itself.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                if let Some(thread) = self.thread.take() {
+                    thread.join().expect("the log was read");
+                }
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {timeout:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGTERM, and exit 0.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait_exit(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{status}: {:#?}", self.log_tail());
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid()))
+            .expect("the daemon is alive")
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("VmRSS");
+        let kib = line.split_whitespace().nth(1).expect("a number");
+        kib.parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Processor time used so far, user and system.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields = stat.rsplit_once(')').expect("the command's name").1;
+        let ticks = |i| {
+            fields
+                .split_whitespace()
+                .nth(i)
+                .and_then(|t: &str| t.parse::<u64>().ok())
+        };
+        // Fields 14 and 15 of proc(5), in ticks of 10 ms on every Linux.
+        let sum = ticks(11).expect("utime") + ticks(12).expect("stime");
+        Duration::from_millis(sum * 10)
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        files.expect("the daemon is alive").count()
+    }
+
+    /// The soft and the hard open-file limit.
+    pub(crate) fn open_files_limit(&self) -> (String, String) {
+        let limits = self.proc("limits");
+        let line = limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"));
+        let mut words = line.expect("a limit").split_whitespace().map(str::to_owned);
+        (words.next().expect("soft"), words.next().expect("hard"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        if std::thread::panicking() {
+            eprintln!("the daemon's log ends: {:#?}", self.log_tail());
+        } else {
+            let panics = |line: &String| line.contains("panicked at");
+            assert!(
+                !self.log().iter().any(panics),
+                "the daemon panicked: {:#?}",
+                self.log_tail()
+            );
+        }
+    }
+}
+
+/// `value` of `name=value` in a log line.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn holds(line: &str, words: &[&str]) -> bool {
+    // Under systemd, the first word has a priority before it.
+    let line = line.strip_prefix("<6>").unwrap_or(line);
+    words
+        .iter()
+        .all(|word| line.split_whitespace().any(|w| w == *word))
+}
+
+/// What the daemon wrote to stderr, and who waits for it.
+#[derive(Default)]
+struct Log {
+    state: Mutex<LogState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LogState {
+    lines: Vec<String>,
+    /// Clients that connected and were not yet asked for, by their address.
+    peers: HashMap<String, u64>,
+    ended: bool,
+}
+
+impl Log {
+    fn follow(&self, pipe: PipeReader) {
+        let mut lines = BufReader::new(pipe).split(b'\n');
+        while let Some(Ok(line)) = lines.next() {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let mut state = self.state.lock().unwrap();
+            if line.contains("client connected")
+                && let (Some(peer), Some(id)) = (field(&line, "peer"), field(&line, "client"))
+                && let Ok(id) = id.parse()
+            {
+                state.peers.insert(peer.to_owned(), id);
+            }
+            state.lines.push(line);
+            self.changed.notify_all();
+        }
+        self.state.lock().unwrap().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `ready` holds; false if patience ended first.
+    fn wait(&self, mut ready: impl FnMut(&mut LogState) -> bool) -> bool {
+        let state = self.state.lock().unwrap();
+        let (_state, timeout) = self
+            .changed
+            .wait_timeout_while(state, PATIENCE, |state| !ready(state))
+            .unwrap();
+        !timeout.timed_out()
+    }
+}

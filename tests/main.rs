@@ -1,0 +1,31 @@
+//! linehub over real sockets: the built binary, driven from outside. One module a theme.
+
+// Helpers outside `#[test]` functions are tests too: a panic is how they report.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+/// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
+mod formats;
+/// Clients that mean no good, or are broken.
+mod hostile;
+/// Full servers, idle clients, no more file descriptors.
+mod limits;
+/// What the operator reads.
+mod logging;
+/// Connect and disconnect notices, ids, `--echo`, `--no-notices`.
+mod notices;
+/// One order for all.
+mod order;
+/// The programs people really use: nc, ncat, socat.
+mod programs;
+/// SIGTERM, SIGINT and what clients see of it.
+mod shutdown;
+/// Readers that do not read, and what they cost the others.
+mod slow;
+/// Command line, environment, listeners, exit codes.
+mod startup;
+/// Telnet negotiation, by hand and with the real program in a terminal.
+mod telnet;
+/// Bytes to lines.
+mod wire;

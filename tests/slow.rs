@@ -1,0 +1,385 @@
+use std::io::Write;
+use std::time::Duration;
+
+use crate::common::{Client, Flood, PATIENCE, Server, eventually, payload};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Lines a chunk: about 200 KiB, so that a reader who has the chunk before is within any buffer here.
+const CHUNK: u64 = 2000;
+
+/// What a client's socket may hold beside the daemon's buffer is up to the kernel, but with a small
+/// receive buffer it is at most net.ipv4.tcp_wmem, 4 MiB. This many lines are well beyond that.
+const BEYOND_THE_KERNEL: u64 = 60_000;
+
+/// Sends numbered lines until `done`, and then the line `end`; a reader takes each chunk before the
+/// next is sent, so it is never behind.
+fn paced(sender: &mut Client, reader: &mut Client, mut done: impl FnMut(u64) -> bool) -> u64 {
+    let mut flood = Flood::default();
+    while !done(flood.sent) {
+        let next = flood.sent + 1;
+        flood.send(sender, CHUNK);
+        Flood::expect(reader, sender.id(), next, flood.sent);
+    }
+    sender.send_line("end");
+    reader.expect_message(sender.id(), "end");
+    flood.sent
+}
+
+#[test]
+fn a_stuck_reader_under_full_load_loses_only_itself_and_is_told() {
+    let server = Server::start(&["--no-notices", "--buffer=1MiB", "--slow-grace=2s"]);
+    let mut stuck = Client::connect_stuck(&server, 0);
+    let mut sender = Client::connect(&server);
+    let id = sender.id();
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let mut reader = Client::connect(&server);
+            std::thread::spawn(move || (Flood::expect_all(&mut reader, id), reader))
+        })
+        .collect();
+
+    let mut flood = Flood::default();
+    let slow = "client disconnected client=1 reason=slow";
+    while server.count_log(slow) == 0 {
+        // Waits here for the grace, once the buffer is full.
+        flood.send(&mut sender, CHUNK);
+    }
+    flood.send(&mut sender, CHUNK);
+    sender.send_line("end");
+    let readers: Vec<_> = readers
+        .into_iter()
+        .map(|t| t.join().expect("a reader"))
+        .collect();
+    for (seen, _) in &readers {
+        assert_eq!(*seen, flood.sent);
+    }
+    let (seen, error) = Flood::expect_prefix(&mut stuck, id);
+    assert!(seen < flood.sent);
+    if let Some(error) = error {
+        assert!(
+            error.contains("slow") || error.contains("behind"),
+            "{error}"
+        );
+    }
+    assert_eq!(server.count_log("client disconnected"), 1);
+}
+
+#[test]
+fn a_grace_of_zero_never_makes_senders_wait() {
+    let server = Server::start(&["--no-notices", "--buffer=1MiB", "--slow-grace=0"]);
+    let mut stuck = Client::connect_stuck(&server, 0);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let slow = "client disconnected client=1 reason=slow";
+    let sent = paced(&mut sender, &mut reader, |_| server.count_log(slow) > 0);
+    stuck.wake();
+    assert!(Flood::expect_prefix(&mut stuck, sender.id()).0 < sent);
+    assert_eq!(server.count_log("client disconnected"), 1);
+}
+
+/// Reads numbered lines and skips up to `end`; every number is seen or counted as skipped, in its
+/// place. Returns how many were seen and skipped.
+fn seen_and_skipped(mut next: impl FnMut() -> Step) -> (u64, u64) {
+    let (mut seen, mut skipped) = (0, 0);
+    loop {
+        match next() {
+            Step::Line(line) if line == "end" => return (seen, skipped),
+            Step::Line(line) => {
+                seen += 1;
+                assert_eq!(
+                    line,
+                    payload(seen + skipped),
+                    "after {seen} seen, {skipped} skipped"
+                );
+            }
+            Step::Skipped(count) => {
+                assert!(count > 0);
+                skipped += count;
+            }
+        }
+    }
+}
+
+enum Step {
+    Line(String),
+    Skipped(u64),
+}
+
+fn text_step(reader: &mut Client, sender: u64) -> Step {
+    let line = reader.read_line();
+    if let Some(rest) = line.strip_prefix("Skipped ") {
+        let count = rest.strip_suffix(" messages").expect("messages");
+        return Step::Skipped(count.parse().expect("a count"));
+    }
+    let prefix = format!("Message from client {sender}: ");
+    Step::Line(
+        line.strip_prefix(&prefix)
+            .unwrap_or_else(|| panic!("cut: {line}"))
+            .to_owned(),
+    )
+}
+
+fn json_step(reader: &mut Client) -> Step {
+    let event = reader.read_json();
+    match event["event"].as_str() {
+        Some("skip") => Step::Skipped(event["count"].as_u64().expect("a count")),
+        Some("message") => Step::Line(event["data"].as_str().expect("data").to_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn with_skip_what_a_stuck_reader_saw_and_what_it_skipped_is_what_was_sent() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=1MiB",
+        "--slow-client=skip",
+        "--slow-grace=0",
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,format=json",
+    ]);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let mut text = Client::connect_stuck(&server, 0);
+    let mut json = Client::connect_stuck(&server, 1);
+    let sent = paced(&mut sender, &mut reader, |sent| sent >= BEYOND_THE_KERNEL);
+
+    let id = sender.id();
+    text.wake();
+    let (seen, skipped) = seen_and_skipped(|| text_step(&mut text, id));
+    assert!(skipped > 0);
+    assert_eq!(seen + skipped, sent);
+    json.wake();
+    let (seen, skipped) = seen_and_skipped(|| json_step(&mut json));
+    assert!(skipped > 0);
+    assert_eq!(seen + skipped, sent);
+    assert_eq!(server.count_log("client disconnected"), 0);
+}
+
+#[test]
+fn with_skip_a_reader_that_is_stuck_again_and_again_counts_exactly() {
+    let args = [
+        "--no-notices",
+        "--buffer=1MiB",
+        "--slow-client=skip",
+        "--slow-grace=0",
+    ];
+    let server = Server::start(&args);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let mut stuck = Client::connect_stuck(&server, 0);
+    let id = sender.id();
+
+    // The stuck reader wakes up for a moment every now and then, in the middle of anything.
+    let mut steps = Vec::new();
+    let sent = paced(&mut sender, &mut reader, |sent| {
+        if sent % 20_000 == 0 && sent > 0 {
+            steps.extend((0..500).map(|_| text_step(&mut stuck, id)));
+        }
+        sent >= 160_000
+    });
+    let mut steps = steps.into_iter();
+    let next = || steps.next().unwrap_or_else(|| text_step(&mut stuck, id));
+    let (seen, skipped) = seen_and_skipped(next);
+    assert!(skipped > 0);
+    assert_eq!(seen + skipped, sent);
+}
+
+#[test]
+fn a_grace_of_forever_makes_senders_wait_and_loses_nothing() {
+    let args = [
+        "--no-notices",
+        "--buffer=1MiB",
+        "--slow-grace=forever",
+        "--stall-timeout=off",
+    ];
+    let server = Server::start(&args);
+    let mut stuck = Client::connect_stuck(&server, 0);
+    let sender = Client::connect(&server);
+    let id = sender.id();
+
+    // Sends until the daemon takes no more; the rest follows from another thread.
+    let mut flood = Flood::default();
+    // More than the daemon, and the kernel on both sides of it, take while nothing is read.
+    let bytes = flood.lines(200_000);
+    let (blocked, is_blocked) = std::sync::mpsc::channel();
+    let socket = sender.sender();
+    let sending = std::thread::spawn(move || {
+        let mut rest = &bytes[..];
+        socket
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .expect("SO_SNDTIMEO");
+        while !rest.is_empty() {
+            match (&socket).write(rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    let _ = blocked.send(());
+                }
+                Err(e) => panic!("send: {e}"),
+            }
+        }
+        (&socket).write_all(b"end\n").expect("send");
+    });
+    is_blocked
+        .recv_timeout(PATIENCE)
+        .expect("the sender waits for the stuck reader");
+    stuck.wake();
+    assert_eq!(Flood::expect_all(&mut stuck, id), flood.sent);
+    sending.join().expect("all was sent");
+    assert_eq!(server.count_log("client disconnected"), 0);
+}
+
+#[test]
+fn a_socket_that_takes_no_byte_for_the_stall_timeout_is_closed() {
+    let args = [
+        "--no-notices",
+        "--buffer=1MiB",
+        "--slow-grace=forever",
+        "--stall-timeout=1s",
+    ];
+    let server = Server::start(&args);
+    let mut stuck = Client::connect_stuck(&server, 0);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let id = sender.id();
+    let reading = std::thread::spawn(move || (Flood::expect_all(&mut reader, id), reader));
+
+    let mut flood = Flood::default();
+    while server.count_log("client disconnected client=1 reason=stalled") == 0 {
+        flood.send(&mut sender, CHUNK);
+    }
+    flood.send(&mut sender, CHUNK);
+    sender.send_line("end");
+    let (seen, _reader) = reading.join().expect("the reader");
+    assert_eq!(seen, flood.sent);
+
+    assert!(Flood::expect_prefix(&mut stuck, id).0 < flood.sent);
+    assert_eq!(server.count_log("client disconnected"), 1);
+}
+
+#[test]
+fn three_hundred_stuck_readers_cost_the_buffer_once_and_it_is_given_back() {
+    const BUFFER: u64 = 32 * MIB;
+    const EACH: u64 = 32 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    // Unix sockets: the kernel keeps little for each, so the daemon's own memory is what fills.
+    let listen = format!("unix:{}", dir.path().join("hub.sock").display());
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=32MiB",
+        "--slow-grace=forever",
+        "--stall-timeout=off",
+        "--listen",
+        &listen,
+    ]);
+    let mut sender = Client::connect(&server);
+    let empty = server.rss();
+    let stuck: Vec<_> = (0..300).map(|_| Client::connect_to(&server, 0)).collect();
+
+    let mut flood = Flood::default();
+    while {
+        let bytes = flood.lines(CHUNK);
+        sender.send_unless_blocked(&bytes, Duration::from_secs(2))
+    } {}
+    let full = server.rss();
+    let allowed = empty + BUFFER + BUFFER / 4 + 300 * EACH;
+    println!("empty {} KiB, full {} KiB", empty / 1024, full / 1024);
+    assert!(
+        full > empty + BUFFER / 2,
+        "the buffer is not full: {full} bytes, {empty} when empty"
+    );
+    assert!(
+        full < allowed,
+        "{full} bytes, {allowed} allowed, {empty} when empty"
+    );
+
+    drop(stuck);
+    eventually("memory goes back down", || {
+        server.rss() < empty + BUFFER / 4
+    });
+    println!("after {} KiB", server.rss() / 1024);
+    // And the daemon goes on.
+    server.wait_log_count("client disconnected", 300);
+    drop(sender);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    crate::common::marker(&mut sender, &mut reader);
+}
+
+/// Twenty senders that never read, all at once, each 1.6 MB; then whether a line goes from `healthy`
+/// to a reader that saw only whole lines. Returns the clients that never read, too.
+fn senders_that_never_read(policy: &str, grace: &str) -> (Server, Vec<Client>) {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=1MiB",
+        "--slow-client",
+        policy,
+        "--slow-grace",
+        grace,
+    ]);
+    let deaf: Vec<_> = (0..20).map(|_| Client::connect_stuck(&server, 0)).collect();
+    let sending: Vec<_> = deaf
+        .into_iter()
+        .map(|client| {
+            let bytes = Flood::default().lines(20_000);
+            // Ends with an error when the daemon closes this client, and never with a time-out.
+            std::thread::spawn(move || {
+                let result = client.sender().write_all(&bytes);
+                (client, result)
+            })
+        })
+        .collect();
+    // Nobody leaves before all have sent.
+    let deaf: Vec<_> = sending
+        .into_iter()
+        .map(|t| t.join().expect("a sender"))
+        .collect();
+    for (client, result) in &deaf {
+        if let Err(e) = result {
+            assert_ne!(
+                e.kind(),
+                std::io::ErrorKind::WouldBlock,
+                "client {} is locked",
+                client.id()
+            );
+            assert_eq!(policy, "disconnect", "client {}: {e}", client.id());
+        }
+    }
+    let mut healthy = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    healthy.send_line("marker");
+    // Lines of the last senders may still be on their way.
+    let wanted = format!("Message from client {}: marker", healthy.id());
+    for line in reader.lines_until(&wanted) {
+        assert!(
+            line.starts_with("Message from client ") || line.starts_with("Skipped "),
+            "{line}"
+        );
+    }
+    (server, deaf.into_iter().map(|(client, _)| client).collect())
+}
+
+#[test]
+fn senders_that_never_read_are_disconnected_and_lock_nobody() {
+    let (server, _deaf) = senders_that_never_read("disconnect", "1s");
+    server.wait_log("client disconnected reason=slow");
+}
+
+#[test]
+fn senders_that_never_read_skip_and_lock_nobody() {
+    let (server, _deaf) = senders_that_never_read("skip", "100ms");
+    assert_eq!(server.count_log("client disconnected reason=slow"), 0);
+}
+
+#[test]
+fn a_reader_that_pauses_within_the_buffer_loses_nothing() {
+    let server = Server::start(&["--no-notices", "--buffer=32MiB", "--slow-grace=0"]);
+    let mut sleeper = Client::connect_stuck(&server, 0);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let sent = paced(&mut sender, &mut reader, |sent| sent >= BEYOND_THE_KERNEL);
+    sleeper.wake();
+    Flood::expect(&mut sleeper, sender.id(), 1, sent);
+    sleeper.expect_message(sender.id(), "end");
+}
