@@ -1,6 +1,6 @@
 //! The accept loop of one listener: who becomes a client, who is refused, and what an error means.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,9 +25,9 @@ const ACCEPTS_A_TURN: usize = 256;
 /// How long to wait when the system has no descriptor or memory left: first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Refused connections that are seen off politely at a time. Beyond that they are only closed: they
-/// must not take the descriptors that were kept back for the daemon itself.
-const REFUSALS_MAX: usize = 16;
+/// Refused connections that are waited for at a time. Beyond that they are told and closed at once:
+/// they must not take the descriptors that were kept back for the daemon itself.
+const REFUSALS_MAX: usize = 32;
 
 /// How long a refused connection may take to close its side.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -138,18 +138,17 @@ impl Reception {
         if !self.full.swap(true, Relaxed) {
             warn!(clients = max, reason, "refusing connections");
         }
-        let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
-            return;
-        };
         let mut words = Vec::new();
         let detail = format!("server full ({max} clients)");
         format::error(listener.format(), CloseReason::Full, &detail, &mut words);
+        if stream.write_at_once(&words).is_err() || stream.shut_write().is_err() {
+            return;
+        }
+        let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
+            return;
+        };
         let goodbye = async move {
             let _permit = permit;
-            if !words.is_empty() {
-                stream.write_some(&[IoSlice::new(&words)]).await?;
-            }
-            stream.shut_write()?;
             stream.discard_input().await
         };
         self.clients

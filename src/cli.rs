@@ -165,7 +165,7 @@ pub struct Options {
 
     /// Close a client that sends a longer line than SIZE [default: 64KiB]
     ///
-    /// Counts the line without its line end. 1 byte to 1GiB; cannot be off, because memory would
+    /// Counts the line without its line end. 1 byte to 512MiB; cannot be off, because memory would
     /// then have no bound.
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, allow_hyphen_values = true)]
     pub max_line: Option<Typed>,

@@ -35,7 +35,7 @@ pub struct Config {
     pub half_close: HalfClose,
     /// The most clients at a time, at least 1. `None`: as many as there are descriptors for.
     pub clients_max: Option<usize>,
-    /// The longest line in bytes, without its line end: 1 to 1 GiB.
+    /// The longest line in bytes, without its line end: 1 to 512 MiB.
     pub line_bytes_max: usize,
     /// The most bytes of lines that wait for clients, at least 4 KiB.
     pub buffer_bytes: usize,
@@ -307,7 +307,7 @@ mod tests {
                     max_line: Some("off".into()),
                     ..Options::default()
                 },
-                "--max-line: cannot be off: memory would have no bound; allowed: 1 byte to 1 GiB, such as 65536, 64KiB or 1MiB",
+                "--max-line: cannot be off: memory would have no bound; allowed: 1 byte to 512 MiB, such as 65536, 64KiB or 1MiB",
             ),
             (
                 Options {
@@ -350,7 +350,7 @@ mod tests {
                 ..Options::default()
             });
             let wrong =
-                "'12xy' is not a size; allowed: 1 byte to 1 GiB, such as 65536, 64KiB or 1MiB";
+                "'12xy' is not a size; allowed: 1 byte to 512 MiB, such as 65536, 64KiB or 1MiB";
             assert_eq!(error, format!("{name}: {wrong}"));
         }
     }

@@ -222,18 +222,21 @@ struct SocketFile {
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<SocketFile> {
-        let metadata = path.symlink_metadata()?;
-        let identity = (metadata.dev(), metadata.ino());
         Ok(SocketFile {
             path: path.to_path_buf(),
-            identity,
+            identity: SocketFile::identify(path)?,
         })
+    }
+
+    fn identify(path: &Path) -> io::Result<(u64, u64)> {
+        let metadata = path.symlink_metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if SocketFile::new(&self.path).is_ok_and(|now| now.identity == self.identity) {
+        if SocketFile::identify(&self.path).is_ok_and(|now| now == self.identity) {
             // Nothing is lost if it stays: the next daemon replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -308,9 +311,9 @@ impl Stream {
         }
     }
 
-    /// [`Stream::poll_write`] as a future. Cancel safe: it has written nothing then.
-    pub(crate) async fn write_some(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_write(cx, slices)).await
+    /// Writes what a fresh socket takes without waiting: a line always fits.
+    pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.io, bytes, SendFlags::NOSIGNAL)?)
     }
 
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.

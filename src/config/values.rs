@@ -13,7 +13,7 @@ pub(super) const CLIENTS_CEILING: usize = 100_000_000;
 const LINE_BYTES: Bytes = Bytes {
     least: 1,
     // Lengths with all that formats add (four bytes for one in `text`) stay within 32 bits.
-    most: GIB,
+    most: GIB / 2,
     example: "65536, 64KiB or 1MiB",
     not_off: "memory would have no bound",
 };
@@ -265,7 +265,7 @@ mod tests {
                 "'99999999999999999999999EiB' is too large",
             ),
         ] {
-            let allowed = "; allowed: 1 byte to 1 GiB, such as 65536, 64KiB or 1MiB";
+            let allowed = "; allowed: 1 byte to 512 MiB, such as 65536, 64KiB or 1MiB";
             assert_eq!(
                 LINE_BYTES.read(text),
                 Err(format!("{wrong}{allowed}")),

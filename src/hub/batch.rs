@@ -350,7 +350,6 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-
     /// What it will cost in all encodings, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost

@@ -150,6 +150,11 @@ impl Budget {
         self.pressed.notified().await;
     }
 
+    /// Bytes in the buffer now, admissions included.
+    pub(crate) fn used(&self) -> usize {
+        self.lock().used
+    }
+
     /// Senders that wait for room now.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().queue.len()

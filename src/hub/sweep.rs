@@ -20,6 +20,9 @@ const CALM_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 /// grace.
 const PRESSED_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
+/// A buffer that held this much, in bytes, and is nearly empty again leaves memory worth returning.
+const TRIM_BYTES: usize = 1024 * 1024;
+
 /// What the sweep remembers of a client between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -49,6 +52,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     let mut oldest = None;
     let mut looked = Instant::now();
     let mut pressed = false;
+    let mut peak = 0;
     loop {
         let tick = hub.tick(pressed);
         if pressed {
@@ -70,8 +74,31 @@ pub(crate) async fn run(hub: Arc<Hub>) {
             oldest = None;
         }
         looked = now;
+        drop(state);
+
+        let used = hub.budget.used();
+        peak = peak.max(used);
+        if peak >= TRIM_BYTES && used <= peak / 8 {
+            peak = used;
+            give_memory_back();
+        }
     }
 }
+
+/// Hands what the storm left free in the allocator back to the system. Left to itself, glibc keeps
+/// whatever lies below the last small piece that is still in use.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn give_memory_back() {
+    // SAFETY: malloc_trim(3) may be called at any time from any thread; it only releases pages that
+    // hold nothing.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_memory_back() {}
 
 impl Hub {
     fn tick(&self, pressed: bool) -> Duration {
