@@ -12,7 +12,7 @@ pub(super) const CLIENTS_CEILING: usize = 100_000_000;
 
 const LINE_BYTES: Bytes = Bytes {
     least: 1,
-    // Lengths with all that formats add (four bytes for one in `text`) stay within 32 bits.
+    // Lengths with all that formats add (six bytes for one in `json`) stay within 32 bits.
     most: GIB / 2,
     example: "65536, 64KiB or 1MiB",
     not_off: "memory would have no bound",
@@ -240,8 +240,8 @@ mod tests {
             ("64KB", 64_000),
             ("1.5KiB", 1_536),
             ("1MB", 1_000_000),
-            ("1GiB", 1 << 30),
-            ("1073741824B", 1 << 30),
+            ("512MiB", 1 << 29),
+            ("536870912B", 1 << 29),
         ] {
             assert_eq!(LINE_BYTES.read(text), Ok(bytes), "{text}");
         }
@@ -259,7 +259,7 @@ mod tests {
             ("off", "cannot be off: memory would have no bound"),
             ("0", "cannot be 0: memory would have no bound"),
             ("0KiB", "cannot be 0: memory would have no bound"),
-            ("1073741825", "'1073741825' is too large"),
+            ("536870913", "'536870913' is too large"),
             (
                 "99999999999999999999999EiB",
                 "'99999999999999999999999EiB' is too large",
