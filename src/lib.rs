@@ -1,7 +1,7 @@
 //! linehub broadcasts lines over TCP: whatever one client sends as a line, every other client
 //! receives, in one order that is the same for all.
 //!
-//! This is the map of the house. The binary is [`main`](../src/linehub/main.rs.html): it parses,
+//! This is the map of the house. The binary, `main.rs`, parses the command line,
 //! starts the log and the runtime, and turns the outcome into an exit code.
 //!
 //! ```text
