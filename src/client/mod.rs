@@ -234,7 +234,11 @@ impl Client {
                 self.reason.get_or_insert(CloseReason::Reset);
                 return true;
             }
-            (Poll::Ready(Read::Over(reason)), _) => self.close(reason),
+            (Poll::Ready(Read::Over(reason)), _) => {
+                self.close(reason);
+                // What it still sends, and its own close, are looked for from the next poll on.
+                cx.waker().wake_by_ref();
+            }
             (Poll::Pending, Input::Draining(_)) if !self.feed.waits_for_admission() => {
                 self.pause_input();
             }
