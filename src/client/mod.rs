@@ -124,6 +124,8 @@ enum Output {
     Flushing,
     /// All is written and the write side is shut; the peer has still to close.
     Shut,
+    /// The peer takes nothing any more, but what it had sent is still to be read and published.
+    Broken,
 }
 
 impl Client {
@@ -171,6 +173,10 @@ impl Client {
     /// the client gets what it is owed, and why it is closed if that is not its own doing.
     fn close(&mut self, reason: CloseReason) {
         let owed_less = matches!(reason, CloseReason::Slow | CloseReason::Stalled);
+        if self.output == Output::Broken {
+            self.reason.get_or_insert(reason);
+            self.input = Input::Ended;
+        }
         if self.output != Output::Streaming && !(owed_less && self.output == Output::Flushing) {
             return;
         }
@@ -226,8 +232,8 @@ impl Client {
             (Poll::Ready(Read::End), _) => {
                 self.input = Input::Ended;
                 match self.rules.half_close {
-                    HalfClose::Keep => self.feed.input_done(),
-                    HalfClose::Close => self.close(CloseReason::Eof),
+                    HalfClose::Keep if self.output != Output::Broken => self.feed.input_done(),
+                    _ => self.close(CloseReason::Eof),
                 }
             }
             (Poll::Ready(Read::Over(CloseReason::Reset)), _) => {
@@ -269,7 +275,7 @@ impl Client {
 
     /// Writes; whether to go at once.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.output == Output::Shut {
+        if matches!(self.output, Output::Shut | Output::Broken) {
             return false;
         }
         match self.writer.poll(cx, &self.stream, &mut self.feed) {
@@ -283,8 +289,10 @@ impl Client {
                 self.stream.shut_write().is_err()
             }
             Poll::Ready(Err(_)) => {
-                self.reason.get_or_insert(CloseReason::Reset);
-                true
+                self.output = Output::Broken;
+                self.feed.detach();
+                self.feed.member().set_leaving();
+                false
             }
         }
     }
@@ -298,7 +306,13 @@ impl Future for Client {
         client.feed.member().wake_with(cx.waker());
         let orders = client.feed.member().take_orders();
         let gone = client.obey(orders) || client.poll_input(cx) || client.poll_output(cx);
-        if gone || (client.output == Output::Shut && client.input == Input::Ended) {
+        let gone = gone
+            || match client.output {
+                Output::Shut => client.input == Input::Ended,
+                Output::Broken => !matches!(client.input, Input::Open | Input::Draining(_)),
+                Output::Streaming | Output::Flushing => false,
+            };
+        if gone {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -309,11 +323,16 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.feed.leave();
         self.feed.detach();
+        let otherwise = match self.output {
+            Output::Broken => CloseReason::Reset,
+            _ => CloseReason::Internal,
+        };
+        let reason = self.reason.unwrap_or(otherwise);
         let member = self.feed.member();
         let tally = &member.tally;
         info!(
             client = member.id.0,
-            reason = self.reason.unwrap_or(CloseReason::Internal).label(),
+            reason = reason.label(),
             lines_in = tally.lines_in.get(),
             bytes_in = tally.bytes_in.get(),
             lines_out = tally.lines_out.get(),
