@@ -9,10 +9,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::client::{Client, Rules};
+use crate::client::{Client, Clients, Rules};
 use crate::close::CloseReason;
 use crate::format;
 use crate::hub::Hub;
@@ -38,7 +37,7 @@ pub(crate) struct Reception {
     hub: Arc<Hub>,
     rules: Arc<Rules>,
     places: Arc<Places>,
-    clients: TaskTracker,
+    clients: Arc<Clients>,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
@@ -49,7 +48,7 @@ impl Reception {
         hub: Arc<Hub>,
         rules: Rules,
         places: Arc<Places>,
-        clients: TaskTracker,
+        clients: Arc<Clients>,
     ) -> Reception {
         Reception {
             hub,
@@ -152,6 +151,7 @@ impl Reception {
             stream.discard_input().await
         };
         self.clients
+            .tasks()
             .spawn(async { tokio::time::timeout(REFUSAL_TIME, goodbye).await });
     }
 }

@@ -1,7 +1,10 @@
 //! Why a connection ends: one list for the log, the counters and what the client itself is told.
 
+use serde::{Deserialize, Serialize};
+
 /// Every reason a connection is closed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum CloseReason {
     /// The client shut its sending side, or asked to leave (Ctrl-D and IAC EOF on telnet).

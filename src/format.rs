@@ -34,7 +34,7 @@ pub enum Format {
 pub struct UnknownFormat;
 
 /// What a notice says about a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// It came.
     Connect,

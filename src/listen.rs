@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -326,6 +326,12 @@ impl Stream {
     /// Shuts the sending side: the peer gets what was sent, then the end.
     pub(crate) fn shut_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 }
 

@@ -9,7 +9,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::accept::Reception;
-use crate::client::Rules;
+use crate::client::{Clients, Rules};
 use crate::config::Config;
 use crate::hub::{self, Hub, Orders};
 use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
@@ -62,7 +62,7 @@ impl Server {
     /// None yet: what goes wrong with one client or one accept is theirs.
     pub async fn run(self, mut requests: impl Requests) -> anyhow::Result<()> {
         let hub = Hub::new(&self.config);
-        let clients = TaskTracker::new();
+        let clients = Arc::new(Clients::default());
         let accepts = TaskTracker::new();
         let stop = CancellationToken::new();
         let places = Places::new(self.config.clients_max);
@@ -87,7 +87,7 @@ impl Server {
             stop.cancel();
             accepts.close();
             accepts.wait().await;
-            drain(&hub, &clients, self.config.drain_timeout).await;
+            drain(&hub, clients.tasks(), self.config.drain_timeout).await;
         };
         tokio::select! {
             () = down => {}

@@ -5,24 +5,30 @@
 //! nothing happens, no buffer; the hub's sweep tells it when its time is up.
 
 mod reader;
+mod save;
 mod writer;
 
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::close::CloseReason;
 use crate::config::{Config, Grace, HalfClose};
 use crate::format::Format;
-use crate::hub::{Feed, Orders};
+use crate::hub::{Feed, Hub, Orders};
 use crate::limits::Place;
 use crate::listen::Stream;
 
 use reader::{Read, Reader};
+pub(crate) use save::SavedClient;
 use writer::Writer;
 
 /// Telnet's answers that may wait for a client's socket, in bytes; one that does not take them is
@@ -100,7 +106,7 @@ pub(crate) struct Client {
 }
 
 /// What becomes of the bytes the client sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Input {
     /// They are published.
     Open,
@@ -116,7 +122,7 @@ enum Input {
 }
 
 /// How far the output is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Output {
     /// It follows the stream.
     Streaming,
@@ -126,6 +132,114 @@ enum Output {
     Shut,
     /// The peer takes nothing any more, but what it had sent is still to be read and published.
     Broken,
+}
+
+/// Why a client's task stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The connection is over.
+    Gone,
+    /// A handover saves it.
+    Frozen,
+}
+
+/// The tasks of all clients.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    tasks: TaskTracker,
+    /// Those that have stopped where they are, until the caller of [`Clients::freeze`] comes.
+    frozen: Mutex<Vec<Frozen>>,
+}
+
+/// A client whose task has stopped. Dropping it ends the client.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) client: Client,
+    task: oneshot::Sender<Client>,
+}
+
+impl Clients {
+    /// Starts a client.
+    pub(crate) fn spawn(self: &Arc<Clients>, client: Client) {
+        self.tasks.spawn(Task {
+            clients: self.clone(),
+            life: Life::Running(client),
+        });
+    }
+
+    /// Where connections that never become clients are looked after: they are waited for too.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Stops all clients where they are. Nobody may join meanwhile. Not cancel safe.
+    pub(crate) async fn freeze(&self, hub: &Hub) -> Vec<Frozen> {
+        hub.freeze().await;
+        mem::take(&mut *self.frozen())
+    }
+
+    fn lay_down(&self, frozen: Frozen) {
+        let mut all = self.frozen();
+        all.push(frozen);
+        // Whoever waits for the last one finds all of them here.
+        if let Some(Frozen { client, .. }) = all.last() {
+            client.feed.freeze_done();
+        }
+    }
+
+    fn frozen(&self) -> MutexGuard<'_, Vec<Frozen>> {
+        // Nothing panics while it is held.
+        self.frozen
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A client's task: one for its whole life, so that whoever wakes it need not know of handovers.
+#[derive(Debug)]
+struct Task {
+    clients: Arc<Clients>,
+    life: Life,
+}
+
+#[derive(Debug)]
+enum Life {
+    Running(Client),
+    /// The client is in other hands, and may come back.
+    Frozen(oneshot::Receiver<Client>),
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.life {
+                Life::Running(client) => {
+                    if ready!(client.poll(cx)) == Stop::Gone {
+                        return Poll::Ready(());
+                    }
+                    let (task, thawed) = oneshot::channel();
+                    let life = mem::replace(&mut self.life, Life::Frozen(thawed));
+                    if let Life::Running(client) = life {
+                        self.clients.lay_down(Frozen { client, task });
+                    }
+                }
+                Life::Frozen(thawed) => match ready!(Pin::new(thawed).poll(cx)) {
+                    Ok(client) => self.life = Life::Running(client),
+                    Err(_) => return Poll::Ready(()),
+                },
+            }
+        }
+    }
+}
+
+impl Frozen {
+    /// Lets the client go on.
+    pub(crate) fn thaw(self) {
+        // Its task waits for nothing else, and ends only with the runtime.
+        let _ = self.task.send(self.client);
+    }
 }
 
 impl Client {
@@ -296,24 +410,25 @@ impl Client {
             }
         }
     }
-}
 
-impl Future for Client {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let client = &mut *self;
-        client.feed.member().wake_with(cx.waker());
-        let orders = client.feed.member().take_orders();
-        let gone = client.obey(orders) || client.poll_input(cx) || client.poll_output(cx);
-        let gone = gone
-            || match client.output {
-                Output::Shut => client.input == Input::Ended,
-                Output::Broken => !matches!(client.input, Input::Open | Input::Draining(_)),
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        self.feed.member().wake_with(cx.waker());
+        let orders = self.feed.member().take_orders();
+        if self.obey(orders) {
+            return Poll::Ready(Stop::Gone);
+        }
+        if orders.contain(Orders::FREEZE) {
+            return Poll::Ready(Stop::Frozen);
+        }
+        let gone = self.poll_input(cx)
+            || self.poll_output(cx)
+            || match self.output {
+                Output::Shut => self.input == Input::Ended,
+                Output::Broken => !matches!(self.input, Input::Open | Input::Draining(_)),
                 Output::Streaming | Output::Flushing => false,
             };
         if gone {
-            return Poll::Ready(());
+            return Poll::Ready(Stop::Gone);
         }
         Poll::Pending
     }

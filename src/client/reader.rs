@@ -4,12 +4,16 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use serde_bytes::ByteBuf;
+
 use crate::close::CloseReason;
 use crate::format::Format;
 use crate::framing::{Framer, Lines};
 use crate::hub::Feed;
 use crate::listen::Stream;
 use crate::telnet::{self, Telnet};
+
+use super::save::SavedReader;
 
 /// What one read takes at most, in bytes: one read is one batch for everybody.
 pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
@@ -45,6 +49,21 @@ impl Reader {
         Reader {
             framer: Framer::new(line_bytes_max),
             telnet,
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedReader {
+        SavedReader {
+            unfinished: ByteBuf::from(self.framer.unfinished()),
+            telnet: self.telnet.as_ref().map(Telnet::save),
+        }
+    }
+
+    /// Goes on where [`Reader::save`] was called.
+    pub(super) fn restore(saved: SavedReader, line_bytes_max: usize) -> Reader {
+        Reader {
+            framer: Framer::resume(line_bytes_max, saved.unfinished.into_vec()),
+            telnet: saved.telnet.as_ref().map(Telnet::restore),
         }
     }
 

@@ -3,10 +3,14 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use serde_bytes::ByteBuf;
+
 use crate::close::CloseReason;
 use crate::format::{self, Format};
 use crate::hub::Feed;
 use crate::listen::Stream;
+
+use super::save::SavedWriter;
 
 /// Batches that go into one write at most. The array lives on the stack of a poll, not in the
 /// client.
@@ -40,6 +44,28 @@ impl Writer {
             written: 0,
             skipped: 0,
             farewell: None,
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedWriter {
+        SavedWriter {
+            format: self.format,
+            crlf: self.crlf,
+            own: ByteBuf::from(&self.own[self.written..]),
+            skipped: self.skipped,
+            farewell: self.farewell.clone(),
+        }
+    }
+
+    /// Goes on where [`Writer::save`] was called.
+    pub(super) fn restore(saved: SavedWriter) -> Writer {
+        Writer {
+            format: saved.format,
+            crlf: saved.crlf,
+            own: saved.own.into_vec(),
+            written: 0,
+            skipped: saved.skipped,
+            farewell: saved.farewell,
         }
     }
 

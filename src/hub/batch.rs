@@ -4,13 +4,15 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::budget::Charge;
 use crate::format::{self, Format, Notice, digits};
 use crate::framing::Lines;
 use crate::ids::{ClientId, Seq};
 
 /// How a client's bytes look: its listener's format, and in `text` which line end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub(crate) enum Encoding {
     Text,
@@ -18,6 +20,15 @@ pub(crate) enum Encoding {
     TextCrlf,
     Json,
     Raw,
+}
+
+impl Encoding {
+    pub(super) const ALL: [Encoding; 4] = [
+        Encoding::Text,
+        Encoding::TextCrlf,
+        Encoding::Json,
+        Encoding::Raw,
+    ];
 }
 
 impl From<Format> for Encoding {
@@ -31,7 +42,7 @@ impl From<Format> for Encoding {
 }
 
 /// A set of encodings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Encodings(pub(super) u8);
 
 impl Encodings {
@@ -59,7 +70,7 @@ impl Encodings {
 }
 
 /// What a part of a batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// Lines that the origin sent.
     Lines,
@@ -121,8 +132,8 @@ pub(super) struct Batch {
     pub(super) raw: View,
     pub(super) crlf: OnceLock<View>,
     pub(super) json: OnceLock<View>,
-    /// Held for its drop: the bytes leave the buffer with the batch.
-    pub(super) _charge: Option<Charge>,
+    /// The bytes leave the buffer with the batch.
+    pub(super) charge: Option<Charge>,
 }
 
 impl Batch {
@@ -470,7 +481,7 @@ impl Assembly {
             raw: View::copied(&self.raw, &self.raw_ends),
             crlf: OnceLock::new(),
             json: OnceLock::new(),
-            _charge: self.charge.take(),
+            charge: self.charge.take(),
         };
         self.clear();
         Some(batch)
@@ -494,7 +505,7 @@ impl Assembly {
             },
             crlf: OnceLock::new(),
             json: OnceLock::new(),
-            _charge: self.charge,
+            charge: self.charge,
         }
     }
 

@@ -237,6 +237,11 @@ impl Drop for Admission {
 }
 
 impl Charge {
+    /// Bytes of the buffer it stands for.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes the other charge's bytes over.
     pub(crate) fn merge(&mut self, mut other: Charge) {
         self.bytes += std::mem::take(&mut other.bytes);

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use super::batch::{Encoding, Node};
 use super::member::{DETACHED, Member};
+use super::save::{SavedFeed, SavedPlace};
 use super::{Admission, Hub, Park, Ticket};
 use crate::framing::Lines;
 use crate::ids::ClientId;
@@ -63,6 +64,54 @@ impl Feed {
             encoding,
             left: false,
         }
+    }
+
+    /// A feed that goes on where [`Feed::save`] was called, now from `cursor`.
+    pub(super) fn restore(
+        hub: Arc<Hub>,
+        member: Arc<Member>,
+        slot: usize,
+        cursor: Option<Arc<Node>>,
+        saved: &SavedFeed,
+    ) -> Feed {
+        let place = &saved.place;
+        Feed {
+            hub,
+            member,
+            slot,
+            cursor,
+            offset: place.offset,
+            end: place.end,
+            own_end: place.own_end,
+            parked: 0,
+            ticket: None,
+            current: place.current,
+            encoding: place.encoding,
+            left: saved.left,
+        }
+    }
+
+    /// Where it is, for a handover. Its client must not be running.
+    pub(crate) fn save(&self) -> SavedFeed {
+        let place = SavedPlace {
+            index: self.cursor.as_ref().map(|node| node.index),
+            offset: self.offset,
+            end: self.end,
+            own_end: self.own_end,
+            current: self.current,
+            encoding: self.encoding,
+        };
+        SavedFeed::save(&self.hub, &self.member, self.slot, place)
+    }
+
+    /// The place it has come to; `None` once it takes no more.
+    pub(super) fn node(&self) -> Option<&Arc<Node>> {
+        self.cursor.as_ref()
+    }
+
+    /// Its task has stopped, as it was ordered to.
+    pub(crate) fn freeze_done(&self) {
+        self.hub.freeze_done(&mut self.hub.lock(), self.slot);
     }
 
     /// What the hub and this client share.

@@ -70,6 +70,8 @@ impl Orders {
     pub(crate) const DRAIN: Orders = Orders(1 << 9);
     /// Everything has been published: write it out and go.
     pub(crate) const FINISH: Orders = Orders(1 << 10);
+    /// Stop where you are: a handover saves the client.
+    pub(crate) const FREEZE: Orders = Orders(1 << 12);
     /// Go now, whatever is left.
     pub(crate) const ABORT: Orders = Orders(1 << 11);
 

@@ -14,6 +14,7 @@ mod batch;
 mod budget;
 mod feed;
 mod member;
+mod save;
 mod sweep;
 
 use std::mem;
@@ -36,6 +37,7 @@ use budget::Budget;
 pub(crate) use budget::{Admission, Ticket};
 pub(crate) use feed::Feed;
 pub(crate) use member::{Member, Orders};
+pub(crate) use save::{Inconsistent, Places, SavedFeed, SavedHub};
 use sweep::Watch;
 pub(crate) use sweep::run as sweep;
 
@@ -82,6 +84,8 @@ pub(crate) struct Hub {
     audience: AtomicU8,
     /// Told when the last client's input is done in a drain.
     drained: Notify,
+    /// Told when the last client has frozen for a handover.
+    frozen: Notify,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,8 @@ struct State {
     encodings: Encodings,
     /// Clients whose input a drain still waits for.
     draining: usize,
+    /// Clients that a handover still waits for.
+    freezing: usize,
     phase: Phase,
 }
 
@@ -125,6 +131,8 @@ struct Seat {
     input_done: bool,
     /// Its disconnect notice is out.
     left: bool,
+    /// A handover waits for it to freeze.
+    freezing: bool,
 }
 
 /// What [`Hub::park`] found.
@@ -152,11 +160,13 @@ impl Hub {
                 encoded: [0; 4],
                 encodings: Encodings::default(),
                 draining: 0,
+                freezing: 0,
                 phase: Phase::Open,
             }),
             version: AtomicU64::new(1),
             audience: AtomicU8::new(0),
             drained: Notify::new(),
+            frozen: Notify::new(),
         })
     }
 
@@ -171,24 +181,31 @@ impl Hub {
         let mut state = self.lock();
         let id = ClientId(state.next_id);
         state.next_id += 1;
-        state.count_encoding(encoding, 1);
         let cursor = state.cut();
         let member = Arc::new(Member::new(id, cursor.index));
-        let slot = state.seats.insert(Seat {
-            member: member.clone(),
-            parked: (0, 0),
-            watch: Watch::default(),
-            input_done: false,
-            left: false,
-        });
-        self.audience
-            .store(state.audience(self.settings.echo).0, Relaxed);
+        let slot = self.seat(&mut state, member.clone(), encoding);
         let mut own_end = 0;
         if self.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
             self.release_and_wake(state, slot);
         }
         Feed::new(self.clone(), member, slot, cursor, own_end, encoding)
+    }
+
+    /// Gives a client its seat. What is published from here on is in its encoding too.
+    fn seat(&self, state: &mut State, member: Arc<Member>, encoding: Encoding) -> usize {
+        state.count_encoding(encoding, 1);
+        let slot = state.seats.insert(Seat {
+            member,
+            parked: (0, 0),
+            watch: Watch::default(),
+            input_done: false,
+            left: false,
+            freezing: false,
+        });
+        self.audience
+            .store(state.audience(self.settings.echo).0, Relaxed);
+        slot
     }
 
     /// Clients that have not left.
@@ -235,6 +252,34 @@ impl Hub {
         state.phase = Phase::Sealed;
         self.release_and_wake(state, usize::MAX);
         self.order_all(Orders::FINISH);
+    }
+
+    /// Has every client's task stop where it is, and waits until all have; nobody may join
+    /// meanwhile. Not cancel safe: whoever has stopped is in the hands of the caller.
+    pub(crate) async fn freeze(&self) {
+        {
+            let mut state = self.lock();
+            state.freezing = state.seats.len();
+            state
+                .seats
+                .iter_mut()
+                .for_each(|(_, seat)| seat.freezing = true);
+            if state.freezing == 0 {
+                return;
+            }
+        }
+        self.order_all(Orders::FREEZE);
+        self.frozen.notified().await;
+    }
+
+    /// The client in `slot` has stopped, or is gone.
+    fn freeze_done(&self, state: &mut State, slot: usize) {
+        if mem::take(&mut state.seats[slot].freezing) {
+            state.freezing -= 1;
+            if state.freezing == 0 {
+                self.frozen.notify_one();
+            }
+        }
     }
 
     fn version(&self) -> u64 {
@@ -327,6 +372,7 @@ impl Hub {
     fn remove(&self, slot: usize, encoding: Encoding) {
         let mut state = self.lock();
         self.finish_input(&mut state, slot);
+        self.freeze_done(&mut state, slot);
         let seat = state.seats.remove(slot);
         state.unpark(&seat);
         state.count_encoding(encoding, -1);

@@ -1,0 +1,105 @@
+//! A client put away for a handover, and taken up again.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::reader::Reader;
+use super::writer::Writer;
+use super::{Client, Input, Output, Rules};
+use crate::close::CloseReason;
+use crate::format::Format;
+use crate::hub::{Feed, SavedFeed};
+use crate::limits::Place;
+use crate::listen::Stream;
+use crate::telnet::TelnetState;
+
+/// A client without its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedClient {
+    /// Its end of the hub.
+    pub(crate) feed: SavedFeed,
+    input: Input,
+    output: Output,
+    reason: Option<CloseReason>,
+    reader: SavedReader,
+    writer: SavedWriter,
+    /// It counts against `--max-clients`.
+    pub(crate) has_place: bool,
+}
+
+/// A [`Reader`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedReader {
+    /// The line that has not ended yet.
+    pub(super) unfinished: ByteBuf,
+    /// `None` where it is not looked for.
+    pub(super) telnet: Option<TelnetState>,
+}
+
+/// A [`Writer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedWriter {
+    pub(super) format: Format,
+    pub(super) crlf: bool,
+    /// What of its own queue is not written yet.
+    pub(super) own: ByteBuf,
+    pub(super) skipped: u64,
+    pub(super) farewell: Option<(CloseReason, Box<str>)>,
+}
+
+impl Client {
+    /// All there is to know of a client that has stopped, save its socket.
+    pub(crate) fn save(&self) -> SavedClient {
+        SavedClient {
+            feed: self.feed.save(),
+            input: self.input,
+            output: self.output,
+            reason: self.reason,
+            reader: self.reader.save(),
+            writer: self.writer.save(),
+            has_place: self.place.is_some(),
+        }
+    }
+
+    /// Goes on where [`Client::save`] was called, by the rules of today.
+    pub(crate) fn restore(
+        saved: SavedClient,
+        stream: Stream,
+        feed: Feed,
+        rules: Arc<Rules>,
+        place: Option<Place>,
+    ) -> Client {
+        Client {
+            stream,
+            feed,
+            reader: Reader::restore(saved.reader, rules.line_bytes_max),
+            writer: Writer::restore(saved.writer),
+            rules,
+            input: saved.input,
+            output: saved.output,
+            reason: saved.reason,
+            place,
+        }
+    }
+
+    /// What the hub holds for it, for [`SavedHub::save`](crate::hub::SavedHub::save).
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Leaves the connection to whoever has its socket now: nobody is told anything.
+    pub(crate) fn hand_over(self) {
+        // What its drop would say is not true. The process, and with it all that is not dropped
+        // here, ends next.
+        std::mem::forget(self);
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
