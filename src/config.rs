@@ -27,6 +27,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Config {
     /// Where clients are accepted. At least one; no address twice, unless its port is 0.
     pub listen: Vec<ListenSpec>,
+    /// Whether that was typed. If not, inherited sockets take its place.
+    pub listen_given: bool,
+    /// The format of listeners that name none.
+    pub format: Format,
     /// Whether a client gets its own lines and notices.
     pub echo: bool,
     /// Whether clients are told who comes and leaves.
@@ -101,8 +105,11 @@ impl Config {
     /// descriptors; it gives the default of `--max-clients`.
     pub fn from_options(options: &Options, open_files: u64) -> Result<Config, ConfigError> {
         let typed = options;
+        let format = read("format", &typed.format, values::format)?.unwrap_or(Format::Text);
         Ok(Config {
-            listen: listeners(typed)?,
+            listen: listeners(typed, format)?,
+            listen_given: typed.listen.is_some(),
+            format,
             echo: read("echo", &typed.echo, values::switch)?.unwrap_or(false),
             notices: !read("no-notices", &typed.no_notices, values::switch)?.unwrap_or(false),
             half_close: read("half-close", &typed.half_close, values::half_close)?
@@ -152,8 +159,7 @@ fn read<T>(
         .map_err(|reason| ConfigError::at(option, typed, reason))
 }
 
-fn listeners(options: &Options) -> Result<Vec<ListenSpec>, ConfigError> {
-    let format = read("format", &options.format, values::format)?.unwrap_or(Format::Text);
+fn listeners(options: &Options, format: Format) -> Result<Vec<ListenSpec>, ConfigError> {
     let default = [Typed::from(LISTEN)];
     let mut listeners: Vec<ListenSpec> = Vec::new();
     for typed in options.listen.as_deref().unwrap_or(&default) {
@@ -254,6 +260,8 @@ mod tests {
         }];
         let expected = Config {
             listen,
+            listen_given: false,
+            format: Format::Text,
             echo: false,
             notices: true,
             half_close: HalfClose::Close,

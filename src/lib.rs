@@ -14,7 +14,7 @@
 //! | [`cli`] → [`config`] | what a person types → what the daemon runs on: validated once, immutable |
 //! | [`server`] | puts the rooms together and owns their order |
 //! | [`lifecycle`] | phases and signals |
-//! | [`listen`] | TCP and Unix sockets → one `Listener`, one `Stream` |
+//! | [`listen`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream` |
 //! | [`accept`] | the accept loop: admission, refusal, errors |
 //! | [`limits`] | the open-file limit, and the places for clients under it |
 //! | [`client`] | one client: its life, its reader, its writer |
@@ -23,11 +23,12 @@
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
+//! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
 //!
 //! The rules of the rooms:
 //!
 //! 1. `framing`, `telnet`, `format` are pure: no await, no log, no clock, no socket.
-//! 2. Only `hub` knows how lines travel. Only `listen` knows kinds of sockets.
+//! 2. Only `hub` knows how lines travel. Only `listen` and `systemd` know kinds of sockets.
 //! 3. A client never sees another client: only the hub and its feed.
 //! 4. No lock is held across an await; a published read takes the hub's lock once.
 //! 5. Every queue has a bound, in the configuration or named beside the queue.
@@ -47,4 +48,5 @@ pub mod limits;
 pub mod listen;
 pub mod logging;
 pub mod server;
+pub mod systemd;
 pub mod telnet;

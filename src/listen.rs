@@ -1,6 +1,8 @@
-//! Sockets: TCP and Unix alike become one [`Listener`] and one [`Stream`].
+//! Sockets: TCP, Unix and inherited alike become one [`Listener`] and one [`Stream`].
 //!
 //! Nothing else in linehub knows what kind of socket it has in hand.
+
+mod adopt;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -22,6 +24,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::config::{Address, Config, ListenSpec};
 use crate::format::Format;
+use crate::systemd::Passed;
+
+use adopt::Adoption;
 
 /// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
 /// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
@@ -70,33 +75,62 @@ pub(crate) struct Stream {
 }
 
 impl Listener {
-    /// Opens every listener of the configuration. The error names the one that could not be.
-    pub(crate) async fn open_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
-        let mut listeners = Vec::new();
-        for spec in &config.listen {
-            let opened = Listener::open(spec, &config.listen).await;
-            listeners.extend(opened.with_context(|| format!("cannot listen on {}", spec.address))?);
+    /// Takes the inherited sockets over and opens what else the configuration names: inherited
+    /// listeners first, in the order they came. With inherited sockets, the address that is listened
+    /// on by default is not. The error names the listener that could not be opened.
+    pub(crate) async fn open_all(
+        config: &Config,
+        inherited: Vec<Passed>,
+    ) -> anyhow::Result<Vec<Listener>> {
+        let mut adoption = Adoption::of(inherited)?;
+        let specs = match adoption.is_empty() || config.listen_given {
+            true => &config.listen[..],
+            false => &[],
+        };
+        let mut opened = Vec::new();
+        for spec in specs {
+            let listeners = Listener::open(spec, specs, &mut adoption).await;
+            opened.extend(listeners.with_context(|| format!("cannot listen on {}", spec.address))?);
         }
+        let mut listeners = adoption.into_listeners(config.format)?;
+        listeners.extend(opened);
         Ok(listeners)
     }
 
-    /// A host name may have several addresses: all of them are listened on.
-    async fn open(spec: &ListenSpec, all: &[ListenSpec]) -> anyhow::Result<Vec<Listener>> {
+    /// A host name may have several addresses: all of them are listened on. None is opened that an
+    /// inherited socket listens on.
+    async fn open(
+        spec: &ListenSpec,
+        all: &[ListenSpec],
+        adoption: &mut Adoption,
+    ) -> anyhow::Result<Vec<Listener>> {
         let (host, port) = match &spec.address {
             Address::Tcp { host, port } => (host, *port),
-            Address::Unix(path) => return Ok(vec![Listener::open_unix(path, spec.format)?]),
+            Address::Unix(path) => {
+                let name = Name::Unix(path.clone());
+                return match adoption.claim(&name, &spec.address, spec.format)? {
+                    true => Ok(Vec::new()),
+                    false => Ok(vec![Listener::open_unix(path, spec.format)?]),
+                };
+            }
         };
         let addresses = tokio::net::lookup_host((host.as_str(), port)).await?;
+        let mut known = false;
         let mut listeners: Vec<Listener> = Vec::new();
         for mut address in addresses {
+            known = true;
+            if adoption.claim(&Name::Tcp(address), &spec.address, spec.format)? {
+                continue;
+            }
             if let Some(Name::Tcp(first)) = listeners.first().map(|first| &first.name) {
                 // With port 0, all addresses of the name get the port that the first one got.
                 address.set_port(first.port());
             }
-            let only_v6 = all.iter().any(|other| takes_all_ipv4(&other.address, port));
+            let only_v6 = adoption.takes_all_ipv4(port)
+                || all.iter().any(|other| takes_all_ipv4(&other.address, port));
             listeners.push(Listener::open_tcp(address, only_v6, spec.format)?);
         }
-        anyhow::ensure!(!listeners.is_empty(), "{host} has no address");
+        anyhow::ensure!(known, "{host} has no address");
         Ok(listeners)
     }
 
@@ -108,17 +142,7 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(only_v6)?;
         }
-        // Accepted sockets have these from their listener.
-        let keepalive = TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL)
-            .with_retries(KEEPALIVE_PROBES);
-        socket.set_tcp_keepalive(&keepalive)?;
-        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        socket.set_tcp_nodelay(true)?;
-        // Telnet marks a Ctrl-C by urgent data; out of line, that byte would be lost from the middle
-        // of a command.
-        socket.set_out_of_band_inline(true)?;
+        set_tcp_options(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let bound = socket
@@ -178,6 +202,20 @@ impl Listener {
         });
         Ok((socket, peer))
     }
+}
+
+/// Sets what accepted sockets have from their listener.
+fn set_tcp_options(socket: &Socket) -> io::Result<()> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_nodelay(true)?;
+    // Telnet marks a Ctrl-C by urgent data; out of line, that byte would be lost from the middle of
+    // a command.
+    socket.set_out_of_band_inline(true)
 }
 
 /// Makes the runtime watch a socket.

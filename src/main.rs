@@ -8,6 +8,7 @@ use anyhow::Context;
 use linehub::cli::{Cli, Stop};
 use linehub::config::{self, Config};
 use linehub::server::Server;
+use linehub::systemd::Manager;
 use linehub::{lifecycle, limits, logging};
 use tokio::runtime::{Builder, Runtime};
 
@@ -52,9 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
+    // First of all: what the runtime opens must not be taken for inherited.
+    let manager = Manager::from_environment()?;
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
     let served = runtime.block_on(async {
-        let server = Server::bind(config).await?;
+        let server = Server::bind(config, manager).await?;
         server.run(lifecycle::signals()?).await
     });
     // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.

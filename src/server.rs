@@ -15,9 +15,13 @@ use crate::hub::{self, Hub, Orders};
 use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
 use crate::listen::{Listener, Name};
+use crate::systemd::{Manager, Notifier, report};
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
+
+/// What the end takes beyond the drain, as the service manager is told.
+const EXIT_TIME: Duration = Duration::from_secs(5);
 
 /// A daemon whose listeners are open and that serves nobody yet.
 #[derive(Debug)]
@@ -25,23 +29,29 @@ pub struct Server {
     config: Config,
     listeners: Vec<Listener>,
     lifecycle: Lifecycle,
+    notifier: Arc<Notifier>,
+    watchdog: Option<Duration>,
 }
 
 impl Server {
-    /// Opens the listeners.
+    /// Opens the listeners that the service manager has not opened already.
     ///
     /// # Errors
-    /// One of them could not be opened: the error names it and gives the system's reason.
-    pub async fn bind(config: Config) -> anyhow::Result<Server> {
-        let listeners = Listener::open_all(&config).await?;
+    /// One of them could not be opened: the error names it and gives the system's reason. Or the
+    /// manager passed something that is no listener.
+    pub async fn bind(config: Config, manager: Manager) -> anyhow::Result<Server> {
+        let notifier = Arc::new(manager.notifier());
+        let listeners = Listener::open_all(&config, manager.inherited.listeners).await?;
         Ok(Server {
             config,
             listeners,
             lifecycle: Lifecycle::new(),
+            notifier,
+            watchdog: manager.watchdog,
         })
     }
 
-    /// Where it listens, in the order of the configuration. A port of 0 has become a real one.
+    /// Where it listens: inherited sockets first, then in the order of the configuration. A port of 0 has become a real one.
     pub fn names(&self) -> Vec<Name> {
         self.listeners
             .iter()
@@ -78,11 +88,22 @@ impl Server {
             accepts.spawn(reception.clone().run(listener, stop.clone()));
         }
         self.lifecycle.enter(Phase::Running);
+        let notifier = self.notifier;
+        notifier.ready().await;
+        let status = report::report(notifier.clone(), hub.clone(), self.lifecycle.watch());
+        let _status = AbortOnDropHandle::new(tokio::spawn(status));
+        let _beat = self.watchdog.map(|allowed| {
+            let beat = report::beat(notifier.clone(), hub.clone(), allowed);
+            AbortOnDropHandle::new(tokio::spawn(beat))
+        });
 
         match requests.next().await {
             Request::Stop => {}
         }
         self.lifecycle.enter(Phase::Draining);
+        notifier
+            .stopping(self.config.drain_timeout + EXIT_TIME)
+            .await;
         let down = async {
             stop.cancel();
             accepts.close();

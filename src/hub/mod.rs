@@ -25,7 +25,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{Config, Grace, SlowClient};
 use crate::format::{Format, Notice};
@@ -36,6 +36,7 @@ use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
 use budget::Budget;
 pub(crate) use budget::{Admission, Ticket};
 pub(crate) use feed::Feed;
+use member::Tally;
 pub(crate) use member::{Member, Orders};
 pub(crate) use save::{Inconsistent, Places, SavedFeed, SavedHub};
 use sweep::Watch;
@@ -86,6 +87,21 @@ pub(crate) struct Hub {
     drained: Notify,
     /// Told when the last client has frozen for a handover.
     frozen: Notify,
+    /// Told to look over the clients at once.
+    asked: Notify,
+    /// How often the sweep has looked over the clients.
+    looks: watch::Sender<u64>,
+}
+
+/// What went through the hub so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Clients that have not left.
+    pub(crate) clients: usize,
+    /// Messages that clients sent.
+    pub(crate) lines_in: u64,
+    /// Messages that clients were sent, each counted once a client.
+    pub(crate) lines_out: u64,
 }
 
 #[derive(Debug)]
@@ -97,6 +113,8 @@ struct State {
     next_seq: u64,
     next_id: u64,
     seats: Slab<Seat>,
+    /// What clients counted whose seats are gone.
+    gone: Figures,
     /// Who is to be woken by the next publish.
     parked: Vec<(Waker, usize)>,
     /// How often that list has been emptied: tells a seat whether its place in it still holds.
@@ -155,6 +173,7 @@ impl Hub {
                 next_seq: 1,
                 next_id: 1,
                 seats: Slab::new(),
+                gone: Figures::default(),
                 parked: Vec::new(),
                 wakes: 1,
                 encoded: [0; 4],
@@ -167,6 +186,8 @@ impl Hub {
             audience: AtomicU8::new(0),
             drained: Notify::new(),
             frozen: Notify::new(),
+            asked: Notify::new(),
+            looks: watch::Sender::new(0),
         })
     }
 
@@ -215,6 +236,27 @@ impl Hub {
             .iter()
             .filter(|(_, seat)| !seat.left)
             .count()
+    }
+
+    /// What went through so far.
+    pub(crate) fn figures(&self) -> Figures {
+        let state = self.lock();
+        let mut figures = state.gone;
+        for (_, seat) in &state.seats {
+            figures.clients += usize::from(!seat.left);
+            figures.count(&seat.member.tally);
+        }
+        figures
+    }
+
+    /// Asks for a look over the clients and waits until there was one: through the buffer's account,
+    /// the lock that every publish takes, and the sweep. Pending for ever when one of them hangs.
+    /// Cancel safe.
+    pub(crate) async fn beat(&self) {
+        let mut looks = self.looks.subscribe();
+        self.asked.notify_one();
+        // The sender is the hub's own: it cannot be gone.
+        let _ = looks.changed().await;
     }
 
     /// Tells every client that its time has come.
@@ -374,6 +416,7 @@ impl Hub {
         self.finish_input(&mut state, slot);
         self.freeze_done(&mut state, slot);
         let seat = state.seats.remove(slot);
+        state.gone.count(&seat.member.tally);
         state.unpark(&seat);
         state.count_encoding(encoding, -1);
         if state.seats.is_empty() {
@@ -464,6 +507,13 @@ impl Hub {
         if state.parked.is_empty() && parked.capacity() <= 4 * state.seats.len() {
             state.parked = parked;
         }
+    }
+}
+
+impl Figures {
+    fn count(&mut self, tally: &Tally) {
+        self.lines_in += tally.lines_in.get();
+        self.lines_out += tally.lines_out.get();
     }
 }
 

@@ -58,10 +58,11 @@ pub(crate) async fn run(hub: Arc<Hub>) {
         if pressed {
             tokio::time::sleep(tick).await;
         } else {
-            // Neither arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
+            // No arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
             tokio::select! {
                 () = tokio::time::sleep(tick) => {}
                 () = hub.budget.pressed() => {}
+                () = hub.asked.notified() => {}
             }
         }
         let now = Instant::now();
@@ -75,6 +76,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
         }
         looked = now;
         drop(state);
+        hub.looks.send_modify(|looks| *looks += 1);
 
         let used = hub.budget.used();
         peak = peak.max(used);

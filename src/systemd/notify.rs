@@ -1,0 +1,295 @@
+//! Telling the service manager: states, the watchdog's beat, and descriptors to keep.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
+use sd_notify::NotifyState;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::STORED_PREFIX;
+
+/// How long a message may wait for a manager whose queue is full. Some 500 messages fit in it.
+const SEND_TIME: Duration = Duration::from_millis(500);
+
+/// Descriptors that one message carries at most: the kernel's SCM_MAX_FD.
+const DESCRIPTORS_MAX: usize = 253;
+
+/// Tells the service manager how the daemon is. Does nothing where there is no manager.
+///
+/// No method waits longer than half a second, unless it says so. A message that cannot be sent is
+/// dropped; the first of a row of such failures is logged.
+#[derive(Debug)]
+pub struct Notifier(Option<Channel>);
+
+/// Why the manager is not known to keep what it was to store.
+#[derive(Debug)]
+pub enum StoreError {
+    /// There is no service manager.
+    NoManager,
+    /// The message could not be sent.
+    NotSent(io::Error),
+    /// The manager did not say within this time that it has read what was sent.
+    NoAnswer(Duration),
+    /// It read the message and closed the descriptor: FileDescriptorStoreMax= is 0, or too small.
+    NotKept,
+}
+
+/// The way to the manager: one socket for life, so that a beat needs no descriptor when there are
+/// none left.
+#[derive(Debug)]
+struct Channel {
+    socket: UnixDatagram,
+    address: SocketAddrUnix,
+    /// The last message could not be sent, and that has been logged.
+    failing: AtomicBool,
+}
+
+impl Notifier {
+    /// Notifies at the address that NOTIFY_SOCKET gives, if it gives any.
+    pub(super) fn new(address: Option<&OsStr>) -> Notifier {
+        let Some(address) = address.filter(|address| !address.is_empty()) else {
+            return Notifier(None);
+        };
+        match Channel::open(address) {
+            Ok(channel) => Notifier(Some(channel)),
+            Err(error) => {
+                warn!(?address, %error, "cannot notify the service manager");
+                Notifier(None)
+            }
+        }
+    }
+
+    /// Every listener accepts; or, after [`Notifier::reloading`], the reload is over.
+    pub async fn ready(&self) {
+        self.tell(&[NotifyState::Ready]).await;
+    }
+
+    /// The configuration is being read again. [`Notifier::ready`] must follow, whatever comes of it.
+    pub async fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]).await,
+            Err(error) => warn!(%error, "cannot read the clock: the reload is not announced"),
+        }
+    }
+
+    /// The daemon is going down, and may take as long as this: longer than the manager's own
+    /// timeout for it, if need be.
+    pub async fn stopping(&self, time: Duration) {
+        let usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let extend = NotifyState::ExtendTimeoutUsec(usec);
+        self.tell(&[NotifyState::Stopping, extend]).await;
+    }
+
+    /// How it is, in words for `systemctl status`.
+    pub async fn status(&self, text: &str) {
+        self.tell(&[NotifyState::Status(text)]).await;
+    }
+
+    /// The watchdog's beat.
+    pub async fn watchdog(&self) {
+        self.tell(&[NotifyState::Watchdog]).await;
+    }
+
+    /// Has the manager keep these descriptors under this name, which begins with
+    /// [`STORED_PREFIX`], until they are removed or the service is stopped. They come back as
+    /// [`Inherited::stored`](super::Inherited::stored) when it starts again.
+    ///
+    /// Returns once the message is on its way: [`Notifier::flush`] tells when it has been read.
+    ///
+    /// # Errors
+    /// There is no manager, or it does not take the message within half a second.
+    pub async fn store(
+        &self,
+        name: &str,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), StoreError> {
+        debug_assert!(name.starts_with(STORED_PREFIX), "{name}");
+        let fd_name = format!("FDNAME={name}");
+        for descriptors in descriptors.chunks(DESCRIPTORS_MAX) {
+            // Unless told not to look, the manager forgets a descriptor whose peer is gone.
+            let states = [
+                NotifyState::Custom("FDSTORE=1"),
+                NotifyState::Custom(&fd_name),
+                NotifyState::Custom("FDPOLL=0"),
+            ];
+            self.send(&states, descriptors).await?;
+        }
+        Ok(())
+    }
+
+    /// Has the manager close what it keeps under this name.
+    ///
+    /// # Errors
+    /// There is no manager, or it does not take the message within half a second.
+    pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let fd_name = format!("FDNAME={name}");
+        let states = ["FDSTOREREMOVE=1", &fd_name].map(NotifyState::Custom);
+        self.send(&states, &[]).await
+    }
+
+    /// Waits until the manager has read everything sent so far, at most this long.
+    ///
+    /// # Errors
+    /// It has not: there is no manager, the message cannot be sent, or no answer came in time.
+    pub async fn flush(&self, time: Duration) -> Result<(), StoreError> {
+        let exchange = async {
+            // The manager closes its copy of the pipe when it has come to the barrier.
+            let (answer, barrier) = io::pipe().map_err(StoreError::NotSent)?;
+            self.send(&[NotifyState::Custom("BARRIER=1")], &[barrier.as_fd()])
+                .await?;
+            drop(barrier);
+            let answer = Receiver::from_owned_fd(answer.into()).map_err(StoreError::NotSent)?;
+            answer.readable().await.map_err(StoreError::NotSent)?;
+            Ok(())
+        };
+        // Cancelled, the exchange closes its pipe; an answer to it then goes nowhere.
+        timeout(time, exchange)
+            .await
+            .unwrap_or(Err(StoreError::NoAnswer(time)))
+    }
+
+    /// Sees whether the manager keeps descriptors at all, which the unit has to allow
+    /// (FileDescriptorStoreMax=) and no variable tells before systemd 254. Waits at most this long.
+    ///
+    /// # Errors
+    /// It does not, or does not answer.
+    pub async fn try_store(&self, time: Duration) -> Result<(), StoreError> {
+        const NAME: &str = "linehub-probe";
+
+        let (kept, probe) = io::pipe().map_err(StoreError::NotSent)?;
+        self.store(NAME, &[probe.as_fd()]).await?;
+        drop(probe);
+        self.flush(time).await?;
+        let mut hung_up = [PollFd::new(&kept, PollFlags::empty())];
+        let closed = poll(&mut hung_up, Some(&Timespec::default()))
+            .map_err(|error| StoreError::NotSent(error.into()))?;
+        if closed > 0 {
+            return Err(StoreError::NotKept);
+        }
+        self.remove(NAME).await
+    }
+
+    /// Sends, and logs the first of a row of failures.
+    async fn tell(&self, states: &[NotifyState<'_>]) {
+        // That there is no manager is no failure.
+        let Some(channel) = &self.0 else { return };
+        let text = text(states);
+        match channel.send(&text, &[]).await {
+            Ok(()) => {
+                channel.failing.store(false, Relaxed);
+            }
+            Err(error) if channel.failing.swap(true, Relaxed) => {
+                debug!(%error, ?text, "cannot notify the service manager");
+            }
+            Err(error) => warn!(%error, ?text, "cannot notify the service manager"),
+        }
+    }
+
+    async fn send(
+        &self,
+        states: &[NotifyState<'_>],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), StoreError> {
+        let channel = self.0.as_ref().ok_or(StoreError::NoManager)?;
+        let sent = channel.send(&text(states), descriptors).await;
+        sent.map_err(StoreError::NotSent)
+    }
+}
+
+/// A message: one assignment a line.
+fn text(states: &[NotifyState<'_>]) -> String {
+    let lines: Vec<String> = states.iter().map(NotifyState::to_string).collect();
+    lines.join("\n")
+}
+
+impl Channel {
+    fn open(address: &OsStr) -> io::Result<Channel> {
+        let address = match address.as_bytes() {
+            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
+            path @ [b'/', ..] => SocketAddrUnix::new(path)?,
+            _ => {
+                let wrong = "NOTIFY_SOCKET is neither a path nor an abstract name";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, wrong));
+            }
+        };
+        let socket = UnixDatagram::unbound()?;
+        // A manager that is not there now may be when the first message is sent.
+        let _ = rustix::net::connect(&socket, &address);
+        Ok(Channel {
+            socket,
+            address,
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    /// Sends one message, whole. Cancel safe: it is sent or it is not.
+    async fn send(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let once = || send(&self.socket, text, descriptors);
+        let sending = async {
+            let sent = self.socket.async_io(Interest::WRITABLE, once).await;
+            if sent.is_ok() {
+                return sent;
+            }
+            // A manager that was started anew has a new socket at the old address.
+            rustix::net::connect(&self.socket, &self.address)?;
+            self.socket.async_io(Interest::WRITABLE, once).await
+        };
+        timeout(SEND_TIME, sending)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+fn send(socket: &UnixDatagram, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
+        debug_assert!(fits, "at most {DESCRIPTORS_MAX} descriptors a message");
+    }
+    let text = [IoSlice::new(text.as_bytes())];
+    rustix::net::sendmsg(socket, &text, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::NoManager => f.write_str("there is no service manager"),
+            StoreError::NotSent(error) => {
+                write!(f, "the service manager takes no message: {error}")
+            }
+            StoreError::NoAnswer(time) => {
+                write!(
+                    f,
+                    "no answer from the service manager for {}s",
+                    time.as_secs_f64()
+                )
+            }
+            StoreError::NotKept => {
+                f.write_str("the service manager keeps no descriptors: FileDescriptorStoreMax=")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::NotSent(error) => Some(error),
+            _ => None,
+        }
+    }
+}

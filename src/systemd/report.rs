@@ -1,0 +1,146 @@
+//! What the service manager hears without anything having happened: the beat and the figures.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::error;
+
+use super::Notifier;
+use crate::hub::Hub;
+use crate::lifecycle::Phase;
+
+/// How often the figures are looked at. The manager tells all of D-Bus about each change.
+const STATUS_PERIOD: Duration = Duration::from_secs(5);
+
+/// The same while draining, which is over in seconds.
+const DRAIN_PERIOD: Duration = Duration::from_millis(500);
+
+/// Beats for the watchdog for as long as the hub answers, every half of the time that the manager
+/// allows between two beats.
+///
+/// Each beat goes through the hub: its lock, its account and its sweep. A hub that hangs, or a
+/// runtime that does not come round to its tasks any more, ends the beats, and the manager ends
+/// the daemon.
+pub(crate) async fn beat(notifier: Arc<Notifier>, hub: Arc<Hub>, allowed: Duration) {
+    let period = allowed / 2;
+    let mut beats = interval(period.max(Duration::from_millis(1)));
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        match timeout(period, hub.beat()).await {
+            Ok(()) => notifier.watchdog().await,
+            Err(_) => error!(?period, "the hub does not answer: no beat for the watchdog"),
+        }
+    }
+}
+
+/// Keeps the manager's status line true. Only a line that changed is sent.
+pub(crate) async fn report(
+    notifier: Arc<Notifier>,
+    hub: Arc<Hub>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let mut last = (Instant::now(), hub.figures());
+    let mut said = String::new();
+    loop {
+        let now = (Instant::now(), hub.figures());
+        let status = Status {
+            phase: *phase.borrow_and_update(),
+            clients: now.1.clients,
+            lines_in: rate(last.1.lines_in, now.1.lines_in, now.0 - last.0),
+            lines_out: rate(last.1.lines_out, now.1.lines_out, now.0 - last.0),
+        };
+        last = now;
+        let text = status.to_string();
+        if text != said {
+            notifier.status(&text).await;
+            said = text;
+        }
+        let period = match status.phase {
+            Phase::Draining => DRAIN_PERIOD,
+            _ => STATUS_PERIOD,
+        };
+        // Nothing is lost: a phase that comes meanwhile is seen by the next turn. An error says that
+        // there will be no more of them, and the daemon is about to end.
+        if let Ok(Err(_)) = timeout(period, phase.changed()).await {
+            return;
+        }
+    }
+}
+
+/// So many a second.
+fn rate(before: u64, now: u64, time: Duration) -> u64 {
+    let seconds = time.as_secs_f64();
+    if seconds < 0.001 {
+        return 0;
+    }
+    (now.saturating_sub(before) as f64 / seconds).round() as u64
+}
+
+/// The status line.
+#[derive(Clone, Copy, Debug)]
+struct Status {
+    phase: Phase,
+    clients: usize,
+    /// Lines a second that clients sent, and that they were sent.
+    lines_in: u64,
+    lines_out: u64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clients = match self.clients {
+            1 => "1 client".to_owned(),
+            several => format!("{several} clients"),
+        };
+        match self.phase {
+            Phase::Draining => write!(f, "draining, {clients} left"),
+            Phase::Starting | Phase::Running => write!(
+                f,
+                "{clients}, {} lines/s in, {} lines/s out",
+                self.lines_in, self.lines_out
+            ),
+            Phase::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_who_is_there_and_what_goes_through() {
+        let status = |phase, clients| {
+            Status {
+                phase,
+                clients,
+                lines_in: 3400,
+                lines_out: 68_000,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            status(Phase::Running, 12),
+            "12 clients, 3400 lines/s in, 68000 lines/s out"
+        );
+        assert_eq!(
+            status(Phase::Running, 1),
+            "1 client, 3400 lines/s in, 68000 lines/s out"
+        );
+        assert_eq!(status(Phase::Draining, 12), "draining, 12 clients left");
+        assert_eq!(status(Phase::Draining, 1), "draining, 1 client left");
+    }
+
+    #[test]
+    fn rate_is_a_second_and_rounded() {
+        assert_eq!(rate(100, 350, Duration::from_millis(500)), 500);
+        assert_eq!(rate(0, 2, Duration::from_secs(3)), 1);
+        assert_eq!(rate(5, 5, Duration::from_secs(5)), 0);
+        assert_eq!(rate(0, 7, Duration::ZERO), 0, "no time has passed");
+        assert_eq!(rate(7, 0, Duration::from_secs(1)), 0);
+    }
+}
