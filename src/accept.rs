@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -43,16 +44,49 @@ pub(crate) struct Reception {
     full: AtomicBool,
 }
 
+/// The listeners that are accepted from, each with a task of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Doors(Vec<Door>);
+
+#[derive(Debug)]
+struct Door {
+    stop: CancellationToken,
+    accepts: JoinHandle<Listener>,
+}
+
+impl Doors {
+    /// Accepts from this listener from now on.
+    pub(crate) fn open(&mut self, reception: &Arc<Reception>, listener: Listener) {
+        let stop = CancellationToken::new();
+        let accepts = reception.clone().run(listener, stop.clone());
+        self.0.push(Door {
+            stop,
+            accepts: tokio::spawn(accepts),
+        });
+    }
+
+    /// Accepts what is in the backlogs, then no more. The listeners stay open as long as they live.
+    pub(crate) async fn close(&mut self) -> Vec<Listener> {
+        self.0.iter().for_each(|door| door.stop.cancel());
+        let mut listeners = Vec::new();
+        for door in self.0.drain(..) {
+            // One that panicked took its listener with it.
+            listeners.extend(door.accepts.await.ok());
+        }
+        listeners
+    }
+}
+
 impl Reception {
     pub(crate) fn new(
         hub: Arc<Hub>,
-        rules: Rules,
+        rules: Arc<Rules>,
         places: Arc<Places>,
         clients: Arc<Clients>,
     ) -> Reception {
         Reception {
             hub,
-            rules: Arc::new(rules),
+            rules,
             places,
             clients,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -60,8 +94,8 @@ impl Reception {
         }
     }
 
-    /// Accepts until told to stop, then what is in the backlog by then, and closes the listener.
-    pub(crate) async fn run(self: Arc<Reception>, listener: Listener, stop: CancellationToken) {
+    /// Accepts until told to stop, then what is in the backlog by then, and gives the listener back.
+    async fn run(self: Arc<Reception>, listener: Listener, stop: CancellationToken) -> Listener {
         let mut backoff = BACKOFF.0;
         loop {
             let turn = async {
@@ -93,6 +127,7 @@ impl Reception {
         }
         // Who had connected before the stop may have sent something already.
         let _ = self.accept_some(&listener);
+        listener
     }
 
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.

@@ -90,6 +90,11 @@ pub struct Cli {
     #[arg(long, help_heading = PROCESS)]
     pub check: bool,
 
+    /// Check the configuration, say which saved state can be taken up, and exit: a running daemon
+    /// asks the one that is to follow it.
+    #[arg(long, hide = true)]
+    pub check_handover: bool,
+
     /// Log more: -v debug, -vv trace [default: info]
     ///
     /// The log goes to stderr. RUST_LOG, when set, wins over -v and -q. What lines contain is

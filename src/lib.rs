@@ -20,6 +20,7 @@
 //! | [`client`] | one client: its life, its reader, its writer |
 //! | [`close`] | every reason a connection ends for |
 //! | [`framing`], [`telnet`], [`mod@format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
+//! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
@@ -41,6 +42,7 @@ pub mod close;
 pub mod config;
 pub mod format;
 pub mod framing;
+pub mod handover;
 mod hub;
 pub mod ids;
 pub mod lifecycle;

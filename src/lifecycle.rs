@@ -3,17 +3,22 @@
 use std::fmt;
 use std::io;
 
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
-/// Where the daemon is in its life. Phases only follow one another in this order.
+/// Where the daemon is in its life. Phases follow one another in this order; only `HandingOver` is
+/// usually left out, and may go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Listeners are open; nobody is served yet.
     Starting,
     /// Clients are accepted and served.
     Running,
+    /// Every client has stopped where it is, to be taken over by another daemon. Goes back to
+    /// `Running` if that fails.
+    HandingOver,
     /// Nobody is accepted any more. What clients had sent is published, what they are owed is
     /// written.
     Draining,
@@ -26,6 +31,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Phase::Starting => "starting",
             Phase::Running => "running",
+            Phase::HandingOver => "handing over",
             Phase::Draining => "draining",
             Phase::Stopped => "stopped",
         })
@@ -33,7 +39,7 @@ impl fmt::Display for Phase {
 }
 
 /// The one place where the phase is kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lifecycle(watch::Sender<Phase>);
 
 impl Lifecycle {
@@ -57,6 +63,11 @@ impl Lifecycle {
 pub enum Request {
     /// Stop, cleanly; asked again, at once.
     Stop,
+    /// The same; but if the service manager keeps the connections, leave them to it and to the
+    /// daemon that it starts next.
+    Terminate,
+    /// Go on as the program that is now at the path of this one.
+    HandOver,
 }
 
 /// Where requests come from: signals in the daemon, a channel in a test.
@@ -70,6 +81,7 @@ pub trait Requests {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hand_over: Signal,
 }
 
 /// Starts to listen for signals. From here on they no longer end the process by themselves.
@@ -77,20 +89,51 @@ pub struct Signals {
 /// # Errors
 /// The system refuses a handler.
 pub fn signals() -> io::Result<Signals> {
-    Ok(Signals {
+    let signals = Signals {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
-    })
+        hand_over: signal(SignalKind::user_defined2())?,
+    };
+    // What came during an exec comes now.
+    handled().thread_unblock()?;
+    Ok(signals)
+}
+
+/// Holds signals back while the process becomes another program: it would end at one for which that
+/// has no handler yet. They come when [`signals`] is called, there or here.
+pub(crate) fn hold_signals() -> io::Result<SignalsHeld> {
+    handled().thread_block()?;
+    Ok(SignalsHeld(()))
+}
+
+/// Lets signals through again when dropped.
+#[derive(Debug)]
+pub(crate) struct SignalsHeld(());
+
+impl Drop for SignalsHeld {
+    fn drop(&mut self) {
+        // It only fails for a signal set that does not exist.
+        let _ = handled().thread_unblock();
+    }
+}
+
+/// The signals that [`Signals`] makes requests of.
+fn handled() -> SigSet {
+    use nix::sys::signal::Signal::{SIGINT, SIGTERM, SIGUSR2};
+    [SIGINT, SIGTERM, SIGUSR2].into_iter().collect()
 }
 
 impl Requests for Signals {
     async fn next(&mut self) -> Request {
         // `recv` is cancel safe; a signal that the other arm loses to stays for the next call.
-        let name = tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        let (name, request) = tokio::select! {
+            // In this order, so that a stop goes before a handover that was asked for with it.
+            biased;
+            _ = self.interrupt.recv() => ("SIGINT", Request::Stop),
+            _ = self.terminate.recv() => ("SIGTERM", Request::Terminate),
+            _ = self.hand_over.recv() => ("SIGUSR2", Request::HandOver),
         };
         info!(signal = name, "signal");
-        Request::Stop
+        request
     }
 }

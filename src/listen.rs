@@ -7,7 +7,7 @@ mod adopt;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -47,8 +48,25 @@ pub(crate) struct Listener {
     io: AsyncFd<OwnedFd>,
     name: Name,
     format: Format,
-    _file: Option<SocketFile>,
+    origin: Origin,
+    file: Option<SocketFile>,
 }
+
+/// Whose a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Origin {
+    /// The daemon opened it, for this address of its configuration as it displays.
+    Configured(String),
+    /// The service manager opened it, and passed it under this name.
+    Manager(String),
+}
+
+/// A listener, less its socket, for a handover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedListener(Origin);
+
+/// A listener of the daemon before, for [`Listener::open_all`].
+pub(crate) type Kept = (SavedListener, OwnedFd);
 
 /// Where a listener is bound: the port is the real one. Displays as it is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,66 +93,45 @@ pub(crate) struct Stream {
 }
 
 impl Listener {
-    /// Takes the inherited sockets over and opens what else the configuration names: inherited
-    /// listeners first, in the order they came. With inherited sockets, the address that is listened
-    /// on by default is not. The error names the listener that could not be opened.
+    /// Takes over the sockets that the service manager passed and those that the daemon before
+    /// `kept`, and opens what else the configuration names: the manager's first, in the order they
+    /// came. With sockets of the manager's, the address that is listened on by default is not. What
+    /// the daemon before listened on and the configuration does not name any more is closed.
+    ///
+    /// # Errors
+    /// Each listener that could not be opened, by its name.
     pub(crate) async fn open_all(
         config: &Config,
         inherited: Vec<Passed>,
-    ) -> anyhow::Result<Vec<Listener>> {
-        let mut adoption = Adoption::of(inherited)?;
-        let specs = match adoption.is_empty() || config.listen_given {
+        kept: Vec<Kept>,
+    ) -> anyhow::Result<(Vec<Listener>, Vec<anyhow::Error>)> {
+        let mut adoption = Adoption::of(inherited, kept)?;
+        let specs = match config.listen_given || !adoption.has_managers() {
             true => &config.listen[..],
             false => &[],
         };
-        let mut opened = Vec::new();
-        for spec in specs {
-            let listeners = Listener::open(spec, specs, &mut adoption).await;
-            opened.extend(listeners.with_context(|| format!("cannot listen on {}", spec.address))?);
-        }
-        let mut listeners = adoption.into_listeners(config.format)?;
-        listeners.extend(opened);
-        Ok(listeners)
-    }
-
-    /// A host name may have several addresses: all of them are listened on. None is opened that an
-    /// inherited socket listens on.
-    async fn open(
-        spec: &ListenSpec,
-        all: &[ListenSpec],
-        adoption: &mut Adoption,
-    ) -> anyhow::Result<Vec<Listener>> {
-        let (host, port) = match &spec.address {
-            Address::Tcp { host, port } => (host, *port),
-            Address::Unix(path) => {
-                let name = Name::Unix(path.clone());
-                return match adoption.claim(&name, &spec.address, spec.format)? {
-                    true => Ok(Vec::new()),
-                    false => Ok(vec![Listener::open_unix(path, spec.format)?]),
-                };
-            }
+        let mut errors = Vec::new();
+        let mut note = |spec: &ListenSpec, error: anyhow::Error| {
+            errors.push(error.context(format!("cannot listen on {}", spec.address)));
         };
-        let addresses = tokio::net::lookup_host((host.as_str(), port)).await?;
-        let mut known = false;
-        let mut listeners: Vec<Listener> = Vec::new();
-        for mut address in addresses {
-            known = true;
-            if adoption.claim(&Name::Tcp(address), &spec.address, spec.format)? {
-                continue;
+        let mut missing = Vec::new();
+        for spec in specs {
+            match Missing::after(&mut adoption, spec).await {
+                Ok(names) => missing.push((spec, names)),
+                Err(error) => note(spec, error),
             }
-            if let Some(Name::Tcp(first)) = listeners.first().map(|first| &first.name) {
-                // With port 0, all addresses of the name get the port that the first one got.
-                address.set_port(first.port());
-            }
-            let only_v6 = adoption.takes_all_ipv4(port)
-                || all.iter().any(|other| takes_all_ipv4(&other.address, port));
-            listeners.push(Listener::open_tcp(address, only_v6, spec.format)?);
         }
-        anyhow::ensure!(known, "{host} has no address");
-        Ok(listeners)
+        // An address may be free only after what it was part of has been closed.
+        let mut listeners = adoption.into_listeners(config.format)?;
+        for (spec, missing) in missing {
+            if let Err(error) = missing.open(spec, specs, &mut listeners) {
+                note(spec, error);
+            }
+        }
+        Ok((listeners, errors))
     }
 
-    fn open_tcp(address: SocketAddr, only_v6: bool, format: Format) -> anyhow::Result<Listener> {
+    fn open_tcp(address: SocketAddr, only_v6: bool, spec: &ListenSpec) -> anyhow::Result<Listener> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         // A restart must not wait for the last connections of the daemon before it.
@@ -152,12 +149,13 @@ impl Listener {
         Ok(Listener {
             io: register(socket.into())?,
             name: Name::Tcp(bound),
-            format,
-            _file: None,
+            format: spec.format,
+            origin: Origin::Configured(spec.address.to_string()),
+            file: None,
         })
     }
 
-    fn open_unix(path: &Path, format: Format) -> anyhow::Result<Listener> {
+    fn open_unix(path: &Path, spec: &ListenSpec) -> anyhow::Result<Listener> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         socket.bind(&SockAddr::unix(path)?)?;
@@ -166,8 +164,9 @@ impl Listener {
         Ok(Listener {
             io: register(socket.into())?,
             name: Name::Unix(path.to_path_buf()),
-            format,
-            _file: Some(file),
+            format: spec.format,
+            origin: Origin::Configured(spec.address.to_string()),
+            file: Some(file),
         })
     }
 
@@ -179,6 +178,24 @@ impl Listener {
     /// How its clients see the stream.
     pub(crate) fn format(&self) -> Format {
         self.format
+    }
+
+    /// All there is to know of it, save its socket.
+    pub(crate) fn save(&self) -> SavedListener {
+        SavedListener(self.origin.clone())
+    }
+
+    /// Whether the service manager has it open too.
+    pub(crate) fn is_managers(&self) -> bool {
+        matches!(self.origin, Origin::Manager(_))
+    }
+
+    /// Leaves it to whoever has its socket now: its file stays.
+    pub(crate) fn hand_over(mut self) {
+        if let Some(file) = self.file.take() {
+            // Its drop would remove the file.
+            std::mem::forget(file);
+        }
     }
 
     /// Waits until a connection may be there to accept. Cancel safe.
@@ -201,6 +218,86 @@ impl Listener {
             Peer::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
         });
         Ok((socket, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+/// What of an address of the configuration nobody listens on yet.
+#[derive(Debug)]
+enum Missing {
+    /// A host name may have several addresses: all of them are listened on.
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+    Nothing,
+}
+
+impl Missing {
+    /// What is missing when the sockets taken over have been claimed.
+    async fn after(adoption: &mut Adoption, spec: &ListenSpec) -> anyhow::Result<Missing> {
+        let (host, port) = match &spec.address {
+            Address::Tcp { host, port } => (host, *port),
+            Address::Unix(path) => {
+                return Ok(match adoption.claim(&Name::Unix(path.clone()), spec)? {
+                    true => Missing::Nothing,
+                    false => Missing::Unix(path.clone()),
+                });
+            }
+        };
+        let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), port))
+            .await?
+            .collect();
+        anyhow::ensure!(!addresses.is_empty(), "{host} has no address");
+        let mut missing = Vec::new();
+        for address in addresses {
+            if !adoption.claim(&Name::Tcp(address), spec)? {
+                missing.push(address);
+            }
+        }
+        Ok(Missing::Tcp(missing))
+    }
+
+    /// Opens it.
+    fn open(
+        self,
+        spec: &ListenSpec,
+        all: &[ListenSpec],
+        listeners: &mut Vec<Listener>,
+    ) -> anyhow::Result<()> {
+        let addresses = match self {
+            Missing::Nothing => return Ok(()),
+            Missing::Unix(path) => {
+                listeners.push(Listener::open_unix(&path, spec)?);
+                return Ok(());
+            }
+            Missing::Tcp(addresses) => addresses,
+        };
+        let mut first_port = None;
+        for mut address in addresses {
+            // With port 0, all addresses of the name get the port that the first one got.
+            address.set_port(first_port.unwrap_or(address.port()));
+            let port = address.port();
+            let beside = |listener: &Listener| listener.name.takes_all_ipv4(port);
+            let only_v6 = listeners.iter().any(beside)
+                || all.iter().any(|other| takes_all_ipv4(&other.address, port));
+            let listener = Listener::open_tcp(address, only_v6, spec)?;
+            if let Name::Tcp(bound) = &listener.name {
+                first_port = Some(bound.port());
+            }
+            listeners.push(listener);
+        }
+        Ok(())
+    }
+}
+
+impl Name {
+    /// Whether it takes the IPv4 side of `port` on every interface.
+    fn takes_all_ipv4(&self, port: u16) -> bool {
+        *self == Name::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
     }
 }
 

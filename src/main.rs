@@ -2,11 +2,13 @@
 
 use std::env;
 use std::io::{self, Write};
+use std::mem;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use linehub::cli::{Cli, Stop};
 use linehub::config::{self, Config};
+use linehub::handover::{self, Legacy};
 use linehub::server::Server;
 use linehub::systemd::Manager;
 use linehub::{lifecycle, limits, logging};
@@ -32,6 +34,10 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(MISUSED, &error.to_string()),
     };
+    if cli.check_handover {
+        let _ = write!(io::stdout(), "{}", handover::HEADER);
+        return ExitCode::SUCCESS;
+    }
     if cli.check {
         let _ = writeln!(io::stdout(), "configuration ok");
         return ExitCode::SUCCESS;
@@ -54,10 +60,11 @@ fn main() -> ExitCode {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     // First of all: what the runtime opens must not be taken for inherited.
-    let manager = Manager::from_environment()?;
+    let mut manager = Manager::from_environment()?;
+    let legacy = Legacy::take(mem::take(&mut manager.inherited.stored));
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
     let served = runtime.block_on(async {
-        let server = Server::bind(config, manager).await?;
+        let server = Server::bind(config, manager, legacy).await?;
         server.run(lifecycle::signals()?).await
     });
     // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.

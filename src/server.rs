@@ -1,21 +1,26 @@
 //! Puts the rooms together, and owns their order: listeners, hub, clients, and the way down.
 
+use std::convert::Infallible;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
+use serde_bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::accept::Reception;
-use crate::client::{Clients, Rules};
+use crate::accept::{Doors, Reception};
+use crate::client::{Client, Clients, Frozen, Rules};
 use crate::config::Config;
-use crate::hub::{self, Hub, Orders};
-use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
+use crate::handover::program::Program;
+use crate::handover::{self, LeftClient, Legacy, STARTING_AFRESH, State, store};
+use crate::hub::{self, Hub, Orders, SavedHub};
+use crate::lifecycle::{self, Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
-use crate::listen::{Listener, Name};
-use crate::systemd::{Manager, Notifier, report};
+use crate::listen::{Listener, Name, Stream};
+use crate::systemd::{Manager, Notifier, StoreError, report};
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
@@ -23,35 +28,102 @@ const ABORT_TIME: Duration = Duration::from_millis(500);
 /// What the end takes beyond the drain, as the service manager is told.
 const EXIT_TIME: Duration = Duration::from_secs(5);
 
+/// How long a signal that came before an exec has to become a request.
+const SIGNAL_TIME: Duration = Duration::from_millis(1);
+
 /// A daemon whose listeners are open and that serves nobody yet.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
     listeners: Vec<Listener>,
+    hub: Arc<Hub>,
+    rules: Arc<Rules>,
+    places: Arc<Places>,
+    /// Who was connected to the daemon before.
+    restored: Vec<Client>,
     lifecycle: Lifecycle,
     notifier: Arc<Notifier>,
     watchdog: Option<Duration>,
+    program: anyhow::Result<Program>,
+}
+
+/// A daemon that serves.
+#[derive(Debug)]
+struct Service {
+    config: Config,
+    hub: Arc<Hub>,
+    clients: Arc<Clients>,
+    reception: Arc<Reception>,
+    doors: Doors,
+    lifecycle: Lifecycle,
+    notifier: Arc<Notifier>,
+    program: anyhow::Result<Program>,
+}
+
+/// All that a handover passes on, with nothing of it running.
+#[derive(Debug)]
+struct Halted {
+    listeners: Vec<Listener>,
+    clients: Vec<Frozen>,
 }
 
 impl Server {
-    /// Opens the listeners that the service manager has not opened already.
+    /// Opens the listeners that neither the service manager nor the daemon before left open, and
+    /// takes up the clients of the latter.
     ///
     /// # Errors
-    /// One of them could not be opened: the error names it and gives the system's reason. Or the
-    /// manager passed something that is no listener.
-    pub async fn bind(config: Config, manager: Manager) -> anyhow::Result<Server> {
+    /// A listener could not be opened: the error names it and gives the system's reason. Where there
+    /// are clients to go on with, that is only logged. Or the manager passed something that is no
+    /// listener.
+    pub async fn bind(config: Config, manager: Manager, legacy: Legacy) -> anyhow::Result<Server> {
         let notifier = Arc::new(manager.notifier());
-        let listeners = Listener::open_all(&config, manager.inherited.listeners).await?;
+        if legacy.in_store {
+            // Before anything is made of it: what cannot be taken up must not come back again and
+            // again.
+            store::clear(&notifier).await;
+        }
+        let (state, kept) = match legacy.left {
+            Some(left) => {
+                let (hub, kept, clients) = left.split();
+                (Some((hub, clients)), kept)
+            }
+            None => (None, Vec::new()),
+        };
+        let inherited = manager.inherited.listeners;
+        let (listeners, errors) = Listener::open_all(&config, inherited, kept).await?;
+        for error in errors {
+            if state.is_none() {
+                return Err(error);
+            }
+            error!(
+                error = format!("{error:#}"),
+                "serving on without a listener"
+            );
+        }
+        let rules = Arc::new(Rules::from(&config));
+        let places = Places::new(config.clients_max);
+        let restored = state.and_then(|(hub, clients)| {
+            restore(&config, &rules, &places, hub, clients)
+                .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
+                .ok()
+        });
+        let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
         Ok(Server {
             config,
             listeners,
+            hub,
+            rules,
+            places,
+            restored,
             lifecycle: Lifecycle::new(),
             notifier,
             watchdog: manager.watchdog,
+            program: Program::current().context("the system does not say what this process runs"),
         })
     }
 
-    /// Where it listens: inherited sockets first, then in the order of the configuration. A port of 0 has become a real one.
+    /// Where it listens: sockets that were open already first, then in the order of the
+    /// configuration. A port of 0 has become a real one.
     pub fn names(&self) -> Vec<Name> {
         self.listeners
             .iter()
@@ -71,52 +143,254 @@ impl Server {
     /// # Errors
     /// None yet: what goes wrong with one client or one accept is theirs.
     pub async fn run(self, mut requests: impl Requests) -> anyhow::Result<()> {
-        let hub = Hub::new(&self.config);
         let clients = Arc::new(Clients::default());
-        let accepts = TaskTracker::new();
-        let stop = CancellationToken::new();
-        let places = Places::new(self.config.clients_max);
-        let rules = Rules::from(&self.config);
-        let reception = Reception::new(hub.clone(), rules, places, clients.clone());
-        let reception = Arc::new(reception);
-
+        let reception = Reception::new(self.hub.clone(), self.rules, self.places, clients.clone());
+        let mut service = Service {
+            config: self.config,
+            hub: self.hub,
+            clients,
+            reception: Arc::new(reception),
+            doors: Doors::default(),
+            lifecycle: self.lifecycle,
+            notifier: self.notifier,
+            program: self.program,
+        };
         for listener in &self.listeners {
             info!(address = %listener.name(), format = %listener.format(), "listening");
         }
-        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(hub.clone())));
-        for listener in self.listeners {
-            accepts.spawn(reception.clone().run(listener, stop.clone()));
+        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(service.hub.clone())));
+        for client in self.restored {
+            service.clients.spawn(client);
         }
-        self.lifecycle.enter(Phase::Running);
-        let notifier = self.notifier;
+        service.open(self.listeners);
+        service.lifecycle.enter(Phase::Running);
+        let notifier = service.notifier.clone();
         notifier.ready().await;
-        let status = report::report(notifier.clone(), hub.clone(), self.lifecycle.watch());
+        let hub = service.hub.clone();
+        let status = report::report(notifier.clone(), hub.clone(), service.lifecycle.watch());
         let _status = AbortOnDropHandle::new(tokio::spawn(status));
         let _beat = self.watchdog.map(|allowed| {
-            let beat = report::beat(notifier.clone(), hub.clone(), allowed);
-            AbortOnDropHandle::new(tokio::spawn(beat))
+            AbortOnDropHandle::new(tokio::spawn(report::beat(notifier, hub, allowed)))
         });
 
-        match requests.next().await {
-            Request::Stop => {}
+        let stop = loop {
+            match requests.next().await {
+                stop @ (Request::Stop | Request::Terminate) => break stop,
+                Request::HandOver => match service.exec(&mut requests).await {
+                    Ok(stop) => break stop,
+                    Err(error) => {
+                        error!(error = format!("{error:#}"), "handover failed: serving on");
+                    }
+                },
+            }
+        };
+        let lifecycle = service.lifecycle.clone();
+        tokio::select! {
+            () = service.go(stop) => {}
+            // Whatever is still open is closed with the process, as asked.
+            () = stop_again(&mut requests) => warn!("stopping at once"),
+        }
+        lifecycle.enter(Phase::Stopped);
+        Ok(())
+    }
+}
+
+/// Makes clients of saved ones and of their sockets.
+fn restore(
+    config: &Config,
+    rules: &Arc<Rules>,
+    places: &Arc<Places>,
+    hub: SavedHub,
+    clients: Vec<LeftClient>,
+) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
+    let (hub, stream) = hub.restore(config)?;
+    let clients = clients.into_iter().map(|(saved, socket)| {
+        let feed = stream.restore(&hub, saved.feed.clone())?;
+        let place = saved.has_place.then(|| places.keep());
+        let socket = Stream::new(socket).context("cannot serve a connection")?;
+        Ok(Client::restore(saved, socket, feed, rules.clone(), place))
+    });
+    let clients = clients.collect::<anyhow::Result<_>>()?;
+    Ok((hub, clients))
+}
+
+/// Waits until it is asked to stop once more.
+async fn stop_again(requests: &mut impl Requests) {
+    while let Request::HandOver = requests.next().await {
+        warn!("no handover any more: already stopping");
+    }
+}
+
+impl Service {
+    fn open(&mut self, listeners: Vec<Listener>) {
+        for listener in listeners {
+            self.doors.open(&self.reception, listener);
+        }
+    }
+
+    /// Ends: into the service manager's hands if that was asked for and it has room for the
+    /// connections, else with a drain.
+    async fn go(mut self, stop: Request) {
+        let time = self.config.drain_timeout + EXIT_TIME;
+        self.notifier.stopping(time).await;
+        if stop == Request::Terminate {
+            match store::available(&self.notifier).await {
+                Ok(()) => match self.leave().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        error!(
+                            error = format!("{error:#}"),
+                            "handover failed: stopping instead"
+                        );
+                    }
+                },
+                Err(StoreError::NoManager) => {}
+                Err(reason @ StoreError::NotKept) => debug!(%reason, "no handover"),
+                Err(reason) => warn!(%reason, "no handover"),
+            }
         }
         self.lifecycle.enter(Phase::Draining);
-        notifier
-            .stopping(self.config.drain_timeout + EXIT_TIME)
-            .await;
-        let down = async {
-            stop.cancel();
-            accepts.close();
-            accepts.wait().await;
-            drain(&hub, clients.tasks(), self.config.drain_timeout).await;
+        // Closes the listeners too.
+        drop(self.doors.close().await);
+        drain(&self.hub, self.clients.tasks(), self.config.drain_timeout).await;
+    }
+
+    /// Stops everything where it is.
+    async fn halt(&mut self) -> Halted {
+        self.lifecycle.enter(Phase::HandingOver);
+        // Nobody joins while clients freeze.
+        let listeners = self.doors.close().await;
+        let clients = self.clients.freeze(&self.hub).await;
+        Halted { listeners, clients }
+    }
+
+    /// Goes on as if nothing had been.
+    fn resume(&mut self, halted: Halted) {
+        halted.clients.into_iter().for_each(Frozen::thaw);
+        self.open(halted.listeners);
+        self.lifecycle.enter(Phase::Running);
+    }
+
+    /// Becomes the program that is at this one's path now, with all connections. Returns if it was
+    /// asked to stop meanwhile, in which case it goes on for that.
+    ///
+    /// # Errors
+    /// The other program is not fit for it, or the system refuses. The service goes on.
+    async fn exec(&mut self, requests: &mut impl Requests) -> anyhow::Result<Request> {
+        let program = match &self.program {
+            Ok(program) => program.clone(),
+            Err(error) => anyhow::bail!("{error:#}"),
         };
-        tokio::select! {
-            () = down => {}
-            // Whatever is still open is closed with the process, as asked.
-            _ = requests.next() => warn!("stopping at once"),
+        let path = program.path().display();
+        let proof = program.prove().await;
+        proof.with_context(|| format!("{path} cannot take over"))?;
+
+        let halted = self.halt().await;
+        info!(clients = halted.clients.len(), program = %path, "handing over");
+        let outcome = self.become_program(&program, &halted, requests).await;
+        self.resume(halted);
+        outcome.with_context(|| format!("cannot become {path}"))
+    }
+
+    async fn become_program(
+        &self,
+        program: &Program,
+        halted: &Halted,
+        requests: &mut impl Requests,
+    ) -> anyhow::Result<Request> {
+        let sockets: Vec<_> = halted.sockets(|_| true).collect();
+        let mut state = halted.state(&self.hub, |_| true);
+        state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        let state = state.write().context("cannot save the state")?;
+        // The next daemon has to begin with its own beats first.
+        self.notifier.watchdog().await;
+        // What was asked for until now is for this daemon; what is asked for from now on, for the
+        // next.
+        if let Ok(request) = tokio::time::timeout(SIGNAL_TIME, requests.next()).await
+            && request != Request::HandOver
+        {
+            return Ok(request);
         }
-        self.lifecycle.enter(Phase::Stopped);
-        Ok(())
+        let pass_on = |inherited| {
+            sockets
+                .iter()
+                .try_for_each(|socket| handover::inherit(*socket, inherited))
+        };
+        let _held = lifecycle::hold_signals()?;
+        let outcome = pass_on(true)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| program.exec(&state));
+        pass_on(false)?;
+        match outcome {
+            Ok::<Infallible, _>(never) => match never {},
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Leaves all connections to the service manager, for the daemon that it starts next.
+    ///
+    /// # Errors
+    /// It does not say that it has them. The service goes on.
+    async fn leave(&mut self) -> anyhow::Result<()> {
+        let halted = self.halt().await;
+        // The others the manager passes to every daemon it starts.
+        let ours = |listener: &Listener| !listener.is_managers();
+        let sockets: Vec<_> = halted.sockets(ours).collect();
+        let state = halted.state(&self.hub, ours).write();
+        let left = match state.context("cannot save the state") {
+            Ok(state) => store::leave(&self.notifier, &state, &sockets).await,
+            Err(error) => Err(error),
+        };
+        match left {
+            Ok(()) => {
+                info!(
+                    clients = halted.clients.len(),
+                    "handed over to the service manager"
+                );
+                halted.hand_over();
+                Ok(())
+            }
+            Err(error) => {
+                self.resume(halted);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Halted {
+    /// What the next daemon has to know, with these of the listeners.
+    fn state<'a>(&'a self, hub: &Hub, which: impl Fn(&Listener) -> bool) -> State<&'a Bytes> {
+        let feeds = self.clients.iter().map(|frozen| frozen.client.feed());
+        let listeners = self.listeners.iter().filter(|listener| which(listener));
+        State {
+            hub: SavedHub::save(hub, feeds),
+            listeners: listeners.map(Listener::save).collect(),
+            clients: self
+                .clients
+                .iter()
+                .map(|frozen| frozen.client.save())
+                .collect(),
+            descriptors: Vec::new(),
+        }
+    }
+
+    /// The sockets, in the order of the state.
+    fn sockets(&self, which: impl Fn(&Listener) -> bool) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listeners = self
+            .listeners
+            .iter()
+            .filter(move |listener| which(listener));
+        let clients = self.clients.iter().map(|frozen| frozen.client.as_fd());
+        listeners.map(AsFd::as_fd).chain(clients)
+    }
+
+    /// Lets go of everything without ending anything.
+    fn hand_over(self) {
+        self.listeners.into_iter().for_each(Listener::hand_over);
+        for frozen in self.clients {
+            frozen.client.hand_over();
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) use budget::{Admission, Ticket};
 pub(crate) use feed::Feed;
 use member::Tally;
 pub(crate) use member::{Member, Orders};
-pub(crate) use save::{Inconsistent, Places, SavedFeed, SavedHub};
+pub(crate) use save::{SavedFeed, SavedHub};
 use sweep::Watch;
 pub(crate) use sweep::run as sweep;
 

@@ -3,6 +3,7 @@
 //! Batches are kept as their bytes in every encoding that was made of them, so that a client which
 //! has half of one goes on at the same byte, whatever the next daemon would have made of it.
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
@@ -85,7 +86,15 @@ struct SavedTally {
 
 /// What a saved hub or feed says cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Inconsistent(pub(crate) &'static str);
+pub(crate) struct Inconsistent(&'static str);
+
+impl fmt::Display for Inconsistent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Inconsistent {}
 
 /// The places of a stream that was taken up, for the clients to return to.
 #[derive(Debug)]

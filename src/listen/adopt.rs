@@ -1,23 +1,26 @@
-//! Sockets that the service manager opened, and which of them `--listen` means.
+//! Sockets that are open already, and which of them `--listen` means: those that the service manager
+//! opened, and those that the daemon before had opened.
 //!
-//! - Every inherited socket is listened on. An address of the configuration that one of them
+//! - Every socket of the manager's is listened on. An address of the configuration that one of them
 //!   covers already is not opened again, and gives that socket its format.
 //! - A socket that no address of the configuration means has the format that its name says
 //!   (`FileDescriptorName=json`), else the default one.
+//! - A socket of the daemon before serves the very address that the configuration still names, or is
+//!   closed.
 //! - What is no listening stream socket is refused: served halfway, it would be a riddle.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::{Listener, Name, register, set_tcp_options};
-use crate::config::Address;
+use super::{Kept, Listener, Name, Origin, SavedListener, SocketFile, register, set_tcp_options};
+use crate::config::{Address, ListenSpec};
 use crate::format::Format;
 use crate::systemd::Passed;
 
@@ -25,55 +28,58 @@ use crate::systemd::Passed;
 #[derive(Debug, Default)]
 pub(super) struct Adoption(Vec<Adopted>);
 
-/// One inherited socket.
+/// One socket.
 #[derive(Debug)]
 struct Adopted {
     socket: Socket,
     name: Name,
     only_v6: bool,
-    /// What its name says about its format.
-    named: Option<Format>,
+    origin: Origin,
     /// The format that `--listen` gives it, and the address it was typed with.
     typed: Option<(Format, Address)>,
 }
 
 impl Adoption {
     /// Takes the sockets over. The error names the one that is no listener, and says why.
-    pub(super) fn of(passed: Vec<Passed>) -> anyhow::Result<Adoption> {
-        let adopted = passed.into_iter().map(|passed| {
-            let descriptor = passed.descriptor.as_raw_fd();
-            let label = format!(
-                "inherited socket {:?} (descriptor {descriptor})",
-                passed.name
-            );
-            Adopted::check(passed).context(label)
+    pub(super) fn of(passed: Vec<Passed>, kept: Vec<Kept>) -> anyhow::Result<Adoption> {
+        let passed = passed
+            .into_iter()
+            .map(|passed| (Origin::Manager(passed.name), passed.descriptor));
+        let kept = kept
+            .into_iter()
+            .map(|(SavedListener(origin), descriptor)| (origin, descriptor));
+        let adopted = passed.chain(kept).map(|(origin, descriptor)| {
+            let (Origin::Manager(name) | Origin::Configured(name)) = &origin;
+            let number = descriptor.as_raw_fd();
+            let label = format!("inherited socket {name:?} (descriptor {number})");
+            Adopted::check(origin, descriptor).context(label)
         });
         Ok(Adoption(adopted.collect::<anyhow::Result<_>>()?))
     }
 
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether any of them is the manager's.
+    pub(super) fn has_managers(&self) -> bool {
+        self.0
+            .iter()
+            .any(|adopted| matches!(adopted.origin, Origin::Manager(_)))
     }
 
-    /// Whether one of them takes the IPv4 side of `port` on every interface.
-    pub(super) fn takes_all_ipv4(&self, port: u16) -> bool {
-        let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        self.0.iter().any(|adopted| adopted.name == Name::Tcp(all))
-    }
-
-    /// Whether one of the sockets listens at this address already, as `typed` in the configuration;
-    /// it gets this format then.
-    pub(super) fn claim(
-        &mut self,
-        name: &Name,
-        typed: &Address,
-        format: Format,
-    ) -> anyhow::Result<bool> {
+    /// Whether one of the sockets listens at this address of the configuration already; it gets its
+    /// format then.
+    pub(super) fn claim(&mut self, name: &Name, spec: &ListenSpec) -> anyhow::Result<bool> {
+        let (typed, format) = (&spec.address, spec.format);
         // Beside a wildcard there may be a socket for just this address.
         let exact = self.0.iter().position(|adopted| adopted.name == *name);
-        let covering = || self.0.iter().position(|adopted| adopted.covers(name));
-        let Some(at) = exact.or_else(covering) else {
+        let other = || {
+            self.0.iter().position(|adopted| match &adopted.origin {
+                Origin::Manager(_) => adopted.covers(name),
+                // On a free port that was picked before; or by another path.
+                Origin::Configured(address) => {
+                    adopted.typed.is_none() && *address == typed.to_string() && adopted.is_at(name)
+                }
+            })
+        };
+        let Some(at) = exact.or_else(other) else {
             return Ok(false);
         };
         let adopted = &mut self.0[at];
@@ -88,31 +94,44 @@ impl Adoption {
         Ok(true)
     }
 
-    /// All of them as listeners, in the order they were passed.
+    /// All of them that are to be listened on, in the order they came.
     pub(super) fn into_listeners(self, default: Format) -> anyhow::Result<Vec<Listener>> {
-        let listener = |adopted: Adopted| {
-            let typed = adopted.typed.map(|(format, _)| format);
-            Ok(Listener {
+        let mut listeners = Vec::new();
+        for adopted in self.0 {
+            let file = match (&adopted.origin, &adopted.name) {
+                (Origin::Configured(_), Name::Unix(path)) => Some(SocketFile::new(path)?),
+                // The file of the manager's socket is the manager's, who goes on listening on it.
+                _ => None,
+            };
+            let (format, origin) = match (adopted.typed, adopted.origin) {
+                (Some((format, typed)), Origin::Configured(_)) => {
+                    (format, Origin::Configured(typed.to_string()))
+                }
+                (Some((format, _)), managers) => (format, managers),
+                (None, Origin::Manager(name)) => {
+                    let format = format_named(&name).unwrap_or(default);
+                    (format, Origin::Manager(name))
+                }
+                (None, Origin::Configured(_)) => {
+                    info!(address = %adopted.name, "no longer listening");
+                    continue;
+                }
+            };
+            listeners.push(Listener {
                 io: register(adopted.socket.into())?,
                 name: adopted.name,
-                format: typed.or(adopted.named).unwrap_or(default),
-                // The file of a Unix socket is the manager's, who goes on listening on it.
-                _file: None,
-            })
-        };
-        self.0.into_iter().map(listener).collect()
+                format,
+                origin,
+                file,
+            });
+        }
+        Ok(listeners)
     }
 }
 
 impl Adopted {
-    fn check(passed: Passed) -> anyhow::Result<Adopted> {
-        let named = match passed.name.as_str() {
-            "text" => Some(Format::Text),
-            "raw" => Some(Format::Raw),
-            "json" => Some(Format::Json),
-            _ => None,
-        };
-        let socket = Socket::from(passed.descriptor);
+    fn check(origin: Origin, descriptor: OwnedFd) -> anyhow::Result<Adopted> {
+        let socket = Socket::from(descriptor);
         let kind = socket
             .r#type()
             .context("no socket; allowed: what ListenStream= opens")?;
@@ -150,9 +169,20 @@ impl Adopted {
             only_v6: domain == Domain::IPV6 && socket.only_v6()?,
             socket,
             name,
-            named,
+            origin,
             typed: None,
         })
+    }
+
+    /// Whether it is at this address, of which a port of 0 is any port.
+    fn is_at(&self, name: &Name) -> bool {
+        match (&self.name, name) {
+            (Name::Tcp(own), Name::Tcp(other)) => {
+                own.ip() == other.ip() && (other.port() == 0 || own.port() == other.port())
+            }
+            (Name::Unix(own), Name::Unix(other)) => own == other || is_same_file(own, other),
+            _ => false,
+        }
     }
 
     /// Whether who connects to `name` arrives at this socket.
@@ -168,10 +198,15 @@ impl Adopted {
                         IpAddr::V6(_) => any_ipv6,
                     }
             }
-            (Name::Unix(own), Name::Unix(other)) => own == other || is_same_file(own, other),
+            (Name::Unix(_), Name::Unix(_)) => self.is_at(name),
             _ => false,
         }
     }
+}
+
+/// What the name of a passed socket says about its format.
+fn format_named(name: &str) -> Option<Format> {
+    Format::ALL.into_iter().find(|format| format.name() == name)
 }
 
 /// As systemd writes them: with an `@`.
@@ -198,9 +233,39 @@ mod tests {
             socket: Socket::new(Domain::UNIX, Type::STREAM, None).unwrap(),
             name: Name::Tcp(bound.parse().unwrap()),
             only_v6,
-            named: None,
+            origin: Origin::Manager(String::new()),
             typed: None,
         }
+    }
+
+    fn spec(address: &str, format: Format) -> ListenSpec {
+        ListenSpec {
+            address: address.parse().unwrap(),
+            format,
+        }
+    }
+
+    #[test]
+    fn socket_of_the_daemon_before_serves_just_the_address_it_was_opened_for() {
+        let before = |bound: &str, typed: &str| Adopted {
+            origin: Origin::Configured(typed.into()),
+            ..adopted(bound, false)
+        };
+        let mut adoption = Adoption(vec![
+            before("0.0.0.0:1", "0.0.0.0:1"),
+            before("127.0.0.1:4711", "localhost:0"),
+            before("127.0.0.1:4712", "localhost:0"),
+        ]);
+        let mut claim = |name: &str, typed: &str| {
+            let name = Name::Tcp(name.parse().unwrap());
+            adoption.claim(&name, &spec(typed, Format::Raw)).unwrap()
+        };
+        assert!(!claim("127.0.0.1:1", "127.0.0.1:1"));
+        assert!(!claim("127.0.0.1:0", "127.0.0.1:0"));
+        for another in [true, true, false] {
+            assert_eq!(claim("127.0.0.1:0", "localhost:0"), another);
+        }
+        assert!(claim("0.0.0.0:1", "0.0.0.0:1"));
     }
 
     #[test]
@@ -250,8 +315,11 @@ mod tests {
             adopted("127.0.0.1:1", false),
         ]);
         let name = Name::Tcp("127.0.0.1:1".parse().unwrap());
-        let typed: Address = "127.0.0.1:1".parse().unwrap();
-        assert!(adoption.claim(&name, &typed, Format::Raw).unwrap());
+        assert!(
+            adoption
+                .claim(&name, &spec("127.0.0.1:1", Format::Raw))
+                .unwrap()
+        );
         assert!(adoption.0[0].typed.is_none());
         assert!(adoption.0[1].typed.is_some());
     }
@@ -261,7 +329,7 @@ mod tests {
         let mut adoption = Adoption(vec![adopted("[::]:1", false)]);
         let mut claim = |text: &str, format| {
             let name = Name::Tcp(text.parse().unwrap());
-            adoption.claim(&name, &text.parse().unwrap(), format)
+            adoption.claim(&name, &spec(text, format))
         };
         assert!(claim("[::]:1", Format::Raw).unwrap());
         assert!(claim("127.0.0.1:1", Format::Raw).unwrap());

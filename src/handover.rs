@@ -1,0 +1,216 @@
+//! Keeping every connection through a new daemon: what is saved, and the two ways it is carried.
+//!
+//! A handover stops every client between two polls, when it holds nothing but its state, and saves
+//! that state and the hub's; the sockets stay open all the while. Clients notice nothing: the next
+//! daemon goes on with the same byte of the same line.
+//!
+//! | way | asked for by | sockets | state |
+//! |---|---|---|---|
+//! | [`program`]: exec in place | SIGUSR2 | stay open across the exec | a memfd, its number in the environment |
+//! | [`store`]: the service manager keeps them | SIGTERM, where it does | queued in one socketpair | a memfd |
+//!
+//! A state is one line that names its version, and then a [`State`] as MessagePack: batches are
+//! bytes and no text. A daemon takes up states of its own version only, and says beforehand, when
+//! it is asked (`--check-handover`), which that is; a change to anything that is saved, or to how
+//! lines look while some client has half of one, is a new version.
+
+pub(crate) mod program;
+pub(crate) mod store;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use anyhow::{Context, ensure};
+use rustix::fs::{Dir, MemfdFlags, Mode, OFlags};
+use rustix::io::FdFlags;
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteBuf, Bytes};
+use tracing::{error, info};
+
+use crate::client::SavedClient;
+use crate::hub::SavedHub;
+use crate::listen::{Kept, SavedListener};
+use crate::systemd::Passed;
+
+/// How a state begins. Also what `--check-handover` answers.
+pub const HEADER: &str = "linehub state 1\n";
+
+/// Tells the daemon after an exec which descriptor the state is in.
+pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
+
+/// The first descriptor that is not standard input, output or error.
+const FIRST_DESCRIPTOR: RawFd = 3;
+
+/// What one daemon leaves to the next, less the sockets themselves.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct State<B = ByteBuf> {
+    pub(crate) hub: SavedHub<B>,
+    pub(crate) listeners: Vec<SavedListener>,
+    pub(crate) clients: Vec<SavedClient>,
+    /// The numbers of the sockets, of the listeners and then of the clients: for an exec, which
+    /// leaves them as they are. In the store, they are queued in this order.
+    pub(crate) descriptors: Vec<RawFd>,
+}
+
+/// What the daemon before this one left, if there was one.
+#[derive(Debug, Default)]
+pub struct Legacy {
+    pub(crate) left: Option<Left>,
+    /// Something came from the service manager's store, and is still in there.
+    pub(crate) in_store: bool,
+}
+
+/// What was left, and fits together.
+#[derive(Debug)]
+pub(crate) struct Left {
+    state: State,
+    /// One for each listener and then each client of the state.
+    sockets: Vec<OwnedFd>,
+}
+
+/// A client that was left, and its socket.
+pub(crate) type LeftClient = (SavedClient, OwnedFd);
+
+/// Said when what was left cannot be taken up. New clients at least are served.
+pub(crate) const STARTING_AFRESH: &str = "cannot take over from the daemon before: starting afresh";
+
+impl State<&Bytes> {
+    /// Writes it into memory that a descriptor stands for.
+    pub(crate) fn write(&self) -> anyhow::Result<File> {
+        let memory = rustix::fs::memfd_create("linehub-state", MemfdFlags::CLOEXEC)?;
+        let mut out = BufWriter::new(File::from(memory));
+        out.write_all(HEADER.as_bytes())?;
+        rmp_serde::encode::write_named(&mut out, self)?;
+        Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?)
+    }
+}
+
+impl State {
+    fn read(mut memory: File) -> anyhow::Result<State> {
+        memory.rewind()?;
+        let mut input = BufReader::new(memory);
+        let mut header = String::new();
+        let bound = HEADER.len() as u64 + 20;
+        (&mut input).take(bound).read_line(&mut header)?;
+        ensure!(
+            header.starts_with("linehub state "),
+            "it is no state of linehub"
+        );
+        ensure!(
+            header == HEADER,
+            "its version is '{}', and this daemon reads '{}'",
+            header.trim_end(),
+            HEADER.trim_end()
+        );
+        let state: State = rmp_serde::from_read(input).context("it is damaged")?;
+        Ok(state)
+    }
+}
+
+impl Legacy {
+    /// Takes over what the daemon before left: by an exec, or, as `stored` says, in the service
+    /// manager's store. To be called once, before anything else opens descriptors.
+    ///
+    /// What cannot be taken up is closed, with an error in the log.
+    pub fn take(stored: Vec<Passed>) -> Legacy {
+        let in_store = !stored.is_empty();
+        let left = match env::var_os(STATE_VARIABLE) {
+            Some(number) => after_exec(&number.to_string_lossy()),
+            None if in_store => store::retrieve(stored),
+            None => return Legacy::default(),
+        };
+        let left = match left {
+            Ok(left) => {
+                info!(
+                    clients = left.state.clients.len(),
+                    "taking over from the daemon before"
+                );
+                Some(left)
+            }
+            Err(error) => {
+                error!(error = format!("{error:#}"), "{STARTING_AFRESH}");
+                None
+            }
+        };
+        Legacy { left, in_store }
+    }
+}
+
+impl Left {
+    fn new(state: State, sockets: Vec<OwnedFd>) -> anyhow::Result<Left> {
+        let (listeners, clients) = (state.listeners.len(), state.clients.len());
+        ensure!(
+            sockets.len() == listeners + clients,
+            "{} sockets came with a state of {listeners} listeners and {clients} clients",
+            sockets.len()
+        );
+        Ok(Left { state, sockets })
+    }
+
+    /// The hub, the listeners, and the clients.
+    pub(crate) fn split(self) -> (SavedHub, Vec<Kept>, Vec<LeftClient>) {
+        let mut sockets = self.sockets.into_iter();
+        let listeners = self.state.listeners.into_iter().zip(&mut sockets).collect();
+        let clients = self.state.clients.into_iter().zip(sockets).collect();
+        (self.state.hub, listeners, clients)
+    }
+}
+
+fn after_exec(number: &str) -> anyhow::Result<Left> {
+    // What is not taken out of these closes at the end: nobody knows what it was for.
+    let mut open = open_descriptors().context("cannot list the open descriptors")?;
+    let number: RawFd = number
+        .parse()
+        .with_context(|| format!("{STATE_VARIABLE} is no number"))?;
+    let memory = open.remove(&number).with_context(|| {
+        format!("descriptor {number}, which {STATE_VARIABLE} names, is not open")
+    })?;
+    let state = State::read(memory.into()).context("cannot read the state")?;
+    let sockets = state.descriptors.iter().map(|number| {
+        let socket = open.remove(number);
+        socket.with_context(|| format!("descriptor {number} of the state is not open"))
+    });
+    let sockets = sockets.collect::<anyhow::Result<_>>()?;
+    Left::new(state, sockets)
+}
+
+/// All that is open beyond standard input, output and error, to own; no child inherits it.
+#[allow(unsafe_code)]
+fn open_descriptors() -> anyhow::Result<BTreeMap<RawFd, OwnedFd>> {
+    let mut open = BTreeMap::new();
+    for number in open_numbers()? {
+        // SAFETY: it was open when the process began and nothing here opened it: this is called
+        // once, before anything else opens descriptors. So nothing else owns or closes it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        inherit(descriptor.as_fd(), false)?;
+        open.insert(number, descriptor);
+    }
+    Ok(open)
+}
+
+fn open_numbers() -> anyhow::Result<Vec<RawFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let list = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+    let own = list.as_raw_fd();
+    let mut numbers = Vec::new();
+    for entry in Dir::new(list)? {
+        // The two dots are no numbers.
+        if let Ok(number) = entry?.file_name().to_string_lossy().parse() {
+            numbers.push(number);
+        }
+    }
+    numbers.retain(|number| *number >= FIRST_DESCRIPTOR && *number != own);
+    Ok(numbers)
+}
+
+/// Lets the next program have a descriptor, or not.
+pub(crate) fn inherit(descriptor: BorrowedFd<'_>, inherited: bool) -> io::Result<()> {
+    let flags = match inherited {
+        true => FdFlags::empty(),
+        false => FdFlags::CLOEXEC,
+    };
+    Ok(rustix::io::fcntl_setfd(descriptor, flags)?)
+}
