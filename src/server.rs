@@ -101,9 +101,7 @@ impl Server {
             Request::Stop => {}
         }
         self.lifecycle.enter(Phase::Draining);
-        notifier
-            .stopping(self.config.drain_timeout + EXIT_TIME)
-            .await;
+        let goodbye = notifier.stopping(self.config.drain_timeout + EXIT_TIME);
         let down = async {
             stop.cancel();
             accepts.close();
@@ -111,7 +109,7 @@ impl Server {
             drain(&hub, clients.tasks(), self.config.drain_timeout).await;
         };
         tokio::select! {
-            () = down => {}
+            _ = async { tokio::join!(goodbye, down) } => {}
             // Whatever is still open is closed with the process, as asked.
             _ = requests.next() => warn!("stopping at once"),
         }
