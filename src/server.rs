@@ -230,9 +230,14 @@ impl Service {
 
     /// Ends: into the service manager's hands if that was asked for and it has room for the
     /// connections, else with a drain.
-    async fn go(mut self, stop: Request) {
+    async fn go(self, stop: Request) {
+        let notifier = self.notifier.clone();
         let time = self.config.drain_timeout + EXIT_TIME;
-        self.notifier.stopping(time).await;
+        // A manager that does not listen holds nothing up.
+        tokio::join!(notifier.stopping(time), self.leave_or_drain(stop));
+    }
+
+    async fn leave_or_drain(mut self, stop: Request) {
         if stop == Request::Terminate {
             match store::available(&self.notifier).await {
                 Ok(()) => match self.leave().await {

@@ -107,9 +107,13 @@ impl Inherited {
         if TAKEN.swap(true, Relaxed) {
             return Ok(inherited);
         }
-        // Finds none when LISTEN_PID is another process, and sets CLOEXEC on each.
-        let passed = sd_notify::listen_fds_with_names()
-            .context("LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree")?;
+        let disagree = "LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree";
+        // Finds none when LISTEN_PID is another process; the names must not matter then.
+        if sd_notify::listen_fds().context(disagree)?.len() == 0 {
+            return Ok(inherited);
+        }
+        // Sets CLOEXEC on each.
+        let passed = sd_notify::listen_fds_with_names().context(disagree)?;
         for (descriptor, name) in passed {
             let passed = Passed {
                 name,

@@ -25,6 +25,8 @@ mod shutdown;
 mod slow;
 /// Command line, environment, listeners, exit codes.
 mod startup;
+/// What a service manager hands over and is told.
+mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.
 mod telnet;
 /// Bytes to lines.

@@ -98,6 +98,8 @@ pub(crate) struct Hub {
 pub(crate) struct Figures {
     /// Clients that have not left.
     pub(crate) clients: usize,
+    /// Those and, with what they are still owed, the ones that have.
+    pub(crate) connections: usize,
     /// Messages that clients sent.
     pub(crate) lines_in: u64,
     /// Messages that clients were sent, each counted once a client.
@@ -242,6 +244,7 @@ impl Hub {
     pub(crate) fn figures(&self) -> Figures {
         let state = self.lock();
         let mut figures = state.gone;
+        figures.connections = state.seats.len();
         for (_, seat) in &state.seats {
             figures.clients += usize::from(!seat.left);
             figures.count(&seat.member.tally);

@@ -293,3 +293,163 @@ impl std::error::Error for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSliceMut;
+    use std::os::fd::OwnedFd;
+
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// A deadline that a test waits for to pass, and one that it never waits for.
+    const SOON: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// The manager's end.
+    struct Manager {
+        socket: std::os::unix::net::UnixDatagram,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Manager {
+        /// The next message, and what came with it.
+        fn take(&self) -> (String, Vec<OwnedFd>) {
+            let mut text = [0; 1024];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let slices = &mut [IoSliceMut::new(&mut text)];
+            let flags = RecvFlags::empty();
+            let received = rustix::net::recvmsg(&self.socket, slices, &mut control, flags).unwrap();
+            let mut descriptors = Vec::new();
+            for part in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(passed) = part {
+                    descriptors.extend(passed);
+                }
+            }
+            let text = String::from_utf8(text[..received.bytes].to_vec()).unwrap();
+            (text, descriptors)
+        }
+
+        fn expect(&self, text: &str) -> Vec<OwnedFd> {
+            let (taken, descriptors) = self.take();
+            assert_eq!(taken, text);
+            descriptors
+        }
+    }
+
+    /// Runs `daemon` beside `manager`.
+    fn meet(manager: impl FnOnce(Manager) + Send, daemon: impl AsyncFnOnce(Notifier)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| manager(Manager { socket, _dir: dir }));
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { daemon(Notifier::new(Some(path.as_os_str()))).await });
+        });
+    }
+
+    #[test]
+    fn stored_descriptors_are_named_and_removed_by_name() {
+        meet(
+            |manager| {
+                let stored = manager.expect("FDSTORE=1\nFDNAME=linehub-x\nFDPOLL=0");
+                assert_eq!(stored.len(), 2);
+                assert_eq!(manager.expect("BARRIER=1").len(), 1);
+                let removed = manager.expect("FDSTOREREMOVE=1\nFDNAME=linehub-x");
+                assert!(removed.is_empty());
+            },
+            async |notifier| {
+                let (one, other) = io::pipe().unwrap();
+                let both = [one.as_fd(), other.as_fd()];
+                notifier.store("linehub-x", &both).await.unwrap();
+                notifier.flush(LONG).await.unwrap();
+                notifier.remove("linehub-x").await.unwrap();
+            },
+        );
+    }
+
+    #[test]
+    fn more_descriptors_than_a_message_carries_go_in_several() {
+        meet(
+            |manager| {
+                for count in [DESCRIPTORS_MAX, 1] {
+                    assert_eq!(manager.take().1.len(), count);
+                }
+            },
+            async |notifier| {
+                let (pipe, _) = io::pipe().unwrap();
+                let many = vec![pipe.as_fd(); DESCRIPTORS_MAX + 1];
+                notifier.store("linehub-x", &many).await.unwrap();
+            },
+        );
+    }
+
+    #[test]
+    fn manager_that_does_not_come_to_the_barrier_is_waited_for_only_so_long() {
+        meet(
+            |manager| {
+                let _unanswered = manager.expect("BARRIER=1");
+                manager.expect("READY=1");
+            },
+            async |notifier| {
+                let error = notifier.flush(SOON).await.unwrap_err();
+                assert!(matches!(error, StoreError::NoAnswer(_)), "{error}");
+                notifier.ready().await;
+            },
+        );
+    }
+
+    #[test]
+    fn store_is_tried_with_a_descriptor_that_is_taken_back() {
+        meet(
+            |manager| {
+                let probe = "FDSTORE=1\nFDNAME=linehub-probe\nFDPOLL=0";
+                // One that keeps it, and one that does not.
+                let kept = manager.expect(probe);
+                manager.expect("BARRIER=1");
+                manager.expect("FDSTOREREMOVE=1\nFDNAME=linehub-probe");
+                drop(kept);
+                manager.expect(probe);
+                manager.expect("BARRIER=1");
+            },
+            async |notifier| {
+                notifier.try_store(LONG).await.unwrap();
+                let error = notifier.try_store(LONG).await.unwrap_err();
+                assert!(matches!(error, StoreError::NotKept), "{error}");
+            },
+        );
+    }
+
+    #[test]
+    fn without_a_manager_nothing_is_stored() {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let notifier = Notifier::new(None);
+            notifier.ready().await;
+            let error = notifier.try_store(LONG).await.unwrap_err();
+            assert!(matches!(error, StoreError::NoManager), "{error}");
+            let error = notifier.flush(LONG).await.unwrap_err();
+            assert!(matches!(error, StoreError::NoManager), "{error}");
+        });
+    }
+
+    #[test]
+    fn reload_is_announced_with_the_time_it_began() {
+        meet(
+            |manager| {
+                let (text, _) = manager.take();
+                let usec = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+                assert!(usec.parse::<u64>().unwrap() > 0, "{text}");
+                manager.expect("READY=1");
+            },
+            async |notifier| {
+                notifier.reloading().await;
+                notifier.ready().await;
+            },
+        );
+    }
+}

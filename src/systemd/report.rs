@@ -47,9 +47,13 @@ pub(crate) async fn report(
     let mut said = String::new();
     loop {
         let now = (Instant::now(), hub.figures());
+        let phase_now = *phase.borrow_and_update();
         let status = Status {
-            phase: *phase.borrow_and_update(),
-            clients: now.1.clients,
+            phase: phase_now,
+            clients: match phase_now {
+                Phase::Draining => now.1.connections,
+                _ => now.1.clients,
+            },
             lines_in: rate(last.1.lines_in, now.1.lines_in, now.0 - last.0),
             lines_out: rate(last.1.lines_out, now.1.lines_out, now.0 - last.0),
         };

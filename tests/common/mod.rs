@@ -5,11 +5,13 @@
 
 mod client;
 mod flood;
+mod manager;
 mod program;
 mod server;
 
 pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
+pub(crate) use manager::Manager;
 pub(crate) use program::{Program, tool};
 pub(crate) use server::{Address, Launch, Server, run};
 

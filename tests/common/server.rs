@@ -3,16 +3,20 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, PipeReader};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::PATIENCE;
+
+/// Stands for the daemon's own PID in its environment.
+const OWN_PID: &str = "$$";
 
 const BINARY: &str = env!("CARGO_BIN_EXE_linehub");
 
@@ -58,6 +62,8 @@ pub(crate) struct Launch {
     envs: Vec<(String, String)>,
     ulimit: Option<String>,
     journal: bool,
+    passed: Vec<(String, OwnedFd)>,
+    listeners: Option<usize>,
 }
 
 impl Launch {
@@ -85,14 +91,43 @@ impl Launch {
         self
     }
 
-    fn command(&self) -> Command {
-        let mut command = match &self.ulimit {
-            None => Command::new(BINARY),
-            Some(limit) => {
+    /// Passes a descriptor under a name, as a service manager does.
+    pub(crate) fn pass(mut self, name: &str, descriptor: impl Into<OwnedFd>) -> Launch {
+        self.passed.push((name.into(), descriptor.into()));
+        self
+    }
+
+    /// How many listeners there will be, where the arguments and what is passed do not tell.
+    pub(crate) fn listeners(mut self, count: usize) -> Launch {
+        self.listeners = Some(count);
+        self
+    }
+
+    /// The service manager's watchdog, for this very process.
+    pub(crate) fn watchdog(self, timeout: Duration) -> Launch {
+        let usec = timeout.as_micros().to_string();
+        self.env("WATCHDOG_USEC", &usec)
+            .env("WATCHDOG_PID", OWN_PID)
+    }
+
+    fn command(&mut self) -> Command {
+        let mut script = String::new();
+        if let Some(limit) = &self.ulimit {
+            script.push_str(&format!("ulimit {limit} && "));
+        }
+        if !self.passed.is_empty() && !self.envs.iter().any(|(name, _)| name == "LISTEN_PID") {
+            self.envs.push(("LISTEN_PID".into(), OWN_PID.into()));
+        }
+        for (name, _) in self.envs.iter().filter(|(_, value)| value == OWN_PID) {
+            script.push_str(&format!("export {name}=$$ && "));
+        }
+        let mut command = match script.as_str() {
+            "" => Command::new(BINARY),
+            _ => {
                 let mut shell = Command::new("sh");
                 shell
                     .arg("-c")
-                    .arg(format!("ulimit {limit} && exec \"$0\" \"$@\""))
+                    .arg(script + "exec \"$0\" \"$@\"")
                     .arg(BINARY);
                 shell
             }
@@ -106,6 +141,7 @@ impl Launch {
             "NO_COLOR",
             "JOURNAL_STREAM",
             "NOTIFY_SOCKET",
+            "WATCHDOG_USEC",
             "LISTEN_FDS",
         ];
         for (name, _) in std::env::vars_os() {
@@ -114,7 +150,20 @@ impl Launch {
                 command.env_remove(&name);
             }
         }
+        if !self.passed.is_empty() {
+            let names: Vec<&str> = self.passed.iter().map(|(name, _)| name.as_str()).collect();
+            command.env("LISTEN_FDS", names.len().to_string());
+            command.env("LISTEN_FDNAMES", names.join(":"));
+        }
         command.envs(self.envs.iter().map(|(name, value)| (name, value)));
+        let mappings = std::mem::take(&mut self.passed).into_iter().zip(3..);
+        let mappings = mappings.map(|((_, parent_fd), child_fd)| FdMapping {
+            parent_fd,
+            child_fd,
+        });
+        command
+            .fd_mappings(mappings.collect())
+            .expect("each has a number of its own");
         // A group of its own: a Ctrl-C on the test run is not a signal to the daemon.
         command.process_group(0);
         command
@@ -125,7 +174,8 @@ impl Launch {
         super::raise_open_files();
         let given = |arg: &OsString| arg.to_string_lossy().starts_with("--listen");
         let listeners = self.args.iter().filter(|arg| given(arg)).count();
-        if listeners == 0 && !self.envs.iter().any(|(name, _)| name == "LINEHUB_LISTEN") {
+        let passed = self.passed.len();
+        if listeners + passed == 0 && !self.envs.iter().any(|(name, _)| name == "LINEHUB_LISTEN") {
             self.args.extend(["--listen".into(), "127.0.0.1:0".into()]);
         }
         let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -151,8 +201,22 @@ impl Launch {
             child,
             log,
             addresses: Vec::new(),
-            listeners: listeners.max(1),
+            listeners: self.listeners.unwrap_or((listeners + passed).max(1)),
             thread: Some(thread),
+        }
+    }
+
+    /// Runs the daemon to its end. One that serves instead is killed, and has no code.
+    pub(crate) fn run(mut self) -> Exit {
+        let output = assert_cmd::Command::from_std(self.command())
+            .timeout(PATIENCE)
+            .output()
+            .expect("the daemon runs");
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        Exit {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
         }
     }
 
@@ -180,16 +244,7 @@ pub(crate) fn run(args: &[&str], envs: &[(&str, &str)]) -> Exit {
     for (name, value) in envs {
         launch = launch.env(name, value);
     }
-    let output = assert_cmd::Command::from_std(launch.command())
-        .timeout(PATIENCE)
-        .output()
-        .expect("the daemon runs");
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Exit {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    launch.run()
 }
 
 /// A running daemon. Dropping it kills it, and fails the test if it ever panicked.
