@@ -7,6 +7,8 @@ mod common;
 
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
 mod formats;
+/// Connections that outlive a daemon: SIGUSR2, and a service manager's restart.
+mod handover;
 /// Clients that mean no good, or are broken.
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.

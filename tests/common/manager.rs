@@ -51,6 +51,8 @@ struct State {
     messages: Vec<Message>,
     /// How many of them have been waited for.
     seen: usize,
+    /// Whether it keeps descriptors: FileDescriptorStoreMax= is not 0.
+    keeps: bool,
     store: Vec<(String, OwnedFd)>,
 }
 
@@ -112,6 +114,35 @@ impl Manager {
         let dir = self.end();
         std::fs::remove_file(PathBuf::from(&name)).expect("its socket");
         Manager::listen(address, name, dir)
+    }
+
+    /// One that keeps descriptors.
+    pub(crate) fn keeping() -> Manager {
+        let manager = Manager::start();
+        manager.shared.state.lock().unwrap().keeps = true;
+        manager
+    }
+
+    /// The names of what it keeps.
+    pub(crate) fn stored(&self) -> Vec<String> {
+        let state = self.shared.state.lock().unwrap();
+        state.store.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// A daemon that is started by this manager, and gets what is in the store.
+    pub(crate) fn relaunch(&self, args: &[&str]) -> Launch {
+        let state = self.shared.state.lock().unwrap();
+        let listeners = args
+            .iter()
+            .filter(|arg| arg.starts_with("--listen"))
+            .count();
+        let launch = self.launch(args).listeners(listeners);
+        state
+            .store
+            .iter()
+            .fold(launch, |launch, (name, descriptor)| {
+                launch.pass(name, descriptor.try_clone().expect("dup"))
+            })
     }
 
     /// A daemon that is started by this manager.
@@ -207,7 +238,7 @@ impl Shared {
             at: Instant::now(),
         };
         let mut state = self.state.lock().unwrap();
-        if message.has("FDSTORE=1") {
+        if message.has("FDSTORE=1") && state.keeps {
             let name = message.value("FDNAME").unwrap_or("stored").to_owned();
             let named = descriptors.drain(..).map(|fd| (name.clone(), fd));
             state.store.extend(named);

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, PipeReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use super::PATIENCE;
 /// Stands for the daemon's own PID in its environment.
 const OWN_PID: &str = "$$";
 
-const BINARY: &str = env!("CARGO_BIN_EXE_linehub");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_linehub");
 
 /// Where a listener listens, as its `listening` line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub(crate) struct Launch {
     journal: bool,
     passed: Vec<(String, OwnedFd)>,
     listeners: Option<usize>,
+    binary: Option<PathBuf>,
 }
 
 impl Launch {
@@ -97,6 +98,12 @@ impl Launch {
         self
     }
 
+    /// Starts the daemon from this path.
+    pub(crate) fn binary(mut self, path: &Path) -> Launch {
+        self.binary = Some(path.into());
+        self
+    }
+
     /// How many listeners there will be, where the arguments and what is passed do not tell.
     pub(crate) fn listeners(mut self, count: usize) -> Launch {
         self.listeners = Some(count);
@@ -121,14 +128,15 @@ impl Launch {
         for (name, _) in self.envs.iter().filter(|(_, value)| value == OWN_PID) {
             script.push_str(&format!("export {name}=$$ && "));
         }
+        let binary = self.binary.clone().unwrap_or_else(|| BINARY.into());
         let mut command = match script.as_str() {
-            "" => Command::new(BINARY),
+            "" => Command::new(binary),
             _ => {
                 let mut shell = Command::new("sh");
                 shell
                     .arg("-c")
                     .arg(script + "exec \"$0\" \"$@\"")
-                    .arg(BINARY);
+                    .arg(binary);
                 shell
             }
         };

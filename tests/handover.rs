@@ -1,0 +1,512 @@
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::process::Signal;
+use socket2::Socket;
+
+use crate::common::{
+    BINARY, Client, Flood, Launch, Manager, PATIENCE, Server, eventually, marker, payload,
+};
+
+/// Replaces the program by itself and waits until it serves again.
+#[track_caller]
+fn exec(server: &Server) {
+    let before = server.count_log("phase=running");
+    server.signal(Signal::USR2);
+    server.wait_log_count("phase=running", before + 1);
+    assert_eq!(server.count_log("handover failed"), 0);
+}
+
+/// Leaves everything to the manager, and starts the next daemon with what it keeps.
+#[track_caller]
+fn restart(manager: &Manager, mut server: Server, args: &[&str]) -> Server {
+    server.stop();
+    server.wait_log("handed over to the service manager");
+    drop(server);
+    let server = manager.relaunch(args).start();
+    server.wait_log("phase=running");
+    eventually("the store is emptied", || manager.stored().is_empty());
+    server
+}
+
+/// Starts from a copy of the daemon that may be replaced.
+fn copied(dir: &Path) -> PathBuf {
+    let path = dir.join("linehub");
+    fs::copy(BINARY, &path).expect("a copy");
+    path
+}
+
+/// Puts another program at this path, as package managers do.
+fn replace(path: &Path, program: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, program).expect("a file");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::rename(&new, path).expect("rename");
+}
+
+#[test]
+fn exec_keeps_the_process_every_client_its_number_and_the_order() {
+    let mut server = Server::start(&["--listen=127.0.0.1:0", "--listen=127.0.0.1:0,format=json"]);
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    let mut json = Client::connect_to(&server, 1);
+    one.lines_until(&format!("New client connected: {}", json.id()));
+    two.lines_until(&format!("New client connected: {}", json.id()));
+    one.send_line("before");
+    two.expect_message(one.id(), "before");
+    let before = json.read_json();
+    assert_eq!(before["data"], "before");
+
+    exec(&server);
+    two.send_line("after");
+    one.expect_message(two.id(), "after");
+    let after = json.read_json();
+    assert_eq!(after["data"], "after");
+    assert_eq!(after["seq"], before["seq"].as_u64().unwrap() + 1);
+
+    let late = Client::connect(&server);
+    assert_eq!(late.id(), json.id() + 1);
+    one.expect_line(&format!("New client connected: {}", late.id()));
+    drop(one);
+    two.expect_line(&format!("New client connected: {}", late.id()));
+    two.expect_line("Client disconnected: 1");
+    server.stop();
+    two.expect_line("Server shutting down");
+    two.expect_eof();
+}
+
+#[test]
+fn exec_keeps_what_a_client_has_begun_to_say() {
+    let server = Server::start(&["--no-notices"]);
+    let mut reader = Client::connect(&server);
+    let mut line = Client::connect(&server);
+    let mut command = Client::connect(&server);
+    let mut enter = Client::connect(&server);
+    let beginnings: [(&mut Client, &[u8]); 3] = [
+        (&mut line, b"half a "),
+        (&mut command, b"x\xff\xfd"),
+        (&mut enter, b"y\r"),
+    ];
+    for (client, beginning) in beginnings {
+        client.send_bytes(b"whole\n");
+        client.send_bytes(beginning);
+        reader.expect_message(client.id(), "whole");
+    }
+    for _ in 0..2 {
+        exec(&server);
+    }
+    line.send_bytes(b"line\n");
+    reader.expect_message(line.id(), "half a line");
+    enter.send_bytes(b"\0z\n");
+    reader.expect_message(enter.id(), "y");
+    reader.expect_message(enter.id(), "z");
+    // The option that telnet began to ask for before is answered after.
+    command.lines_until(&format!("Message from client {}: z\r", enter.id()));
+    command.send_bytes(b"\x06z\n");
+    reader.expect_message(command.id(), "xz");
+    assert_eq!(command.read_bytes(3), b"\xff\xfc\x06");
+}
+
+#[test]
+fn exec_keeps_what_a_client_has_not_taken_yet() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--slow-grace=forever",
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,format=json",
+        "--listen=127.0.0.1:0,format=raw",
+    ]);
+    let mut readers: Vec<_> = (0..3).map(|i| Client::connect_stuck(&server, i)).collect();
+    let mut terminal = Client::connect_stuck(&server, 0);
+    terminal.send_bytes(b"\r\n");
+    for (i, reader) in readers.iter_mut().enumerate() {
+        match i {
+            0 => reader.expect_message(terminal.id(), ""),
+            1 => assert_eq!(reader.read_json()["data"], ""),
+            _ => reader.expect_line("\r"),
+        }
+    }
+    let mut sender = Client::connect(&server);
+    let mut done = Client::connect(&server);
+    let mut flood = Flood::default();
+    flood.send(&mut sender, 100_000);
+    Flood::expect(&mut done, sender.id(), 1, 100_000);
+    for _ in 0..3 {
+        exec(&server);
+    }
+    flood.send(&mut sender, 1000);
+    Flood::expect(&mut done, sender.id(), 100_001, 101_000);
+    readers.iter().for_each(Client::wake);
+    terminal.wake();
+    let prefix = format!("Message from client {}: ", sender.id());
+    for n in 1..=101_000 {
+        readers[0].expect_message(sender.id(), &payload(n));
+        assert_eq!(readers[1].read_json()["data"], payload(n));
+        readers[2].expect_line(&payload(n));
+        terminal.expect_line(&format!("{prefix}{}\r", payload(n)));
+    }
+}
+
+#[test]
+fn client_that_leaves_during_an_exec_gets_what_it_is_owed() {
+    let server = Server::start(&["--no-notices", "--slow-grace=forever"]);
+    let mut reader = Client::connect_stuck(&server, 0);
+    let mut sender = Client::connect(&server);
+    let mut done = Client::connect(&server);
+    Flood::default().send(&mut sender, 100_000);
+    Flood::expect(&mut done, sender.id(), 1, 100_000);
+    reader.send_bytes(b"last words");
+    reader.finish();
+    done.expect_message(reader.id(), "last words");
+    exec(&server);
+    // Not for it any more.
+    sender.send_line("later");
+    done.expect_message(sender.id(), "later");
+    reader.wake();
+    Flood::expect(&mut reader, sender.id(), 1, 100_000);
+    reader.expect_eof();
+    server.wait_log(&format!(
+        "client disconnected client={} reason=eof lines_in=1 lines_out=100000",
+        reader.id()
+    ));
+}
+
+/// A sender at full speed, in a thread of its own, until it is told to end.
+fn send_until(mut socket: Socket, stop: &AtomicBool) -> u64 {
+    let mut flood = Flood::default();
+    while !stop.load(Relaxed) {
+        let bytes = flood.lines(500);
+        socket.write_all(&bytes).expect("the daemon takes it");
+    }
+    socket.write_all(b"end\n").expect("the daemon takes it");
+    flood.sent
+}
+
+/// Many clients, each in the middle of a line; one sender at full speed; and handovers meanwhile.
+#[track_caller]
+fn lose_nothing(clients: usize, server: Server, handovers: impl FnOnce(Server) -> Server) {
+    let mut sender = Client::connect(&server);
+    let mut others: Vec<_> = (0..clients).map(|_| Client::connect(&server)).collect();
+    for other in &mut others {
+        other.send_bytes(b"begun, ");
+    }
+    let stop = AtomicBool::new(false);
+    let (sent, server, mut others) = std::thread::scope(|scope| {
+        let socket = sender.sender();
+        let sending = scope.spawn(|| send_until(socket, &stop));
+        let readers: Vec<_> = others
+            .into_iter()
+            .map(|mut other| {
+                let from = sender.id();
+                scope.spawn(move || (Flood::expect_all(&mut other, from), other))
+            })
+            .collect();
+        let server = handovers(server);
+        stop.store(true, Relaxed);
+        let sent = sending.join().expect("the sender");
+        let others: Vec<Client> = readers
+            .into_iter()
+            .map(|reader| {
+                let (lines, other) = reader.join().expect("a reader");
+                assert_eq!(lines, sent);
+                other
+            })
+            .collect();
+        (sent, server, others)
+    });
+    assert!(sent > 0);
+    for at in 0..others.len() {
+        others[at].send_line("finished");
+        let id = others[at].id();
+        sender.expect_message(id, "begun, finished");
+    }
+    drop(server);
+}
+
+#[test]
+fn three_execs_under_load_lose_nothing() {
+    let server = Server::start(&["--no-notices", "--slow-grace=forever"]);
+    lose_nothing(200, server, |server| {
+        for _ in 0..3 {
+            exec(&server);
+        }
+        server
+    });
+}
+
+#[test]
+fn execs_that_are_asked_for_at_once_do_not_end_the_daemon() {
+    let server = Server::start(&["--no-notices"]);
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    for _ in 0..200 {
+        server.signal(Signal::USR2);
+        marker(&mut one, &mut two);
+    }
+    let mut server = server;
+    server.stop();
+}
+
+#[test]
+fn a_program_that_is_not_fit_leaves_the_old_one_serving() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = copied(dir.path());
+    let mut server = Launch::new(&["--no-notices"]).binary(&path).start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    let failures = [
+        ("garbage", "it does not start"),
+        ("#!/bin/sh\nexit 1\n", "it ends with exit status: 1"),
+        (
+            "#!/bin/sh\necho no such option >&2; exit 2\n",
+            "no such option",
+        ),
+        ("#!/bin/sh\nexit 0\n", "it reads ''"),
+        (
+            "#!/bin/sh\necho linehub state 0\n",
+            "it reads 'linehub state 0'",
+        ),
+        ("#!/bin/sh\nexec sleep 60\n", "it did not answer within 5s"),
+    ];
+    for (n, (program, reason)) in failures.into_iter().enumerate() {
+        replace(&path, program);
+        server.signal(Signal::USR2);
+        marker(&mut one, &mut two);
+        let lines = server.wait_log_count("handover failed: serving on", n + 1);
+        assert!(lines[n].contains(reason), "{}", lines[n]);
+        assert!(lines[n].contains(path.to_str().unwrap()), "{}", lines[n]);
+        marker(&mut two, &mut one);
+    }
+    fs::remove_file(&path).unwrap();
+    server.signal(Signal::USR2);
+    server.wait_log_count("handover failed: serving on", failures.len() + 1);
+    marker(&mut one, &mut two);
+    // And once there is a good one, it goes.
+    let new = dir.path().join("good");
+    fs::copy(BINARY, &new).unwrap();
+    fs::rename(&new, &path).unwrap();
+    server.signal(Signal::USR2);
+    server.wait_log("taking over from the daemon before");
+    marker(&mut one, &mut two);
+    server.stop();
+}
+
+#[test]
+fn configuration_that_the_next_daemon_refuses_leaves_the_old_one_serving() {
+    // What is read again is the same command line: a wrapper stands for a program that refuses it.
+    let dir = tempfile::tempdir().unwrap();
+    let path = copied(dir.path());
+    let server = Launch::new(&["--no-notices"]).binary(&path).start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    replace(
+        &path,
+        &format!("#!/bin/sh\nexec {BINARY} --buffer=1 \"$@\"\n"),
+    );
+    server.signal(Signal::USR2);
+    let line = server.wait_log("handover failed: serving on");
+    assert!(line.contains("buffer"), "{line}");
+    marker(&mut one, &mut two);
+}
+
+#[test]
+fn stop_during_an_exec_is_a_stop() {
+    for _ in 0..10 {
+        let mut server = Server::start(&["--no-notices"]);
+        let mut client = Client::connect(&server);
+        server.signal(Signal::USR2);
+        server.signal(Signal::TERM);
+        client.expect_line("Server shutting down");
+        client.expect_eof();
+        drop(client);
+        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+    }
+}
+
+#[test]
+fn exec_keeps_listeners_of_every_kind_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hub.sock");
+    let unix = format!("--listen=unix:{},format=raw", path.display());
+    let mut server = Server::start(&["--no-notices", "--listen=127.0.0.1:0", &unix]);
+    let mut tcp = Client::connect(&server);
+    let mut raw = Client::connect_to(&server, 1);
+    // What whoever runs the tests left open is gone after the first.
+    exec(&server);
+    let open = server.open_files();
+    for _ in 0..3 {
+        exec(&server);
+        let mut late = Client::connect(&server);
+        late.send_line("over TCP");
+        tcp.expect_message(late.id(), "over TCP");
+        raw.expect_line("over TCP");
+        let mut late = Client::connect_to(&server, 1);
+        late.send_line("over Unix");
+        tcp.expect_message(late.id(), "over Unix");
+        raw.expect_line("over Unix");
+    }
+    eventually("nothing is left open", || server.open_files() == open);
+    server.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn restart_keeps_every_client_and_delivers_what_was_sent_meanwhile() {
+    let manager = Manager::keeping();
+    let args = ["--listen=127.0.0.1:0", "--listen=127.0.0.1:0,format=json"];
+    let mut server = manager.launch(&args).start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    let mut json = Client::connect_to(&server, 1);
+    let last = format!("New client connected: {}", json.id());
+    one.lines_until(&last);
+    two.lines_until(&last);
+    one.send_bytes(b"half a ");
+    two.send_line("before");
+    one.expect_message(two.id(), "before");
+    assert_eq!(json.read_json()["seq"], 4);
+    let address = server.addr(0).clone();
+
+    server.stop();
+    server.wait_log("handed over to the service manager clients=3");
+    assert_eq!(server.count_log("client disconnected"), 0);
+    drop(server);
+    let mut stored = manager.stored();
+    stored.sort();
+    assert_eq!(stored, ["linehub-queue", "linehub-queue", "linehub-state"]);
+    two.send_line("while it was down");
+    one.send_bytes(b"line\n");
+    // The listener is there too: who comes now waits and is served.
+    let mut late = Client::dial(&address);
+    late.send_line("in between");
+
+    let mut server = manager.relaunch(&args).start();
+    assert_eq!(server.addr(0), &address);
+    let mut seen = [one.read_line(), one.read_line(), one.read_line()];
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            "Message from client 2: while it was down",
+            "Message from client 4: in between",
+            "New client connected: 4"
+        ]
+    );
+    let mut lines = vec![
+        json.read_json(),
+        json.read_json(),
+        json.read_json(),
+        json.read_json(),
+    ];
+    lines.sort_by_key(|line| line["client"].as_u64());
+    assert_eq!(lines[0]["data"], "half a line");
+    assert!(lines.iter().all(|line| line["seq"].as_u64() > Some(4)));
+    manager.wait("READY=1");
+    eventually("the store is emptied", || manager.stored().is_empty());
+    assert_eq!(server.count_log("client connected"), 1);
+    server.stop();
+}
+
+#[test]
+fn restarts_under_load_lose_nothing() {
+    let manager = Manager::keeping();
+    let args = [
+        "--no-notices",
+        "--slow-grace=forever",
+        "--listen=127.0.0.1:0",
+    ];
+    let server = manager.launch(&args).start();
+    lose_nothing(300, server, |mut server| {
+        for _ in 0..2 {
+            server = restart(&manager, server, &args);
+        }
+        server
+    });
+}
+
+#[test]
+fn exec_and_restart_follow_each_other() {
+    let manager = Manager::keeping();
+    let args = ["--no-notices", "--listen=127.0.0.1:0"];
+    let server = manager.launch(&args).start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    exec(&server);
+    marker(&mut one, &mut two);
+    let server = restart(&manager, server, &args);
+    marker(&mut one, &mut two);
+    exec(&server);
+    marker(&mut two, &mut one);
+    let server = restart(&manager, server, &args);
+    marker(&mut one, &mut two);
+    let late = Client::connect(&server);
+    assert_eq!(late.id(), 3);
+}
+
+#[test]
+fn sigint_stops_though_the_manager_keeps_descriptors() {
+    let manager = Manager::keeping();
+    let mut server = manager.launch(&[]).start();
+    let mut client = Client::connect(&server);
+    server.signal(Signal::INT);
+    client.expect_line("Server shutting down");
+    client.expect_eof();
+    drop(client);
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+    assert!(manager.stored().is_empty());
+}
+
+#[test]
+fn manager_that_keeps_no_descriptors_means_a_drain() {
+    let manager = Manager::start();
+    let mut server = manager.launch(&[]).start();
+    let mut client = Client::connect(&server);
+    server.signal(Signal::TERM);
+    client.expect_line("Server shutting down");
+    client.expect_eof();
+    drop(client);
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn state_that_cannot_be_taken_up_means_a_fresh_start_and_nothing_leaks() {
+    fn memory(text: &[u8]) -> std::os::fd::OwnedFd {
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let memory = rustix::fs::memfd_create("state", flags).expect("a memfd");
+        let mut file = fs::File::from(memory);
+        file.write_all(text).expect("memory");
+        file.into()
+    }
+    let fresh = Server::start(&["--no-notices"]);
+    let open = fresh.open_files();
+    drop(fresh);
+    let states: [(&[u8], &str); 5] = [
+        (b"", "it is no state of linehub"),
+        (b"\0\xff garbage", "cannot read the state"),
+        (b"linehub state 999\n", "its version is 'linehub state 999'"),
+        (b"linehub state 1\n", "it is damaged"),
+        (b"linehub state 1\n\x93\x01\x02\x03", "it is damaged"),
+    ];
+    for (state, reason) in states {
+        let (_kept, queue) = std::os::unix::net::UnixStream::pair().unwrap();
+        let manager = Manager::keeping();
+        let server = manager
+            .launch(&["--no-notices", "--listen=127.0.0.1:0"])
+            .listeners(1)
+            .pass("linehub-state", memory(state))
+            .pass("linehub-queue", queue)
+            .start();
+        let line = server.wait_log("cannot take over from the daemon before: starting afresh");
+        assert!(line.contains(reason), "{line}");
+        manager.wait("FDNAME=linehub-state");
+        manager.wait("FDNAME=linehub-queue");
+        manager.wait("READY=1");
+        eventually("nothing is left open", || server.open_files() <= open + 1);
+        let mut one = Client::connect(&server);
+        let mut two = Client::connect(&server);
+        marker(&mut one, &mut two);
+    }
+}
