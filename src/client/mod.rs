@@ -202,6 +202,8 @@ struct Task {
     life: Life,
 }
 
+// Boxed, every client would pay for what only a handover needs.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Life {
     Running(Client),

@@ -84,6 +84,9 @@ struct SavedTally {
     skipped: u64,
 }
 
+/// No count gets so far; beyond it, counting on might overflow.
+const NUMBER_MAX: u64 = 1 << 60;
+
 /// What a saved hub or feed says cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Inconsistent(&'static str);
@@ -131,8 +134,15 @@ impl SavedHub {
     /// A hub that goes on where the saved one stopped, still without clients, and the places they
     /// return to.
     pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Hub>, Places), Inconsistent> {
-        let last_index = self.first_index.checked_add(self.batches.len() as u64);
-        if self.next_id == 0 || self.next_seq == 0 || last_index.is_none() {
+        let costs = self.batches.iter().map(|batch| batch.cost as u64);
+        let numbers = [self.first_index, costs.fold(0, u64::saturating_add)];
+        let counted = [self.next_id, self.next_seq];
+        if numbers
+            .iter()
+            .chain(&counted)
+            .any(|number| *number > NUMBER_MAX)
+            || counted.contains(&0)
+        {
             return Err(Inconsistent("a number is out of range"));
         }
         let hub = Hub::new(config);
@@ -341,5 +351,149 @@ impl SavedTally {
         tally.lines_out.add(self.lines_out);
         tally.bytes_out.add(self.bytes_out);
         tally.skipped.add(self.skipped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::task::{Context, Poll, Waker};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cli::Options;
+    use crate::format::Format;
+    use crate::framing::Lines;
+
+    fn config() -> Config {
+        Config::from_options(&Options::default(), 1024).unwrap()
+    }
+
+    fn publish(feed: &mut Feed, rest: &[u8]) {
+        feed.publish(
+            None,
+            &Lines {
+                rest,
+                ..Lines::default()
+            },
+        );
+    }
+
+    /// All that a feed has still to show, as far as it is published.
+    fn rest_of(feed: &mut Feed) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while feed.poll_more(&mut cx) == Poll::Ready(true) {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = feed.gather(&mut slices);
+            let before = bytes.len();
+            slices[..filled]
+                .iter()
+                .for_each(|slice| bytes.extend_from_slice(slice));
+            let shown = bytes.len() - before;
+            feed.advance(shown);
+        }
+        bytes
+    }
+
+    /// A hub with clients of every kind, each at another place of what was published.
+    fn filled() -> (Arc<Hub>, Vec<Feed>) {
+        let hub = Hub::new(&config());
+        let formats = [
+            Format::Text,
+            Format::Json,
+            Format::Raw,
+            Format::Text,
+            Format::Text,
+        ];
+        let mut feeds: Vec<_> = formats.into_iter().map(|format| hub.join(format)).collect();
+        feeds[3].use_crlf();
+        for n in 0..40_usize {
+            let line = format!("line {n} \x01\u{9f}\n").repeat(1 + 211 * (n % 3));
+            publish(&mut feeds[n % 5], line.as_bytes());
+            let reader = &mut feeds[(n + 2) % 5];
+            let mut cx = Context::from_waker(Waker::noop());
+            if reader.poll_more(&mut cx) == Poll::Ready(true) {
+                let mut slices = [IoSlice::new(&[]); 1];
+                reader.gather(&mut slices);
+                let part = slices[0].len() / 2 + 1;
+                reader.advance(part);
+            }
+        }
+        // One has left, and is still owed something; one takes no more.
+        feeds[0].leave();
+        feeds[4].detach();
+        publish(&mut feeds[1], b"the last\n");
+        (hub, feeds)
+    }
+
+    fn save(hub: &Hub, feeds: &[Feed]) -> Vec<u8> {
+        let saved = SavedHub::save(hub, feeds.iter());
+        let places: Vec<_> = feeds.iter().map(Feed::save).collect();
+        rmp_serde::to_vec_named(&(saved, places)).unwrap()
+    }
+
+    fn restore(saved: &[u8]) -> Option<(Arc<Hub>, Vec<Feed>)> {
+        let (hub, places): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(saved).ok()?;
+        let (hub, stream) = hub.restore(&config()).ok()?;
+        let feeds = places.into_iter().map(|place| stream.restore(&hub, place));
+        let feeds = feeds.collect::<Result<_, _>>().ok()?;
+        Some((hub, feeds))
+    }
+
+    #[test]
+    fn restored_feeds_show_what_the_saved_ones_would_have() {
+        let (hub, mut feeds) = filled();
+        let saved = save(&hub, &feeds);
+        let (next_hub, mut next_feeds) = restore(&saved).unwrap();
+        assert_eq!(save(&next_hub, &next_feeds), saved);
+        assert_eq!(next_hub.budget.used(), hub.budget.used());
+        for hub_feeds in [&mut feeds, &mut next_feeds] {
+            publish(&mut hub_feeds[2], b"and one more\n");
+            // Its disconnect notice is out; it goes without another.
+            drop(hub_feeds.remove(4));
+        }
+        for (feed, next) in feeds.iter_mut().zip(&mut next_feeds) {
+            let bytes = rest_of(feed);
+            assert!(!bytes.is_empty());
+            assert_eq!(
+                rest_of(next).escape_ascii().to_string(),
+                bytes.escape_ascii().to_string()
+            );
+        }
+        let late = next_hub.join(Format::Text);
+        assert_eq!(late.member().id, hub.join(Format::Text).member().id);
+    }
+
+    #[test]
+    fn hub_without_batches_keeps_its_numbers() {
+        let hub = Hub::new(&config());
+        let mut one = hub.join(Format::Json);
+        drop(hub.join(Format::Text));
+        rest_of(&mut one);
+        let (next_hub, _) = restore(&save(&hub, &[])).unwrap();
+        assert_eq!(next_hub.join(Format::Text).member().id, ClientId(3));
+        assert_eq!(next_hub.budget.used(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever a state says: it is refused, or it can be walked without a panic.
+        #[test]
+        fn damaged_state_is_refused_or_harmless(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let (hub, feeds) = filled();
+            let mut saved = save(&hub, &feeds);
+            for (at, byte) in damage {
+                let at = at.index(saved.len());
+                saved[at] = byte;
+            }
+            if let Some((_hub, mut feeds)) = restore(&saved) {
+                feeds.iter_mut().for_each(|feed| { rest_of(feed); });
+            }
+        }
     }
 }
