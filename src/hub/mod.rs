@@ -33,7 +33,7 @@ use crate::ids::{ClientId, Seq};
 
 use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
 use budget::Budget;
-pub(crate) use budget::{Admission, Ticket};
+pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
 pub(crate) use feed::Feed;
 pub(crate) use member::{Member, Orders};
 use sweep::Watch;
