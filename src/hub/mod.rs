@@ -127,6 +127,14 @@ struct Seat {
     left: bool,
 }
 
+/// Where the stream begins for a client that joins.
+#[derive(Debug)]
+struct Start {
+    node: Arc<Node>,
+    /// Parts of the batch to come at that place which were there before it.
+    parts_before: u32,
+}
+
 /// What [`Hub::park`] found.
 enum Park {
     /// Something to read.
@@ -172,8 +180,8 @@ impl Hub {
         let id = ClientId(state.next_id);
         state.next_id += 1;
         state.count_encoding(encoding, 1);
-        let cursor = state.cut();
-        let member = Arc::new(Member::new(id, cursor.index));
+        let start = state.start();
+        let member = Arc::new(Member::new(id, start.node.index));
         let slot = state.seats.insert(Seat {
             member: member.clone(),
             parked: (0, 0),
@@ -188,7 +196,7 @@ impl Hub {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
             self.release_and_wake(state, slot);
         }
-        Feed::new(self.clone(), member, slot, cursor, own_end, encoding)
+        Feed::new(self.clone(), member, slot, start, own_end, encoding)
     }
 
     /// Clients that have not left.
@@ -459,6 +467,21 @@ impl State {
             self.link(batch);
         }
         self.tail.clone()
+    }
+
+    /// The end of all that was published, for a client to start from.
+    ///
+    /// Notices are not cut off for that: those of all who join in one turn of an accept loop go out
+    /// as one batch. Behind messages a batch begins, which keeps the counting of them simple.
+    fn start(&mut self) -> Start {
+        let parts_before = self.assembly.notices_only().unwrap_or_else(|| {
+            self.cut();
+            0
+        });
+        Start {
+            node: self.tail.clone(),
+            parts_before,
+        }
     }
 
     /// Puts a batch at the end of the stream; its index.
