@@ -121,7 +121,9 @@ struct Seat {
     member: Arc<Member>,
     /// Its place in the list of those to be woken, and the emptying it holds for.
     parked: (u64, usize),
-    watch: Watch,
+    /// Boxed, because a hundred bytes find room between the runtime's allocations for the same
+    /// client, which are aligned to 128: in the seat itself they would come on top.
+    watch: Box<Watch>,
     input_done: bool,
     /// Its disconnect notice is out.
     left: bool,
@@ -185,7 +187,7 @@ impl Hub {
         let slot = state.seats.insert(Seat {
             member: member.clone(),
             parked: (0, 0),
-            watch: Watch::default(),
+            watch: Box::default(),
             input_done: false,
             left: false,
         });
