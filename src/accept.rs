@@ -19,8 +19,10 @@ use crate::hub::Hub;
 use crate::limits::Places;
 use crate::listen::{Listener, Peer, Stream};
 
-/// Connections accepted before the clients have their turn.
-const ACCEPTS_A_TURN: usize = 256;
+/// Connections accepted before the clients have their turn: so many, or one for so many clients
+/// there are if that is more. Every turn's notices are a write to each client, so that turns which
+/// did not grow with the crowd would make a storm's cost the square of its size.
+const ACCEPTS_A_TURN: (usize, usize) = (256, 4);
 
 /// How long to wait when the system has no descriptor or memory left: first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -132,7 +134,8 @@ impl Reception {
 
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.
     fn accept_some(&self, listener: &Listener) -> io::Result<()> {
-        for _ in 0..ACCEPTS_A_TURN {
+        let (least, share) = ACCEPTS_A_TURN;
+        for _ in 0..least.max(self.clients.tasks().len() / share) {
             match listener.accept() {
                 Ok((socket, peer)) => self.receive(listener, socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -1,3 +1,5 @@
+use rustix::process::Signal;
+
 use crate::common::{Client, Server, marker};
 
 #[test]
@@ -113,6 +115,44 @@ fn a_newcomer_sees_nothing_of_what_was_before() {
     let mut third = Client::connect(&server);
     second.expect_line("New client connected: 3");
     marker(&mut first, &mut third);
+}
+
+#[test]
+fn of_many_who_join_at_once_each_sees_those_who_join_after_it() {
+    const CROWD: u64 = 300;
+    for format in ["text", "json"] {
+        let server = Server::start(&["--format", format]);
+        // All wait to be accepted when the daemon wakes up.
+        server.signal(Signal::STOP);
+        let mut clients = Vec::from_iter((0..CROWD).map(|_| Client::dial(server.addr(0))));
+        server.signal(Signal::CONT);
+        server.wait_log_count("client connected", CROWD as usize);
+        let mut last = clients.pop().expect("there is a crowd");
+        last.send_line("all here");
+        for (id, client) in (1..).zip(&mut clients) {
+            for other in id + 1..=CROWD {
+                if format == "text" {
+                    client.expect_line(&format!("New client connected: {other}"));
+                } else {
+                    let notice = client.read_json();
+                    assert_eq!(notice["event"], "connect");
+                    assert_eq!(
+                        (&notice["client"], &notice["seq"]),
+                        (&other.into(), &other.into())
+                    );
+                }
+            }
+            if format == "text" {
+                client.expect_message(CROWD, "all here");
+            } else {
+                assert_eq!(client.read_json()["seq"], CROWD + 1);
+            }
+        }
+        // Nobody had anything to tell the last one until now.
+        drop(clients);
+        let first = last.read_line();
+        assert!(first.contains("isconnect"), "{first}");
+    }
 }
 
 #[test]

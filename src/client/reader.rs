@@ -9,14 +9,11 @@ use serde_bytes::ByteBuf;
 use crate::close::CloseReason;
 use crate::format::Format;
 use crate::framing::{Framer, Lines};
-use crate::hub::Feed;
+use crate::hub::{Feed, READ_BYTES_MAX};
 use crate::listen::Stream;
 use crate::telnet::{self, Telnet};
 
 use super::save::SavedReader;
-
-/// What one read takes at most, in bytes: one read is one batch for everybody.
-pub(super) const READ_BYTES_MAX: usize = 64 * 1024;
 
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
@@ -87,7 +84,8 @@ impl Reader {
         }
         let admission = ready!(feed.poll_admit(cx));
         SCRATCH.with_borrow_mut(|scratch| {
-            let read = match ready!(stream.poll_read(cx, &mut scratch[telnet::ROOM..])) {
+            let space = &mut scratch[telnet::ROOM..][..admission.read_bytes_max()];
+            let read = match ready!(stream.poll_read(cx, space)) {
                 Ok(0) => return Poll::Ready(self.finish(feed)),
                 Ok(read) => read,
                 Err(_) => return Poll::Ready(Read::Over(CloseReason::Reset)),

@@ -106,7 +106,8 @@ impl View {
         }
     }
 
-    fn start_of(&self, part: usize) -> usize {
+    /// Where a part begins, or, if it is one too many, the end.
+    pub(super) fn start_of(&self, part: usize) -> usize {
         part.checked_sub(1)
             .map_or(0, |before| self.ends[before] as usize)
     }
@@ -364,6 +365,11 @@ impl Assembly {
     /// What it will cost in all encodings, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost
+    }
+
+    /// Its parts so far, if all of them are notices.
+    pub(super) fn notices_only(&self) -> Option<u32> {
+        (self.messages == 0).then_some(self.parts.len() as u32)
     }
 
     /// Adds lines; returns what they cost at most, to be charged.

@@ -12,15 +12,22 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 
-/// What a sender is admitted for, in bytes: one read of 64 KiB and as much again for what
-/// formatting adds. What a read really costs is settled afterwards; lines so short that their
-/// prefixes outweigh them may take the buffer over its limit by that one read.
-const ADMISSION_BYTES: usize = 128 * 1024;
+/// What one read takes, in bytes, at least and at most: a 256th of the buffer between them.
+///
+/// One read is one batch, and a batch is one write to each client: what a write costs beside its
+/// bytes, above all waking whoever reads at the other end, is paid less often the larger it is,
+/// until the batch no longer stays in a core's cache while it is written a hundred times.
+const READ_BYTES: (usize, usize) = (64 * 1024, READ_BYTES_MAX);
+
+/// What any read takes at most, in bytes.
+pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// The account of the buffer.
 #[derive(Debug)]
 pub(crate) struct Budget {
     account: Mutex<Account>,
+    /// What one admitted read may bring, in bytes.
+    read_bytes_max: usize,
     /// Told when the buffer fills, so that whoever holds it up is looked for at once.
     pressed: Notify,
 }
@@ -29,7 +36,9 @@ pub(crate) struct Budget {
 struct Account {
     limit: usize,
     used: usize,
-    /// What one sender is admitted for: [`ADMISSION_BYTES`], or less in a small buffer.
+    /// What one sender is admitted for: one read, and as much again for what formatting adds, but
+    /// no more than half of a small buffer. What the read really costs is settled afterwards; lines
+    /// so short that their prefixes outweigh them may take the buffer over its limit by that read.
     admission: usize,
     /// Senders in the order they came. Tickets rise from front to back; `None` gave up.
     queue: VecDeque<(Ticket, Option<Waker>)>,
@@ -59,15 +68,17 @@ pub(crate) struct Charge {
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Budget> {
+        let read_bytes_max = (limit / 256).clamp(READ_BYTES.0, READ_BYTES.1);
         Arc::new(Budget {
             account: Mutex::new(Account {
                 limit,
                 used: 0,
-                admission: ADMISSION_BYTES.min(limit / 2),
+                admission: (2 * read_bytes_max).min(limit / 2),
                 queue: VecDeque::new(),
                 issued: 0,
                 admitted: 0,
             }),
+            read_bytes_max,
             pressed: Notify::new(),
         })
     }
@@ -217,6 +228,11 @@ impl Account {
 }
 
 impl Admission {
+    /// What the read may bring at most, in bytes.
+    pub(crate) fn read_bytes_max(&self) -> usize {
+        self.budget.read_bytes_max
+    }
+
     /// Turns the admission into what the read really costs.
     pub(crate) fn charge(mut self, bytes: usize) -> Charge {
         let admitted = std::mem::take(&mut self.bytes);

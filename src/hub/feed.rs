@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use super::batch::{Encoding, Node};
 use super::member::{DETACHED, Member};
 use super::save::{SavedFeed, SavedPlace};
-use super::{Admission, Hub, Park, Ticket};
+use super::{Admission, Hub, Park, Start, Ticket};
 use crate::framing::Lines;
 use crate::ids::ClientId;
 
@@ -28,6 +28,9 @@ pub(crate) struct Feed {
     cursor: Option<Arc<Node>>,
     /// Bytes of that batch's view that it has, or that are not for it.
     offset: usize,
+    /// It joined behind so many parts of the batch that its cursor stands at, which was not in the
+    /// stream yet: they become bytes of `offset` once it is.
+    parts_before: u32,
     /// It gets batches before this index only: what was published until it left.
     end: u64,
     /// Batches from this index on hold nothing of its own.
@@ -46,7 +49,7 @@ impl Feed {
         hub: Arc<Hub>,
         member: Arc<Member>,
         slot: usize,
-        cursor: Arc<Node>,
+        start: Start,
         own_end: u64,
         encoding: Encoding,
     ) -> Feed {
@@ -54,8 +57,9 @@ impl Feed {
             hub,
             member,
             slot,
-            cursor: Some(cursor),
+            cursor: Some(start.node),
             offset: 0,
+            parts_before: start.parts_before,
             end: u64::MAX,
             own_end,
             parked: 0,
@@ -81,6 +85,7 @@ impl Feed {
             slot,
             cursor,
             offset: place.offset,
+            parts_before: place.parts_before,
             end: place.end,
             own_end: place.own_end,
             parked: 0,
@@ -96,6 +101,7 @@ impl Feed {
         let place = SavedPlace {
             index: self.cursor.as_ref().map(|node| node.index),
             offset: self.offset,
+            parts_before: self.parts_before,
             end: self.end,
             own_end: self.own_end,
             current: self.current,
@@ -261,6 +267,13 @@ impl Feed {
 
     /// Moves past what is not for this client; whether bytes for it follow.
     fn settle(&mut self) -> bool {
+        let parts_before = self.parts_before as usize;
+        if let Some(next) = self.cursor.as_ref().and_then(|node| node.next.get()) {
+            self.parts_before = 0;
+            self.offset = self
+                .offset
+                .max(next.batch.view(self.current).start_of(parts_before));
+        }
         self.advance(0);
         self.cursor
             .as_ref()
@@ -298,6 +311,7 @@ impl Feed {
             }
             // Each step lets go of the one before: the chain is freed as it is counted.
             place = next.node.clone();
+            self.parts_before = 0;
         }
         self.offset = 0;
         self.current = self.encoding;

@@ -34,7 +34,7 @@ use crate::ids::{ClientId, Seq};
 
 use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
 use budget::Budget;
-pub(crate) use budget::{Admission, Ticket};
+pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
 pub(crate) use feed::Feed;
 use member::Tally;
 pub(crate) use member::{Member, Orders};
@@ -147,12 +147,22 @@ struct Seat {
     member: Arc<Member>,
     /// Its place in the list of those to be woken, and the emptying it holds for.
     parked: (u64, usize),
-    watch: Watch,
+    /// Boxed, because a hundred bytes find room between the runtime's allocations for the same
+    /// client, which are aligned to 128: in the seat itself they would come on top.
+    watch: Box<Watch>,
     input_done: bool,
     /// Its disconnect notice is out.
     left: bool,
     /// A handover waits for it to freeze.
     freezing: bool,
+}
+
+/// Where the stream begins for a client that joins.
+#[derive(Debug)]
+struct Start {
+    node: Arc<Node>,
+    /// Parts of the batch to come at that place which were there before it.
+    parts_before: u32,
 }
 
 /// What [`Hub::park`] found.
@@ -204,24 +214,24 @@ impl Hub {
         let mut state = self.lock();
         let id = ClientId(state.next_id);
         state.next_id += 1;
-        let cursor = state.cut();
-        let member = Arc::new(Member::new(id, cursor.index));
-        let slot = self.seat(&mut state, member.clone(), encoding);
+        state.count_encoding(encoding, 1);
+        let start = state.start();
+        let member = Arc::new(Member::new(id, start.node.index));
+        let slot = self.seat(&mut state, member.clone());
         let mut own_end = 0;
         if self.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
             self.release_and_wake(state, slot);
         }
-        Feed::new(self.clone(), member, slot, cursor, own_end, encoding)
+        Feed::new(self.clone(), member, slot, start, own_end, encoding)
     }
 
-    /// Gives a client its seat. What is published from here on is in its encoding too.
-    fn seat(&self, state: &mut State, member: Arc<Member>, encoding: Encoding) -> usize {
-        state.count_encoding(encoding, 1);
+    /// Gives a client its seat. Its encoding has been counted.
+    fn seat(&self, state: &mut State, member: Arc<Member>) -> usize {
         let slot = state.seats.insert(Seat {
             member,
             parked: (0, 0),
-            watch: Watch::default(),
+            watch: Box::default(),
             input_done: false,
             left: false,
             freezing: false,
@@ -558,6 +568,21 @@ impl State {
             self.link(batch);
         }
         self.tail.clone()
+    }
+
+    /// The end of all that was published, for a client to start from.
+    ///
+    /// Notices are not cut off for that: those of all who join in one turn of an accept loop go out
+    /// as one batch. Behind messages a batch begins, which keeps the counting of them simple.
+    fn start(&mut self) -> Start {
+        let parts_before = self.assembly.notices_only().unwrap_or_else(|| {
+            self.cut();
+            0
+        });
+        Start {
+            node: self.tail.clone(),
+            parts_before,
+        }
     }
 
     /// Puts a batch at the end of the stream; its index.

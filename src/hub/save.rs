@@ -69,6 +69,7 @@ pub(super) struct SavedPlace {
     /// `None` once it takes no more.
     pub(super) index: Option<u64>,
     pub(super) offset: usize,
+    pub(super) parts_before: u32,
     pub(super) end: u64,
     pub(super) own_end: u64,
     pub(super) current: Encoding,
@@ -287,11 +288,10 @@ impl Places {
                 ));
             }
         }
-        let bytes = node
-            .next
-            .get()
-            .map_or(0, |next| next.batch.view(place.current).bytes.len());
-        if place.offset > bytes {
+        let next = node.next.get().filter(|_| at < end);
+        let bytes = next.map_or(0, |next| next.batch.view(place.current).bytes.len());
+        let parts = next.map_or(0, |next| next.batch.parts.len());
+        if place.offset > bytes || place.parts_before as usize > parts {
             return Err(Inconsistent("a client is beyond the end of a batch"));
         }
         Ok(Some(node.clone()))
@@ -310,7 +310,8 @@ impl Places {
             member.set_leaving();
         }
         let mut state = hub.lock();
-        let slot = hub.seat(&mut state, member.clone(), saved.place.encoding);
+        state.count_encoding(saved.place.encoding, 1);
+        let slot = hub.seat(&mut state, member.clone());
         let seat = &mut state.seats[slot];
         seat.input_done = saved.input_done;
         seat.left = saved.left;
