@@ -20,7 +20,8 @@ use crate::hub::{self, Hub, Orders, SavedHub};
 use crate::lifecycle::{self, Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
 use crate::listen::{Listener, Name, Stream};
-use crate::systemd::{Manager, Notifier, StoreError, report};
+use crate::systemd::report::{self, Watchdog};
+use crate::systemd::{Manager, Notifier, StoreError};
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
@@ -169,9 +170,11 @@ impl Server {
         let hub = service.hub.clone();
         let status = report::report(notifier.clone(), hub.clone(), service.lifecycle.watch());
         let _status = AbortOnDropHandle::new(tokio::spawn(status));
-        let _beat = self.watchdog.map(|allowed| {
-            AbortOnDropHandle::new(tokio::spawn(report::beat(notifier, hub, allowed)))
-        });
+        let watchdog = self.watchdog;
+        let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, hub, allowed));
+        let _watchdog = watchdog
+            .transpose()
+            .context("cannot start the watchdog's thread")?;
 
         let stop = loop {
             match requests.next().await {

@@ -190,6 +190,30 @@ fn the_watchdog_is_fed_twice_in_its_time_and_load_does_not_starve_it() {
 }
 
 #[test]
+fn connections_of_an_inherited_socket_are_served_on_by_the_next_daemon() {
+    let (socket, _) = listening("127.0.0.1:0");
+    let manager = Manager::keeping();
+    let launch = || {
+        let launch = manager.relaunch(&["--no-notices"]);
+        launch.pass("x", duplicate(&socket)).listeners(1)
+    };
+    let mut server = launch().start();
+    let mut stays = Client::connect(&server);
+    server.stop();
+    assert!(!manager.stored().is_empty());
+    manager.wait("STOPPING=1");
+
+    let mut server = launch().start();
+    assert_eq!(manager.wait("READY=1").pid, server.pid());
+    let mut comes = Client::connect(&server);
+    marker(&mut stays, &mut comes);
+    marker(&mut comes, &mut stays);
+    assert_eq!(manager.stored(), Vec::<String>::new());
+    drop((stays, comes));
+    server.stop();
+}
+
+#[test]
 fn the_watchdog_of_another_process_is_not_fed() {
     let manager = Manager::start();
     let launch = manager.launch(&["--no-notices"]).env("WATCHDOG_PID", "1");

@@ -25,7 +25,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::config::{Config, Grace, SlowClient};
 use crate::format::{Format, Notice};
@@ -90,7 +90,18 @@ pub(crate) struct Hub {
     /// Told to look over the clients at once.
     asked: Notify,
     /// How often the sweep has looked over the clients.
-    looks: watch::Sender<u64>,
+    looks: AtomicU64,
+}
+
+/// A sign of life: of two that are taken one after the other, different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    looks: u64,
+    published: u64,
+    /// Bytes read from clients and taken by them.
+    moved: u64,
+    /// Senders that wait for the buffer.
+    waiting: usize,
 }
 
 /// What went through the hub so far.
@@ -199,7 +210,7 @@ impl Hub {
             drained: Notify::new(),
             frozen: Notify::new(),
             asked: Notify::new(),
-            looks: watch::Sender::new(0),
+            looks: AtomicU64::new(0),
         })
     }
 
@@ -262,14 +273,23 @@ impl Hub {
         figures
     }
 
-    /// Asks for a look over the clients and waits until there was one: through the buffer's account,
-    /// the lock that every publish takes, and the sweep. Pending for ever when one of them hangs.
-    /// Cancel safe.
-    pub(crate) async fn beat(&self) {
-        let mut looks = self.looks.subscribe();
+    /// What changes for as long as the hub serves, however busy it is. Takes the buffer's account and
+    /// the lock that every publish takes: does not return when one of them hangs.
+    pub(crate) fn pulse(&self) -> Pulse {
+        // An idle hub shows by this that it is awake.
         self.asked.notify_one();
-        // The sender is the hub's own: it cannot be gone.
-        let _ = looks.changed().await;
+        let waiting = self.budget.waiting();
+        let state = self.lock();
+        let moved = state.seats.iter().map(|(_, seat)| {
+            let tally = &seat.member.tally;
+            tally.bytes_in.get().wrapping_add(tally.bytes_out.get())
+        });
+        Pulse {
+            looks: self.looks.load(Relaxed),
+            published: self.version(),
+            moved: moved.fold(0, u64::wrapping_add),
+            waiting,
+        }
     }
 
     /// Tells every client that its time has come.

@@ -102,6 +102,13 @@ impl Notifier {
         self.tell(&[NotifyState::Watchdog]).await;
     }
 
+    /// The watchdog's beat, from a thread that may block.
+    pub fn watchdog_blocking(&self) {
+        let Some(channel) = &self.0 else { return };
+        let text = text(&[NotifyState::Watchdog]);
+        channel.log(&text, channel.send_blocking(&text));
+    }
+
     /// Has the manager keep these descriptors under this name, which begins with
     /// [`STORED_PREFIX`], until they are removed or the service is stopped. They come back as
     /// [`Inherited::stored`](super::Inherited::stored) when it starts again.
@@ -186,15 +193,7 @@ impl Notifier {
         // That there is no manager is no failure.
         let Some(channel) = &self.0 else { return };
         let text = text(states);
-        match channel.send(&text, &[]).await {
-            Ok(()) => {
-                channel.failing.store(false, Relaxed);
-            }
-            Err(error) if channel.failing.swap(true, Relaxed) => {
-                debug!(%error, ?text, "cannot notify the service manager");
-            }
-            Err(error) => warn!(%error, ?text, "cannot notify the service manager"),
-        }
+        channel.log(&text, channel.send(&text, &[]).await);
     }
 
     async fn send(
@@ -231,6 +230,36 @@ impl Channel {
             socket,
             address,
             failing: AtomicBool::new(false),
+        })
+    }
+
+    /// Logs the first of a row of failures.
+    fn log(&self, text: &str, sent: io::Result<()>) {
+        match sent {
+            Ok(()) => self.failing.store(false, Relaxed),
+            Err(error) if self.failing.swap(true, Relaxed) => {
+                debug!(%error, text, "cannot notify the service manager");
+            }
+            Err(error) => warn!(%error, text, "cannot notify the service manager"),
+        }
+    }
+
+    /// [`Channel::send`] without a runtime and without descriptors.
+    fn send_blocking(&self, text: &str) -> io::Result<()> {
+        let once = || {
+            let mut room = [PollFd::new(&self.socket, PollFlags::OUT)];
+            let time = Timespec::try_from(SEND_TIME).map_err(io::Error::other)?;
+            match poll(&mut room, Some(&time))? {
+                0 => Err(io::ErrorKind::TimedOut.into()),
+                _ => send(&self.socket, text, &[]),
+            }
+        };
+        once().or_else(|error| {
+            if error.kind() == io::ErrorKind::TimedOut {
+                return Err(error);
+            }
+            rustix::net::connect(&self.socket, &self.address)?;
+            once()
         })
     }
 

@@ -1,11 +1,13 @@
 //! What the service manager hears without anything having happened: the beat and the figures.
 
-use std::fmt;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
+use std::{fmt, io, thread};
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::error;
 
 use super::Notifier;
@@ -18,21 +20,56 @@ const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// The same while draining, which is over in seconds.
 const DRAIN_PERIOD: Duration = Duration::from_millis(500);
 
-/// Beats for the watchdog for as long as the hub answers, every half of the time that the manager
-/// allows between two beats.
-///
-/// Each beat goes through the hub: its lock, its account and its sweep. A hub that hangs, or a
-/// runtime that does not come round to its tasks any more, ends the beats, and the manager ends
-/// the daemon.
-pub(crate) async fn beat(notifier: Arc<Notifier>, hub: Arc<Hub>, allowed: Duration) {
-    let period = allowed / 2;
-    let mut beats = interval(period.max(Duration::from_millis(1)));
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Beats for the watchdog until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    _stop: Sender<Infallible>,
+}
+
+impl Watchdog {
+    /// Beats for as long as the hub shows signs of life, every half of the time that the manager
+    /// allows between two beats.
+    ///
+    /// Each beat takes the hub's locks, and wants to see that since the last one lines went through
+    /// or the sweep looked over the clients: a hub that hangs, or a runtime that does not come round
+    /// to its tasks any more, ends the beats, and the manager ends the daemon. It has a thread of its
+    /// own: a task would have its turn after all the others, which under load takes seconds, and the
+    /// manager must not end a daemon for being busy.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub(crate) fn start(
+        notifier: Arc<Notifier>,
+        hub: Arc<Hub>,
+        allowed: Duration,
+    ) -> io::Result<Watchdog> {
+        let (stop, stopped) = mpsc::channel();
+        thread::Builder::new()
+            .name("linehub-watchdog".to_owned())
+            .spawn(move || beat(&notifier, &hub, allowed / 2, &stopped))?;
+        Ok(Watchdog { _stop: stop })
+    }
+}
+
+fn beat(notifier: &Notifier, hub: &Hub, period: Duration, stopped: &Receiver<Infallible>) {
+    let mut last = None;
+    let mut alive = true;
     loop {
-        beats.tick().await;
-        match timeout(period, hub.beat()).await {
-            Ok(()) => notifier.watchdog().await,
-            Err(_) => error!(?period, "the hub does not answer: no beat for the watchdog"),
+        let pulse = Some(hub.pulse());
+        if pulse != last {
+            alive = true;
+            notifier.watchdog_blocking();
+        } else if alive {
+            alive = false;
+            error!(
+                ?period,
+                "the hub does nothing any more: no beat for the watchdog"
+            );
+        }
+        last = pulse;
+        // Nothing is ever sent: an end is the other side's drop.
+        if stopped.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
+            return;
         }
     }
 }
@@ -114,7 +151,36 @@ impl fmt::Display for Status {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
+    use crate::cli::Options;
+    use crate::config::Config;
+    use crate::format::Format;
+
+    #[tokio::test]
+    async fn hub_that_does_nothing_any_more_is_not_vouched_for() {
+        const PERIOD: Duration = Duration::from_millis(1);
+        // Of many beats that would be due in it, none comes.
+        const SILENCE: Duration = Duration::from_millis(50);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_read_timeout(Some(SILENCE)).unwrap();
+        let mut message = [0; 64];
+        let mut beats = || manager.recv(&mut message).is_ok();
+
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let notifier = Arc::new(Notifier::new(Some(path.as_os_str())));
+        // Its sweep does not run.
+        let _watchdog = Watchdog::start(notifier, hub.clone(), 2 * PERIOD).unwrap();
+        while beats() {}
+        let _feed = hub.join(Format::Text);
+        manager.set_read_timeout(None).unwrap();
+        assert!(beats(), "a notice was published");
+    }
 
     #[test]
     fn status_says_who_is_there_and_what_goes_through() {
