@@ -463,7 +463,14 @@ mod tests {
     fn every_option_of_the_daemon_is_a_flag_and_a_variable() {
         let command = Cli::command();
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());
-        let about_the_run = ["check", "verbose", "quiet", "help", "version"];
+        let about_the_run = [
+            "check",
+            "check-handover",
+            "verbose",
+            "quiet",
+            "help",
+            "version",
+        ];
         let mut flags: Vec<_> = flags.filter(|flag| !about_the_run.contains(flag)).collect();
         let mut typed = Options::default();
         let mut known: Vec<_> = typed
