@@ -29,7 +29,8 @@
 //! The rules of the rooms:
 //!
 //! 1. `framing`, `telnet`, `format` are pure: no await, no log, no clock, no socket.
-//! 2. Only `hub` knows how lines travel. Only `listen` and `systemd` know kinds of sockets.
+//! 2. Only `hub` knows how lines travel. Only `listen`, `systemd` and `handover` know
+//!    kinds of sockets.
 //! 3. A client never sees another client: only the hub and its feed.
 //! 4. No lock is held across an await; a published read takes the hub's lock once.
 //! 5. Every queue has a bound, in the configuration or named beside the queue.

@@ -284,7 +284,12 @@ impl Missing {
             let beside = |listener: &Listener| listener.name.takes_all_ipv4(port);
             let only_v6 = listeners.iter().any(beside)
                 || all.iter().any(|other| takes_all_ipv4(&other.address, port));
-            let listener = Listener::open_tcp(address, only_v6, spec)?;
+            let listener = Listener::open_tcp(address, only_v6, spec).map_err(|error| {
+                match listeners.iter().find(|other| other.name.has_port(port)) {
+                    Some(other) => error.context(format!("{} is listened on already", other.name)),
+                    None => error,
+                }
+            })?;
             if let Name::Tcp(bound) = &listener.name {
                 first_port = Some(bound.port());
             }
@@ -298,6 +303,10 @@ impl Name {
     /// Whether it takes the IPv4 side of `port` on every interface.
     fn takes_all_ipv4(&self, port: u16) -> bool {
         *self == Name::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        matches!(self, Name::Tcp(address) if address.port() == port)
     }
 }
 

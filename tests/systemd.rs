@@ -471,6 +471,20 @@ fn one_inherited_socket_cannot_be_given_two_formats() {
 }
 
 #[test]
+fn an_inherited_address_that_is_in_the_way_of_a_typed_one_is_named() {
+    let (socket, address) = listening("127.0.0.1:0");
+    let wider = address.replace("127.0.0.1", "0.0.0.0");
+    let exit = Launch::new(&["--listen", &wider]).pass("x", socket).run();
+    assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+    for part in [
+        format!("cannot listen on {wider}"),
+        format!("{address} is listened on"),
+    ] {
+        assert!(exit.stderr.contains(&part), "{part}: {}", exit.stderr);
+    }
+}
+
+#[test]
 fn check_leaves_inherited_sockets_and_the_manager_alone() {
     let manager = Manager::start();
     let (socket, _) = listening("127.0.0.1:0");

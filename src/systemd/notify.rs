@@ -87,9 +87,9 @@ impl Notifier {
     /// The daemon is going down, and may take as long as this: longer than the manager's own
     /// timeout for it, if need be.
     pub async fn stopping(&self, time: Duration) {
-        let usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-        let extend = NotifyState::ExtendTimeoutUsec(usec);
-        self.tell(&[NotifyState::Stopping, extend]).await;
+        let extend = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
+        let states = [NotifyState::Stopping, NotifyState::Custom(&extend)];
+        self.tell(&states).await;
     }
 
     /// How it is, in words for `systemctl status`.
