@@ -1,6 +1,9 @@
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -144,7 +147,13 @@ fn exec_keeps_what_a_client_has_not_taken_yet() {
     let prefix = format!("Message from client {}: ", sender.id());
     for n in 1..=101_000 {
         readers[0].expect_message(sender.id(), &payload(n));
-        assert_eq!(readers[1].read_json()["data"], payload(n));
+        // In full, and not parsed: there are many.
+        readers[1].expect_line(&format!(
+            r#"{{"event":"message","seq":{},"client":{},"data":"{}"}}"#,
+            n + 1,
+            sender.id(),
+            payload(n)
+        ));
         readers[2].expect_line(&payload(n));
         terminal.expect_line(&format!("{prefix}{}\r", payload(n)));
     }
@@ -218,10 +227,9 @@ fn lose_nothing(clients: usize, server: Server, handovers: impl FnOnce(Server) -
         (sent, server, others)
     });
     assert!(sent > 0);
-    for at in 0..others.len() {
-        others[at].send_line("finished");
-        let id = others[at].id();
-        sender.expect_message(id, "begun, finished");
+    for other in &mut others {
+        other.send_line("finished");
+        sender.expect_message(other.id(), "begun, finished");
     }
     drop(server);
 }
@@ -395,12 +403,7 @@ fn restart_keeps_every_client_and_delivers_what_was_sent_meanwhile() {
             "New client connected: 4"
         ]
     );
-    let mut lines = vec![
-        json.read_json(),
-        json.read_json(),
-        json.read_json(),
-        json.read_json(),
-    ];
+    let mut lines: Vec<_> = (0..4).map(|_| json.read_json()).collect();
     lines.sort_by_key(|line| line["client"].as_u64());
     assert_eq!(lines[0]["data"], "half a line");
     assert!(lines.iter().all(|line| line["seq"].as_u64() > Some(4)));
@@ -473,7 +476,7 @@ fn manager_that_keeps_no_descriptors_means_a_drain() {
 
 #[test]
 fn state_that_cannot_be_taken_up_means_a_fresh_start_and_nothing_leaks() {
-    fn memory(text: &[u8]) -> std::os::fd::OwnedFd {
+    fn memory(text: &[u8]) -> OwnedFd {
         let flags = rustix::fs::MemfdFlags::CLOEXEC;
         let memory = rustix::fs::memfd_create("state", flags).expect("a memfd");
         let mut file = fs::File::from(memory);
@@ -509,4 +512,103 @@ fn state_that_cannot_be_taken_up_means_a_fresh_start_and_nothing_leaks() {
         let mut two = Client::connect(&server);
         marker(&mut one, &mut two);
     }
+}
+
+#[test]
+fn sockets_of_the_manager_stay_its_own_over_exec_and_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hub.sock");
+    let unix = OwnedFd::from(UnixListener::bind(&path).unwrap());
+    let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let passed = |launch: Launch| {
+        launch
+            .pass("json", tcp.try_clone().unwrap())
+            .pass("text", unix.try_clone().unwrap())
+            .listeners(2)
+    };
+    let manager = Manager::keeping();
+    let mut server = passed(manager.launch(&["--no-notices"])).start();
+    let mut json = Client::connect_to(&server, 0);
+    let mut text = Client::connect_to(&server, 1);
+    let mut check = |server: &Server, line: &str| {
+        text.send_line(line);
+        assert_eq!(json.read_json()["data"], line);
+        // The two, in the format of their names, and nothing beside them.
+        let mut late = Client::connect_to(server, 0);
+        text.send_line(line);
+        assert_eq!(late.read_json()["data"], line);
+        assert_eq!(json.read_json()["data"], line);
+        drop(late);
+        Client::connect_to(server, 1);
+    };
+    check(&server, "before");
+    manager.wait("READY=1");
+    let pid = server.pid();
+    exec(&server);
+    // Said before, so that the next daemon has all of its time.
+    assert_eq!(manager.wait("WATCHDOG=1").pid, pid);
+    assert_eq!(manager.wait("READY=1").pid, pid);
+    let environment = server.environment();
+    assert!(
+        environment
+            .iter()
+            .any(|line| line.starts_with("LINEHUB_STATE_FD="))
+    );
+    assert!(!environment.iter().any(|line| line.starts_with("LISTEN_")));
+    assert_eq!(server.count_log("listening"), 4, "{:?}", server.log());
+    check(&server, "after the exec");
+
+    server.stop();
+    drop(server);
+    let server = passed(manager.relaunch(&["--no-notices"])).start();
+    assert_eq!(server.count_log("listening"), 2, "{:?}", server.log());
+    check(&server, "after the restart");
+    drop(server);
+    assert!(path.exists());
+}
+
+#[test]
+fn listener_that_the_configuration_no_longer_names_closes_and_its_clients_stay() {
+    let manager = Manager::keeping();
+    let mut server = manager
+        .launch(&[
+            "--no-notices",
+            "--listen=127.0.0.1:0",
+            "--listen=127.0.0.1:0",
+        ])
+        .start();
+    let mut one = Client::connect_to(&server, 0);
+    let mut two = Client::connect_to(&server, 1);
+    let gone = server.addr(1).clone();
+    server.stop();
+    drop(server);
+    let server = manager
+        .relaunch(&["--no-notices", "--listen=127.0.0.1:0", "--listen=[::1]:0"])
+        .start();
+    server.wait_log(&format!("no longer listening address={gone}"));
+    marker(&mut one, &mut two);
+    let mut late = Client::connect_to(&server, 1);
+    marker(&mut late, &mut one);
+    two.read_line();
+    marker(&mut one, &mut two);
+}
+
+#[test]
+fn listener_that_cannot_be_opened_after_a_handover_costs_no_client() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("--listen={}", taken.local_addr().unwrap());
+    let manager = Manager::keeping();
+    let mut server = manager
+        .launch(&["--no-notices", "--listen=127.0.0.1:0"])
+        .start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    server.stop();
+    drop(server);
+    let server = manager
+        .relaunch(&["--no-notices", "--listen=127.0.0.1:0", &taken])
+        .listeners(1)
+        .start();
+    server.wait_log("ERROR serving on without a listener");
+    marker(&mut one, &mut two);
 }

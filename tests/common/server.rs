@@ -377,6 +377,14 @@ impl Server {
             .expect("the daemon is alive")
     }
 
+    /// The variables it was started with, or became another program with.
+    pub(crate) fn environment(&self) -> Vec<String> {
+        self.proc("environ")
+            .split('\0')
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
         let status = self.proc("status");
