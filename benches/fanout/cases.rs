@@ -159,6 +159,7 @@ impl Plan {
                 let figures = crowd::notice_storm(server, clients)?;
                 vec![
                     seconds("/time", figures.seconds),
+                    seconds("/half-leave", figures.leave_seconds),
                     figure("/peak-memory", Unit::Bytes, figures.resident_bytes_max),
                 ]
             }

@@ -416,14 +416,22 @@ impl Client {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         self.feed.member().wake_with(cx.waker());
         let orders = self.feed.member().take_orders();
+        let was_streaming = self.output == Output::Streaming;
         if self.obey(orders) {
             return Poll::Ready(Stop::Gone);
         }
         if orders.contain(Orders::FREEZE) {
             return Poll::Ready(Stop::Frozen);
         }
-        let gone = self.poll_input(cx)
-            || self.poll_output(cx)
+        if self.poll_input(cx) {
+            return Poll::Ready(Stop::Gone);
+        }
+        if was_streaming && self.output == Output::Flushing {
+            // It has just left. The others whose turn it is may be leaving too: see `Feed::leave`.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let gone = self.poll_output(cx)
             || match self.output {
                 Output::Shut => self.input == Input::Ended,
                 Output::Broken => !matches!(self.input, Input::Open | Input::Draining(_)),
