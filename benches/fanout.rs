@@ -35,6 +35,7 @@ mod stream;
 mod table;
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,7 +75,9 @@ fn main() -> ExitCode {
         .unwrap_or_default();
     let done = match role {
         launch::LAUNCH => launch::become_server(arguments.skip(1)).map(|()| true),
-        launch::RAW_LOOP => raw_loop::run().map(|()| true),
+        launch::RAW_LOOP => read_bytes(arguments.nth(1))
+            .and_then(raw_loop::run)
+            .map(|()| true),
         _ => measure(),
     };
     match done {
@@ -87,6 +90,11 @@ fn main() -> ExitCode {
     }
 }
 
+fn read_bytes(argument: Option<OsString>) -> Result<usize> {
+    let number = argument.and_then(|argument| argument.to_str()?.parse().ok());
+    number.context("how many bytes to read at a time?")
+}
+
 /// Returns whether every case that ran has its figures.
 fn measure() -> Result<bool> {
     // Only `cargo bench` is meant to measure; `cargo test --all-targets` starts this bare.
@@ -97,7 +105,9 @@ fn measure() -> Result<bool> {
     }
     let options = parse(env::args().skip(1))?;
     let subject = if options.self_check {
-        Program::RawLoop
+        Program::RawLoop {
+            read_bytes: raw_loop::READ_BYTES,
+        }
     } else {
         Program::Linehub(binary()?)
     };
@@ -164,6 +174,15 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, table: &Table) -> R
             &[&subject, &baseline]
                 .map(|side| Vec::from_iter(side.iter().filter_map(|run| run[index].busy))),
         );
+        let line_bytes = [&subject, &baseline]
+            .map(|side| Spread::of(side.iter().filter_map(|run| run[index].line_bytes)));
+        let note = match (line_bytes, ratio) {
+            ([Some(ours), Some(theirs)], Some(ratio)) => {
+                let ratio = ratio.median * ours.median / theirs.median;
+                format!("{ratio:.2} in bytes; {note}")
+            }
+            _ => note,
+        };
         table.row(&Row {
             name: &format!("{}{}", case.name, first.suffix),
             unit: first.unit,

@@ -156,6 +156,37 @@ fn of_many_who_join_at_once_each_sees_those_who_join_after_it() {
 }
 
 #[test]
+fn of_many_who_leave_at_once_those_who_stay_hear_once_each() {
+    let server = Server::start(&[]);
+    let mut staying = Vec::from_iter((0..20).map(|_| Client::connect(&server)));
+    let mut leaving = Vec::from_iter((0..100).map(|_| Client::connect(&server)));
+    for client in &mut staying {
+        client.lines_until("New client connected: 120");
+    }
+    // All have left when the daemon wakes up, every other one without a goodbye.
+    server.signal(Signal::STOP);
+    for (at, client) in leaving.drain(..).enumerate() {
+        if at % 2 == 0 {
+            drop(client)
+        } else {
+            client.reset()
+        }
+    }
+    server.signal(Signal::CONT);
+    let mut wanted = Vec::from_iter((21..=120).map(|id| format!("Client disconnected: {id}")));
+    wanted.sort();
+    for client in &mut staying {
+        let mut heard = Vec::from_iter((0..100).map(|_| client.read_line()));
+        heard.sort();
+        assert_eq!(heard, wanted);
+    }
+    staying[0].send_line("that is all");
+    for client in &mut staying[1..] {
+        client.expect_message(1, "that is all");
+    }
+}
+
+#[test]
 fn half_close_keep_goes_on_delivering_after_a_clients_fin() {
     let server = Server::start(&["--half-close", "keep"]);
     let mut sender = Client::connect(&server);

@@ -9,6 +9,7 @@ use crate::flood::Flood;
 use crate::launch::{Cores, Launch, Program, Server};
 use crate::paced::{Latency, Steady};
 use crate::procfs::Busy;
+use crate::raw_loop;
 use crate::table::Unit;
 
 /// How long and how often to measure.
@@ -79,6 +80,8 @@ pub(crate) struct Figure {
     pub suffix: &'static str,
     pub unit: Unit,
     pub value: f64,
+    /// Bytes of a delivered line, in floods.
+    pub line_bytes: Option<f64>,
     /// Who used the cores, where it tells whether the server was the limit.
     pub busy: Option<Busy>,
 }
@@ -104,6 +107,7 @@ impl Plan {
             suffix,
             unit,
             value,
+            line_bytes: None,
             busy: None,
         };
         let seconds = |suffix, value| figure(suffix, Unit::Seconds, value);
@@ -112,7 +116,11 @@ impl Plan {
                 let figures = flood.run(server, settings, framed)?;
                 let busy = Some(figures.busy);
                 let rate = figure("", Unit::LinesPerSecond, figures.lines_per_second);
-                vec![Figure { busy, ..rate }]
+                vec![Figure {
+                    busy,
+                    line_bytes: Some(figures.line_bytes),
+                    ..rate
+                }]
             }
             Plan::FloodCost(flood) => {
                 let figures = flood.run(server, settings, framed)?;
@@ -159,6 +167,7 @@ impl Plan {
                 let figures = crowd::notice_storm(server, clients)?;
                 vec![
                     seconds("/time", figures.seconds),
+                    seconds("/half-leave", figures.leave_seconds),
                     figure("/peak-memory", Unit::Bytes, figures.resident_bytes_max),
                 ]
             }
@@ -206,7 +215,9 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
     };
     let raw_loop = |plan| {
         let launch = Launch {
-            program: Program::RawLoop,
+            program: Program::RawLoop {
+                read_bytes: raw_loop::READ_BYTES,
+            },
             flags: Vec::new(),
             pinned: true,
         };
@@ -230,6 +241,13 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
             add(name, linehub(&[LOSSLESS], plan), raw_loop(plan));
         }
     }
+
+    let plan = Plan::Throughput(flood(100, 64));
+    let mut side = linehub(&[], plan);
+    side.launch.program = Program::RawLoop {
+        read_bytes: 4 * raw_loop::READ_BYTES,
+    };
+    add("raw-loop/256-KiB-reads".into(), side, raw_loop(plan));
 
     let plan = Plan::Throughput(Flood {
         senders: 500,

@@ -42,6 +42,8 @@ pub(crate) fn connect_storm(server: &Server, clients: usize) -> Result<f64> {
 pub(crate) struct NoticeStorm {
     /// Until the last notice was delivered.
     pub seconds: f64,
+    /// The same for the notices of half of them leaving at once.
+    pub leave_seconds: f64,
     /// The most the server had resident.
     pub resident_bytes_max: f64,
 }
@@ -71,8 +73,34 @@ pub(crate) fn notice_storm(server: &Server, clients: usize) -> Result<NoticeStor
         load.absorb(TICK, &mut events)?;
     }
     let seconds = started.elapsed().as_secs_f64();
+
+    // The earlier a client was accepted, the more it heard: that tells the numbers of those who go.
+    let stay = clients / 2;
+    let mut heard: Vec<(u64, usize)> = load.received().zip(0..).collect();
+    heard.sort_unstable_by(|a, b| b.cmp(a));
+    let leaving: u64 = (1..)
+        .zip(&heard)
+        .filter(|(_, (_, who))| *who >= stay)
+        .map(|(id, _): (usize, _)| format!("Client disconnected: {id}\n").len() as u64)
+        .sum();
+    let expected = load.received().take(stay).sum::<u64>() + leaving * stay as u64;
+    let started = Instant::now();
+    load.truncate(stay);
+    while load.received().sum::<u64>() < expected {
+        ensure!(
+            started.elapsed() < NOTICES_PATIENCE,
+            "not all heard of all who left"
+        );
+        load.absorb(TICK, &mut events)?;
+    }
+    let leave_seconds = started.elapsed().as_secs_f64();
+    ensure!(
+        load.received().sum::<u64>() == expected,
+        "more notices than clients account for"
+    );
     Ok(NoticeStorm {
         seconds,
+        leave_seconds,
         resident_bytes_max: server.resident_bytes_max()? as f64,
     })
 }

@@ -37,6 +37,8 @@ pub(crate) struct Flood {
 pub(crate) struct FloodFigures {
     /// Lines delivered a second, over all clients.
     pub lines_per_second: f64,
+    /// Bytes of one of them.
+    pub line_bytes: f64,
     /// CPU time of the server for one delivered line.
     pub cpu_per_line: f64,
     pub busy: Busy,
@@ -144,6 +146,7 @@ impl Flood {
         let delivered = (marks[1].lines - marks[0].lines) as f64;
         Ok(FloodFigures {
             lines_per_second: delivered / busy.elapsed.as_secs_f64(),
+            line_bytes: stream.bytes_of(total) as f64 / total as f64,
             cpu_per_line: busy.server.as_secs_f64() / delivered,
             busy,
         })

@@ -72,8 +72,8 @@ fn run_on(cores: &[usize]) -> Result<()> {
 pub(crate) enum Program {
     /// The daemon's binary.
     Linehub(PathBuf),
-    /// The baseline, in this binary.
-    RawLoop,
+    /// The baseline, in this binary: it takes so many bytes from a socket at a time.
+    RawLoop { read_bytes: usize },
 }
 
 /// How to start it.
@@ -109,7 +109,9 @@ impl Launch {
                 .arg(path)
                 .args(["--listen", "127.0.0.1:0"])
                 .args(&self.flags),
-            Program::RawLoop => command.arg(&this).arg(RAW_LOOP),
+            Program::RawLoop { read_bytes } => {
+                command.arg(&this).arg(RAW_LOOP).arg(read_bytes.to_string())
+            }
         };
         // The environment could configure the daemon or its log.
         command

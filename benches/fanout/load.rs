@@ -152,6 +152,11 @@ impl Load {
         Ok(())
     }
 
+    /// Closes all but the first `count` clients.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.clients.truncate(count);
+    }
+
     /// Number of clients, without stuck ones.
     pub(crate) fn len(&self) -> usize {
         self.clients.len()

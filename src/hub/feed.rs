@@ -31,7 +31,7 @@ pub(crate) struct Feed {
     /// It joined behind so many parts of the batch that its cursor stands at, which was not in the
     /// stream yet: they become bytes of `offset` once it is.
     parts_before: u32,
-    /// It gets batches before this index only: what was published until it left.
+    /// It gets batches before this index only: what was published until it had left.
     end: u64,
     /// Batches from this index on hold nothing of its own.
     own_end: u64,
@@ -43,6 +43,9 @@ pub(crate) struct Feed {
     encoding: Encoding,
     left: bool,
 }
+
+/// The end of a feed that has not left.
+const ENDLESS: u64 = u64::MAX;
 
 impl Feed {
     pub(super) fn new(
@@ -60,7 +63,7 @@ impl Feed {
             cursor: Some(start.node),
             offset: 0,
             parts_before: start.parts_before,
-            end: u64::MAX,
+            end: ENDLESS,
             own_end,
             parked: 0,
             ticket: None,
@@ -152,13 +155,15 @@ impl Feed {
         }
     }
 
-    /// Tells everybody that this client is gone. It still gets what was published until now.
+    /// Tells everybody that this client is gone. It still gets what is published until it looks
+    /// for more: a client that gives others the time to leave too has all their notices go out as
+    /// one batch.
     pub(crate) fn leave(&mut self) {
         if !self.left {
             self.left = true;
-            let (end, own_end) = self.hub.leave(self.slot, self.member.id);
-            self.end = end;
-            self.own_end = own_end.unwrap_or(self.own_end);
+            if let Some(own_end) = self.hub.leave(self.slot, self.member.id) {
+                self.own_end = own_end;
+            }
         }
     }
 
@@ -181,6 +186,9 @@ impl Feed {
     /// `Ready(true)` when there are bytes to write; `Ready(false)` when none will come any more;
     /// else the task is woken when something is published.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.left && self.end == ENDLESS {
+            self.end = self.hub.end();
+        }
         loop {
             if self.settle() {
                 return Poll::Ready(true);
@@ -356,8 +364,8 @@ impl Drop for Feed {
         if let Some(ticket) = self.ticket.take() {
             self.hub.budget.give_up(ticket);
         }
-        self.leave();
         self.detach();
+        self.leave();
         self.hub.remove(self.slot, self.encoding);
     }
 }

@@ -427,20 +427,23 @@ impl Hub {
         }
     }
 
-    /// Tells everybody that the client in `slot` is gone. Returns the index its own stream ends
-    /// before, and the index its own parts end before.
-    fn leave(&self, slot: usize, id: ClientId) -> (u64, Option<u64>) {
+    /// Tells everybody that the client in `slot` is gone. Returns the index its own parts end
+    /// before, if that adds one.
+    fn leave(&self, slot: usize, id: ClientId) -> Option<u64> {
         let mut state = self.lock();
         state.seats[slot].left = true;
         self.finish_input(&mut state, slot);
-        let notices = self.settings.notices && state.phase != Phase::Sealed;
-        let own = notices.then(|| self.notify(&mut state, Kind::Notice(Notice::Disconnect), id));
-        state.cut();
-        let end = state.tail.index;
-        if notices {
-            self.release_and_wake(state, slot);
+        if !self.settings.notices || state.phase == Phase::Sealed {
+            return None;
         }
-        (end, own.map(|index| index + 1))
+        let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id);
+        self.release_and_wake(state, slot);
+        Some(own + 1)
+    }
+
+    /// The index that the batches of all that was published come before.
+    fn end(&self) -> u64 {
+        self.lock().cut().index
     }
 
     /// Gives the seat of a client back.
