@@ -43,6 +43,12 @@ impl Framer {
         }
     }
 
+    /// How many bytes a line may have, without its line end: the limit that the last line, or the one
+    /// that was too long, was held to.
+    pub fn line_bytes_max(&self) -> usize {
+        self.line_bytes_max
+    }
+
     /// The bytes of the line that has not ended yet: at most the limit and a CR.
     pub fn unfinished(&self) -> &[u8] {
         self.unfinished.as_deref().unwrap_or_default()
@@ -53,6 +59,12 @@ impl Framer {
     /// A line over the limit is reported as soon as it is certain, ended or not. From then on
     /// nothing is taken, and every call reports it again.
     pub fn push<'a>(&mut self, chunk: &'a [u8]) -> Lines<'a> {
+        self.push_within(self.line_bytes_max, chunk)
+    }
+
+    /// [`push`](Framer::push), where lines that begin from here on may have `line_bytes_max` bytes.
+    /// The line begun in earlier reads ends under the limit that it was begun with.
+    pub fn push_within<'a>(&mut self, line_bytes_max: usize, chunk: &'a [u8]) -> Lines<'a> {
         let Some(unfinished) = &mut self.unfinished else {
             return Lines::too_long();
         };
@@ -77,6 +89,7 @@ impl Framer {
             lines.first = std::mem::take(unfinished);
             lines.rest = &chunk[end + 1..];
         }
+        self.line_bytes_max = line_bytes_max;
 
         let end = memrchr(b'\n', lines.rest).map_or(0, |at| at + 1);
         let (whole, begun) = lines.rest.split_at(end);

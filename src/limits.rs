@@ -26,7 +26,8 @@ pub fn raise_open_files() -> u64 {
 /// Places for clients, of which there are only so many.
 #[derive(Debug)]
 pub(crate) struct Places {
-    max: Option<usize>,
+    /// `usize::MAX` when nothing but the open-file limit bounds them.
+    max: AtomicUsize,
     taken: AtomicUsize,
 }
 
@@ -38,14 +39,19 @@ impl Places {
     /// `None` when nothing but the open-file limit bounds them.
     pub(crate) fn new(max: Option<usize>) -> Arc<Places> {
         Arc::new(Places {
-            max,
+            max: AtomicUsize::new(max.unwrap_or(usize::MAX)),
             taken: AtomicUsize::new(0),
         })
     }
 
+    /// From now on there are so many. Nobody who has a place loses it.
+    pub(crate) fn set_max(&self, max: Option<usize>) {
+        self.max.store(max.unwrap_or(usize::MAX), Relaxed);
+    }
+
     /// A place, or how many there are if all are taken.
     pub(crate) fn take(self: &Arc<Places>) -> Result<Place, usize> {
-        let max = self.max.unwrap_or(usize::MAX);
+        let max = self.max.load(Relaxed);
         let taken = self
             .taken
             .fetch_update(Relaxed, Relaxed, |taken| (taken < max).then_some(taken + 1));
@@ -68,6 +74,18 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fewer_places_take_none_away_and_give_none_out() {
+        let places = Places::new(Some(2));
+        let held = (places.take().unwrap(), places.take().unwrap());
+        assert_eq!(places.take().unwrap_err(), 2);
+        places.set_max(Some(1));
+        drop(held.0);
+        assert_eq!(places.take().unwrap_err(), 1, "one is still taken");
+        places.set_max(None);
+        assert!(places.take().is_ok());
+    }
 
     #[test]
     fn soft_limit_becomes_the_hard_limit() {

@@ -11,6 +11,7 @@ mod writer;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -39,10 +40,17 @@ const OWN_BYTES_MAX: usize = 4 * 1024;
 /// by default, so all that had been sent comes in, while one that never stops is cut off.
 const DRAIN_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// What all clients go by.
-#[derive(Clone, Debug)]
+/// What all clients go by. A reload changes it for those that are connected, too.
+#[derive(Debug)]
 pub(crate) struct Rules {
-    line_bytes_max: usize,
+    /// Looked at in every read: the rest is not.
+    line_bytes_max: AtomicUsize,
+    last: Mutex<LastRules>,
+}
+
+/// What matters once, when a client's input or the client ends.
+#[derive(Clone, Copy, Debug)]
+struct LastRules {
     half_close: HalfClose,
     slow_grace: Grace,
     idle_timeout: Option<Duration>,
@@ -52,7 +60,15 @@ pub(crate) struct Rules {
 impl From<&Config> for Rules {
     fn from(config: &Config) -> Rules {
         Rules {
-            line_bytes_max: config.line_bytes_max,
+            line_bytes_max: AtomicUsize::new(config.line_bytes_max),
+            last: Mutex::new(LastRules::from(config)),
+        }
+    }
+}
+
+impl From<&Config> for LastRules {
+    fn from(config: &Config) -> LastRules {
+        LastRules {
             half_close: config.half_close,
             slow_grace: config.slow_grace,
             idle_timeout: config.idle_timeout,
@@ -62,15 +78,33 @@ impl From<&Config> for Rules {
 }
 
 impl Rules {
+    /// Has all clients go by another configuration from now on.
+    pub(crate) fn set(&self, config: &Config) {
+        self.line_bytes_max.store(config.line_bytes_max, Relaxed);
+        *self.last() = LastRules::from(config);
+    }
+
+    fn line_bytes_max(&self) -> usize {
+        self.line_bytes_max.load(Relaxed)
+    }
+
+    fn last(&self) -> MutexGuard<'_, LastRules> {
+        // Nothing panics while it is held.
+        self.last
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl LastRules {
     /// What a client is told when it is closed for this reason; nothing when it knows, or when no
-    /// word can reach it.
-    fn detail(&self, reason: CloseReason) -> Option<String> {
+    /// word can reach it. `line_bytes_max` is the limit that its last line was held to.
+    fn detail(self, reason: CloseReason, line_bytes_max: usize) -> Option<String> {
         let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
         match reason {
-            CloseReason::LineTooLong => Some(format!(
-                "line too long (limit {} bytes)",
-                self.line_bytes_max
-            )),
+            CloseReason::LineTooLong => {
+                Some(format!("line too long (limit {line_bytes_max} bytes)"))
+            }
             CloseReason::Slow => Some(match self.slow_grace {
                 Grace::For(grace) if !grace.is_zero() => {
                     format!(
@@ -253,7 +287,7 @@ impl Client {
         place: Place,
     ) -> Client {
         Client {
-            reader: Reader::new(format, rules.line_bytes_max),
+            reader: Reader::new(format, rules.line_bytes_max()),
             writer: Writer::new(format),
             stream,
             feed,
@@ -303,7 +337,8 @@ impl Client {
         self.output = Output::Flushing;
         self.place = None;
         self.feed.leave();
-        if let Some(detail) = self.rules.detail(reason) {
+        let line_bytes_max = self.reader.line_bytes_max();
+        if let Some(detail) = self.rules.last().detail(reason, line_bytes_max) {
             self.writer.say_goodbye(&mut self.feed, reason, detail);
         }
         if owed_less {
@@ -323,8 +358,14 @@ impl Client {
             // The writer, which is polled next, wakes the task when the socket takes them.
             Poll::Pending
         } else {
-            self.reader
-                .poll(cx, &self.stream, &mut self.feed, &mut answers)
+            let line_bytes_max = self.rules.line_bytes_max();
+            self.reader.poll(
+                cx,
+                &self.stream,
+                &mut self.feed,
+                line_bytes_max,
+                &mut answers,
+            )
         };
         self.writer.interpose(&mut self.feed, &answers);
         if self.reader.crlf() {
@@ -348,7 +389,8 @@ impl Client {
             }
             (Poll::Ready(Read::End), _) => {
                 self.input = Input::Ended;
-                match self.rules.half_close {
+                let half_close = self.rules.last().half_close;
+                match half_close {
                     HalfClose::Keep if self.output != Output::Broken => self.feed.input_done(),
                     _ => self.close(CloseReason::Eof),
                 }

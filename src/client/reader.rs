@@ -64,12 +64,18 @@ impl Reader {
         }
     }
 
+    /// The limit that its last line was held to.
+    pub(super) fn line_bytes_max(&self) -> usize {
+        self.framer.line_bytes_max()
+    }
+
     /// Whether the client's own lines end in CRLF, so that it is to be answered in kind.
     pub(super) fn crlf(&self) -> bool {
         self.telnet.as_ref().is_some_and(Telnet::crlf)
     }
 
-    /// Reads once and publishes what it brought. Telnet's answers are appended to `answers`.
+    /// Reads once and publishes what it brought. Lines that begin in it may have `line_bytes_max`
+    /// bytes. Telnet's answers are appended to `answers`.
     ///
     /// Pending while nothing is there to read or the buffer has no room; nothing is read then.
     pub(super) fn poll(
@@ -77,6 +83,7 @@ impl Reader {
         cx: &mut Context<'_>,
         stream: &Stream,
         feed: &mut Feed,
+        line_bytes_max: usize,
         answers: &mut Vec<u8>,
     ) -> Poll<Read> {
         if ready!(stream.poll_readable(cx)).is_err() {
@@ -96,7 +103,7 @@ impl Reader {
                 Some(telnet) => telnet.filter(buf, answers),
                 None => &buf[telnet::ROOM..],
             };
-            let mut lines = self.framer.push(data);
+            let mut lines = self.framer.push_within(line_bytes_max, data);
             let leaves = self.telnet.is_some() && cut_at_leave_line(&mut lines);
             feed.publish(Some(admission), &lines);
             Poll::Ready(if leaves {

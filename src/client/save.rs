@@ -75,7 +75,7 @@ impl Client {
         Client {
             stream,
             feed,
-            reader: Reader::restore(saved.reader, rules.line_bytes_max),
+            reader: Reader::restore(saved.reader, rules.line_bytes_max()),
             writer: Writer::restore(saved.writer),
             rules,
             input: saved.input,

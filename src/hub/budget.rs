@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
@@ -27,7 +28,7 @@ pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Budget {
     account: Mutex<Account>,
     /// What one admitted read may bring, in bytes.
-    read_bytes_max: usize,
+    read_bytes_max: AtomicUsize,
     /// Told when the buffer fills, so that whoever holds it up is looked for at once.
     pressed: Notify,
 }
@@ -46,6 +47,8 @@ struct Account {
     issued: u64,
     /// The number of the last ticket admitted: every one up to it is.
     admitted: u64,
+    /// Tickets admitted, and charged, that nobody has come back with yet.
+    uncollected: usize,
 }
 
 /// A place in the queue for the buffer.
@@ -68,19 +71,34 @@ pub(crate) struct Charge {
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Budget> {
-        let read_bytes_max = (limit / 256).clamp(READ_BYTES.0, READ_BYTES.1);
         Arc::new(Budget {
             account: Mutex::new(Account {
                 limit,
                 used: 0,
-                admission: (2 * read_bytes_max).min(limit / 2),
+                admission: admission(limit),
                 queue: VecDeque::new(),
                 issued: 0,
                 admitted: 0,
+                uncollected: 0,
             }),
-            read_bytes_max,
+            read_bytes_max: AtomicUsize::new(read_bytes_max(limit)),
             pressed: Notify::new(),
         })
+    }
+
+    /// From now on the buffer has so many bytes. Who waits is admitted if that is more; if it is less
+    /// than what is used, the buffer is full until that has gone.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        let mut account = self.lock();
+        // What was charged for an admission is what will be released for it.
+        let outstanding = account.uncollected;
+        account.used -= outstanding * account.admission;
+        account.limit = limit;
+        account.admission = admission(limit);
+        account.used += outstanding * account.admission;
+        self.read_bytes_max.store(read_bytes_max(limit), Relaxed);
+        self.release(account, 0);
+        self.pressed.notify_one();
     }
 
     /// Ready once there is room for one read, first come first served. `ticket` keeps the place
@@ -93,7 +111,10 @@ impl Budget {
         let mut account = self.lock();
         let admission = account.admission;
         match *ticket {
-            Some(held) if held.0.get() <= account.admitted => *ticket = None,
+            Some(held) if held.0.get() <= account.admitted => {
+                account.uncollected -= 1;
+                *ticket = None;
+            }
             Some(held) => {
                 account.keep_waiting(held, cx.waker());
                 return Poll::Pending;
@@ -132,6 +153,7 @@ impl Budget {
         let mut account = self.lock();
         if ticket.0.get() <= account.admitted {
             let bytes = account.admission;
+            account.uncollected -= 1;
             self.release(account, bytes);
         } else if let Ok(at) = account
             .queue
@@ -187,6 +209,16 @@ impl Budget {
     }
 }
 
+/// What one read may bring with a buffer of `limit` bytes.
+fn read_bytes_max(limit: usize) -> usize {
+    (limit / 256).clamp(READ_BYTES.0, READ_BYTES.1)
+}
+
+/// What one sender is admitted for in a buffer of `limit` bytes.
+fn admission(limit: usize) -> usize {
+    (2 * read_bytes_max(limit)).min(limit / 2)
+}
+
 impl Account {
     /// An empty buffer has room for anything: otherwise a line longer than it could never pass.
     fn has_room(&self) -> bool {
@@ -221,6 +253,7 @@ impl Account {
             if let Some((_, Some(waker))) = self.queue.pop_front() {
                 woken.push(waker);
                 self.used += self.admission;
+                self.uncollected += 1;
             }
         }
         woken
@@ -230,7 +263,7 @@ impl Account {
 impl Admission {
     /// What the read may bring at most, in bytes.
     pub(crate) fn read_bytes_max(&self) -> usize {
-        self.budget.read_bytes_max
+        self.budget.read_bytes_max.load(Relaxed)
     }
 
     /// Turns the admission into what the read really costs.
@@ -269,5 +302,48 @@ impl Drop for Charge {
         if self.bytes > 0 {
             self.budget.release(self.budget.lock(), self.bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks once; whether it was admitted.
+    fn ask(budget: &Arc<Budget>, ticket: &mut Option<Ticket>) -> Option<Admission> {
+        match budget.poll_admit(ticket, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(admission) => Some(admission),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn larger_buffer_admits_who_waits_and_a_smaller_one_keeps_the_account_whole() {
+        let budget = Budget::new(8192);
+        let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
+        assert!(held.iter().all(Option::is_some));
+        let mut waiting = [None, None];
+        assert!(
+            waiting
+                .iter_mut()
+                .all(|ticket| ask(&budget, ticket).is_none())
+        );
+        assert_eq!((budget.used(), budget.waiting()), (8192, 2));
+
+        // Admitted, but nobody has come back for it when the limit changes again.
+        budget.set_limit(1 << 20);
+        assert_eq!(budget.waiting(), 0);
+        budget.set_limit(4096);
+        assert!(budget.is_pressed());
+        assert_eq!(budget.used(), 8192 + 2 * 2048);
+        let collected = ask(&budget, &mut waiting[0]);
+        assert_eq!(
+            collected.as_ref().map(|admission| admission.bytes),
+            Some(2048)
+        );
+        budget.give_up(waiting[1].take().unwrap());
+        drop((held, collected));
+        assert_eq!(budget.used(), 0);
+        assert!(!budget.is_pressed());
     }
 }

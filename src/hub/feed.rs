@@ -355,7 +355,7 @@ impl Feed {
 
     /// Whose parts of a batch are left out.
     fn without(&self, index: u64) -> Option<ClientId> {
-        (index < self.own_end && !self.hub.settings.echo).then_some(self.member.id)
+        (index < self.own_end && !self.hub.echo).then_some(self.member.id)
     }
 }
 

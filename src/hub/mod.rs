@@ -49,10 +49,9 @@ const ASSEMBLY_BYTES_MAX: usize = 64 * 1024;
 /// smaller ones are formatted under it, in about a microsecond, straight into the assembly.
 const OWN_BATCH_BYTES: usize = 4 * 1024;
 
-/// What the hub goes by.
-#[derive(Clone, Debug)]
+/// What the hub goes by, and what a reload changes.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    pub(crate) echo: bool,
     pub(crate) notices: bool,
     pub(crate) slow_client: SlowClient,
     pub(crate) slow_grace: Grace,
@@ -63,7 +62,6 @@ pub(crate) struct Settings {
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Settings {
         Settings {
-            echo: config.echo,
             notices: config.notices,
             slow_client: config.slow_client,
             slow_grace: config.slow_grace,
@@ -76,7 +74,8 @@ impl From<&Config> for Settings {
 /// Publishes to every client, and knows who has not come for it yet.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    settings: Settings,
+    /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
+    echo: bool,
     budget: Arc<Budget>,
     state: Mutex<State>,
     /// Raised by every publish: a feed that is on the list to be woken need not look again.
@@ -119,6 +118,7 @@ pub(crate) struct Figures {
 
 #[derive(Debug)]
 struct State {
+    settings: Settings,
     /// The end of the stream.
     tail: Arc<Node>,
     /// Published, but behind no place of the stream yet.
@@ -188,9 +188,10 @@ impl Hub {
     /// An empty hub with a buffer of `config.buffer_bytes`.
     pub(crate) fn new(config: &Config) -> Arc<Hub> {
         Arc::new(Hub {
-            settings: Settings::from(config),
+            echo: config.echo,
             budget: Budget::new(config.buffer_bytes),
             state: Mutex::new(State {
+                settings: Settings::from(config),
                 tail: Node::new(0),
                 assembly: Assembly::default(),
                 next_seq: 1,
@@ -214,6 +215,12 @@ impl Hub {
         })
     }
 
+    /// Goes by another configuration from now on; all but `echo`, which takes a restart.
+    pub(crate) fn set(&self, config: &Config) {
+        self.lock().settings = Settings::from(config);
+        self.budget.set_limit(config.buffer_bytes);
+    }
+
     /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
     pub(crate) async fn admit(&self) -> Admission {
         self.budget.admit().await
@@ -230,7 +237,7 @@ impl Hub {
         let member = Arc::new(Member::new(id, start.node.index));
         let slot = self.seat(&mut state, member.clone());
         let mut own_end = 0;
-        if self.settings.notices {
+        if state.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
             self.release_and_wake(state, slot);
         }
@@ -247,8 +254,7 @@ impl Hub {
             left: false,
             freezing: false,
         });
-        self.audience
-            .store(state.audience(self.settings.echo).0, Relaxed);
+        self.audience.store(state.audience(self.echo).0, Relaxed);
         slot
     }
 
@@ -393,7 +399,7 @@ impl Hub {
                 prepared = Some((batch, cost));
             }
             let mut state = self.lock();
-            let audience = state.audience(self.settings.echo);
+            let audience = state.audience(self.echo);
             if large && audience != seen && audience != Encodings::default() {
                 // Somebody joined with an encoding that was not in use.
                 seen = audience;
@@ -433,7 +439,7 @@ impl Hub {
         let mut state = self.lock();
         state.seats[slot].left = true;
         self.finish_input(&mut state, slot);
-        if !self.settings.notices || state.phase == Phase::Sealed {
+        if !state.settings.notices || state.phase == Phase::Sealed {
             return None;
         }
         let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id);
@@ -459,8 +465,7 @@ impl Hub {
             // Nobody will come for it.
             state.assembly.clear();
         }
-        self.audience
-            .store(state.audience(self.settings.echo).0, Relaxed);
+        self.audience.store(state.audience(self.echo).0, Relaxed);
     }
 
     /// One client's input is done; the last one ends the wait of a drain.
@@ -483,8 +488,7 @@ impl Hub {
         let mut state = self.lock();
         state.count_encoding(from, -1);
         state.count_encoding(to, 1);
-        self.audience
-            .store(state.audience(self.settings.echo).0, Relaxed);
+        self.audience.store(state.audience(self.echo).0, Relaxed);
     }
 
     /// Puts a task on the list to be woken, unless something came after `place` meanwhile.

@@ -104,13 +104,14 @@ fn give_memory_back() {}
 
 impl Hub {
     fn tick(&self, pressed: bool) -> Duration {
+        let settings = self.lock().settings;
         if pressed {
-            return match self.settings.slow_grace {
+            return match settings.slow_grace {
                 Grace::For(grace) => (grace / 16).clamp(PRESSED_TICK.0, PRESSED_TICK.1),
                 Grace::Forever => PRESSED_TICK.1,
             };
         }
-        let timeouts = [self.settings.stall_timeout, self.settings.idle_timeout];
+        let timeouts = [settings.stall_timeout, settings.idle_timeout];
         let shortest = timeouts
             .into_iter()
             .flatten()
@@ -122,6 +123,7 @@ impl Hub {
 
     /// Stalled, idle, or at its goodbye for too long.
     fn look_for_the_quiet(&self, state: &mut State, now: Instant) {
+        let settings = state.settings;
         let over = |since: Instant, timeout: Option<Duration>| {
             timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout)
         };
@@ -153,13 +155,13 @@ impl Hub {
             }
             if watch
                 .refuses_since
-                .is_some_and(|since| over(since, self.settings.stall_timeout))
+                .is_some_and(|since| over(since, settings.stall_timeout))
             {
                 member.order(Orders::close(CloseReason::Stalled));
             } else if !*left
                 && watch
                     .moved_at
-                    .is_some_and(|since| over(since, self.settings.idle_timeout))
+                    .is_some_and(|since| over(since, settings.idle_timeout))
             {
                 member.order(Orders::close(CloseReason::Idle));
             }
@@ -180,7 +182,7 @@ impl Hub {
         since_last_look: Duration,
         oldest: &mut Option<Oldest>,
     ) {
-        let Grace::For(grace) = self.settings.slow_grace else {
+        let Grace::For(grace) = state.settings.slow_grace else {
             return;
         };
         let tail = state.cut().index;
@@ -235,7 +237,7 @@ impl Hub {
             }
             seat.watch.told_at = Some(index);
             seat.watch.held = Duration::ZERO;
-            seat.member.order(match self.settings.slow_client {
+            seat.member.order(match state.settings.slow_client {
                 SlowClient::Disconnect => Orders::close(CloseReason::Slow),
                 SlowClient::Skip => Orders::SKIP,
             });
