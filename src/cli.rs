@@ -1,13 +1,19 @@
-//! What a person types: flags and environment variables, kept as text with the place they came
-//! from. [`Config`](crate::config::Config) gives them their meaning, so that a value is read, and
-//! a mistake reported, the same way wherever it was written.
+//! What a person types: flags, environment variables and lines of the configuration file, kept as
+//! text with the place they came from. [`Config`](crate::config::Config) gives them their meaning,
+//! so that a value is read, and a mistake reported, the same way wherever it was written.
+
+mod help;
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, Parser};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
+
+pub(crate) use self::help::{Body, SECTIONS, wrap};
 
 /// The headings of `--help`, in the order they are shown.
 const LISTENING: &str = "Listening";
@@ -25,40 +31,6 @@ const STYLES: Styles = Styles::styled()
 const MORE: &str = "\
 Try it: start linehub, then run `nc 127.0.0.1 2345` in two terminals and type. --help says more.";
 
-const EXAMPLES: &str = "\
-Examples:
-  A chat on this machine: start the daemon, then type in two other terminals.
-    $ linehub
-    $ nc 127.0.0.1 2345
-    $ nc 127.0.0.1 2345
-
-  Send one line from a script and leave.
-    $ printf 'backup done\\n' | nc -N 127.0.0.1 2345
-
-  An instrument with many readers: the bytes as they came, on every interface.
-    $ linehub --listen '[::]:2345' --format raw --no-notices
-
-  Lines for people on one port, JSON for programs on another, a Unix socket for this machine.
-    $ linehub --listen 0.0.0.0:2345 --listen 127.0.0.1:2346,format=json \\
-              --listen unix:/run/linehub.sock,format=raw
-
-Values:
-  SIZE      A number of bytes, or a number with a unit: 65536, 64KiB, 1.5MiB. KiB, MiB and GiB are
-            powers of 1024; K, M, G, KB, MB and GB are powers of 1000.
-  DURATION  Numbers with units: 500ms, 1s, 2m, 1m 30s, 1h.
-  `0` or `off` turns a limit off where it can be off.
-
-Environment:
-  Every option that takes a value, and every switch, is also read from the environment: LINEHUB_
-  and its name, as in LINEHUB_MAX_LINE=1MiB or LINEHUB_ECHO=true. A flag wins over the environment;
-  an empty value counts as unset. LINEHUB_LISTEN takes several addresses, separated by spaces or
-  semicolons.
-  RUST_LOG   What to log, such as `warn` or `linehub=debug`. Wins over -v and -q.
-  NO_COLOR   No colour in the log and in this text when set.
-
-Exit codes:
-  0  stopped as asked    1  could not serve    2  wrong flag, variable or value";
-
 /// What was typed on the command line and in the environment.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(
@@ -71,22 +43,33 @@ Exit codes:
                   A client that cannot keep up is told or disconnected; it is never left with a \
                   silent gap.",
     after_help = MORE,
-    after_long_help = EXAMPLES,
+    after_long_help = help::sections(),
     styles = STYLES,
     max_term_width = 100,
     args_override_self = true,
     disable_help_flag = true,
     disable_version_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_help_heading = "Commands",
 )]
 pub struct Cli {
     /// The options that are also variables in the environment.
     #[command(flatten)]
     pub options: Options,
 
+    /// Read what was not typed from FILE [default: none]
+    ///
+    /// TOML with the names of the options, as in `max-line = "64KiB"`; `linehub generate config`
+    /// prints one to start from. SIGHUP reads it again. Flags and the environment win over it.
+    #[arg(long, value_name = "FILE", help_heading = PROCESS, value_hint = ValueHint::FilePath)]
+    #[arg(allow_hyphen_values = true)]
+    pub config: Option<PathBuf>,
+
     /// Check the configuration and exit
     ///
-    /// Prints one line and exits with 0 when the configuration is good, with 2 when it is not.
-    /// Opens no listener.
+    /// Prints one line and exits with 0 when the configuration, the file included, is good, with 2
+    /// when it is not. Opens no listener.
     #[arg(long, help_heading = PROCESS)]
     pub check: bool,
 
@@ -95,24 +78,60 @@ pub struct Cli {
     #[arg(long, hide = true)]
     pub check_handover: bool,
 
-    /// Log more: -v debug, -vv trace [default: info]
-    ///
-    /// The log goes to stderr. RUST_LOG, when set, wins over -v and -q. What lines contain is
-    /// logged only at -vv.
-    #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS)]
+    /// Log more: -v is --log debug, -vv is --log trace
+    #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS, conflicts_with = "log")]
     verbose: u8,
 
-    /// Log less: -q only warnings and errors, -qq only errors
-    #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS)]
+    /// Log less: -q is --log warn, -qq is --log error
+    #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS, conflicts_with = "log")]
     quiet: u8,
 
     /// Print help: -h a summary, --help everything
-    #[arg(short, long, action = ArgAction::Help, help_heading = PROCESS)]
+    #[arg(short, long, action = ArgAction::Help, help_heading = PROCESS, global = true)]
     help: Option<bool>,
 
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version, help_heading = PROCESS)]
     version: Option<bool>,
+
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What linehub does besides serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Print what belongs beside the binary: units, a configuration, the man page, completions
+    Generate {
+        /// Which of them.
+        #[command(subcommand)]
+        what: Generate,
+    },
+}
+
+/// What `linehub generate` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Generate {
+    /// The systemd service, linehub.service
+    Service {
+        /// Without any network of its own: it serves what linehub.socket hands it
+        #[arg(long)]
+        socket_activated: bool,
+    },
+    /// The systemd socket unit, linehub.socket: ports below 1024, or no network for the service
+    Socket,
+    /// A drop-in for the service, for systemd 254 and later
+    Dropin,
+    /// A configuration file with every option at its default
+    Config,
+    /// The man page, linehub.1
+    Man,
+    /// Completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Every option of the daemon as it was typed; `None` where it was not.
@@ -160,11 +179,11 @@ pub struct Options {
     #[arg(long, value_name = "close|keep", help_heading = SEEN, allow_hyphen_values = true)]
     pub half_close: Option<Typed>,
 
-    /// Connect at most N clients [default: open-file limit less 64]
+    /// Connect at most N clients [default: auto]
     ///
-    /// The open-file limit is raised as far as the system lets it; 64 descriptors of it are kept for
-    /// the daemon itself. One client more is told `Error: server full (N clients)` and
-    /// closed. 1 to 100000000; with 0 or off only the open-file limit holds.
+    /// auto: the open-file limit, which is raised as far as the system lets it, less 64 descriptors
+    /// for the daemon itself. One client more is told `Error: server full (N clients)` and closed.
+    /// 1 to 100000000; with 0 or off only the open-file limit holds.
     #[arg(long, value_name = "N", help_heading = LIMITS, allow_hyphen_values = true)]
     pub max_clients: Option<Typed>,
 
@@ -190,7 +209,8 @@ pub struct Options {
 
     /// Give clients this long at shutdown [default: 5s]
     ///
-    /// They get what is still theirs meanwhile; who is not done by then is closed. 1ms to 10y; cannot be off, because shutdown needs an end.
+    /// They get what is still theirs meanwhile; who is not done by then is closed. 1ms to 10y;
+    /// cannot be off, because shutdown needs an end.
     #[arg(long, value_name = "DURATION", help_heading = LIMITS, allow_hyphen_values = true)]
     pub drain_timeout: Option<Typed>,
 
@@ -215,13 +235,22 @@ pub struct Options {
 
     /// Close a client that takes nothing this long [default: 30s]
     ///
-    /// Counts while output waits for the client and its socket takes no byte of it. 1ms to 10y; 0 or off: never.
+    /// Counts while output waits for the client and its socket takes no byte of it. 1ms to 10y; 0
+    /// or off: never.
     #[arg(long, value_name = "DURATION", help_heading = SLOW, allow_hyphen_values = true)]
     pub stall_timeout: Option<Typed>,
 
-    /// Run on N threads, 1 to 1024 [default: number of CPUs]
+    /// Run on N threads, 1 to 1024 [default: auto]
+    ///
+    /// auto: as many as there are CPUs.
     #[arg(long, value_name = "N", help_heading = PROCESS, allow_hyphen_values = true)]
     pub worker_threads: Option<Typed>,
+
+    /// Log error, warn, info, debug or trace, and what is above it [default: info]
+    ///
+    /// The log goes to stderr. RUST_LOG, when set, wins. What lines contain is logged only at trace.
+    #[arg(long, value_name = "LEVEL", help_heading = PROCESS, allow_hyphen_values = true)]
+    pub log: Option<Typed>,
 }
 
 /// A value as it was typed, and where, so that an error can name the place.
@@ -234,12 +263,19 @@ pub struct Typed {
 }
 
 /// Where a value was typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// On the command line.
     Flag,
     /// In the environment.
     Environment,
+    /// In the configuration file.
+    File {
+        /// The file, as it was named.
+        path: Arc<Path>,
+        /// Counted from 1.
+        line: usize,
+    },
 }
 
 /// Why there is nothing to run.
@@ -265,15 +301,28 @@ impl Cli {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(error),
             _ => Stop::Usage(explain(&error)),
         })?;
-        let environment = Options::from_environment(variable).map_err(Stop::Usage)?;
+        cli.options.log = cli.options.log.or(level(cli.verbose, cli.quiet));
+        let environment = Options::from_environment(&variable).map_err(Stop::Usage)?;
         cli.options = cli.options.or(environment);
+        let file = variable(&Place::Environment.name("config"));
+        cli.config = cli
+            .config
+            .or(file.filter(|file| !file.is_empty()).map(PathBuf::from));
         Ok(cli)
     }
+}
 
-    /// How much to log: 0 is the default, each `-v` is one more, each `-q` one less.
-    pub fn verbosity(&self) -> i16 {
-        i16::from(self.verbose) - i16::from(self.quiet)
-    }
+/// What so many `-v` and `-q` say in place of `--log`.
+fn level(verbose: u8, quiet: u8) -> Option<Typed> {
+    let level = match i16::from(verbose) - i16::from(quiet) {
+        _ if verbose == 0 && quiet == 0 => return None,
+        ..=-2 => "error",
+        -1 => "warn",
+        0 => "info",
+        1 => "debug",
+        2.. => "trace",
+    };
+    Some(level.into())
 }
 
 impl Options {
@@ -313,7 +362,7 @@ impl Options {
     }
 
     /// Every option with one value, under its name. Only [`Options::listen`] has several.
-    fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 13] {
+    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 14] {
         [
             ("format", &mut self.format),
             ("echo", &mut self.echo),
@@ -328,6 +377,7 @@ impl Options {
             ("slow-grace", &mut self.slow_grace),
             ("stall-timeout", &mut self.stall_timeout),
             ("worker-threads", &mut self.worker_threads),
+            ("log", &mut self.log),
         ]
     }
 }
@@ -341,7 +391,7 @@ impl Typed {
             .filter(|text| !text.is_empty())
             .map(|text| Typed {
                 text: text.to_owned(),
-                place: self.place,
+                place: self.place.clone(),
             })
             .collect();
         (!values.is_empty()).then_some(values)
@@ -366,13 +416,15 @@ impl From<&str> for Typed {
 }
 
 impl Place {
-    /// What the option is called here: `max-line` is `--max-line` or `LINEHUB_MAX_LINE`.
-    pub fn name(self, option: &str) -> String {
+    /// What the option is called here: `max-line` is `--max-line`, `LINEHUB_MAX_LINE` or
+    /// `/etc/linehub.toml:3: max-line`.
+    pub fn name(&self, option: &str) -> String {
         match self {
             Place::Flag => format!("--{option}"),
             Place::Environment => {
                 format!("LINEHUB_{}", option.to_ascii_uppercase().replace('-', "_"))
             }
+            Place::File { path, line } => format!("{}:{line}: {option}", path.display()),
         }
     }
 }
@@ -398,9 +450,37 @@ fn explain(error: &clap::Error) -> String {
         ErrorKind::UnknownArgument => {
             format!("'{argument}': unexpected; only options are allowed, and --help lists them")
         }
+        ErrorKind::ArgumentConflict if !context(ContextKind::InvalidSubcommand).is_empty() => {
+            let command = context(ContextKind::InvalidSubcommand);
+            match Cli::command().find_subcommand(command) {
+                Some(_) => format!("'{command}': takes no option before it"),
+                None => format!("'{command}': no such command; --help lists them"),
+            }
+        }
+        // clap has its help ready instead, since that is long.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "the command is missing; --help lists them".to_owned()
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!(
+                "{}: is missing; --help explains it",
+                context(ContextKind::InvalidArg)
+            )
+        }
+        ErrorKind::InvalidSubcommand => match context(ContextKind::InvalidSubcommand) {
+            command if command.starts_with('-') => format!("{command}: no such option here"),
+            command => format!("'{command}': no such command; --help lists them"),
+        },
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{option}: the value is missing; allowed: {option} {placeholder}")
         }
+        ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
+            Some(ContextValue::Strings(known)) => {
+                let known = known.join(", ");
+                format!("{argument}: '{value}' is unknown; allowed: {known}")
+            }
+            _ => format!("{argument}: '{value}' is unknown"),
+        },
         ErrorKind::TooManyValues => format!("{option}: takes no value, but got '{value}'"),
         _ => {
             let text = error.to_string();
@@ -412,8 +492,6 @@ fn explain(error: &clap::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Cli, Stop> {
@@ -464,6 +542,7 @@ mod tests {
         let command = Cli::command();
         let flags = command.get_arguments().filter_map(|arg| arg.get_long());
         let about_the_run = [
+            "config",
             "check",
             "check-handover",
             "verbose",
@@ -569,15 +648,59 @@ mod tests {
     }
 
     #[test]
-    fn verbosity_counts_up_and_down() {
+    fn verbose_and_quiet_are_short_for_a_level() {
+        let environment = [("LINEHUB_LOG", "error")];
         for (args, expected) in [
-            (vec![], 0),
-            (vec!["-v"], 1),
-            (vec!["-vv"], 2),
-            (vec!["-q"], -1),
-            (vec!["-qqv"], -1),
+            (vec![], variable("error")),
+            (vec!["-v"], Some("debug".into())),
+            (vec!["-vv"], Some("trace".into())),
+            (vec!["-vvv"], Some("trace".into())),
+            (vec!["-q"], Some("warn".into())),
+            (vec!["-qq"], Some("error".into())),
+            (vec!["-qqv"], Some("warn".into())),
+            (vec!["-qv"], Some("info".into())),
+            (vec!["--log", "loud"], Some("loud".into())),
         ] {
-            assert_eq!(read(&args, &[]).unwrap().verbosity(), expected, "{args:?}");
+            assert_eq!(options(&args, &environment).log, expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn configuration_file_is_named_by_flag_or_variable() {
+        let environment = [("LINEHUB_CONFIG", "/b")];
+        let config =
+            |args: &[&str], environment: &[(&str, &str)]| read(args, environment).unwrap().config;
+        assert_eq!(config(&[], &[("LINEHUB_CONFIG", "")]), None);
+        assert_eq!(config(&[], &environment), Some("/b".into()));
+        assert_eq!(config(&["--config=/a"], &environment), Some("/a".into()));
+    }
+
+    #[test]
+    fn commands_are_told_from_options() {
+        let command = |args: &[&str]| read(args, &[]).unwrap().command;
+        assert_eq!(command(&[]), None);
+        for (args, what) in [
+            (
+                &["service"][..],
+                Generate::Service {
+                    socket_activated: false,
+                },
+            ),
+            (
+                &["service", "--socket-activated"],
+                Generate::Service {
+                    socket_activated: true,
+                },
+            ),
+            (
+                &["completions", "zsh"],
+                Generate::Completions {
+                    shell: clap_complete::Shell::Zsh,
+                },
+            ),
+        ] {
+            let args = [&["generate"], args].concat();
+            assert_eq!(command(&args), Some(Command::Generate { what }), "{args:?}");
         }
     }
 
@@ -590,13 +713,38 @@ mod tests {
             ),
             (vec!["--zzz"], "--zzz: no such option; --help lists them"),
             (vec!["-x"], "-x: no such option; --help lists them"),
+            (vec!["x"], "'x': no such command; --help lists them"),
             (
-                vec!["x"],
+                vec!["--echo", "no"],
+                "'no': no such command; --help lists them",
+            ),
+            (
+                vec!["--echo", "generate", "config"],
+                "'generate': takes no option before it",
+            ),
+            (
+                vec!["generate", "x"],
+                "'x': no such command; --help lists them",
+            ),
+            (
+                vec!["generate", "config", "x"],
                 "'x': unexpected; only options are allowed, and --help lists them",
             ),
             (
-                vec!["--echo", "no"],
-                "'no': unexpected; only options are allowed, and --help lists them",
+                vec!["generate", "completions", "dos"],
+                "<SHELL>: 'dos' is unknown; allowed: bash, elvish, fish, powershell, zsh",
+            ),
+            (
+                vec!["generate", "completions"],
+                "<SHELL>: is missing; --help explains it",
+            ),
+            (
+                vec!["generate"],
+                "the command is missing; --help lists them",
+            ),
+            (
+                vec!["-v", "--log", "info"],
+                "the argument '--verbose...' cannot be used with '--log <LEVEL>'",
             ),
             (
                 vec!["--max-line"],
@@ -631,7 +779,7 @@ mod tests {
     fn help_groups_every_option_and_fits_the_page() {
         for flag in ["-h", "--help"] {
             let help = help(flag);
-            let headings = [LISTENING, SEEN, LIMITS, SLOW, PROCESS];
+            let headings = ["Commands", LISTENING, SEEN, LIMITS, SLOW, PROCESS];
             let places: Vec<_> = headings
                 .iter()
                 .map(|heading| help.find(&format!("\n{heading}:\n")))

@@ -1,14 +1,21 @@
-//! What the daemon runs on: read from what was typed, validated once, never changed.
+//! What the daemon runs on: read from what was typed, validated whole, never changed. A reload reads
+//! another.
 
 mod address;
+mod file;
 mod values;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use tracing::warn;
+
 pub use self::address::{Address, AddressError};
+#[cfg(test)]
+pub(crate) use self::file::parse;
 use self::values::CLIENTS_CEILING;
-use crate::cli::{Options, Typed};
+use crate::cli::{Cli, Options, Typed};
 use crate::format::Format;
 
 /// Descriptors kept back from clients: listeners, the log, the runtime's own, and connections that
@@ -55,6 +62,16 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Threads that serve clients: 1 to 1024.
     pub worker_threads: usize,
+    /// What is logged, unless RUST_LOG says otherwise.
+    pub log: LogLevel,
+}
+
+/// Where the configuration comes from: what was typed, and the file, which can be read again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    typed: Options,
+    file: Option<PathBuf>,
+    open_files: u64,
 }
 
 /// One listener.
@@ -93,11 +110,60 @@ pub enum Grace {
     Forever,
 }
 
+/// The least important events that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What ended the daemon, or would have.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// Who came and left, and what the daemon does.
+    Info,
+    /// What clients do wrong, and how the rooms see it.
+    Debug,
+    /// Everything, what lines contain included.
+    Trace,
+}
+
 /// A value that is not allowed: where it was typed, what is wrong, what is allowed. One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     place: String,
     reason: String,
+}
+
+impl Source {
+    /// What was typed, and the file it names. `open_files` is the open-file limit in force, in
+    /// descriptors; it gives the default of `--max-clients`.
+    pub fn new(cli: &Cli, open_files: u64) -> Source {
+        Source {
+            typed: cli.options.clone(),
+            file: cli.config.clone(),
+            open_files,
+        }
+    }
+
+    /// Reads and checks the configuration. What was typed wins over the file, and the file over the
+    /// defaults. Blocks for as long as reading the file does.
+    ///
+    /// # Errors
+    /// The first mistake in it, or why the file cannot be read.
+    pub fn read(&self) -> Result<Config, ConfigError> {
+        let file = self.file.as_deref().map(file::read).transpose()?;
+        let options = self.typed.clone().or(file.unwrap_or_default());
+        Config::from_options(&options, self.open_files)
+    }
+
+    /// Warns of what is allowed and yet cannot be had.
+    pub fn advise(&self, config: &Config) {
+        let clients_possible = clients_that_fit(self.open_files);
+        if let Some(clients_max) = config.clients_max.filter(|max| *max > clients_possible) {
+            warn!(
+                clients_max,
+                clients_possible, "the open-file limit allows fewer clients than --max-clients"
+            );
+        }
+    }
 }
 
 impl Config {
@@ -106,6 +172,7 @@ impl Config {
     pub fn from_options(options: &Options, open_files: u64) -> Result<Config, ConfigError> {
         let typed = options;
         let format = read("format", &typed.format, values::format)?.unwrap_or(Format::Text);
+        let fit = clients_that_fit(open_files);
         Ok(Config {
             listen: listeners(typed, format)?,
             listen_given: typed.listen.is_some(),
@@ -114,8 +181,10 @@ impl Config {
             notices: !read("no-notices", &typed.no_notices, values::switch)?.unwrap_or(false),
             half_close: read("half-close", &typed.half_close, values::half_close)?
                 .unwrap_or(HalfClose::Close),
-            clients_max: read("max-clients", &typed.max_clients, values::clients)?
-                .unwrap_or_else(|| Some(clients_that_fit(open_files))),
+            clients_max: read("max-clients", &typed.max_clients, |text| {
+                values::clients(text, fit)
+            })?
+            .unwrap_or(Some(fit)),
             line_bytes_max: read("max-line", &typed.max_line, values::line_bytes)?
                 .unwrap_or(LINE_BYTES_MAX),
             buffer_bytes: read("buffer", &typed.buffer, values::buffer_bytes)?
@@ -136,7 +205,53 @@ impl Config {
                 values::worker_threads,
             )?
             .unwrap_or_else(values::cpus),
+            log: read("log", &typed.log, values::log_level)?.unwrap_or(LogLevel::Info),
         })
+    }
+
+    /// The options, by name, in which another configuration differs from this one.
+    pub fn differences(&self, other: &Config) -> Vec<&'static str> {
+        // Taken apart, so that an option that is added cannot be left out.
+        let Config {
+            listen,
+            listen_given,
+            format,
+            echo,
+            notices,
+            half_close,
+            clients_max,
+            line_bytes_max,
+            buffer_bytes,
+            slow_client,
+            slow_grace,
+            stall_timeout,
+            idle_timeout,
+            drain_timeout,
+            worker_threads,
+            log,
+        } = self;
+        let differ = [
+            (
+                "listen",
+                (listen, listen_given) != (&other.listen, &other.listen_given),
+            ),
+            ("format", *format != other.format),
+            ("echo", *echo != other.echo),
+            ("no-notices", *notices != other.notices),
+            ("half-close", *half_close != other.half_close),
+            ("max-clients", *clients_max != other.clients_max),
+            ("max-line", *line_bytes_max != other.line_bytes_max),
+            ("buffer", *buffer_bytes != other.buffer_bytes),
+            ("slow-client", *slow_client != other.slow_client),
+            ("slow-grace", *slow_grace != other.slow_grace),
+            ("stall-timeout", *stall_timeout != other.stall_timeout),
+            ("idle-timeout", *idle_timeout != other.idle_timeout),
+            ("drain-timeout", *drain_timeout != other.drain_timeout),
+            ("worker-threads", *worker_threads != other.worker_threads),
+            ("log", *log != other.log),
+        ];
+        let names = differ.into_iter().filter(|(_, differs)| *differs);
+        names.map(|(name, _)| name).collect()
     }
 }
 
@@ -274,6 +389,7 @@ mod tests {
             idle_timeout: None,
             drain_timeout: Duration::from_secs(5),
             worker_threads: std::thread::available_parallelism().unwrap().get(),
+            log: LogLevel::Info,
         };
         assert_eq!(config(Options::default()), expected);
     }
@@ -290,6 +406,75 @@ mod tests {
         ] {
             assert_eq!(clients_that_fit(open_files), clients, "{open_files}");
         }
+    }
+
+    #[test]
+    fn auto_is_the_default_in_words() {
+        let auto = config(Options {
+            max_clients: Some("auto".into()),
+            worker_threads: Some("auto".into()),
+            ..Options::default()
+        });
+        assert_eq!(auto, config(Options::default()));
+    }
+
+    #[test]
+    fn typed_values_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("linehub.toml");
+        std::fs::write(&path, "max-line = 10\nbuffer = '1MiB'\n").unwrap();
+        let mut source = Source {
+            typed: Options {
+                max_line: Some("20".into()),
+                ..Options::default()
+            },
+            file: Some(path.clone()),
+            open_files: 1024,
+        };
+        let config = source.read().unwrap();
+        assert_eq!((config.line_bytes_max, config.buffer_bytes), (20, 1 << 20));
+
+        std::fs::write(&path, "buffer = '2MiB'\n").unwrap();
+        assert_eq!(source.read().unwrap().buffer_bytes, 2 << 20, "read again");
+
+        source.file = Some(dir.path().join("missing"));
+        let error = source.read().unwrap_err().to_string();
+        let expected = "missing: cannot be read: No such file or directory (os error 2)";
+        assert!(error.ends_with(expected), "{error}");
+
+        std::fs::write(&path, b"echo = true\nformat = '\xff'\n").unwrap();
+        source.file = Some(path);
+        let error = source.read().unwrap_err().to_string();
+        assert!(
+            error.ends_with("linehub.toml:2: the text is not UTF-8"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn differences_are_the_names_of_options() {
+        let default = config(Options::default());
+        assert_eq!(default.differences(&default), [""; 0]);
+        let mut other = Options::default();
+        for (name, value) in other.single_valued() {
+            *value = Some(match name {
+                "format" => "json".into(),
+                "echo" | "no-notices" => "true".into(),
+                "half-close" => "keep".into(),
+                "slow-client" => "skip".into(),
+                "log" => "debug".into(),
+                "max-clients" | "worker-threads" => "77".into(),
+                "max-line" | "buffer" => "7777".into(),
+                _ => "77s".into(),
+            });
+        }
+        let mut names = default.differences(&config(other.clone()));
+        names.sort_unstable();
+        let mut expected: Vec<_> = other.single_valued().map(|(name, _)| name).to_vec();
+        // With the default format, that of the listeners changes.
+        expected.push("listen");
+        expected.sort_unstable();
+        assert_eq!(names, expected);
     }
 
     #[test]
@@ -329,7 +514,7 @@ mod tests {
                     worker_threads: Some("0".into()),
                     ..Options::default()
                 },
-                "--worker-threads: cannot be 0: something has to do the work; allowed: 1 to 1024",
+                "--worker-threads: cannot be 0: something has to do the work; allowed: 1 to 1024, or auto",
             ),
         ] {
             assert_eq!(refused(off), expected);
@@ -349,9 +534,14 @@ mod tests {
                 place,
             })
         };
+        let file = Place::File {
+            path: std::path::Path::new("/etc/linehub.toml").into(),
+            line: 3,
+        };
         for (place, name) in [
             (Place::Flag, "--max-line"),
             (Place::Environment, "LINEHUB_MAX_LINE"),
+            (file, "/etc/linehub.toml:3: max-line"),
         ] {
             let error = refused(Options {
                 max_line: typed(place),
@@ -366,7 +556,7 @@ mod tests {
     #[test]
     fn every_option_is_read_under_its_own_name() {
         type Set = fn(&mut Options, Typed);
-        let all: [(&str, Set); 14] = [
+        let all: [(&str, Set); 15] = [
             ("--listen", |o, wrong| o.listen = Some(vec![wrong])),
             ("--format", |o, wrong| o.format = Some(wrong)),
             ("--echo", |o, wrong| o.echo = Some(wrong)),
@@ -383,6 +573,7 @@ mod tests {
             ("--worker-threads", |o, wrong| {
                 o.worker_threads = Some(wrong)
             }),
+            ("--log", |o, wrong| o.log = Some(wrong)),
         ];
         for (name, set) in all {
             let mut options = Options::default();

@@ -22,6 +22,7 @@
 //! | [`framing`], [`telnet`], [`mod@format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
 //! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
+//! | [`generate`] | units, configuration, man page and completions that the binary prints |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
@@ -43,6 +44,7 @@ pub mod close;
 pub mod config;
 pub mod format;
 pub mod framing;
+pub mod generate;
 pub mod handover;
 mod hub;
 pub mod ids;

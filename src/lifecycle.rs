@@ -8,14 +8,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
 
-/// Where the daemon is in its life. Phases follow one another in this order; only `HandingOver` is
-/// usually left out, and may go back.
+/// Where the daemon is in its life. Phases follow one another in this order; only `Reloading` and
+/// `HandingOver` are left out unless they are asked for, and may go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Listeners are open; nobody is served yet.
     Starting,
     /// Clients are accepted and served.
     Running,
+    /// Clients are served as before, and the configuration is being read again.
+    Reloading,
     /// Every client has stopped where it is, to be taken over by another daemon. Goes back to
     /// `Running` if that fails.
     HandingOver,
@@ -31,6 +33,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Phase::Starting => "starting",
             Phase::Running => "running",
+            Phase::Reloading => "reloading",
             Phase::HandingOver => "handing over",
             Phase::Draining => "draining",
             Phase::Stopped => "stopped",
@@ -66,8 +69,17 @@ pub enum Request {
     /// The same; but if the service manager keeps the connections, leave them to it and to the
     /// daemon that it starts next.
     Terminate,
+    /// Read the configuration again.
+    Reload,
     /// Go on as the program that is now at the path of this one.
     HandOver,
+}
+
+impl Request {
+    /// Whether the daemon is to end.
+    pub fn is_stop(self) -> bool {
+        matches!(self, Request::Stop | Request::Terminate)
+    }
 }
 
 /// Where requests come from: signals in the daemon, a channel in a test.
@@ -81,6 +93,7 @@ pub trait Requests {
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
     hand_over: Signal,
 }
 
@@ -92,6 +105,7 @@ pub fn signals() -> io::Result<Signals> {
     let signals = Signals {
         terminate: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
         hand_over: signal(SignalKind::user_defined2())?,
     };
     // What came during an exec comes now.
@@ -119,8 +133,8 @@ impl Drop for SignalsHeld {
 
 /// The signals that [`Signals`] makes requests of.
 fn handled() -> SigSet {
-    use nix::sys::signal::Signal::{SIGINT, SIGTERM, SIGUSR2};
-    [SIGINT, SIGTERM, SIGUSR2].into_iter().collect()
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
+    [SIGHUP, SIGINT, SIGTERM, SIGUSR2].into_iter().collect()
 }
 
 impl Requests for Signals {
@@ -131,6 +145,7 @@ impl Requests for Signals {
             biased;
             _ = self.interrupt.recv() => ("SIGINT", Request::Stop),
             _ = self.terminate.recv() => ("SIGTERM", Request::Terminate),
+            _ = self.hangup.recv() => ("SIGHUP", Request::Reload),
             _ = self.hand_over.recv() => ("SIGUSR2", Request::HandOver),
         };
         info!(signal = name, "signal");

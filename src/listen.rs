@@ -3,6 +3,7 @@
 //! Nothing else in linehub knows what kind of socket it has in hand.
 
 mod adopt;
+mod change;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -28,6 +29,7 @@ use crate::format::Format;
 use crate::systemd::Passed;
 
 use adopt::Adoption;
+pub(crate) use change::WantedAll;
 
 /// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
 /// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
@@ -116,32 +118,48 @@ impl Listener {
         };
         let mut missing = Vec::new();
         for spec in specs {
-            match Missing::after(&mut adoption, spec).await {
-                Ok(names) => missing.push((spec, names)),
+            match Wanted::resolve(spec)
+                .await
+                .and_then(|wanted| wanted.claim(&mut adoption))
+            {
+                Ok(wanted) => missing.push((spec, wanted)),
                 Err(error) => note(spec, error),
             }
         }
         // An address may be free only after what it was part of has been closed.
         let mut listeners = adoption.into_listeners(config.format)?;
-        for (spec, missing) in missing {
-            if let Err(error) = missing.open(spec, specs, &mut listeners) {
-                note(spec, error);
+        for (spec, wanted) in missing {
+            let others: Vec<Name> = listeners.iter().map(|other| other.name.clone()).collect();
+            match wanted.open(&others, specs, false) {
+                Ok(opened) => listeners.extend(opened),
+                Err(error) => note(spec, error),
             }
         }
         Ok((listeners, errors))
     }
 
-    fn open_tcp(address: SocketAddr, only_v6: bool, spec: &ListenSpec) -> anyhow::Result<Listener> {
+    fn open_tcp(
+        address: SocketAddr,
+        only_v6: bool,
+        shares: bool,
+        spec: &ListenSpec,
+    ) -> anyhow::Result<Listener> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         // A restart must not wait for the last connections of the daemon before it.
         socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shares)?;
         if address.is_ipv6() {
             socket.set_only_v6(only_v6)?;
         }
         set_tcp_options(&socket)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        if shares {
+            // Nobody else is to share the port. (The kernel remembers, and may let a program of the
+            // same user do so, which could as well stop us.)
+            socket.set_reuse_port(false)?;
+        }
         let bound = socket
             .local_addr()?
             .as_socket()
@@ -227,75 +245,75 @@ impl AsFd for Listener {
     }
 }
 
-/// What of an address of the configuration nobody listens on yet.
+/// An entry of the configuration, and the addresses that it stands for.
 #[derive(Debug)]
-enum Missing {
-    /// A host name may have several addresses: all of them are listened on.
-    Tcp(Vec<SocketAddr>),
-    Unix(PathBuf),
-    Nothing,
+pub(crate) struct Wanted {
+    spec: ListenSpec,
+    /// A host name may have several: all of them are listened on.
+    names: Vec<Name>,
 }
 
-impl Missing {
-    /// What is missing when the sockets taken over have been claimed.
-    async fn after(adoption: &mut Adoption, spec: &ListenSpec) -> anyhow::Result<Missing> {
-        let (host, port) = match &spec.address {
-            Address::Tcp { host, port } => (host, *port),
-            Address::Unix(path) => {
-                return Ok(match adoption.claim(&Name::Unix(path.clone()), spec)? {
-                    true => Missing::Nothing,
-                    false => Missing::Unix(path.clone()),
-                });
+impl Wanted {
+    async fn resolve(spec: &ListenSpec) -> anyhow::Result<Wanted> {
+        let names: Vec<Name> = match &spec.address {
+            Address::Unix(path) => vec![Name::Unix(path.clone())],
+            Address::Tcp { host, port } => {
+                let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
+                addresses.map(Name::Tcp).collect()
             }
         };
-        let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), port))
-            .await?
-            .collect();
-        anyhow::ensure!(!addresses.is_empty(), "{host} has no address");
-        let mut missing = Vec::new();
-        for address in addresses {
-            if !adoption.claim(&Name::Tcp(address), spec)? {
-                missing.push(address);
-            }
-        }
-        Ok(Missing::Tcp(missing))
+        anyhow::ensure!(!names.is_empty(), "{} has no address", spec.address);
+        Ok(Wanted {
+            spec: spec.clone(),
+            names,
+        })
     }
 
-    /// Opens it.
+    /// What of it is missing when the sockets that are open already have been claimed.
+    fn claim(mut self, adoption: &mut Adoption) -> anyhow::Result<Wanted> {
+        let mut missing = Vec::new();
+        for name in self.names {
+            if !adoption.claim(&name, &self.spec)? {
+                missing.push(name);
+            }
+        }
+        self.names = missing;
+        Ok(self)
+    }
+
+    /// Opens it, beside these others and all that the configuration names. `shares` is for a port
+    /// that another socket of ours, made ready for it, still has.
     fn open(
         self,
-        spec: &ListenSpec,
+        others: &[Name],
         all: &[ListenSpec],
-        listeners: &mut Vec<Listener>,
-    ) -> anyhow::Result<()> {
-        let addresses = match self {
-            Missing::Nothing => return Ok(()),
-            Missing::Unix(path) => {
-                listeners.push(Listener::open_unix(&path, spec)?);
-                return Ok(());
-            }
-            Missing::Tcp(addresses) => addresses,
-        };
-        let mut first_port = None;
-        for mut address in addresses {
-            // With port 0, all addresses of the name get the port that the first one got.
-            address.set_port(first_port.unwrap_or(address.port()));
-            let port = address.port();
-            let beside = |listener: &Listener| listener.name.takes_all_ipv4(port);
-            let only_v6 = listeners.iter().any(beside)
-                || all.iter().any(|other| takes_all_ipv4(&other.address, port));
-            let listener = Listener::open_tcp(address, only_v6, spec).map_err(|error| {
-                match listeners.iter().find(|other| other.name.has_port(port)) {
-                    Some(other) => error.context(format!("{} is listened on already", other.name)),
-                    None => error,
+        shares: bool,
+    ) -> anyhow::Result<Vec<Listener>> {
+        let mut listeners: Vec<Listener> = Vec::new();
+        for name in self.names {
+            let listener = match name {
+                Name::Unix(path) => Listener::open_unix(&path, &self.spec)?,
+                Name::Tcp(mut address) => {
+                    if let Some(Name::Tcp(first)) = listeners.first().map(|first| &first.name) {
+                        // With port 0, all addresses of the name get the port of the first one.
+                        address.set_port(first.port());
+                    }
+                    let port = address.port();
+                    let only_v6 = others.iter().any(|other| other.takes_all_ipv4(port))
+                        || all.iter().any(|other| takes_all_ipv4(&other.address, port));
+                    let opened = Listener::open_tcp(address, only_v6, shares, &self.spec);
+                    opened.map_err(|error| {
+                        let own = listeners.iter().map(|listener| &listener.name);
+                        match others.iter().chain(own).find(|other| other.has_port(port)) {
+                            Some(other) => error.context(format!("{other} is listened on already")),
+                            None => error,
+                        }
+                    })?
                 }
-            })?;
-            if let Name::Tcp(bound) = &listener.name {
-                first_port = Some(bound.port());
-            }
+            };
             listeners.push(listener);
         }
-        Ok(())
+        Ok(listeners)
     }
 }
 

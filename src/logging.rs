@@ -4,6 +4,8 @@ use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 
+use std::sync::OnceLock;
+
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -11,6 +13,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::LogLevel;
+
+/// Puts another filter in the place of the one in force. Empty until the log is started.
+static REFILTER: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
 
 /// How a line of the log begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,22 +30,36 @@ enum Style {
     Colour,
 }
 
-/// Starts the log. `verbosity` is 0 for info, 1 for debug, 2 and more for trace, -1 for warnings,
-/// -2 and less for errors only. RUST_LOG, when set, takes its place.
+/// Starts the log at this level. RUST_LOG, when set, takes its place.
 ///
 /// To be called once: a second call changes nothing.
-pub fn start(verbosity: i16) {
-    let (filter, complaint) = filter(verbosity, env::var("RUST_LOG").ok().as_deref());
-    // A log that cannot be written (the reader of a pipe is gone) must not end the daemon, and
-    // reporting it on the same stderr would panic.
-    let _ = tracing_subscriber::fmt()
+pub fn start(level: LogLevel) {
+    let (filter, complaint) = filter(level, env::var("RUST_LOG").ok().as_deref());
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // A log that cannot be written (the reader of a pipe is gone) must not end the daemon, and
+        // reporting it on the same stderr would panic.
         .log_internal_errors(false)
         .event_format(Style::of_stderr())
-        .try_init();
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    if log.try_init().is_ok() {
+        let refilter = move |filter| {
+            // It fails only when the log is gone.
+            let _ = handle.reload(filter);
+        };
+        let _ = REFILTER.set(Box::new(refilter));
+    }
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
+    }
+}
+
+/// Goes on at another level, unless RUST_LOG is set.
+pub fn set_level(level: LogLevel) {
+    if let Some(refilter) = REFILTER.get() {
+        refilter(filter(level, env::var("RUST_LOG").ok().as_deref()).0);
     }
 }
 
@@ -56,13 +77,14 @@ pub fn complain(reason: &str) {
 }
 
 /// What to log, and what is wrong with `rust_log` if it cannot be used.
-fn filter(verbosity: i16, rust_log: Option<&str>) -> (EnvFilter, Option<String>) {
-    let default = match verbosity {
-        ..=-2 => "error",
-        -1 => "warn",
-        0 => "warn,linehub=info",
-        1 => "warn,linehub=debug",
-        2.. => "warn,linehub=trace",
+fn filter(level: LogLevel, rust_log: Option<&str>) -> (EnvFilter, Option<String>) {
+    // Of what linehub is built on, only trouble is worth a line.
+    let default = match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "warn,linehub=info",
+        LogLevel::Debug => "warn,linehub=debug",
+        LogLevel::Trace => "warn,linehub=trace",
     };
     match rust_log
         .filter(|text| !text.is_empty())
@@ -360,9 +382,10 @@ mod tests {
     }
 
     #[test]
-    fn verbosity_gives_the_level() {
-        for (verbosity, shown) in [(-3, 1), (-2, 1), (-1, 2), (0, 3), (1, 4), (2, 5), (3, 5)] {
-            let (filter, complaint) = filter(verbosity, None);
+    fn level_shows_itself_and_what_is_above_it() {
+        use LogLevel::{Debug, Error, Info, Trace, Warn};
+        for (level, shown) in [(Error, 1), (Warn, 2), (Info, 3), (Debug, 4), (Trace, 5)] {
+            let (filter, complaint) = filter(level, None);
             assert_eq!(complaint, None);
             let writes = log(Style::Journal, filter, || {
                 tracing::error!(target: "linehub", "m");
@@ -372,19 +395,19 @@ mod tests {
                 tracing::trace!(target: "linehub", "m");
                 tracing::info!(target: "other", "m");
             });
-            assert_eq!(writes.len(), shown, "{verbosity}: {writes:?}");
+            assert_eq!(writes.len(), shown, "{level:?}: {writes:?}");
         }
     }
 
     #[test]
     fn rust_log_wins_and_a_wrong_one_is_named() {
-        let (wins, complaint) = filter(2, Some("linehub=error"));
+        let (wins, complaint) = filter(LogLevel::Trace, Some("linehub=error"));
         assert_eq!(
             (wins.to_string(), complaint),
             ("linehub=error".to_owned(), None)
         );
-        assert_eq!(filter(0, Some("")).1, None);
-        let (default, complaint) = filter(0, Some("linehub=loud"));
+        assert_eq!(filter(LogLevel::Info, Some("")).1, None);
+        let (default, complaint) = filter(LogLevel::Info, Some("linehub=loud"));
         assert_eq!(
             default.to_string(),
             EnvFilter::new("warn,linehub=info").to_string()

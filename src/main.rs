@@ -6,17 +6,17 @@ use std::mem;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use linehub::cli::{Cli, Stop};
-use linehub::config::{self, Config};
+use linehub::cli::{Cli, Command, Stop};
+use linehub::config::{Config, Source};
 use linehub::handover::{self, Legacy};
 use linehub::server::Server;
 use linehub::systemd::Manager;
-use linehub::{lifecycle, limits, logging};
+use linehub::{generate, lifecycle, limits, logging};
 use tokio::runtime::{Builder, Runtime};
 
 /// It could not serve: a listener could not be opened, or the system refused what it needs.
 const FAILED: u8 = 1;
-/// A flag or a variable is wrong.
+/// A flag, a variable or a line of the configuration file is wrong.
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -29,8 +29,13 @@ fn main() -> ExitCode {
         }
         Err(Stop::Usage(reason)) => return refuse(MISUSED, &reason),
     };
-    let open_files = limits::raise_open_files();
-    let config = match Config::from_options(&cli.options, open_files) {
+    if let Some(Command::Generate { what }) = cli.command {
+        // Who closed stdout does not want the text.
+        let _ = io::stdout().write_all(generate::text(what).as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    let source = Source::new(&cli, limits::raise_open_files());
+    let config = match source.read() {
         Ok(config) => config,
         Err(error) => return refuse(MISUSED, &error.to_string()),
     };
@@ -43,29 +48,22 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
 
-    logging::start(cli.verbosity());
-    let clients_possible = config::clients_that_fit(open_files);
-    if let Some(clients_max) = config.clients_max.filter(|max| *max > clients_possible) {
-        tracing::warn!(
-            clients_max,
-            clients_possible,
-            "the open-file limit allows fewer clients than --max-clients"
-        );
-    }
-    match serve(config) {
+    logging::start(config.log);
+    source.advise(&config);
+    match serve(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(FAILED, &format!("{error:#}")),
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+fn serve(config: Config, source: Source) -> anyhow::Result<()> {
     // First of all: what the runtime opens must not be taken for inherited.
     let mut manager = Manager::from_environment()?;
     let legacy = Legacy::take(mem::take(&mut manager.inherited.stored));
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
     let served = runtime.block_on(async {
         let server = Server::bind(config, manager, legacy).await?;
-        server.run(lifecycle::signals()?).await
+        server.run(lifecycle::signals()?, source).await
     });
     // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.
     runtime.shutdown_background();

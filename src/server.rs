@@ -1,5 +1,7 @@
 //! Puts the rooms together, and owns their order: listeners, hub, clients, and the way down.
 
+mod reload;
+
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::accept::{Doors, Reception};
 use crate::client::{Client, Clients, Frozen, Rules};
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::handover::program::Program;
 use crate::handover::{self, LeftClient, Legacy, STARTING_AFRESH, State, store};
 use crate::hub::{self, Hub, Orders, SavedHub};
@@ -22,6 +24,8 @@ use crate::limits::Places;
 use crate::listen::{Listener, Name, Stream};
 use crate::systemd::report::{self, Watchdog};
 use crate::systemd::{Manager, Notifier, StoreError};
+
+use reload::Reload;
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
@@ -53,6 +57,8 @@ pub struct Server {
 struct Service {
     config: Config,
     hub: Arc<Hub>,
+    rules: Arc<Rules>,
+    places: Arc<Places>,
     clients: Arc<Clients>,
     reception: Arc<Reception>,
     doors: Doors,
@@ -139,16 +145,24 @@ impl Server {
 
     /// Serves until it is asked to stop, then drains: what clients had sent is delivered, and each
     /// connection is closed when its peer has everything, at the latest after `drain_timeout`.
-    /// Asked to stop once more, it returns at once and the connections with it.
+    /// Asked to stop once more, it returns at once and the connections with it. Asked to reload, it
+    /// goes by what `source` says then, if that is good.
     ///
     /// # Errors
     /// None yet: what goes wrong with one client or one accept is theirs.
-    pub async fn run(self, mut requests: impl Requests) -> anyhow::Result<()> {
+    pub async fn run(self, mut requests: impl Requests, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
-        let reception = Reception::new(self.hub.clone(), self.rules, self.places, clients.clone());
+        let reception = Reception::new(
+            self.hub.clone(),
+            self.rules.clone(),
+            self.places.clone(),
+            clients.clone(),
+        );
         let mut service = Service {
             config: self.config,
             hub: self.hub,
+            rules: self.rules,
+            places: self.places,
             clients,
             reception: Arc::new(reception),
             doors: Doors::default(),
@@ -176,9 +190,28 @@ impl Server {
             .transpose()
             .context("cannot start the watchdog's thread")?;
 
+        let mut request = requests.next().await;
         let stop = loop {
-            match requests.next().await {
+            match request {
                 stop @ (Request::Stop | Request::Terminate) => break stop,
+                Request::Reload => {
+                    service.lifecycle.enter(Phase::Reloading);
+                    service.notifier.reloading().await;
+                    let asked = tokio::select! {
+                        prepared = Reload::prepare(&source) => {
+                            service.adopt(prepared, &source).await;
+                            None
+                        }
+                        // What was being prepared is dropped: it has changed nothing yet.
+                        request = requests.next() => Some(request),
+                    };
+                    service.lifecycle.enter(Phase::Running);
+                    service.notifier.ready().await;
+                    if let Some(asked) = asked {
+                        request = asked;
+                        continue;
+                    }
+                }
                 Request::HandOver => match service.exec(&mut requests).await {
                     Ok(stop) => break stop,
                     Err(error) => {
@@ -186,6 +219,7 @@ impl Server {
                     }
                 },
             }
+            request = requests.next().await;
         };
         let lifecycle = service.lifecycle.clone();
         tokio::select! {
@@ -219,8 +253,8 @@ fn restore(
 
 /// Waits until it is asked to stop once more.
 async fn stop_again(requests: &mut impl Requests) {
-    while let Request::HandOver = requests.next().await {
-        warn!("no handover any more: already stopping");
+    while !requests.next().await.is_stop() {
+        warn!("already stopping: too late for this");
     }
 }
 
@@ -313,9 +347,9 @@ impl Service {
         // The next daemon has to begin with its own beats first.
         self.notifier.watchdog().await;
         // What was asked for until now is for this daemon; what is asked for from now on, for the
-        // next.
+        // next, which reads the configuration anyway.
         if let Ok(request) = tokio::time::timeout(SIGNAL_TIME, requests.next()).await
-            && request != Request::HandOver
+            && request.is_stop()
         {
             return Ok(request);
         }

@@ -5,6 +5,8 @@
 
 mod common;
 
+/// The configuration file, `generate`, and SIGHUP.
+mod configuration;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
 mod formats;
 /// Connections that outlive a daemon: SIGUSR2, and a service manager's restart.
@@ -31,5 +33,7 @@ mod startup;
 mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.
 mod telnet;
+/// The systemd units that the binary prints, as systemd itself sees them.
+mod units;
 /// Bytes to lines.
 mod wire;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Grace, HalfClose, SlowClient};
+use super::{Grace, HalfClose, LogLevel, SlowClient};
 use crate::format::Format;
 
 /// Far above any machine, and below the largest count that tokio's semaphores hold.
@@ -68,15 +68,30 @@ pub(super) fn slow_client(text: &str) -> Result<SlowClient, String> {
     }
 }
 
-pub(super) fn clients(text: &str) -> Result<Option<usize>, String> {
+pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
+    match text {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => Err(format!(
+            "'{text}' is not a level; allowed: error, warn, info, debug or trace"
+        )),
+    }
+}
+
+/// `auto` is how many there is room for.
+pub(super) fn clients(text: &str, auto: usize) -> Result<Option<usize>, String> {
     match whole_number(text) {
+        _ if text == "auto" => Ok(Some(auto)),
         _ if text == "off" => Ok(None),
         Some(0) => Ok(None),
         Some(number) if number <= CLIENTS_CEILING => Ok(Some(number)),
         _ => {
             let wrong = not_a_number(text);
             Err(format!(
-                "{wrong}; allowed: 1 to {CLIENTS_CEILING}, or 0 or off for no limit"
+                "{wrong}; allowed: 1 to {CLIENTS_CEILING}, auto, or 0 or off for no limit"
             ))
         }
     }
@@ -84,12 +99,15 @@ pub(super) fn clients(text: &str) -> Result<Option<usize>, String> {
 
 pub(super) fn worker_threads(text: &str) -> Result<usize, String> {
     let wrong = match whole_number(text) {
+        _ if text == "auto" => return Ok(cpus()),
         _ if text == "off" => "cannot be off: something has to do the work".to_owned(),
         Some(0) => "cannot be 0: something has to do the work".to_owned(),
         Some(number) if number <= WORKER_THREADS_MOST => return Ok(number),
         _ => not_a_number(text),
     };
-    Err(format!("{wrong}; allowed: 1 to {WORKER_THREADS_MOST}"))
+    Err(format!(
+        "{wrong}; allowed: 1 to {WORKER_THREADS_MOST}, or auto"
+    ))
 }
 
 pub(super) fn cpus() -> usize {
@@ -211,8 +229,9 @@ mod tests {
             ("0", None),
             ("00", None),
             ("off", None),
+            ("auto", Some(9)),
         ] {
-            assert_eq!(clients(text), Ok(expected), "{text}");
+            assert_eq!(clients(text, 9), Ok(expected), "{text}");
         }
         for (text, wrong) in [
             ("", "'' is not a whole number"),
@@ -222,8 +241,9 @@ mod tests {
             ("100000001", "100000001 is too large"),
             ("99999999999999999999", "99999999999999999999 is too large"),
         ] {
-            let expected = format!("{wrong}; allowed: 1 to 100000000, or 0 or off for no limit");
-            assert_eq!(clients(text), Err(expected), "{text}");
+            let expected =
+                format!("{wrong}; allowed: 1 to 100000000, auto, or 0 or off for no limit");
+            assert_eq!(clients(text, 9), Err(expected), "{text}");
         }
     }
 
@@ -379,10 +399,15 @@ mod tests {
             assert_eq!(switch(text), Ok(false), "{text}");
         }
         assert!(switch("").is_err() && switch("2").is_err());
+        assert_eq!(log_level("warn"), Ok(LogLevel::Warn));
+        assert_eq!(
+            log_level("loud").unwrap_err(),
+            "'loud' is not a level; allowed: error, warn, info, debug or trace"
+        );
         assert_eq!(worker_threads("1024"), Ok(1024));
         assert_eq!(
             worker_threads("1025").unwrap_err(),
-            "1025 is too large; allowed: 1 to 1024"
+            "1025 is too large; allowed: 1 to 1024, or auto"
         );
     }
 }

@@ -94,28 +94,33 @@ impl Adoption {
         Ok(true)
     }
 
+    /// How each of them is to be listened on, in the order they came; `None` is not.
+    pub(super) fn formats(&self, default: Format) -> Vec<Option<Format>> {
+        let format = |adopted: &Adopted| match (&adopted.typed, &adopted.origin) {
+            (Some((format, _)), _) => Some(*format),
+            (None, Origin::Manager(name)) => Some(format_named(name).unwrap_or(default)),
+            (None, Origin::Configured(_)) => None,
+        };
+        self.0.iter().map(format).collect()
+    }
+
     /// All of them that are to be listened on, in the order they came.
     pub(super) fn into_listeners(self, default: Format) -> anyhow::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
-        for adopted in self.0 {
+        let formats = self.formats(default);
+        for (adopted, format) in self.0.into_iter().zip(formats) {
             let file = match (&adopted.origin, &adopted.name) {
                 (Origin::Configured(_), Name::Unix(path)) => Some(SocketFile::new(path)?),
                 // The file of the manager's socket is the manager's, who goes on listening on it.
                 _ => None,
             };
-            let (format, origin) = match (adopted.typed, adopted.origin) {
-                (Some((format, typed)), Origin::Configured(_)) => {
-                    (format, Origin::Configured(typed.to_string()))
-                }
-                (Some((format, _)), managers) => (format, managers),
-                (None, Origin::Manager(name)) => {
-                    let format = format_named(&name).unwrap_or(default);
-                    (format, Origin::Manager(name))
-                }
-                (None, Origin::Configured(_)) => {
-                    info!(address = %adopted.name, "no longer listening");
-                    continue;
-                }
+            let Some(format) = format else {
+                info!(address = %adopted.name, "closed a listener");
+                continue;
+            };
+            let origin = match (adopted.typed, adopted.origin) {
+                (Some((_, typed)), Origin::Configured(_)) => Origin::Configured(typed.to_string()),
+                (_, origin) => origin,
             };
             listeners.push(Listener {
                 io: register(adopted.socket.into())?,

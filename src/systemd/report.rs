@@ -139,7 +139,7 @@ impl fmt::Display for Status {
         };
         match self.phase {
             Phase::Draining => write!(f, "draining, {clients} left"),
-            Phase::Starting | Phase::Running | Phase::HandingOver => write!(
+            Phase::Starting | Phase::Running | Phase::Reloading | Phase::HandingOver => write!(
                 f,
                 "{clients}, {} lines/s in, {} lines/s out",
                 self.lines_in, self.lines_out

@@ -184,7 +184,13 @@ impl Client {
         self.taken = 0;
         let length = self.input.len();
         self.input.resize(length + 65536, 0);
-        let result = self.socket.read(&mut self.input[length..]);
+        // A read with a timeout is not resumed after a signal, whatever the handler asks for.
+        let result = loop {
+            match self.socket.read(&mut self.input[length..]) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
         self.input.truncate(length + *result.as_ref().unwrap_or(&0));
         match &result {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {

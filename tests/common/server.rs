@@ -62,6 +62,7 @@ pub(crate) struct Launch {
     envs: Vec<(String, String)>,
     ulimit: Option<String>,
     journal: bool,
+    listens_as_configured: bool,
     passed: Vec<(String, OwnedFd)>,
     listeners: Option<usize>,
     binary: Option<PathBuf>,
@@ -77,6 +78,12 @@ impl Launch {
 
     pub(crate) fn env(mut self, name: &str, value: &str) -> Launch {
         self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Leaves it to the configuration file where to listen, instead of picking a free port.
+    pub(crate) fn listen_as_configured(mut self) -> Launch {
+        self.listens_as_configured = true;
         self
     }
 
@@ -183,7 +190,8 @@ impl Launch {
         let given = |arg: &OsString| arg.to_string_lossy().starts_with("--listen");
         let listeners = self.args.iter().filter(|arg| given(arg)).count();
         let passed = self.passed.len();
-        if listeners + passed == 0 && !self.envs.iter().any(|(name, _)| name == "LINEHUB_LISTEN") {
+        let named = listeners + passed > 0 || self.listens_as_configured;
+        if !named && !self.envs.iter().any(|(name, _)| name == "LINEHUB_LISTEN") {
             self.args.extend(["--listen".into(), "127.0.0.1:0".into()]);
         }
         let (reader, writer) = std::io::pipe().expect("a pipe");

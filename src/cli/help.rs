@@ -1,0 +1,246 @@
+//! What `--help` says after the options, which the man page says too: one text for both.
+
+use std::fmt::Write as _;
+
+/// A page is at most this wide, in characters.
+const WIDTH: usize = 100;
+
+/// A part of the text under a heading of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    pub(crate) body: &'static [Body],
+}
+
+/// A piece of a section.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body {
+    /// A paragraph.
+    Text(&'static str),
+    /// A term and what it means.
+    Term(&'static str, &'static str),
+    /// What it shows, and the lines to type.
+    Example(&'static str, &'static [&'static str]),
+}
+
+use Body::{Example, Term, Text};
+
+/// In the order they are shown.
+pub(crate) const SECTIONS: [Section; 6] = [
+    Section {
+        title: "Examples",
+        body: &[
+            Example(
+                "A chat on this machine: start the daemon, then type in two other terminals.",
+                &["linehub", "nc 127.0.0.1 2345", "nc 127.0.0.1 2345"],
+            ),
+            Example(
+                "Send one line from a script and leave.",
+                &["printf 'backup done\\n' | nc -N 127.0.0.1 2345"],
+            ),
+            Example(
+                "An instrument with many readers: the bytes as they came, on every interface.",
+                &["linehub --listen '[::]:2345' --format raw --no-notices"],
+            ),
+            Example(
+                "Lines for people on one port, JSON for programs on another, a Unix socket for this \
+                 machine.",
+                &[
+                    "linehub --listen 0.0.0.0:2345 --listen 127.0.0.1:2346,format=json \\",
+                    "        --listen unix:/run/linehub.sock,format=raw",
+                ],
+            ),
+            Example(
+                "A service: write its unit and its configuration, and start it.",
+                &[
+                    "linehub generate service > /etc/systemd/system/linehub.service",
+                    "linehub generate config > /etc/linehub.toml",
+                    "systemctl daemon-reload && systemctl enable --now linehub",
+                ],
+            ),
+        ],
+    },
+    Section {
+        title: "Values",
+        body: &[
+            Term(
+                "SIZE",
+                "A number of bytes, or a number with a unit: 65536, 64KiB, 1.5MiB. KiB, MiB and GiB \
+                 are powers of 1024; K, M, G, KB, MB and GB are powers of 1000.",
+            ),
+            Term("DURATION", "Numbers with units: 500ms, 1s, 2m, 1m 30s, 1h."),
+            Text("`0` or `off` turns a limit off where it can be off."),
+        ],
+    },
+    Section {
+        title: "Environment",
+        body: &[
+            Text(
+                "Every option that takes a value, and every switch, is also read from the environment: \
+                 LINEHUB_ and its name, as in LINEHUB_MAX_LINE=1MiB or LINEHUB_ECHO=true. A flag wins \
+                 over the environment, and the environment over the configuration file; an empty value \
+                 counts as unset. LINEHUB_LISTEN takes several addresses, separated by spaces or \
+                 semicolons.",
+            ),
+            Term(
+                "RUST_LOG",
+                "What to log, such as `warn` or `linehub=debug`. Wins over --log.",
+            ),
+            Term(
+                "NO_COLOR",
+                "No colour in the log and in this text when set.",
+            ),
+        ],
+    },
+    Section {
+        title: "Signals",
+        body: &[
+            Term(
+                "SIGTERM, SIGINT",
+                "Stop: accept nobody new, deliver what clients had sent, and close each connection when \
+                 its peer has everything, after --drain-timeout at the latest. Once more: at once.",
+            ),
+            Term(
+                "SIGHUP",
+                "Read the configuration file again. Limits, timeouts, notices, the log level and \
+                 listeners change while clients stay connected; what needs a restart is named in a \
+                 warning. A file with a mistake changes nothing, and the log says so.",
+            ),
+            Term(
+                "SIGUSR2",
+                "Go on as the program that is installed now, in the same process and with every \
+                 connection: for an upgrade. If that program is not fit for it, this one serves on, \
+                 and the log says why.",
+            ),
+        ],
+    },
+    Section {
+        title: "Files",
+        body: &[
+            Term(
+                "/etc/linehub.toml",
+                "The configuration of the service that `linehub generate service` prints. linehub by \
+                 itself reads only the file that --config names.",
+            ),
+            Term(
+                "/run/linehub/",
+                "That service's own directory, for Unix sockets.",
+            ),
+        ],
+    },
+    Section {
+        title: "Exit codes",
+        body: &[
+            Term("0", "Stopped as asked."),
+            Term("1", "Could not serve, as when an address is taken."),
+            Term(
+                "2",
+                "A wrong option, variable, or line of the configuration file.",
+            ),
+        ],
+    },
+];
+
+/// The sections as `--help` shows them.
+pub(super) fn sections() -> String {
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        // A String takes everything.
+        let _ = writeln!(text, "{}", line.trim_end());
+    };
+    for (i, section) in SECTIONS.iter().enumerate() {
+        if i > 0 {
+            line("");
+        }
+        line(&format!("{}:", section.title));
+        let terms = section.body.iter().map(|body| match body {
+            Term(term, _) => term.len(),
+            Text(_) | Example(..) => 0,
+        });
+        let column = terms.max().unwrap_or(0) + 2;
+        for (j, body) in section.body.iter().enumerate() {
+            match body {
+                Text(text) => {
+                    for row in wrap(text, WIDTH - 2) {
+                        line(&format!("  {row}"));
+                    }
+                }
+                Term(term, text) => {
+                    let mut term = *term;
+                    for row in wrap(text, WIDTH - 2 - column) {
+                        line(&format!("  {term:column$}{row}"));
+                        term = "";
+                    }
+                }
+                Example(shows, commands) => {
+                    if j > 0 {
+                        line("");
+                    }
+                    for row in wrap(shows, WIDTH - 2) {
+                        line(&format!("  {row}"));
+                    }
+                    let mut prompt = "$";
+                    for command in *commands {
+                        line(&format!("    {prompt} {command}"));
+                        prompt = if command.ends_with('\\') { " " } else { "$" };
+                    }
+                }
+            }
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+/// Breaks a paragraph into lines of at most `width` characters, between words.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_are_broken_between_words() {
+        assert_eq!(wrap("", 5), [""; 0]);
+        assert_eq!(wrap("a bc  def\n gh", 4), ["a bc", "def", "gh"]);
+        assert_eq!(wrap("abcdefgh i", 4), ["abcdefgh", "i"]);
+    }
+
+    #[test]
+    fn nothing_of_a_section_is_lost_or_too_wide() {
+        let text = sections();
+        assert!(
+            text.lines().all(|line| line.chars().count() <= WIDTH),
+            "{text}"
+        );
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let flat = words(&text);
+        for Section { title, body } in SECTIONS {
+            assert!(text.contains(&format!("{title}:\n")), "{text}");
+            for body in body {
+                let parts = match body {
+                    Text(text) => vec![*text],
+                    Term(term, text) => {
+                        vec![*term, text.split(' ').next_back().unwrap_or_default()]
+                    }
+                    Example(shows, commands) => [&[*shows][..], commands].concat(),
+                };
+                for part in parts {
+                    assert!(flat.contains(&words(part)), "{part}");
+                }
+            }
+        }
+    }
+}
