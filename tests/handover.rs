@@ -585,7 +585,7 @@ fn listener_that_the_configuration_no_longer_names_closes_and_its_clients_stay()
     let server = manager
         .relaunch(&["--no-notices", "--listen=127.0.0.1:0", "--listen=[::1]:0"])
         .start();
-    server.wait_log(&format!("no longer listening address={gone}"));
+    server.wait_log(&format!("closed a listener address={gone}"));
     marker(&mut one, &mut two);
     let mut late = Client::connect_to(&server, 1);
     marker(&mut late, &mut one);
