@@ -212,12 +212,12 @@ impl Server {
                         continue;
                     }
                 }
-                Request::HandOver => match service.exec(&mut requests).await {
-                    Ok(stop) => break stop,
-                    Err(error) => {
-                        error!(error = format!("{error:#}"), "handover failed: serving on");
+                Request::HandOver => {
+                    if let Some(asked) = service.exec(&mut requests).await {
+                        request = asked;
+                        continue;
                     }
-                },
+                }
             }
             request = requests.next().await;
         };
@@ -249,6 +249,17 @@ fn restore(
     });
     let clients = clients.collect::<anyhow::Result<_>>()?;
     Ok((hub, clients))
+}
+
+/// Waits until it is asked to stop, and remembers whether it was asked to reload meanwhile. Cancel
+/// safe.
+async fn stop_asked(requests: &mut impl Requests, reload: &mut bool) -> Request {
+    loop {
+        match requests.next().await {
+            stop if stop.is_stop() => return stop,
+            request => *reload |= request == Request::Reload,
+        }
+    }
 }
 
 /// Waits until it is asked to stop once more.
@@ -313,23 +324,42 @@ impl Service {
         self.lifecycle.enter(Phase::Running);
     }
 
-    /// Becomes the program that is at this one's path now, with all connections. Returns if it was
-    /// asked to stop meanwhile, in which case it goes on for that.
-    ///
-    /// # Errors
-    /// The other program is not fit for it, or the system refuses. The service goes on.
-    async fn exec(&mut self, requests: &mut impl Requests) -> anyhow::Result<Request> {
+    /// Becomes the program that is at this one's path now, with all connections. Returns if that
+    /// fails, which is logged, or if it was asked to stop meanwhile: the service goes on, with what
+    /// it was asked for.
+    async fn exec(&mut self, requests: &mut impl Requests) -> Option<Request> {
+        let mut reload = false;
+        match self.try_exec(requests, &mut reload).await {
+            Ok(stop) => Some(stop),
+            Err(error) => {
+                error!(error = format!("{error:#}"), "handover failed: serving on");
+                reload.then_some(Request::Reload)
+            }
+        }
+    }
+
+    async fn try_exec(
+        &mut self,
+        requests: &mut impl Requests,
+        reload: &mut bool,
+    ) -> anyhow::Result<Request> {
         let program = match &self.program {
             Ok(program) => program.clone(),
             Err(error) => anyhow::bail!("{error:#}"),
         };
         let path = program.path().display();
-        let proof = program.prove().await;
+        let proof = tokio::select! {
+            proof = program.prove() => proof,
+            // The program on the side ends with the proof.
+            stop = stop_asked(requests, reload) => return Ok(stop),
+        };
         proof.with_context(|| format!("{path} cannot take over"))?;
 
         let halted = self.halt().await;
         info!(clients = halted.clients.len(), program = %path, "handing over");
-        let outcome = self.become_program(&program, &halted, requests).await;
+        let outcome = self
+            .become_program(&program, &halted, requests, reload)
+            .await;
         self.resume(halted);
         outcome.with_context(|| format!("cannot become {path}"))
     }
@@ -339,6 +369,7 @@ impl Service {
         program: &Program,
         halted: &Halted,
         requests: &mut impl Requests,
+        reload: &mut bool,
     ) -> anyhow::Result<Request> {
         let sockets: Vec<_> = halted.sockets(|_| true).collect();
         let mut state = halted.state(&self.hub, |_| true);
@@ -347,11 +378,14 @@ impl Service {
         // The next daemon has to begin with its own beats first.
         self.notifier.watchdog().await;
         // What was asked for until now is for this daemon; what is asked for from now on, for the
-        // next, which reads the configuration anyway.
-        if let Ok(request) = tokio::time::timeout(SIGNAL_TIME, requests.next()).await
-            && request.is_stop()
-        {
-            return Ok(request);
+        // next.
+        let stop = tokio::time::timeout(SIGNAL_TIME, stop_asked(requests, reload)).await;
+        if let Ok(stop) = stop {
+            return Ok(stop);
+        }
+        if *reload {
+            // The next daemon reads the configuration anyway, and says when it has.
+            self.notifier.reloading().await;
         }
         let pass_on = |inherited| {
             sockets

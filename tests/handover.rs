@@ -335,6 +335,49 @@ fn stop_during_an_exec_is_a_stop() {
 }
 
 #[test]
+fn stop_does_not_wait_for_a_program_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = copied(dir.path());
+    let mut server = Launch::new(&["--no-notices"]).binary(&path).start();
+    let started = dir.path().join("started");
+    replace(
+        &path,
+        &format!("#!/bin/sh\ntouch {}\nexec sleep 60\n", started.display()),
+    );
+    server.signal(Signal::USR2);
+    eventually("the program is on trial", || started.exists());
+    let mut client = Client::connect(&server);
+    server.signal(Signal::TERM);
+    client.expect_line("Server shutting down");
+    client.expect_eof();
+    drop(client);
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+    assert_eq!(server.count_log("handover failed"), 0);
+}
+
+#[test]
+fn reload_is_not_lost_to_a_handover() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = copied(dir.path());
+    let file = dir.path().join("linehub.toml");
+    fs::write(&file, "no-notices = true\n").unwrap();
+    let config = format!("--config={}", file.display());
+    let mut server = Launch::new(&[&config]).binary(&path).start();
+    let started = dir.path().join("started");
+    replace(
+        &path,
+        &format!("#!/bin/sh\ntouch {}\nexec sleep 60\n", started.display()),
+    );
+    server.signal(Signal::USR2);
+    eventually("the program is on trial", || started.exists());
+    fs::write(&file, "no-notices = true\nmax-line = 10\n").unwrap();
+    server.signal(Signal::HUP);
+    server.wait_log("handover failed: serving on");
+    server.wait_log("configuration reloaded changed=max-line");
+    server.stop();
+}
+
+#[test]
 fn exec_keeps_listeners_of_every_kind_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hub.sock");
@@ -409,6 +452,7 @@ fn restart_keeps_every_client_and_delivers_what_was_sent_meanwhile() {
     assert!(lines.iter().all(|line| line["seq"].as_u64() > Some(4)));
     manager.wait("READY=1");
     eventually("the store is emptied", || manager.stored().is_empty());
+    server.wait_log("client connected client=4");
     assert_eq!(server.count_log("client connected"), 1);
     server.stop();
 }
