@@ -17,7 +17,7 @@ use crate::close::CloseReason;
 use crate::format;
 use crate::hub::Hub;
 use crate::limits::Places;
-use crate::listen::{Listener, Peer, Stream};
+use crate::listen::{BACKLOG, Listener, Peer, Stream};
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which
@@ -128,14 +128,24 @@ impl Reception {
             }
         }
         // Who had connected before the stop may have sent something already.
-        let _ = self.accept_some(&listener);
+        self.accept_rest(&listener);
         listener
     }
 
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.
     fn accept_some(&self, listener: &Listener) -> io::Result<()> {
         let (least, share) = ACCEPTS_A_TURN;
-        for _ in 0..least.max(self.clients.tasks().len() / share) {
+        self.accept_at_most(listener, least.max(self.clients.tasks().len() / share))
+    }
+
+    /// Accepts who has connected by now, before the listener is closed.
+    pub(crate) fn accept_rest(&self, listener: &Listener) {
+        // What cannot be accepted now cannot be later either.
+        let _ = self.accept_at_most(listener, BACKLOG);
+    }
+
+    fn accept_at_most(&self, listener: &Listener, connections: usize) -> io::Result<()> {
+        for _ in 0..connections {
             match listener.accept() {
                 Ok((socket, peer)) => self.receive(listener, socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

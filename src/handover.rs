@@ -59,8 +59,8 @@ pub(crate) struct State<B = ByteBuf> {
 #[derive(Debug, Default)]
 pub struct Legacy {
     pub(crate) left: Option<Left>,
-    /// Something came from the service manager's store, and is still in there.
-    pub(crate) in_store: bool,
+    /// What came from the service manager's store, and is still in there, by its names.
+    pub(crate) in_store: Vec<String>,
 }
 
 /// What was left, and fits together.
@@ -111,16 +111,28 @@ impl State {
 }
 
 impl Legacy {
+    /// Whether there is something to take up by an exec.
+    pub fn is_waiting() -> bool {
+        env::var_os(STATE_VARIABLE).is_some()
+    }
+
     /// Takes over what the daemon before left: by an exec, or, as `stored` says, in the service
     /// manager's store. To be called once, before anything else opens descriptors.
     ///
     /// What cannot be taken up is closed, with an error in the log.
     pub fn take(stored: Vec<Passed>) -> Legacy {
-        let in_store = !stored.is_empty();
+        let in_store: Vec<String> = stored.iter().map(|passed| passed.name.clone()).collect();
         let left = match env::var_os(STATE_VARIABLE) {
             Some(number) => after_exec(&number.to_string_lossy()),
-            None if in_store => store::retrieve(stored),
-            None => return Legacy::default(),
+            None => match store::retrieve(stored).transpose() {
+                Some(left) => left,
+                None => {
+                    return Legacy {
+                        left: None,
+                        in_store,
+                    };
+                }
+            },
         };
         let left = match left {
             Ok(left) => {

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io;
 
-use nix::sys::signal::SigSet;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::info;
 
@@ -66,8 +68,8 @@ impl Lifecycle {
 pub enum Request {
     /// Stop, cleanly; asked again, at once.
     Stop,
-    /// The same; but if the service manager keeps the connections, leave them to it and to the
-    /// daemon that it starts next.
+    /// The same (SIGTERM); but if the service manager keeps the connections, as it does for a
+    /// restart, leave them to it and to the daemon that it starts next. SIGINT never does.
     Terminate,
     /// Read the configuration again.
     Reload,
@@ -89,66 +91,72 @@ pub trait Requests {
 }
 
 /// The requests that signals make.
+///
+/// Signals are held back and read from a descriptor instead of handled: one that nobody has read
+/// yet stays pending, from the start on and across an exec, and is not lost to a handler of a
+/// program that is no more.
 #[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    hand_over: Signal,
-}
+pub struct Signals(AsyncFd<SignalFd>);
 
-/// Starts to listen for signals. From here on they no longer end the process by themselves.
+/// Holds back the signals that make requests, until [`signals`] are read. To be called before there
+/// are threads: each has the mask of the one that started it.
 ///
 /// # Errors
-/// The system refuses a handler.
+/// The system refuses a signal mask.
+pub fn hold_signals() -> io::Result<()> {
+    Ok(requested().thread_block()?)
+}
+
+/// Starts to read the signals that are held back. To be called on the runtime.
+///
+/// # Errors
+/// The system has no descriptor for them.
+#[allow(unsafe_code)]
 pub fn signals() -> io::Result<Signals> {
-    let signals = Signals {
-        terminate: signal(SignalKind::terminate())?,
-        interrupt: signal(SignalKind::interrupt())?,
-        hangup: signal(SignalKind::hangup())?,
-        hand_over: signal(SignalKind::user_defined2())?,
-    };
-    // What came during an exec comes now.
-    handled().thread_unblock()?;
-    Ok(signals)
-}
-
-/// Holds signals back while the process becomes another program: it would end at one for which that
-/// has no handler yet. They come when [`signals`] is called, there or here.
-pub(crate) fn hold_signals() -> io::Result<SignalsHeld> {
-    handled().thread_block()?;
-    Ok(SignalsHeld(()))
-}
-
-/// Lets signals through again when dropped.
-#[derive(Debug)]
-pub(crate) struct SignalsHeld(());
-
-impl Drop for SignalsHeld {
-    fn drop(&mut self) {
-        // It only fails for a signal set that does not exist.
-        let _ = handled().thread_unblock();
-    }
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signals = SignalFd::with_flags(&requested(), flags)?;
+    // SAFETY: a `SignalFd` owns its descriptor, which stays open and the same for as long as it
+    // lives, and the `AsyncFd` that it is moved into gives it to nobody who could close it.
+    let signals = unsafe { AsyncFd::register_with_interest(signals, Interest::READABLE) };
+    signals
+        .map(Signals)
+        .map_err(|refused| refused.into_parts().1)
 }
 
 /// The signals that [`Signals`] makes requests of.
-fn handled() -> SigSet {
-    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-    [SIGHUP, SIGINT, SIGTERM, SIGUSR2].into_iter().collect()
+fn requested() -> SigSet {
+    [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect()
 }
 
 impl Requests for Signals {
     async fn next(&mut self) -> Request {
-        // `recv` is cancel safe; a signal that the other arm loses to stays for the next call.
-        let (name, request) = tokio::select! {
-            // In this order, so that a stop goes before a handover that was asked for with it.
-            biased;
-            _ = self.interrupt.recv() => ("SIGINT", Request::Stop),
-            _ = self.terminate.recv() => ("SIGTERM", Request::Terminate),
-            _ = self.hangup.recv() => ("SIGHUP", Request::Reload),
-            _ = self.hand_over.recv() => ("SIGUSR2", Request::HandOver),
-        };
-        info!(signal = name, "signal");
-        request
+        loop {
+            // Cancelled while it waits, it has read nothing.
+            let read = self.0.async_io(Interest::READABLE, |signals| {
+                signals
+                    .read_signal()?
+                    .ok_or(io::ErrorKind::WouldBlock.into())
+            });
+            let Ok(info) = read.await else {
+                // The descriptor is whole for as long as it is open: there is nothing else to fail.
+                continue;
+            };
+            let (signal, request) = match Signal::try_from(info.ssi_signo as i32) {
+                Ok(signal @ Signal::SIGHUP) => (signal, Request::Reload),
+                Ok(signal @ Signal::SIGINT) => (signal, Request::Stop),
+                Ok(signal @ Signal::SIGUSR2) => (signal, Request::HandOver),
+                Ok(signal @ Signal::SIGTERM) => (signal, Request::Terminate),
+                _ => continue,
+            };
+            info!(signal = signal.as_str(), "signal");
+            return request;
+        }
     }
 }

@@ -11,7 +11,6 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -33,7 +32,7 @@ pub(crate) use change::WantedAll;
 
 /// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
 /// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
-const BACKLOG: i32 = 65_535;
+pub(crate) const BACKLOG: usize = 65_535;
 
 /// A silent peer is asked after 30 s, then every 10 s; three questions without an answer end it.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -65,7 +64,18 @@ enum Origin {
 
 /// A listener, less its socket, for a handover.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedListener(Origin);
+pub(crate) struct SavedListener {
+    origin: Origin,
+    /// Of a Unix socket that the daemon opened.
+    file: Option<FileIdentity>,
+}
+
+/// What tells a file from another that takes its path: its device and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
 
 /// A listener of the daemon before, for [`Listener::open_all`].
 pub(crate) type Kept = (SavedListener, OwnedFd);
@@ -120,7 +130,7 @@ impl Listener {
         for spec in specs {
             match Wanted::resolve(spec)
                 .await
-                .and_then(|wanted| wanted.claim(&mut adoption))
+                .and_then(|wanted| wanted.claim(&mut adoption, specs))
             {
                 Ok(wanted) => missing.push((spec, wanted)),
                 Err(error) => note(spec, error),
@@ -154,7 +164,7 @@ impl Listener {
         }
         set_tcp_options(&socket)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(BACKLOG as i32)?;
         if shares {
             // Nobody else is to share the port. (The kernel remembers, and may let a program of the
             // same user do so, which could as well stop us.)
@@ -178,7 +188,7 @@ impl Listener {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::new(path)?;
-        socket.listen(BACKLOG)?;
+        socket.listen(BACKLOG as i32)?;
         Ok(Listener {
             io: register(socket.into())?,
             name: Name::Unix(path.to_path_buf()),
@@ -200,7 +210,10 @@ impl Listener {
 
     /// All there is to know of it, save its socket.
     pub(crate) fn save(&self) -> SavedListener {
-        SavedListener(self.origin.clone())
+        SavedListener {
+            origin: self.origin.clone(),
+            file: self.file.as_ref().map(|file| file.identity),
+        }
     }
 
     /// Whether the service manager has it open too.
@@ -270,10 +283,10 @@ impl Wanted {
     }
 
     /// What of it is missing when the sockets that are open already have been claimed.
-    fn claim(mut self, adoption: &mut Adoption) -> anyhow::Result<Wanted> {
+    fn claim(mut self, adoption: &mut Adoption, all: &[ListenSpec]) -> anyhow::Result<Wanted> {
         let mut missing = Vec::new();
         for name in self.names {
-            if !adoption.claim(&name, &self.spec)? {
+            if !adoption.claim(&name, &self.spec, all)? {
                 missing.push(name);
             }
         }
@@ -366,8 +379,13 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
         metadata.file_type().is_socket(),
         "the file exists and is no socket"
     );
-    match UnixStream::connect(path) {
-        Ok(_) => anyhow::bail!("a server answers there already"),
+    // Nonblocking: a server that does not come round to accepting is one that answers, too.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Ok(()) => anyhow::bail!("a server answers there already"),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            anyhow::bail!("a server listens there already")
+        }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).context("cannot remove the socket of a dead server")
         }
@@ -379,26 +397,31 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    identity: FileIdentity,
 }
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<SocketFile> {
         Ok(SocketFile {
             path: path.to_path_buf(),
-            identity: SocketFile::identify(path)?,
+            identity: FileIdentity::of(path)?,
         })
     }
+}
 
-    fn identify(path: &Path) -> io::Result<(u64, u64)> {
-        let metadata = path.symlink_metadata()?;
-        Ok((metadata.dev(), metadata.ino()))
+impl FileIdentity {
+    fn of(path: &Path) -> io::Result<FileIdentity> {
+        let file = path.symlink_metadata()?;
+        Ok(FileIdentity {
+            device: file.dev(),
+            inode: file.ino(),
+        })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if SocketFile::identify(&self.path).is_ok_and(|now| now == self.identity) {
+        if FileIdentity::of(&self.path).is_ok_and(|now| now == self.identity) {
             // Nothing is lost if it stays: the next daemon replaces it.
             let _ = std::fs::remove_file(&self.path);
         }

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
     let source = Source::new(&cli, limits::raise_open_files());
     let config = match source.read() {
         Ok(config) => config,
+        // With clients to take up, it is not to be left at that: the next start may go well.
+        Err(error) if Legacy::is_waiting() => return refuse(FAILED, &error.to_string()),
         Err(error) => return refuse(MISUSED, &error.to_string()),
     };
     if cli.check_handover {
@@ -57,7 +59,9 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config, source: Source) -> anyhow::Result<()> {
-    // First of all: what the runtime opens must not be taken for inherited.
+    // First of all: from here on a signal must not end what clients were handed over to.
+    lifecycle::hold_signals().context("cannot hold signals back")?;
+    // And then: what the runtime opens must not be taken for inherited.
     let mut manager = Manager::from_environment()?;
     let legacy = Legacy::take(mem::take(&mut manager.inherited.stored));
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;

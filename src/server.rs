@@ -19,22 +19,17 @@ use crate::config::{Config, Source};
 use crate::handover::program::Program;
 use crate::handover::{self, LeftClient, Legacy, STARTING_AFRESH, State, store};
 use crate::hub::{self, Hub, Orders, SavedHub};
-use crate::lifecycle::{self, Lifecycle, Phase, Request, Requests};
+use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
 use crate::listen::{Listener, Name, Stream};
 use crate::systemd::report::{self, Watchdog};
 use crate::systemd::{Manager, Notifier, StoreError};
-
-use reload::Reload;
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
 
 /// What the end takes beyond the drain, as the service manager is told.
 const EXIT_TIME: Duration = Duration::from_secs(5);
-
-/// How long a signal that came before an exec has to become a request.
-const SIGNAL_TIME: Duration = Duration::from_millis(1);
 
 /// A daemon whose listeners are open and that serves nobody yet.
 #[derive(Debug)]
@@ -84,11 +79,8 @@ impl Server {
     /// listener.
     pub async fn bind(config: Config, manager: Manager, legacy: Legacy) -> anyhow::Result<Server> {
         let notifier = Arc::new(manager.notifier());
-        if legacy.in_store {
-            // Before anything is made of it: what cannot be taken up must not come back again and
-            // again.
-            store::clear(&notifier).await;
-        }
+        // Before anything is made of it: what cannot be taken up must not come back again and again.
+        store::clear(&notifier, legacy.in_store.iter().map(String::as_str)).await;
         let (state, kept) = match legacy.left {
             Some(left) => {
                 let (hub, kept, clients) = left.split();
@@ -197,14 +189,7 @@ impl Server {
                 Request::Reload => {
                     service.lifecycle.enter(Phase::Reloading);
                     service.notifier.reloading().await;
-                    let asked = tokio::select! {
-                        prepared = Reload::prepare(&source) => {
-                            service.adopt(prepared, &source).await;
-                            None
-                        }
-                        // What was being prepared is dropped: it has changed nothing yet.
-                        request = requests.next() => Some(request),
-                    };
+                    let asked = service.reload(&source, &mut requests).await;
                     service.lifecycle.enter(Phase::Running);
                     service.notifier.ready().await;
                     if let Some(asked) = asked {
@@ -247,17 +232,22 @@ fn restore(
         let socket = Stream::new(socket).context("cannot serve a connection")?;
         Ok(Client::restore(saved, socket, feed, rules.clone(), place))
     });
-    let clients = clients.collect::<anyhow::Result<_>>()?;
+    let clients = clients.filter_map(|client: anyhow::Result<_>| {
+        // It alone is lost, and the others hear of it.
+        client
+            .inspect_err(|error| error!(error = format!("{error:#}"), "lost a client"))
+            .ok()
+    });
+    let clients = clients.collect();
     Ok((hub, clients))
 }
 
-/// Waits until it is asked to stop, and remembers whether it was asked to reload meanwhile. Cancel
-/// safe.
-async fn stop_asked(requests: &mut impl Requests, reload: &mut bool) -> Request {
+/// Waits until it is asked to stop, and remembers what else it was asked for meanwhile. Cancel safe.
+async fn stop_asked(requests: &mut impl Requests, later: &mut Option<Request>) -> Request {
     loop {
         match requests.next().await {
             stop if stop.is_stop() => return stop,
-            request => *reload |= request == Request::Reload,
+            request => *later = Some(request),
         }
     }
 }
@@ -301,6 +291,9 @@ impl Service {
                 Err(reason @ StoreError::NotKept) => debug!(%reason, "no handover"),
                 Err(reason) => warn!(%reason, "no handover"),
             }
+            // That may have taken its time: the drain has all of its own.
+            let time = self.config.drain_timeout + EXIT_TIME;
+            self.notifier.stopping(time).await;
         }
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
@@ -328,12 +321,12 @@ impl Service {
     /// fails, which is logged, or if it was asked to stop meanwhile: the service goes on, with what
     /// it was asked for.
     async fn exec(&mut self, requests: &mut impl Requests) -> Option<Request> {
-        let mut reload = false;
-        match self.try_exec(requests, &mut reload).await {
+        let mut later = None;
+        match self.try_exec(requests, &mut later).await {
             Ok(stop) => Some(stop),
             Err(error) => {
                 error!(error = format!("{error:#}"), "handover failed: serving on");
-                reload.then_some(Request::Reload)
+                later
             }
         }
     }
@@ -341,7 +334,7 @@ impl Service {
     async fn try_exec(
         &mut self,
         requests: &mut impl Requests,
-        reload: &mut bool,
+        later: &mut Option<Request>,
     ) -> anyhow::Result<Request> {
         let program = match &self.program {
             Ok(program) => program.clone(),
@@ -351,56 +344,42 @@ impl Service {
         let proof = tokio::select! {
             proof = program.prove() => proof,
             // The program on the side ends with the proof.
-            stop = stop_asked(requests, reload) => return Ok(stop),
+            stop = stop_asked(requests, later) => return Ok(stop),
         };
         proof.with_context(|| format!("{path} cannot take over"))?;
 
         let halted = self.halt().await;
         info!(clients = halted.clients.len(), program = %path, "handing over");
-        let outcome = self
-            .become_program(&program, &halted, requests, reload)
-            .await;
+        if *later == Some(Request::Reload) {
+            // The next daemon reads the configuration anyway, and says when it has.
+            self.notifier.reloading().await;
+        }
+        let Err(error) = self.become_program(&program, &halted).await;
         self.resume(halted);
-        outcome.with_context(|| format!("cannot become {path}"))
+        Err(error.context(format!("cannot become {path}")))
     }
 
     async fn become_program(
         &self,
         program: &Program,
         halted: &Halted,
-        requests: &mut impl Requests,
-        reload: &mut bool,
-    ) -> anyhow::Result<Request> {
+    ) -> anyhow::Result<Infallible> {
         let sockets: Vec<_> = halted.sockets(|_| true).collect();
         let mut state = halted.state(&self.hub, |_| true);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let state = state.write().context("cannot save the state")?;
         // The next daemon has to begin with its own beats first.
         self.notifier.watchdog().await;
-        // What was asked for until now is for this daemon; what is asked for from now on, for the
-        // next.
-        let stop = tokio::time::timeout(SIGNAL_TIME, stop_asked(requests, reload)).await;
-        if let Ok(stop) = stop {
-            return Ok(stop);
-        }
-        if *reload {
-            // The next daemon reads the configuration anyway, and says when it has.
-            self.notifier.reloading().await;
-        }
         let pass_on = |inherited| {
             sockets
                 .iter()
                 .try_for_each(|socket| handover::inherit(*socket, inherited))
         };
-        let _held = lifecycle::hold_signals()?;
         let outcome = pass_on(true)
             .map_err(anyhow::Error::from)
             .and_then(|()| program.exec(&state));
         pass_on(false)?;
-        match outcome {
-            Ok::<Infallible, _>(never) => match never {},
-            Err(error) => Err(error),
-        }
+        outcome
     }
 
     /// Leaves all connections to the service manager, for the daemon that it starts next.

@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-pub use self::notify::{Notifier, StoreError};
+use crate::handover::Legacy;
+
+pub use self::notify::{Notifier, PROBE_NAME, StoreError};
 
 /// How the names of our own entries in the file-descriptor store begin. Reserved: a socket unit
 /// must not name anything else so (its listeners may have any name).
@@ -104,7 +106,8 @@ impl Inherited {
     fn take() -> anyhow::Result<Inherited> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let mut inherited = Inherited::default();
-        if TAKEN.swap(true, Relaxed) {
+        // After an exec the descriptors are the handover's, whatever else the environment says.
+        if TAKEN.swap(true, Relaxed) || Legacy::is_waiting() {
             return Ok(inherited);
         }
         let disagree = "LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree";

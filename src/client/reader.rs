@@ -52,14 +52,15 @@ impl Reader {
     pub(super) fn save(&self) -> SavedReader {
         SavedReader {
             unfinished: ByteBuf::from(self.framer.unfinished()),
+            line_bytes_max: self.framer.line_bytes_max(),
             telnet: self.telnet.as_ref().map(Telnet::save),
         }
     }
 
     /// Goes on where [`Reader::save`] was called.
-    pub(super) fn restore(saved: SavedReader, line_bytes_max: usize) -> Reader {
+    pub(super) fn restore(saved: SavedReader) -> Reader {
         Reader {
-            framer: Framer::resume(line_bytes_max, saved.unfinished.into_vec()),
+            framer: Framer::resume(saved.line_bytes_max, saved.unfinished.into_vec()),
             telnet: saved.telnet.as_ref().map(Telnet::restore),
         }
     }

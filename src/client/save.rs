@@ -35,6 +35,8 @@ pub(crate) struct SavedClient {
 pub(super) struct SavedReader {
     /// The line that has not ended yet.
     pub(super) unfinished: ByteBuf,
+    /// The limit that it was begun under.
+    pub(super) line_bytes_max: usize,
     /// `None` where it is not looked for.
     pub(super) telnet: Option<TelnetState>,
 }
@@ -68,15 +70,18 @@ impl Client {
     pub(crate) fn restore(
         saved: SavedClient,
         stream: Stream,
-        feed: Feed,
+        mut feed: Feed,
         rules: Arc<Rules>,
         place: Option<Place>,
     ) -> Client {
+        let mut writer = Writer::restore(saved.writer);
+        // The line it has half of was begun by other rules (`--echo`), and ends by them.
+        writer.finish_line(&mut feed);
         Client {
             stream,
             feed,
-            reader: Reader::restore(saved.reader, rules.line_bytes_max()),
-            writer: Writer::restore(saved.writer),
+            reader: Reader::restore(saved.reader),
+            writer,
             rules,
             input: saved.input,
             output: saved.output,

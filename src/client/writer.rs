@@ -168,7 +168,7 @@ impl Writer {
 
     /// Makes the rest of a line that is half written its own, so that what is queued next comes
     /// after it.
-    fn finish_line(&mut self, feed: &mut Feed) {
+    pub(super) fn finish_line(&mut self, feed: &mut Feed) {
         if let Some(rest) = feed.take_rest_of_line() {
             self.own.extend_from_slice(&rest);
         }

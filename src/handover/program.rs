@@ -55,7 +55,7 @@ impl Program {
         let path = candidates(args.first().map_or(OsStr::new(""), |name| name))
             .into_iter()
             .find(is_running)
-            .map_or_else(|| fs::read_link(running), Ok)?;
+            .map_or_else(|| fs::read_link(running).map(without_mark), Ok)?;
         Ok(Program { path, args })
     }
 
@@ -131,6 +131,14 @@ fn candidates(name: &OsStr) -> Vec<PathBuf> {
     env::split_paths(&path)
         .map(|directory| directory.join(name))
         .collect()
+}
+
+/// The path of a program whose file was replaced while it started, less what the kernel says so by.
+fn without_mark(path: PathBuf) -> PathBuf {
+    match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => OsStr::from_bytes(path).into(),
+        None => path,
+    }
 }
 
 fn identify(path: &Path) -> io::Result<(u64, u64)> {

@@ -19,11 +19,14 @@ use rustix::net::{
 };
 
 use super::{Left, State};
-use crate::systemd::{Notifier, Passed, StoreError};
+use crate::systemd::{Notifier, PROBE_NAME, Passed, StoreError};
 
 /// The names in the store. Short: the manager repeats them to whoever asks.
 const STATE: &str = "linehub-state";
 const QUEUE: &str = "linehub-queue";
+
+/// The state, and two ends of a queue.
+const ENTRIES: usize = 3;
 
 /// Sockets in one message. The kernel allows 253.
 const SOCKETS_A_MESSAGE: usize = 250;
@@ -40,7 +43,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// # Errors
 /// It does not, or does not answer.
 pub(crate) async fn available(notifier: &Notifier) -> Result<(), StoreError> {
-    notifier.try_store(ANSWER_TIME).await
+    notifier.try_store(ENTRIES, ANSWER_TIME).await
 }
 
 /// Puts the state and the sockets, in this order, into the store.
@@ -61,22 +64,30 @@ pub(crate) async fn leave(
     };
     let stored = stored.await;
     if stored.is_err() {
-        clear(notifier).await;
+        clear(notifier, [STATE, QUEUE]).await;
     }
     Ok(stored?)
 }
 
-/// Takes everything of ours out of the store.
-pub(crate) async fn clear(notifier: &Notifier) {
-    for name in [STATE, QUEUE] {
+/// Takes the entries of these names out of the store.
+pub(crate) async fn clear<'a>(notifier: &Notifier, names: impl IntoIterator<Item = &'a str>) {
+    for name in names {
         // What cannot be removed now is found at the next start, and refused or taken up then.
         let _ = notifier.remove(name).await;
     }
 }
 
-/// Takes up what came back from the store.
-pub(super) fn retrieve(stored: Vec<Passed>) -> anyhow::Result<Left> {
+/// Takes up what came back from the store; `None` when nothing was left there.
+pub(super) fn retrieve(stored: Vec<Passed>) -> anyhow::Result<Option<Left>> {
     let (mut state, mut queued) = (None, Vec::new());
+    // One that was tried with and could not be taken back.
+    let stored = stored
+        .into_iter()
+        .filter(|passed| passed.name != PROBE_NAME);
+    let mut stored = stored.peekable();
+    if stored.peek().is_none() {
+        return Ok(None);
+    }
     for passed in stored {
         match passed.name.as_str() {
             STATE => state = Some(passed.descriptor),
@@ -87,7 +98,7 @@ pub(super) fn retrieve(stored: Vec<Passed>) -> anyhow::Result<Left> {
     }
     let state = state.context("the store has no state")?;
     let state = State::read(state.into()).context("cannot read the state")?;
-    Left::new(state, queued)
+    Left::new(state, queued).map(Some)
 }
 
 /// A socketpair with these sockets in it.

@@ -19,7 +19,10 @@ use anyhow::{Context, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{info, warn};
 
-use super::{Kept, Listener, Name, Origin, SavedListener, SocketFile, register, set_tcp_options};
+use super::{
+    FileIdentity, Kept, Listener, Name, Origin, SavedListener, SocketFile, register,
+    set_tcp_options, takes_all_ipv4,
+};
 use crate::config::{Address, ListenSpec};
 use crate::format::Format;
 use crate::systemd::Passed;
@@ -35,6 +38,7 @@ struct Adopted {
     name: Name,
     only_v6: bool,
     origin: Origin,
+    file: Option<FileIdentity>,
     /// The format that `--listen` gives it, and the address it was typed with.
     typed: Option<(Format, Address)>,
 }
@@ -42,19 +46,29 @@ struct Adopted {
 impl Adoption {
     /// Takes the sockets over. The error names the one that is no listener, and says why.
     pub(super) fn of(passed: Vec<Passed>, kept: Vec<Kept>) -> anyhow::Result<Adoption> {
-        let passed = passed
-            .into_iter()
-            .map(|passed| (Origin::Manager(passed.name), passed.descriptor));
-        let kept = kept
-            .into_iter()
-            .map(|(SavedListener(origin), descriptor)| (origin, descriptor));
-        let adopted = passed.chain(kept).map(|(origin, descriptor)| {
-            let (Origin::Manager(name) | Origin::Configured(name)) = &origin;
+        let passed = passed.into_iter().map(|passed| {
+            let saved = SavedListener {
+                origin: Origin::Manager(passed.name),
+                file: None,
+            };
+            (saved, passed.descriptor)
+        });
+        let adopted = passed.chain(kept).map(|(saved, descriptor)| {
+            let (Origin::Manager(name) | Origin::Configured(name)) = &saved.origin;
             let number = descriptor.as_raw_fd();
             let label = format!("inherited socket {name:?} (descriptor {number})");
-            Adopted::check(origin, descriptor).context(label)
+            Adopted::check(saved, descriptor).context(label)
         });
-        Ok(Adoption(adopted.collect::<anyhow::Result<_>>()?))
+        let mut adopted = adopted.collect::<anyhow::Result<Vec<_>>>()?;
+        // Nobody can connect to a socket whose file is gone: it is opened anew.
+        adopted.retain(|adopted| {
+            let reachable = adopted.is_reachable();
+            if !reachable {
+                warn!(address = %adopted.name, "the file of a listener is gone");
+            }
+            reachable
+        });
+        Ok(Adoption(adopted))
     }
 
     /// Whether any of them is the manager's.
@@ -66,16 +80,27 @@ impl Adoption {
 
     /// Whether one of the sockets listens at this address of the configuration already; it gets its
     /// format then.
-    pub(super) fn claim(&mut self, name: &Name, spec: &ListenSpec) -> anyhow::Result<bool> {
+    pub(super) fn claim(
+        &mut self,
+        name: &Name,
+        spec: &ListenSpec,
+        all: &[ListenSpec],
+    ) -> anyhow::Result<bool> {
         let (typed, format) = (&spec.address, spec.format);
         // Beside a wildcard there may be a socket for just this address.
-        let exact = self.0.iter().position(|adopted| adopted.name == *name);
+        let exact = self
+            .0
+            .iter()
+            .position(|adopted| adopted.name == *name && adopted.has_families_wanted(all));
         let other = || {
             self.0.iter().position(|adopted| match &adopted.origin {
                 Origin::Manager(_) => adopted.covers(name),
                 // On a free port that was picked before; or by another path.
                 Origin::Configured(address) => {
-                    adopted.typed.is_none() && *address == typed.to_string() && adopted.is_at(name)
+                    adopted.typed.is_none()
+                        && *address == typed.to_string()
+                        && adopted.is_at(name)
+                        && adopted.has_families_wanted(all)
                 }
             })
         };
@@ -109,8 +134,11 @@ impl Adoption {
         let mut listeners = Vec::new();
         let formats = self.formats(default);
         for (adopted, format) in self.0.into_iter().zip(formats) {
-            let file = match (&adopted.origin, &adopted.name) {
-                (Origin::Configured(_), Name::Unix(path)) => Some(SocketFile::new(path)?),
+            let file = match (adopted.file, &adopted.name) {
+                (Some(identity), Name::Unix(path)) => Some(SocketFile {
+                    path: path.clone(),
+                    identity,
+                }),
                 // The file of the manager's socket is the manager's, who goes on listening on it.
                 _ => None,
             };
@@ -135,7 +163,7 @@ impl Adoption {
 }
 
 impl Adopted {
-    fn check(origin: Origin, descriptor: OwnedFd) -> anyhow::Result<Adopted> {
+    fn check(saved: SavedListener, descriptor: OwnedFd) -> anyhow::Result<Adopted> {
         let socket = Socket::from(descriptor);
         let kind = socket
             .r#type()
@@ -174,9 +202,31 @@ impl Adopted {
             only_v6: domain == Domain::IPV6 && socket.only_v6()?,
             socket,
             name,
-            origin,
+            origin: saved.origin,
+            file: saved.file,
             typed: None,
         })
+    }
+
+    /// Whether its file, if it has one, is still the one at its path.
+    fn is_reachable(&self) -> bool {
+        match (self.file, &self.name) {
+            (Some(file), Name::Unix(path)) => FileIdentity::of(path).is_ok_and(|now| now == file),
+            _ => true,
+        }
+    }
+
+    /// Whether it is for IPv6 only if, and only if, it would be opened so beside all of these.
+    fn has_families_wanted(&self, all: &[ListenSpec]) -> bool {
+        match (&self.origin, &self.name) {
+            (Origin::Configured(_), Name::Tcp(own)) if own.ip() == Ipv6Addr::UNSPECIFIED => {
+                let only_v6 = all
+                    .iter()
+                    .any(|spec| takes_all_ipv4(&spec.address, own.port()));
+                self.only_v6 == only_v6
+            }
+            _ => true,
+        }
     }
 
     /// Whether it is at this address, of which a port of 0 is any port.
@@ -239,6 +289,7 @@ mod tests {
             name: Name::Tcp(bound.parse().unwrap()),
             only_v6,
             origin: Origin::Manager(String::new()),
+            file: None,
             typed: None,
         }
     }
@@ -263,7 +314,9 @@ mod tests {
         ]);
         let mut claim = |name: &str, typed: &str| {
             let name = Name::Tcp(name.parse().unwrap());
-            adoption.claim(&name, &spec(typed, Format::Raw)).unwrap()
+            adoption
+                .claim(&name, &spec(typed, Format::Raw), &[])
+                .unwrap()
         };
         assert!(!claim("127.0.0.1:1", "127.0.0.1:1"));
         assert!(!claim("127.0.0.1:0", "127.0.0.1:0"));
@@ -322,7 +375,7 @@ mod tests {
         let name = Name::Tcp("127.0.0.1:1".parse().unwrap());
         assert!(
             adoption
-                .claim(&name, &spec("127.0.0.1:1", Format::Raw))
+                .claim(&name, &spec("127.0.0.1:1", Format::Raw), &[])
                 .unwrap()
         );
         assert!(adoption.0[0].typed.is_none());
@@ -334,7 +387,7 @@ mod tests {
         let mut adoption = Adoption(vec![adopted("[::]:1", false)]);
         let mut claim = |text: &str, format| {
             let name = Name::Tcp(text.parse().unwrap());
-            adoption.claim(&name, &spec(text, format))
+            adoption.claim(&name, &spec(text, format), &[])
         };
         assert!(claim("[::]:1", Format::Raw).unwrap());
         assert!(claim("127.0.0.1:1", Format::Raw).unwrap());

@@ -26,20 +26,24 @@ impl WantedAll {
         Ok(WantedAll(all))
     }
 
-    /// Opens what is wanted and not `open`, and closes what is `open` and not wanted. A socket that
-    /// is both stays, and so does one that the service manager opened.
+    /// Opens what is wanted and not `open`, and returns what is `open` and not wanted, to be closed. A
+    /// socket that is both stays, and so does one that the service manager opened.
     ///
     /// All that can fail is done first: after an error, `open` is as it was.
     ///
     /// # Errors
     /// The listener that cannot be opened.
-    pub(crate) fn open(self, open: &mut Vec<Listener>, config: &Config) -> anyhow::Result<()> {
+    pub(crate) fn open(
+        self,
+        open: &mut Vec<Listener>,
+        config: &Config,
+    ) -> anyhow::Result<Vec<Listener>> {
         let mut adoption = adoption(open)?;
         let mut missing = Vec::new();
         if config.listen_given || !adoption.has_managers() {
             for wanted in self.0 {
                 let address = wanted.spec.address.clone();
-                let wanted = wanted.claim(&mut adoption);
+                let wanted = wanted.claim(&mut adoption, &config.listen);
                 missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
             }
         }
@@ -64,25 +68,28 @@ impl WantedAll {
         }
         drop(shared);
 
-        let mut formats = formats.into_iter();
-        open.retain_mut(|listener| match formats.next().flatten() {
-            Some(format) => {
-                if format != listener.format {
-                    listener.format = format;
-                    info!(address = %listener.name, %format, "listening");
+        let (mut staying, mut closing) = (Vec::new(), Vec::new());
+        for (mut listener, format) in open.drain(..).zip(formats) {
+            match format {
+                Some(format) => {
+                    if format != listener.format {
+                        listener.format = format;
+                        info!(address = %listener.name, %format, "listening");
+                    }
+                    staying.push(listener);
                 }
-                true
+                None => {
+                    info!(address = %listener.name, "closed a listener");
+                    closing.push(listener);
+                }
             }
-            None => {
-                info!(address = %listener.name, "closed a listener");
-                false
-            }
-        });
+        }
+        open.extend(staying);
         for listener in &opened {
             info!(address = %listener.name, format = %listener.format, "listening");
         }
         open.extend(opened);
-        Ok(())
+        Ok(closing)
     }
 }
 

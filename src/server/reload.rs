@@ -6,8 +6,9 @@
 use anyhow::Context;
 use tracing::{error, info, warn};
 
-use super::Service;
+use super::{Service, stop_asked};
 use crate::config::{Config, Source};
+use crate::lifecycle::{Request, Requests};
 use crate::listen::WantedAll;
 use crate::logging;
 
@@ -36,16 +37,39 @@ impl Reload {
 }
 
 impl Service {
+    /// Reads the configuration again and goes by it, unless it is asked to stop before that is read.
+    /// Returns what it was asked for meanwhile.
+    pub(super) async fn reload(
+        &mut self,
+        source: &Source,
+        requests: &mut impl Requests,
+    ) -> Option<Request> {
+        let mut later = None;
+        let prepared = tokio::select! {
+            prepared = Reload::prepare(source) => prepared,
+            // What was being prepared is dropped: it has changed nothing yet.
+            stop = stop_asked(requests, &mut later) => return Some(stop),
+        };
+        self.adopt(prepared, source).await;
+        later
+    }
+
     /// Goes by what was prepared from now on; or, if that cannot be, says why and goes on as before.
     /// Nobody is accepted for a moment, and who connects meanwhile waits in the backlog. Not cancel
     /// safe.
-    pub(super) async fn adopt(&mut self, prepared: anyhow::Result<Reload>, source: &Source) {
+    async fn adopt(&mut self, prepared: anyhow::Result<Reload>, source: &Source) {
         let adopted = match prepared {
             Ok(reload) => {
                 let mut listeners = self.doors.close().await;
                 let opened = reload.wanted.open(&mut listeners, &reload.config);
                 self.open(listeners);
-                opened.map(|()| self.go_by(reload.config, source))
+                opened.map(|closing| {
+                    for listener in &closing {
+                        // Who had connected to it while the others were opened.
+                        self.reception.accept_rest(listener);
+                    }
+                    self.go_by(reload.config, source);
+                })
             }
             Err(error) => Err(error),
         };

@@ -23,6 +23,9 @@ use super::STORED_PREFIX;
 /// How long a message may wait for a manager whose queue is full. Some 500 messages fit in it.
 const SEND_TIME: Duration = Duration::from_millis(500);
 
+/// What is stored to see whether anything is kept. Found in the store at a start, it means nothing.
+pub const PROBE_NAME: &str = "linehub-probe";
+
 /// Descriptors that one message carries at most: the kernel's SCM_MAX_FD.
 const DESCRIPTORS_MAX: usize = 253;
 
@@ -167,25 +170,33 @@ impl Notifier {
             .unwrap_or(Err(StoreError::NoAnswer(time)))
     }
 
-    /// Sees whether the manager keeps descriptors at all, which the unit has to allow
+    /// Sees whether the manager has room for so many more descriptors, which the unit has to allow
     /// (FileDescriptorStoreMax=) and no variable tells before systemd 254. Waits at most this long.
     ///
     /// # Errors
-    /// It does not, or does not answer.
-    pub async fn try_store(&self, time: Duration) -> Result<(), StoreError> {
-        const NAME: &str = "linehub-probe";
-
-        let (kept, probe) = io::pipe().map_err(StoreError::NotSent)?;
-        self.store(NAME, &[probe.as_fd()]).await?;
-        drop(probe);
-        self.flush(time).await?;
-        let mut hung_up = [PollFd::new(&kept, PollFlags::empty())];
-        let closed = poll(&mut hung_up, Some(&Timespec::default()))
-            .map_err(|error| StoreError::NotSent(error.into()))?;
-        if closed > 0 {
-            return Err(StoreError::NotKept);
+    /// It has not, or does not answer.
+    pub async fn try_store(&self, count: usize, time: Duration) -> Result<(), StoreError> {
+        // A pipe each: the manager keeps one of several that are the same.
+        let pipes: io::Result<Vec<_>> = (0..count).map(|_| io::pipe()).collect();
+        let (ours, probes): (Vec<_>, Vec<_>) =
+            pipes.map_err(StoreError::NotSent)?.into_iter().unzip();
+        let borrowed: Vec<_> = probes.iter().map(AsFd::as_fd).collect();
+        self.store(PROBE_NAME, &borrowed).await?;
+        drop(probes);
+        let answered = self.flush(time).await;
+        let mut hung_up: Vec<_> = ours
+            .iter()
+            .map(|pipe| PollFd::new(pipe, PollFlags::empty()))
+            .collect();
+        let closed = poll(&mut hung_up, Some(&Timespec::default()));
+        // Kept or not, answered or not: it must not stay there.
+        self.remove(PROBE_NAME).await?;
+        answered?;
+        match closed {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(StoreError::NotKept),
+            Err(error) => Err(StoreError::NotSent(error.into())),
         }
-        self.remove(NAME).await
     }
 
     /// Sends, and logs the first of a row of failures.
@@ -437,18 +448,24 @@ mod tests {
         meet(
             |manager| {
                 let probe = "FDSTORE=1\nFDNAME=linehub-probe\nFDPOLL=0";
-                // One that keeps it, and one that does not.
-                let kept = manager.expect(probe);
-                manager.expect("BARRIER=1");
-                manager.expect("FDSTOREREMOVE=1\nFDNAME=linehub-probe");
-                drop(kept);
-                manager.expect(probe);
-                manager.expect("BARRIER=1");
+                let removal = "FDSTOREREMOVE=1\nFDNAME=linehub-probe";
+                // One that keeps all, one that keeps some, and one that does not answer.
+                for room in [3, 2] {
+                    let mut kept = manager.expect(probe);
+                    kept.truncate(room);
+                    manager.expect("BARRIER=1");
+                    manager.expect(removal);
+                }
+                let _kept = manager.expect(probe);
+                let _unanswered = manager.expect("BARRIER=1");
+                manager.expect(removal);
             },
             async |notifier| {
-                notifier.try_store(LONG).await.unwrap();
-                let error = notifier.try_store(LONG).await.unwrap_err();
+                notifier.try_store(3, LONG).await.unwrap();
+                let error = notifier.try_store(3, LONG).await.unwrap_err();
                 assert!(matches!(error, StoreError::NotKept), "{error}");
+                let error = notifier.try_store(3, SOON).await.unwrap_err();
+                assert!(matches!(error, StoreError::NoAnswer(_)), "{error}");
             },
         );
     }
@@ -459,7 +476,7 @@ mod tests {
         runtime.block_on(async {
             let notifier = Notifier::new(None);
             notifier.ready().await;
-            let error = notifier.try_store(LONG).await.unwrap_err();
+            let error = notifier.try_store(3, LONG).await.unwrap_err();
             assert!(matches!(error, StoreError::NoManager), "{error}");
             let error = notifier.flush(LONG).await.unwrap_err();
             assert!(matches!(error, StoreError::NoManager), "{error}");

@@ -51,8 +51,8 @@ struct State {
     messages: Vec<Message>,
     /// How many of them have been waited for.
     seen: usize,
-    /// Whether it keeps descriptors: FileDescriptorStoreMax= is not 0.
-    keeps: bool,
+    /// How many descriptors it keeps: FileDescriptorStoreMax=.
+    room: usize,
     store: Vec<(String, OwnedFd)>,
 }
 
@@ -118,8 +118,12 @@ impl Manager {
 
     /// One that keeps descriptors.
     pub(crate) fn keeping() -> Manager {
+        Manager::keeping_at_most(16)
+    }
+
+    pub(crate) fn keeping_at_most(room: usize) -> Manager {
         let manager = Manager::start();
-        manager.shared.state.lock().unwrap().keeps = true;
+        manager.shared.state.lock().unwrap().room = room;
         manager
     }
 
@@ -238,9 +242,11 @@ impl Shared {
             at: Instant::now(),
         };
         let mut state = self.state.lock().unwrap();
-        if message.has("FDSTORE=1") && state.keeps {
+        if message.has("FDSTORE=1") {
             let name = message.value("FDNAME").unwrap_or("stored").to_owned();
-            let named = descriptors.drain(..).map(|fd| (name.clone(), fd));
+            let room = state.room.saturating_sub(state.store.len());
+            let kept = descriptors.drain(..).take(room);
+            let named = kept.map(|fd| (name.clone(), fd));
             state.store.extend(named);
         }
         if message.has("FDSTOREREMOVE=1") {
