@@ -98,7 +98,9 @@ pub(crate) const SECTIONS: [Section; 6] = [
             Term(
                 "SIGTERM, SIGINT",
                 "Stop: accept nobody new, deliver what clients had sent, and close each connection when \
-                 its peer has everything, after --drain-timeout at the latest. Once more: at once.",
+                 its peer has everything, after --drain-timeout at the latest. Once more: at once. But \
+                 on SIGTERM under a service manager that keeps descriptors (FileDescriptorStoreMax=), \
+                 leave all connections to it, for the daemon that it starts next.",
             ),
             Term(
                 "SIGHUP",
