@@ -38,6 +38,10 @@ use crate::systemd::Passed;
 /// How a state begins. Also what `--check-handover` answers.
 pub const HEADER: &str = "linehub state 1\n";
 
+/// What to do when the form of a state changes.
+#[cfg(test)]
+pub(crate) const VERSION: &str = "raise the version in HEADER, then write the new form down";
+
 /// Tells the daemon after an exec which descriptor the state is in.
 pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
 

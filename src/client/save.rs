@@ -108,3 +108,50 @@ impl AsFd for Client {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handover::VERSION;
+
+    /// A daemon of the same version must be able to read this for ever.
+    #[test]
+    fn saved_form_is_the_one_of_this_version() {
+        let inputs = [
+            Input::Open,
+            Input::Draining(7),
+            Input::Paused,
+            Input::Discarded,
+            Input::Ended,
+        ];
+        let outputs = [
+            Output::Streaming,
+            Output::Flushing,
+            Output::Shut,
+            Output::Broken,
+        ];
+        let reader = SavedReader {
+            unfinished: ByteBuf::from("half a line"),
+            line_bytes_max: 65536,
+            telnet: Some(TelnetState::default()),
+        };
+        let writer = SavedWriter {
+            format: Format::Text,
+            crlf: true,
+            own: ByteBuf::from("own"),
+            skipped: 3,
+            farewell: Some((CloseReason::Slow, "too slow".into())),
+        };
+        let parts = (
+            inputs,
+            outputs,
+            CloseReason::ALL,
+            Format::ALL,
+            reader,
+            writer,
+        );
+        let form = rmp_serde::to_vec_named(&parts).unwrap();
+        let form = form.escape_ascii().to_string();
+        assert_eq!(form, include_str!("saved.golden").trim_end(), "{VERSION}");
+    }
+}

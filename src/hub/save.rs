@@ -366,6 +366,7 @@ mod tests {
     use crate::cli::Options;
     use crate::format::Format;
     use crate::framing::Lines;
+    use crate::handover::VERSION;
 
     fn config() -> Config {
         Config::from_options(&Options::default(), 1024).unwrap()
@@ -465,6 +466,22 @@ mod tests {
         }
         let late = next_hub.join(Format::Text);
         assert_eq!(late.member().id, hub.join(Format::Text).member().id);
+    }
+
+    /// A daemon of the same version must be able to read this for ever.
+    #[test]
+    fn saved_form_is_the_one_of_this_version() {
+        let hub = Hub::new(&config());
+        let formats = [Format::Text, Format::Json, Format::Raw, Format::Text];
+        let mut feeds: Vec<_> = formats.map(|format| hub.join(format)).into();
+        feeds[3].use_crlf();
+        publish(&mut feeds[0], b"one\ntwo\n");
+        rest_of(&mut feeds[1]);
+        rest_of(&mut feeds[3]);
+        feeds[2].leave();
+        hub.seal();
+        let form = save(&hub, &feeds).escape_ascii().to_string();
+        assert_eq!(form, include_str!("saved.golden").trim_end(), "{VERSION}");
     }
 
     #[test]
