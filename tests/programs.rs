@@ -40,9 +40,12 @@ fn two_nc_and_a_client_talk_to_each_other() {
 
 #[test]
 fn ctrl_c_in_nc_gives_its_disconnect_notice_at_once() {
-    let Some(mut command) = nc() else { return };
+    let Some(nc) = nc() else { return };
     let server = Server::start(&[]);
     let mut witness = Client::connect(&server);
+    // A shell's background job ignores Ctrl-C, and so would all that it starts.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(nc.get_program());
     let program = Program::spawn(command.args(["127.0.0.1", &port(&server)]));
     witness.expect_line("New client connected: 2");
     program.signal(Signal::INT);
