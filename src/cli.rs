@@ -2,6 +2,7 @@
 //! text with the place they came from. [`Config`](crate::config::Config) gives them their meaning,
 //! so that a value is read, and a mistake reported, the same way wherever it was written.
 
+mod commands;
 mod help;
 
 use std::ffi::OsString;
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, CommandFactory, Parser, ValueHint};
 
+pub use self::commands::{BenchArgs, Command, ConnectArgs, Generate, StatusArgs};
 pub(crate) use self::help::{Body, SECTIONS, wrap};
 
 /// The headings of `--help`, in the order they are shown.
@@ -97,41 +99,6 @@ pub struct Cli {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
-}
-
-/// What linehub does besides serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Print what belongs beside the binary: units, a configuration, the man page, completions
-    Generate {
-        /// Which of them.
-        #[command(subcommand)]
-        what: Generate,
-    },
-}
-
-/// What `linehub generate` prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum Generate {
-    /// The systemd service, linehub.service
-    Service {
-        /// Without any network of its own: it serves what linehub.socket hands it
-        #[arg(long)]
-        socket_activated: bool,
-    },
-    /// The systemd socket unit, linehub.socket: ports below 1024, or no network for the service
-    Socket,
-    /// A drop-in for the service, for systemd 254 and later
-    Dropin,
-    /// A configuration file with every option at its default
-    Config,
-    /// The man page, linehub.1
-    Man,
-    /// Completions for a shell
-    Completions {
-        /// The shell
-        shell: clap_complete::Shell,
-    },
 }
 
 /// Every option of the daemon as it was typed; `None` where it was not.

@@ -38,10 +38,12 @@
 //! 6. One word for one idea: client, line, message, notice, feed, batch, buffer, drain.
 
 mod accept;
+pub mod bench;
 pub mod cli;
 mod client;
 pub mod close;
 pub mod config;
+pub mod connect;
 pub mod format;
 pub mod framing;
 pub mod generate;
@@ -53,5 +55,6 @@ pub mod limits;
 pub mod listen;
 pub mod logging;
 pub mod server;
+pub mod status;
 pub mod systemd;
 pub mod telnet;

@@ -11,7 +11,7 @@ use linehub::config::{Config, Source};
 use linehub::handover::{self, Legacy};
 use linehub::server::Server;
 use linehub::systemd::Manager;
-use linehub::{generate, lifecycle, limits, logging};
+use linehub::{bench, connect, generate, lifecycle, limits, logging, status};
 use tokio::runtime::{Builder, Runtime};
 
 /// It could not serve: a listener could not be opened, or the system refused what it needs.
@@ -29,10 +29,8 @@ fn main() -> ExitCode {
         }
         Err(Stop::Usage(reason)) => return refuse(MISUSED, &reason),
     };
-    if let Some(Command::Generate { what }) = cli.command {
-        // Who closed stdout does not want the text.
-        let _ = io::stdout().write_all(generate::text(what).as_bytes());
-        return ExitCode::SUCCESS;
+    if let Some(command) = &cli.command {
+        return run(command);
     }
     let source = Source::new(&cli, limits::raise_open_files());
     let config = match source.read() {
@@ -55,6 +53,20 @@ fn main() -> ExitCode {
     match serve(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(FAILED, &format!("{error:#}")),
+    }
+}
+
+/// Does what linehub does besides serving.
+fn run(command: &Command) -> ExitCode {
+    match command {
+        Command::Generate { what } => {
+            // Who closed stdout does not want the text.
+            let _ = io::stdout().write_all(generate::text(*what).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Command::Status(args) => status::run(args),
+        Command::Connect(args) => connect::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 
