@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
@@ -14,8 +14,9 @@ use tracing::{debug, info, warn};
 
 use crate::client::{Client, Clients, Rules};
 use crate::close::CloseReason;
+use crate::counters::Counters;
 use crate::format;
-use crate::hub::Hub;
+use crate::hub::{Arrival, Hub};
 use crate::limits::Places;
 use crate::listen::{BACKLOG, Listener, Peer, Stream};
 
@@ -41,6 +42,7 @@ pub(crate) struct Reception {
     rules: Arc<Rules>,
     places: Arc<Places>,
     clients: Arc<Clients>,
+    counters: Arc<Counters>,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
@@ -85,12 +87,14 @@ impl Reception {
         rules: Arc<Rules>,
         places: Arc<Places>,
         clients: Arc<Clients>,
+        counters: Arc<Counters>,
     ) -> Reception {
         Reception {
             hub,
             rules,
             places,
             clients,
+            counters,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -116,6 +120,7 @@ impl Reception {
                     tokio::task::yield_now().await;
                 }
                 Err(error) => {
+                    self.counters.accept_errors.add_one();
                     if backoff == BACKOFF.0 {
                         warn!(listener = %listener.name(), %error, "cannot accept");
                     }
@@ -171,7 +176,12 @@ impl Reception {
             Err(max) => return self.refuse(listener, stream, peer, max),
         };
         self.full.store(false, Relaxed);
-        let feed = self.hub.join(listener.format());
+        let feed = self.hub.join(Arrival {
+            peer,
+            listener: listener.label(),
+            format: listener.format(),
+            at: SystemTime::now(),
+        });
         info!(client = feed.member().id.0, %peer, listener = %listener.name(), "client connected");
         let client = Client::new(stream, feed, listener.format(), self.rules.clone(), place);
         self.clients.spawn(client);
@@ -180,6 +190,7 @@ impl Reception {
     /// Says that the server is full, and sees that the words arrive: a close over input that was
     /// not read would make the kernel reset the connection, and them with it.
     fn refuse(&self, listener: &Listener, stream: Stream, peer: Peer, max: usize) {
+        self.counters.refused.add_one();
         let reason = CloseReason::Full.label();
         debug!(listener = %listener.name(), %peer, reason, "connection refused");
         if !self.full.swap(true, Relaxed) {

@@ -56,6 +56,11 @@ impl CloseReason {
         }
     }
 
+    /// Its place in [`CloseReason::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize - 1
+    }
+
     /// The reason with this code, if there is one.
     pub fn from_code(code: u8) -> Option<CloseReason> {
         CloseReason::ALL

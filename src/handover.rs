@@ -31,12 +31,13 @@ use serde_bytes::{ByteBuf, Bytes};
 use tracing::{error, info};
 
 use crate::client::SavedClient;
+use crate::counters::Counters;
 use crate::hub::SavedHub;
 use crate::listen::{Kept, SavedListener};
 use crate::systemd::Passed;
 
 /// How a state begins. Also what `--check-handover` answers.
-pub const HEADER: &str = "linehub state 1\n";
+pub const HEADER: &str = "linehub state 2\n";
 
 /// What to do when the form of a state changes.
 #[cfg(test)]
@@ -50,10 +51,11 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 
 /// What one daemon leaves to the next, less the sockets themselves.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct State<B = ByteBuf> {
+pub(crate) struct State<B = ByteBuf, C = Counters> {
     pub(crate) hub: SavedHub<B>,
     pub(crate) listeners: Vec<SavedListener>,
     pub(crate) clients: Vec<SavedClient>,
+    pub(crate) counters: C,
     /// The numbers of the sockets, of the listeners and then of the clients: for an exec, which
     /// leaves them as they are. In the store, they are queued in this order.
     pub(crate) descriptors: Vec<RawFd>,
@@ -65,6 +67,17 @@ pub struct Legacy {
     pub(crate) left: Option<Left>,
     /// What came from the service manager's store, and is still in there, by its names.
     pub(crate) in_store: Vec<String>,
+    /// How it came, whether or not it could be read.
+    pub(crate) carrier: Option<Carrier>,
+}
+
+/// What carries a handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// The process becomes another program.
+    Exec,
+    /// The service manager's store.
+    Store,
 }
 
 /// What was left, and fits together.
@@ -81,7 +94,7 @@ pub(crate) type LeftClient = (SavedClient, OwnedFd);
 /// Said when what was left cannot be taken up. New clients at least are served.
 pub(crate) const STARTING_AFRESH: &str = "cannot take over from the daemon before: starting afresh";
 
-impl State<&Bytes> {
+impl State<&Bytes, &Counters> {
     /// Writes it into memory that a descriptor stands for.
     pub(crate) fn write(&self) -> anyhow::Result<File> {
         let memory = rustix::fs::memfd_create("linehub-state", MemfdFlags::CLOEXEC)?;
@@ -126,14 +139,14 @@ impl Legacy {
     /// What cannot be taken up is closed, with an error in the log.
     pub fn take(stored: Vec<Passed>) -> Legacy {
         let in_store: Vec<String> = stored.iter().map(|passed| passed.name.clone()).collect();
-        let left = match env::var_os(STATE_VARIABLE) {
-            Some(number) => after_exec(&number.to_string_lossy()),
+        let (left, carrier) = match env::var_os(STATE_VARIABLE) {
+            Some(number) => (after_exec(&number.to_string_lossy()), Carrier::Exec),
             None => match store::retrieve(stored).transpose() {
-                Some(left) => left,
+                Some(left) => (left, Carrier::Store),
                 None => {
                     return Legacy {
-                        left: None,
                         in_store,
+                        ..Legacy::default()
                     };
                 }
             },
@@ -151,7 +164,11 @@ impl Legacy {
                 None
             }
         };
-        Legacy { left, in_store }
+        Legacy {
+            left,
+            in_store,
+            carrier: Some(carrier),
+        }
     }
 }
 
@@ -166,12 +183,12 @@ impl Left {
         Ok(Left { state, sockets })
     }
 
-    /// The hub, the listeners, and the clients.
-    pub(crate) fn split(self) -> (SavedHub, Vec<Kept>, Vec<LeftClient>) {
+    /// The hub, the listeners, the clients, and the counters.
+    pub(crate) fn split(self) -> (SavedHub, Vec<Kept>, Vec<LeftClient>, Counters) {
         let mut sockets = self.sockets.into_iter();
         let listeners = self.state.listeners.into_iter().zip(&mut sockets).collect();
         let clients = self.state.clients.into_iter().zip(sockets).collect();
-        (self.state.hub, listeners, clients)
+        (self.state.hub, listeners, clients, self.state.counters)
     }
 }
 

@@ -23,6 +23,7 @@
 //! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
+//! | [`counters`] | what happens to the daemon itself, counted |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
@@ -44,6 +45,7 @@ mod client;
 pub mod close;
 pub mod config;
 pub mod connect;
+mod counters;
 pub mod format;
 pub mod framing;
 pub mod generate;

@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(50);
 pub(crate) struct Listener {
     io: AsyncFd<OwnedFd>,
     name: Name,
+    label: Arc<str>,
     format: Format,
     origin: Origin,
     file: Option<SocketFile>,
@@ -90,7 +92,7 @@ pub enum Name {
 }
 
 /// Who is at the other end of a connection. Displays as it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Peer {
     /// An IPv4 peer of a dual-stack listener is shown as the IPv4 peer it is.
     Tcp(SocketAddr),
@@ -176,6 +178,7 @@ impl Listener {
             .context("the socket has no IP address")?;
         Ok(Listener {
             io: register(socket.into())?,
+            label: Name::Tcp(bound).label(),
             name: Name::Tcp(bound),
             format: spec.format,
             origin: Origin::Configured(spec.address.to_string()),
@@ -191,6 +194,7 @@ impl Listener {
         socket.listen(BACKLOG as i32)?;
         Ok(Listener {
             io: register(socket.into())?,
+            label: Name::Unix(path.to_path_buf()).label(),
             name: Name::Unix(path.to_path_buf()),
             format: spec.format,
             origin: Origin::Configured(spec.address.to_string()),
@@ -201,6 +205,11 @@ impl Listener {
     /// Where it is bound.
     pub(crate) fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// [`Listener::name`] as it displays: one text for all who want to keep it.
+    pub(crate) fn label(&self) -> Arc<str> {
+        self.label.clone()
     }
 
     /// How its clients see the stream.
@@ -331,6 +340,10 @@ impl Wanted {
 }
 
 impl Name {
+    fn label(&self) -> Arc<str> {
+        self.to_string().into()
+    }
+
     /// Whether it takes the IPv4 side of `port` on every interface.
     fn takes_all_ipv4(&self, port: u16) -> bool {
         *self == Name::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))

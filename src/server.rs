@@ -16,8 +16,9 @@ use tracing::{debug, error, info, warn};
 use crate::accept::{Doors, Reception};
 use crate::client::{Client, Clients, Frozen, Rules};
 use crate::config::{Config, Source};
+use crate::counters::Counters;
 use crate::handover::program::Program;
-use crate::handover::{self, LeftClient, Legacy, STARTING_AFRESH, State, store};
+use crate::handover::{self, Carrier, LeftClient, Legacy, STARTING_AFRESH, State, store};
 use crate::hub::{self, Hub, Orders, SavedHub};
 use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
@@ -39,6 +40,7 @@ pub struct Server {
     hub: Arc<Hub>,
     rules: Arc<Rules>,
     places: Arc<Places>,
+    counters: Arc<Counters>,
     /// Who was connected to the daemon before.
     restored: Vec<Client>,
     lifecycle: Lifecycle,
@@ -54,6 +56,7 @@ struct Service {
     hub: Arc<Hub>,
     rules: Arc<Rules>,
     places: Arc<Places>,
+    counters: Arc<Counters>,
     clients: Arc<Clients>,
     reception: Arc<Reception>,
     doors: Doors,
@@ -81,12 +84,12 @@ impl Server {
         let notifier = Arc::new(manager.notifier());
         // Before anything is made of it: what cannot be taken up must not come back again and again.
         store::clear(&notifier, legacy.in_store.iter().map(String::as_str)).await;
-        let (state, kept) = match legacy.left {
+        let (state, kept, counters) = match legacy.left {
             Some(left) => {
-                let (hub, kept, clients) = left.split();
-                (Some((hub, clients)), kept)
+                let (hub, kept, clients, counters) = left.split();
+                (Some((hub, clients)), kept, counters)
             }
-            None => (None, Vec::new()),
+            None => (None, Vec::new(), Counters::default()),
         };
         let inherited = manager.inherited.listeners;
         let (listeners, errors) = Listener::open_all(&config, inherited, kept).await?;
@@ -106,6 +109,10 @@ impl Server {
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
+        if let Some(carrier) = legacy.carrier {
+            let taken_up = restored.as_ref().ok_or(());
+            counters.handovers.by(carrier).add(&taken_up);
+        }
         let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
         Ok(Server {
             config,
@@ -113,6 +120,7 @@ impl Server {
             hub,
             rules,
             places,
+            counters: Arc::new(counters),
             restored,
             lifecycle: Lifecycle::new(),
             notifier,
@@ -149,12 +157,14 @@ impl Server {
             self.rules.clone(),
             self.places.clone(),
             clients.clone(),
+            self.counters.clone(),
         );
         let mut service = Service {
             config: self.config,
             hub: self.hub,
             rules: self.rules,
             places: self.places,
+            counters: self.counters,
             clients,
             reception: Arc::new(reception),
             doors: Doors::default(),
@@ -225,7 +235,7 @@ fn restore(
     hub: SavedHub,
     clients: Vec<LeftClient>,
 ) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
-    let (hub, stream) = hub.restore(config)?;
+    let (hub, mut stream) = hub.restore(config)?;
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
         let place = saved.has_place.then(|| places.keep());
@@ -281,6 +291,7 @@ impl Service {
                 Ok(()) => match self.leave().await {
                     Ok(()) => return,
                     Err(error) => {
+                        self.counters.handovers.by(Carrier::Store).failed.add_one();
                         error!(
                             error = format!("{error:#}"),
                             "handover failed: stopping instead"
@@ -325,6 +336,7 @@ impl Service {
         match self.try_exec(requests, &mut later).await {
             Ok(stop) => Some(stop),
             Err(error) => {
+                self.counters.handovers.by(Carrier::Exec).failed.add_one();
                 error!(error = format!("{error:#}"), "handover failed: serving on");
                 later
             }
@@ -365,7 +377,7 @@ impl Service {
         halted: &Halted,
     ) -> anyhow::Result<Infallible> {
         let sockets: Vec<_> = halted.sockets(|_| true).collect();
-        let mut state = halted.state(&self.hub, |_| true);
+        let mut state = halted.state(&self.hub, &self.counters, |_| true);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let state = state.write().context("cannot save the state")?;
         // The next daemon has to begin with its own beats first.
@@ -391,7 +403,7 @@ impl Service {
         // The others the manager passes to every daemon it starts.
         let ours = |listener: &Listener| !listener.is_managers();
         let sockets: Vec<_> = halted.sockets(ours).collect();
-        let state = halted.state(&self.hub, ours).write();
+        let state = halted.state(&self.hub, &self.counters, ours).write();
         let left = match state.context("cannot save the state") {
             Ok(state) => store::leave(&self.notifier, &state, &sockets).await,
             Err(error) => Err(error),
@@ -415,7 +427,12 @@ impl Service {
 
 impl Halted {
     /// What the next daemon has to know, with these of the listeners.
-    fn state<'a>(&'a self, hub: &Hub, which: impl Fn(&Listener) -> bool) -> State<&'a Bytes> {
+    fn state<'a>(
+        &'a self,
+        hub: &Hub,
+        counters: &'a Counters,
+        which: impl Fn(&Listener) -> bool,
+    ) -> State<&'a Bytes, &'a Counters> {
         let feeds = self.clients.iter().map(|frozen| frozen.client.feed());
         let listeners = self.listeners.iter().filter(|listener| which(listener));
         State {
@@ -426,6 +443,7 @@ impl Halted {
                 .iter()
                 .map(|frozen| frozen.client.save())
                 .collect(),
+            counters,
             descriptors: Vec::new(),
         }
     }

@@ -496,6 +496,7 @@ impl Drop for Client {
             _ => CloseReason::Internal,
         };
         let reason = self.reason.unwrap_or(otherwise);
+        self.feed.closed(reason);
         let member = self.feed.member();
         let tally = &member.tally;
         info!(

@@ -112,6 +112,7 @@ impl AsFd for Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::Counters;
     use crate::handover::VERSION;
 
     /// A daemon of the same version must be able to read this for ever.
@@ -149,6 +150,7 @@ mod tests {
             Format::ALL,
             reader,
             writer,
+            Counters::default(),
         );
         let form = rmp_serde::to_vec_named(&parts).unwrap();
         let form = form.escape_ascii().to_string();

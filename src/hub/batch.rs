@@ -69,6 +69,28 @@ impl Encodings {
     }
 }
 
+/// Bytes in each encoding, none in those that are not in use; `json` at most so many, as its numbers
+/// are counted at their longest until it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sizes([u64; 4]);
+
+impl Sizes {
+    pub(super) fn of(self, encoding: Encoding) -> u64 {
+        self.0[encoding as usize]
+    }
+
+    fn add(&mut self, encoding: Encoding, bytes: usize) {
+        self.0[encoding as usize] += bytes as u64;
+    }
+
+    /// What both have together.
+    pub(super) fn plus(self, other: Sizes) -> Sizes {
+        Sizes(std::array::from_fn(|at| {
+            self.0[at].saturating_add(other.0[at])
+        }))
+    }
+}
+
 /// What a part of a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
@@ -129,6 +151,7 @@ pub(super) struct Batch {
     pub(super) messages: u64,
     /// The encodings this batch was charged for.
     pub(super) encodings: Encodings,
+    pub(super) sizes: Sizes,
     pub(super) text: View,
     pub(super) raw: View,
     pub(super) crlf: OnceLock<View>,
@@ -307,6 +330,8 @@ impl Iterator for Spans<'_> {
 pub(super) struct Node {
     /// Batches before this place.
     pub(super) index: u64,
+    /// Their bytes, own lines included.
+    pub(super) sizes_before: Sizes,
     pub(super) next: OnceLock<Next>,
 }
 
@@ -318,9 +343,10 @@ pub(super) struct Next {
 }
 
 impl Node {
-    pub(super) fn new(index: u64) -> Arc<Node> {
+    pub(super) fn new(index: u64, sizes_before: Sizes) -> Arc<Node> {
         Arc::new(Node {
             index,
+            sizes_before,
             next: OnceLock::new(),
         })
     }
@@ -358,6 +384,7 @@ pub(super) struct Assembly {
     raw_ends: Vec<u32>,
     /// What it costs in all encodings, in bytes.
     cost: usize,
+    sizes: Sizes,
     charge: Option<Charge>,
 }
 
@@ -455,6 +482,10 @@ impl Assembly {
         } else {
             0
         };
+        self.sizes.add(Encoding::Text, text);
+        self.sizes.add(Encoding::TextCrlf, crlf);
+        self.sizes.add(Encoding::Json, json);
+        self.sizes.add(Encoding::Raw, raw);
         let cost = batch + PART_BYTES + text + raw + crlf + json;
         self.first_seq.get_or_insert(first_seq);
         self.origins.push(origin);
@@ -483,6 +514,7 @@ impl Assembly {
             parts: self.parts.as_slice().into(),
             messages: self.messages,
             encodings,
+            sizes: self.sizes,
             text: View::copied(&self.text, &self.text_ends),
             raw: View::copied(&self.raw, &self.raw_ends),
             crlf: OnceLock::new(),
@@ -501,6 +533,7 @@ impl Assembly {
             parts: self.parts.into(),
             messages: self.messages,
             encodings,
+            sizes: self.sizes,
             text: View {
                 bytes: self.text.into(),
                 ends: self.text_ends.into(),
@@ -521,6 +554,7 @@ impl Assembly {
         self.charge = None;
         self.messages = 0;
         self.cost = 0;
+        self.sizes = Sizes::default();
         self.origins.clear();
         self.parts.clear();
         self.text.clear();

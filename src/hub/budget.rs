@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -49,6 +50,44 @@ struct Account {
     admitted: u64,
     /// Tickets admitted, and charged, that nobody has come back with yet.
     uncollected: usize,
+    waits: Waits,
+}
+
+/// How long senders waited, all together: kept up whenever one begins or ends to wait.
+#[derive(Debug, Default)]
+struct Waits {
+    waiting: usize,
+    /// When that last changed; meaningless while nobody waits.
+    since: Option<Instant>,
+    total: Duration,
+}
+
+impl Waits {
+    /// So many wait from now on.
+    fn set(&mut self, waiting: usize) {
+        let now = Instant::now();
+        self.total = self.until(now);
+        self.since = Some(now);
+        self.waiting = waiting;
+    }
+
+    fn until(&self, now: Instant) -> Duration {
+        let Some(since) = self.since.filter(|_| self.waiting > 0) else {
+            return self.total;
+        };
+        let waiting = u32::try_from(self.waiting).unwrap_or(u32::MAX);
+        let time = now.saturating_duration_since(since);
+        self.total.saturating_add(time.saturating_mul(waiting))
+    }
+}
+
+/// The account in figures, see [`Figures`](super::Figures).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BudgetFigures {
+    pub(super) used: usize,
+    pub(super) limit: usize,
+    pub(super) waiting: usize,
+    pub(super) waited: Duration,
 }
 
 /// A place in the queue for the buffer.
@@ -80,6 +119,7 @@ impl Budget {
                 issued: 0,
                 admitted: 0,
                 uncollected: 0,
+                waits: Waits::default(),
             }),
             read_bytes_max: AtomicUsize::new(read_bytes_max(limit)),
             pressed: Notify::new(),
@@ -160,6 +200,8 @@ impl Budget {
             .binary_search_by_key(&ticket, |(held, _)| *held)
         {
             account.queue[at].1 = None;
+            let waiting = account.waits.waiting - 1;
+            account.waits.set(waiting);
         }
     }
 
@@ -191,6 +233,22 @@ impl Budget {
     /// Senders that wait for room now.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().queue.len()
+    }
+
+    /// The account as it stands.
+    pub(super) fn figures(&self) -> BudgetFigures {
+        let account = self.lock();
+        BudgetFigures {
+            used: account.used,
+            limit: account.limit,
+            waiting: account.waits.waiting,
+            waited: account.waits.until(Instant::now()),
+        }
+    }
+
+    /// Goes on counting where the daemon before stopped.
+    pub(super) fn add_waited(&self, waited: Duration) {
+        self.lock().waits.total += waited;
     }
 
     fn lock(&self) -> MutexGuard<'_, Account> {
@@ -229,6 +287,7 @@ impl Account {
         self.issued += 1;
         let ticket = Ticket(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
         self.queue.push_back((ticket, Some(waker)));
+        self.waits.set(self.waits.waiting + 1);
         ticket
     }
 
@@ -255,6 +314,9 @@ impl Account {
                 self.used += self.admission;
                 self.uncollected += 1;
             }
+        }
+        if !woken.is_empty() {
+            self.waits.set(self.waits.waiting - woken.len());
         }
         woken
     }

@@ -10,6 +10,7 @@ use super::batch::{Encoding, Node};
 use super::member::{DETACHED, Member};
 use super::save::{SavedFeed, SavedPlace};
 use super::{Admission, Hub, Park, Start, Ticket};
+use crate::close::CloseReason;
 use crate::framing::Lines;
 use crate::ids::ClientId;
 
@@ -167,6 +168,11 @@ impl Feed {
         }
     }
 
+    /// Its connection ends, for this reason: the counters remember.
+    pub(crate) fn closed(&self, reason: CloseReason) {
+        self.hub.note_closed(&self.member, reason);
+    }
+
     /// Its input has been read as far as it will be, which a drain waits for.
     pub(crate) fn input_done(&self) {
         self.hub.input_done(self.slot);
@@ -175,8 +181,12 @@ impl Feed {
     /// From the next batch on, its lines end in CRLF. Only for `text`.
     pub(crate) fn use_crlf(&mut self) {
         if self.encoding == Encoding::Text {
-            self.hub.change_encoding(self.encoding, Encoding::TextCrlf);
+            self.hub
+                .change_encoding(self.slot, self.encoding, Encoding::TextCrlf);
             self.encoding = Encoding::TextCrlf;
+            if let Some(place) = &self.cursor {
+                self.member.move_to(place, self.offset, self.encoding);
+            }
             if self.offset == 0 {
                 self.current = self.encoding;
             }
@@ -268,7 +278,7 @@ impl Feed {
         }
         if !Arc::ptr_eq(place, start) {
             let place = place.clone();
-            self.member.position.store(place.index, Relaxed);
+            self.member.move_to(&place, self.offset, self.encoding);
             self.cursor = Some(place);
         }
     }
@@ -323,7 +333,7 @@ impl Feed {
         }
         self.offset = 0;
         self.current = self.encoding;
-        self.member.position.store(place.index, Relaxed);
+        self.member.move_to(&place, 0, self.encoding);
         self.member.tally.skipped.add(missed);
         self.cursor = Some(place);
         missed

@@ -1,24 +1,64 @@
 //! What the hub and a client know of each other: the counters one keeps, the orders the other gives.
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
+use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
+use super::batch::{Encoding, Node};
+use super::census::Totals;
 use crate::close::CloseReason;
+use crate::format::Format;
 use crate::ids::ClientId;
+use crate::listen::Peer;
+
+/// How a client came: what can be said of it from its first moment on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Arrival {
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+    /// The listener it connected to, as it is logged. One text for all of its clients.
+    pub(crate) listener: Arc<str>,
+    /// How it sees the stream.
+    pub(crate) format: Format,
+    /// When.
+    pub(crate) at: SystemTime,
+}
+
+#[cfg(test)]
+impl Arrival {
+    /// One at no particular place and time.
+    pub(crate) fn test(format: Format) -> Arrival {
+        Arrival {
+            peer: Peer::Unix,
+            listener: "unix:/x".into(),
+            format,
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
 
 /// One client, as the hub sees it.
 #[derive(Debug)]
 pub(crate) struct Member {
     /// Its number.
     pub(crate) id: ClientId,
+    /// How it came.
+    pub(crate) arrival: Arrival,
+    /// Messages that were published before it came.
+    pub(super) messages_before: u64,
     /// What the client counts.
     pub(crate) tally: Tally,
     /// What it has been told to do and has not yet seen.
     orders: AtomicU32,
     /// The index of the place in the stream it has come to; [`DETACHED`] once it takes no more.
     pub(super) position: AtomicU64,
+    /// Bytes of the stream in its encoding before that place, less those that its socket had taken
+    /// when it came there (modulo 2^64): with `bytes_out` it says how far along the stream it is.
+    pub(super) lead: AtomicU64,
     /// It has output that its socket does not take.
     pub(super) blocked: AtomicBool,
     /// It says goodbye, which has a deadline.
@@ -43,6 +83,17 @@ pub(crate) struct Tally {
     pub(crate) bytes_out: Counter,
     /// Messages it missed under `--slow-client skip`.
     pub(crate) skipped: Counter,
+}
+
+impl Tally {
+    /// Goes on counting from here.
+    pub(super) fn restore(&self, totals: Totals) {
+        self.lines_in.add(totals.lines_in);
+        self.bytes_in.add(totals.bytes_in);
+        self.lines_out.add(totals.lines_out);
+        self.bytes_out.add(totals.bytes_out);
+        self.skipped.add(totals.skipped);
+    }
 }
 
 /// A number with one writer and any readers: no locked instruction on the hot path.
@@ -92,16 +143,30 @@ impl Orders {
 }
 
 impl Member {
-    pub(super) fn new(id: ClientId, position: u64) -> Member {
+    /// A member that takes nothing until it is said to have come somewhere: [`Member::move_to`].
+    pub(super) fn new(id: ClientId, arrival: Arrival, messages_before: u64) -> Member {
         Member {
             id,
+            arrival,
+            messages_before,
             tally: Tally::default(),
             orders: AtomicU32::new(0),
-            position: AtomicU64::new(position),
+            position: AtomicU64::new(DETACHED),
+            lead: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
+    }
+
+    /// It has come to this place, and `offset` bytes beyond it, and takes what follows in this
+    /// encoding.
+    pub(super) fn move_to(&self, node: &Node, offset: usize, encoding: Encoding) {
+        let taken = self.tally.bytes_out.get();
+        let place = node.sizes_before.of(encoding).wrapping_add(offset as u64);
+        let lead = place.wrapping_sub(taken);
+        self.lead.store(lead, Relaxed);
+        self.position.store(node.index, Relaxed);
     }
 
     /// Says which task to wake when an order is given. Only the first call counts.

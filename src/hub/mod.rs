@@ -12,6 +12,7 @@
 
 mod batch;
 mod budget;
+mod census;
 mod feed;
 mod member;
 mod save;
@@ -28,16 +29,17 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::config::{Config, Grace, SlowClient};
-use crate::format::{Format, Notice};
+use crate::format::Notice;
 use crate::framing::Lines;
 use crate::ids::{ClientId, Seq};
 
-use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
+use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node, Sizes};
 use budget::Budget;
 pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
+use census::Closed;
+pub(crate) use census::{ClientFigures, ClosedClient, Figures, Totals};
 pub(crate) use feed::Feed;
-use member::Tally;
-pub(crate) use member::{Member, Orders};
+pub(crate) use member::{Arrival, Member, Orders};
 pub(crate) use save::{SavedFeed, SavedHub};
 use sweep::Watch;
 pub(crate) use sweep::run as sweep;
@@ -103,19 +105,6 @@ pub(crate) struct Pulse {
     waiting: usize,
 }
 
-/// What went through the hub so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
-    /// Clients that have not left.
-    pub(crate) clients: usize,
-    /// Those and, with what they are still owed, the ones that have.
-    pub(crate) connections: usize,
-    /// Messages that clients sent.
-    pub(crate) lines_in: u64,
-    /// Messages that clients were sent, each counted once a client.
-    pub(crate) lines_out: u64,
-}
-
 #[derive(Debug)]
 struct State {
     settings: Settings,
@@ -126,8 +115,11 @@ struct State {
     next_seq: u64,
     next_id: u64,
     seats: Slab<Seat>,
+    /// Messages among what was numbered; the others are notices.
+    messages: u64,
     /// What clients counted whose seats are gone.
-    gone: Figures,
+    gone: Totals,
+    closed: Closed,
     /// Who is to be woken by the next publish.
     parked: Vec<(Waker, usize)>,
     /// How often that list has been emptied: tells a seat whether its place in it still holds.
@@ -156,6 +148,8 @@ enum Phase {
 #[derive(Debug)]
 struct Seat {
     member: Arc<Member>,
+    /// What it takes the stream in.
+    encoding: Encoding,
     /// Its place in the list of those to be woken, and the emptying it holds for.
     parked: (u64, usize),
     /// Boxed, because a hundred bytes find room between the runtime's allocations for the same
@@ -192,12 +186,14 @@ impl Hub {
             budget: Budget::new(config.buffer_bytes),
             state: Mutex::new(State {
                 settings: Settings::from(config),
-                tail: Node::new(0),
+                tail: Node::new(0, Sizes::default()),
                 assembly: Assembly::default(),
                 next_seq: 1,
                 next_id: 1,
                 seats: Slab::new(),
-                gone: Figures::default(),
+                messages: 0,
+                gone: Totals::default(),
+                closed: Closed::default(),
                 parked: Vec::new(),
                 wakes: 1,
                 encoded: [0; 4],
@@ -227,15 +223,16 @@ impl Hub {
     }
 
     /// Makes a connection a client: gives it the next id and tells everybody.
-    pub(crate) fn join(self: &Arc<Hub>, format: Format) -> Feed {
-        let encoding = Encoding::from(format);
+    pub(crate) fn join(self: &Arc<Hub>, arrival: Arrival) -> Feed {
+        let encoding = Encoding::from(arrival.format);
         let mut state = self.lock();
         let id = ClientId(state.next_id);
         state.next_id += 1;
         state.count_encoding(encoding, 1);
         let start = state.start();
-        let member = Arc::new(Member::new(id, start.node.index));
-        let slot = self.seat(&mut state, member.clone());
+        let member = Arc::new(Member::new(id, arrival, state.messages));
+        member.move_to(&start.node, 0, encoding);
+        let slot = self.seat(&mut state, member.clone(), encoding);
         let mut own_end = 0;
         if state.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
@@ -245,9 +242,10 @@ impl Hub {
     }
 
     /// Gives a client its seat. Its encoding has been counted.
-    fn seat(&self, state: &mut State, member: Arc<Member>) -> usize {
+    fn seat(&self, state: &mut State, member: Arc<Member>, encoding: Encoding) -> usize {
         let slot = state.seats.insert(Seat {
             member,
+            encoding,
             parked: (0, 0),
             watch: Box::default(),
             input_done: false,
@@ -256,27 +254,6 @@ impl Hub {
         });
         self.audience.store(state.audience(self.echo).0, Relaxed);
         slot
-    }
-
-    /// Clients that have not left.
-    pub(crate) fn clients(&self) -> usize {
-        self.lock()
-            .seats
-            .iter()
-            .filter(|(_, seat)| !seat.left)
-            .count()
-    }
-
-    /// What went through so far.
-    pub(crate) fn figures(&self) -> Figures {
-        let state = self.lock();
-        let mut figures = state.gone;
-        figures.connections = state.seats.len();
-        for (_, seat) in &state.seats {
-            figures.clients += usize::from(!seat.left);
-            figures.count(&seat.member.tally);
-        }
-        figures
     }
 
     /// What changes for as long as the hub serves, however busy it is. Takes the buffer's account and
@@ -409,6 +386,7 @@ impl Hub {
                 return None;
             }
             let first_seq = state.take_seqs(messages);
+            state.messages += messages as u64;
             if audience == Encodings::default() {
                 return None;
             }
@@ -484,8 +462,9 @@ impl Hub {
         }
     }
 
-    fn change_encoding(&self, from: Encoding, to: Encoding) {
+    fn change_encoding(&self, slot: usize, from: Encoding, to: Encoding) {
         let mut state = self.lock();
+        state.seats[slot].encoding = to;
         state.count_encoding(from, -1);
         state.count_encoding(to, 1);
         self.audience.store(state.audience(self.echo).0, Relaxed);
@@ -550,13 +529,6 @@ impl Hub {
     }
 }
 
-impl Figures {
-    fn count(&mut self, tally: &Tally) {
-        self.lines_in += tally.lines_in.get();
-        self.lines_out += tally.lines_out.get();
-    }
-}
-
 impl State {
     /// The next `count` sequence numbers, as the first of them.
     fn take_seqs(&mut self, count: usize) -> Seq {
@@ -615,7 +587,7 @@ impl State {
     /// Puts a batch at the end of the stream; its index.
     fn link(&mut self, batch: Batch) -> u64 {
         let index = self.tail.index;
-        let node = Node::new(index + 1);
+        let node = Node::new(index + 1, self.tail.sizes_before.plus(batch.sizes));
         let next = Next {
             batch,
             node: node.clone(),

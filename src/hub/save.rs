@@ -6,14 +6,16 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
 use super::Hub;
-use super::batch::{Batch, Encoding, Encodings, Kind, Node, Part, View};
+use super::batch::{Batch, Encoding, Encodings, Kind, Node, Part, Sizes, View};
+use super::census::{Closed, Totals};
 use super::feed::Feed;
-use super::member::{DETACHED, Member, Tally};
+use super::member::{Arrival, Member};
 use crate::config::Config;
 use crate::ids::{ClientId, Seq};
 
@@ -23,6 +25,10 @@ use crate::ids::{ClientId, Seq};
 pub(crate) struct SavedHub<B = ByteBuf> {
     next_id: u64,
     next_seq: u64,
+    messages: u64,
+    gone: Totals,
+    closed: Closed,
+    waited: Duration,
     /// The index of the first batch.
     first_index: u64,
     /// What some client has still to get, oldest first.
@@ -36,6 +42,7 @@ struct SavedBatch<B> {
     /// What each part is, and the messages in it.
     parts: Vec<(Kind, u32)>,
     encodings: Encodings,
+    sizes: Sizes,
     /// Bytes of the buffer it takes.
     cost: usize,
     text: SavedView<B>,
@@ -54,13 +61,15 @@ struct SavedView<B> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedFeed {
     id: ClientId,
+    arrival: Arrival,
+    messages_before: u64,
     pub(super) place: SavedPlace,
     /// Its disconnect notice is out.
     pub(super) left: bool,
     /// Its goodbye has a deadline.
     leaving: bool,
     input_done: bool,
-    tally: SavedTally,
+    tally: Totals,
 }
 
 /// Where a feed is in the stream; the fields are those of [`Feed`].
@@ -74,15 +83,6 @@ pub(super) struct SavedPlace {
     pub(super) own_end: u64,
     pub(super) current: Encoding,
     pub(super) encoding: Encoding,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SavedTally {
-    lines_in: u64,
-    bytes_in: u64,
-    lines_out: u64,
-    bytes_out: u64,
-    skipped: u64,
 }
 
 /// No count gets so far; beyond it, counting on might overflow.
@@ -106,6 +106,8 @@ pub(crate) struct Places {
     first_index: u64,
     /// One before each batch, and the end.
     nodes: Vec<Arc<Node>>,
+    /// The names of listeners, each once.
+    listeners: Vec<Arc<str>>,
     /// For each encoding, how many of the batches before each place cannot be seen in it.
     unseen: [Vec<u32>; 4],
 }
@@ -125,6 +127,10 @@ impl<'a> SavedHub<&'a Bytes> {
         SavedHub {
             next_id: state.next_id,
             next_seq: state.next_seq,
+            messages: state.messages,
+            gone: state.gone,
+            closed: state.closed.clone(),
+            waited: hub.budget.figures().waited,
             first_index: oldest.map_or(tail.index, |node| node.index),
             batches,
         }
@@ -143,6 +149,7 @@ impl SavedHub {
             .chain(&counted)
             .any(|number| *number > NUMBER_MAX)
             || counted.contains(&0)
+            || self.messages >= self.next_seq
         {
             return Err(Inconsistent("a number is out of range"));
         }
@@ -150,10 +157,15 @@ impl SavedHub {
         let mut state = hub.lock();
         state.next_id = self.next_id;
         state.next_seq = self.next_seq;
-        state.tail = Node::new(self.first_index);
+        state.messages = self.messages;
+        state.gone = self.gone;
+        state.closed = self.closed;
+        hub.budget.add_waited(self.waited);
+        state.tail = Node::new(self.first_index, Sizes::default());
         let mut places = Places {
             first_index: self.first_index,
             nodes: vec![state.tail.clone()],
+            listeners: Vec::new(),
             unseen: std::array::from_fn(|_| vec![0]),
         };
         for saved in self.batches {
@@ -177,6 +189,7 @@ impl<'a> SavedBatch<&'a Bytes> {
             origins: batch.origins.to_vec(),
             parts: parts.map(|part| (part.kind, part.messages)).collect(),
             encodings: batch.encodings,
+            sizes: batch.sizes,
             cost: batch.charge.as_ref().map_or(0, |charge| charge.bytes()),
             text: SavedView::save(&batch.text),
             raw: SavedView::save(&batch.raw),
@@ -199,6 +212,7 @@ impl SavedBatch<ByteBuf> {
             first_seq: self.first_seq,
             messages: messages.sum(),
             encodings: self.encodings,
+            sizes: self.sizes,
             text: self.text.restore(parts, text)?,
             raw: self.raw.restore(parts, raw)?,
             crlf: restore_made(self.crlf, parts)?,
@@ -297,21 +311,38 @@ impl Places {
         Ok(Some(node.clone()))
     }
 
+    /// The one text with these words.
+    fn one(&mut self, listener: &Arc<str>) -> Arc<str> {
+        let known = self.listeners.iter().find(|known| *known == listener);
+        known.cloned().unwrap_or_else(|| {
+            self.listeners.push(listener.clone());
+            listener.clone()
+        })
+    }
+
     /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
-    pub(crate) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, Inconsistent> {
+    pub(crate) fn restore(
+        &mut self,
+        hub: &Arc<Hub>,
+        mut saved: SavedFeed,
+    ) -> Result<Feed, Inconsistent> {
         let cursor = self.find(&saved.place)?;
         if saved.id.0 == 0 || saved.id.0 >= hub.lock().next_id {
             return Err(Inconsistent("a client has a number that was never given"));
         }
-        let position = cursor.as_ref().map_or(DETACHED, |node| node.index);
-        let member = Arc::new(Member::new(saved.id, position));
-        saved.tally.restore(&member.tally);
+        saved.arrival.listener = self.one(&saved.arrival.listener);
+        let arrival = saved.arrival.clone();
+        let member = Arc::new(Member::new(saved.id, arrival, saved.messages_before));
+        member.tally.restore(saved.tally);
+        if let Some(node) = &cursor {
+            member.move_to(node, saved.place.offset, saved.place.encoding);
+        }
         if saved.leaving {
             member.set_leaving();
         }
         let mut state = hub.lock();
         state.count_encoding(saved.place.encoding, 1);
-        let slot = hub.seat(&mut state, member.clone());
+        let slot = hub.seat(&mut state, member.clone(), saved.place.encoding);
         let seat = &mut state.seats[slot];
         seat.input_done = saved.input_done;
         seat.left = saved.left;
@@ -326,32 +357,14 @@ impl SavedFeed {
         let seat = &hub.lock().seats[slot];
         SavedFeed {
             id: member.id,
+            arrival: member.arrival.clone(),
+            messages_before: member.messages_before,
             place,
             left: seat.left,
             leaving: member.leaving.load(Relaxed),
             input_done: seat.input_done,
-            tally: SavedTally::save(&member.tally),
+            tally: Totals::from(&member.tally),
         }
-    }
-}
-
-impl SavedTally {
-    fn save(tally: &Tally) -> SavedTally {
-        SavedTally {
-            lines_in: tally.lines_in.get(),
-            bytes_in: tally.bytes_in.get(),
-            lines_out: tally.lines_out.get(),
-            bytes_out: tally.bytes_out.get(),
-            skipped: tally.skipped.get(),
-        }
-    }
-
-    fn restore(&self, tally: &Tally) {
-        tally.lines_in.add(self.lines_in);
-        tally.bytes_in.add(self.bytes_in);
-        tally.lines_out.add(self.lines_out);
-        tally.bytes_out.add(self.bytes_out);
-        tally.skipped.add(self.skipped);
     }
 }
 
@@ -359,14 +372,18 @@ impl SavedTally {
 mod tests {
     use std::io::IoSlice;
     use std::task::{Context, Poll, Waker};
+    use std::time::SystemTime;
 
     use proptest::prelude::*;
 
+    use super::super::census::ClosedClient;
     use super::*;
     use crate::cli::Options;
+    use crate::close::CloseReason;
     use crate::format::Format;
     use crate::framing::Lines;
     use crate::handover::VERSION;
+    use crate::hub::Arrival;
 
     fn config() -> Config {
         Config::from_options(&Options::default(), 1024).unwrap()
@@ -409,7 +426,10 @@ mod tests {
             Format::Text,
             Format::Text,
         ];
-        let mut feeds: Vec<_> = formats.into_iter().map(|format| hub.join(format)).collect();
+        let mut feeds: Vec<_> = formats
+            .into_iter()
+            .map(|format| hub.join(Arrival::test(format)))
+            .collect();
         feeds[3].use_crlf();
         for n in 0..40_usize {
             let line = format!("line {n} \x01\u{9f}\n").repeat(1 + 211 * (n % 3));
@@ -438,7 +458,7 @@ mod tests {
 
     fn restore(saved: &[u8]) -> Option<(Arc<Hub>, Vec<Feed>)> {
         let (hub, places): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(saved).ok()?;
-        let (hub, stream) = hub.restore(&config()).ok()?;
+        let (hub, mut stream) = hub.restore(&config()).ok()?;
         let feeds = places.into_iter().map(|place| stream.restore(&hub, place));
         let feeds = feeds.collect::<Result<_, _>>().ok()?;
         Some((hub, feeds))
@@ -464,8 +484,11 @@ mod tests {
                 bytes.escape_ascii().to_string()
             );
         }
-        let late = next_hub.join(Format::Text);
-        assert_eq!(late.member().id, hub.join(Format::Text).member().id);
+        let late = next_hub.join(Arrival::test(Format::Text));
+        assert_eq!(
+            late.member().id,
+            hub.join(Arrival::test(Format::Text)).member().id
+        );
     }
 
     /// A daemon of the same version must be able to read this for ever.
@@ -473,12 +496,19 @@ mod tests {
     fn saved_form_is_the_one_of_this_version() {
         let hub = Hub::new(&config());
         let formats = [Format::Text, Format::Json, Format::Raw, Format::Text];
-        let mut feeds: Vec<_> = formats.map(|format| hub.join(format)).into();
+        let mut feeds: Vec<_> = formats.map(|format| hub.join(Arrival::test(format))).into();
         feeds[3].use_crlf();
         publish(&mut feeds[0], b"one\ntwo\n");
         rest_of(&mut feeds[1]);
         rest_of(&mut feeds[3]);
         feeds[2].leave();
+        hub.lock().closed.push(ClosedClient {
+            id: ClientId(1),
+            arrival: Arrival::test(Format::Text),
+            totals: Totals::default(),
+            reason: CloseReason::Slow,
+            at: SystemTime::UNIX_EPOCH,
+        });
         hub.seal();
         let form = save(&hub, &feeds).escape_ascii().to_string();
         assert_eq!(form, include_str!("saved.golden").trim_end(), "{VERSION}");
@@ -487,11 +517,14 @@ mod tests {
     #[test]
     fn hub_without_batches_keeps_its_numbers() {
         let hub = Hub::new(&config());
-        let mut one = hub.join(Format::Json);
-        drop(hub.join(Format::Text));
+        let mut one = hub.join(Arrival::test(Format::Json));
+        drop(hub.join(Arrival::test(Format::Text)));
         rest_of(&mut one);
         let (next_hub, _) = restore(&save(&hub, &[])).unwrap();
-        assert_eq!(next_hub.join(Format::Text).member().id, ClientId(3));
+        assert_eq!(
+            next_hub.join(Arrival::test(Format::Text)).member().id,
+            ClientId(3)
+        );
         assert_eq!(next_hub.budget.used(), 0);
     }
 

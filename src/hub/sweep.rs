@@ -39,6 +39,13 @@ pub(super) struct Watch {
     told_at: Option<u64>,
 }
 
+impl Watch {
+    /// Since when this many bytes have gone through the client; `None` when that is news.
+    pub(super) fn still_since(&self, moved: u64) -> Option<Instant> {
+        self.moved_at.filter(|_| self.moved == moved)
+    }
+}
+
 /// Who stands at the oldest line still needed, and since when.
 #[derive(Clone, Copy, Debug)]
 struct Oldest {
@@ -144,7 +151,7 @@ impl Hub {
                 continue;
             }
             let taken = member.tally.bytes_out.get();
-            let moved = taken + member.tally.bytes_in.get();
+            let moved = taken.wrapping_add(member.tally.bytes_in.get());
             if watch.moved_at.is_none() || watch.moved != moved {
                 (watch.moved, watch.moved_at) = (moved, Some(now));
             }

@@ -152,6 +152,7 @@ impl Adoption {
             };
             listeners.push(Listener {
                 io: register(adopted.socket.into())?,
+                label: adopted.name.label(),
                 name: adopted.name,
                 format,
                 origin,

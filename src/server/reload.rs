@@ -73,6 +73,7 @@ impl Service {
             }
             Err(error) => Err(error),
         };
+        self.counters.reloads.add(&adopted);
         if let Err(error) = adopted {
             error!(
                 error = format!("{error:#}"),

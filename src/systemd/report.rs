@@ -91,8 +91,16 @@ pub(crate) async fn report(
                 Phase::Draining => now.1.connections,
                 _ => now.1.clients,
             },
-            lines_in: rate(last.1.lines_in, now.1.lines_in, now.0 - last.0),
-            lines_out: rate(last.1.lines_out, now.1.lines_out, now.0 - last.0),
+            lines_in: rate(
+                last.1.totals.lines_in,
+                now.1.totals.lines_in,
+                now.0 - last.0,
+            ),
+            lines_out: rate(
+                last.1.totals.lines_out,
+                now.1.totals.lines_out,
+                now.0 - last.0,
+            ),
         };
         last = now;
         let text = status.to_string();
@@ -157,6 +165,7 @@ mod tests {
     use crate::cli::Options;
     use crate::config::Config;
     use crate::format::Format;
+    use crate::hub::Arrival;
 
     #[tokio::test]
     async fn hub_that_does_nothing_any_more_is_not_vouched_for() {
@@ -177,7 +186,7 @@ mod tests {
         // Its sweep does not run.
         let _watchdog = Watchdog::start(notifier, hub.clone(), 2 * PERIOD).unwrap();
         while beats() {}
-        let _feed = hub.join(Format::Text);
+        let _feed = hub.join(Arrival::test(Format::Text));
         manager.set_read_timeout(None).unwrap();
         assert!(beats(), "a notice was published");
     }
