@@ -235,7 +235,7 @@ fn restore(
     hub: SavedHub,
     clients: Vec<LeftClient>,
 ) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
-    let (hub, mut stream) = hub.restore(config)?;
+    let (hub, stream) = hub.restore(config)?;
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
         let place = saved.has_place.then(|| places.keep());

@@ -109,7 +109,7 @@ fn ipv6_without_brackets(text: &str) -> bool {
             .is_some_and(|(host, _)| ipv6(host).is_some())
 }
 
-fn host_name(host: &str) -> Result<String, &'static str> {
+pub(super) fn host_name(host: &str) -> Result<String, &'static str> {
     if host.is_empty() {
         return Err("has no host");
     }

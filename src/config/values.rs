@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Grace, HalfClose, LogLevel, SlowClient};
+use super::address::{AddressError, host_name};
+use super::{Address, Grace, HalfClose, LogLevel, SlowClient};
 use crate::format::Format;
 
 /// Far above any machine, and below the largest count that tokio's semaphores hold.
@@ -50,6 +51,27 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
             "'{text}' is neither true nor false; allowed: true, yes, on, 1, false, no, off or 0"
         )),
     }
+}
+
+pub(super) fn admin(text: &str) -> Result<Option<Address>, String> {
+    match text {
+        "off" | "0" => Ok(None),
+        _ => text
+            .parse()
+            .map(Some)
+            .map_err(|error: AddressError| format!("{error}, or off")),
+    }
+}
+
+/// A host name, in lower case.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    host_name(text)
+        .map(|host| host.to_lowercase())
+        .map_err(|_| {
+            format!(
+                "'{text}' is no host name; allowed: a name such as status.example, without a port"
+            )
+        })
 }
 
 pub(super) fn half_close(text: &str) -> Result<HalfClose, String> {
