@@ -80,6 +80,16 @@ pub(crate) enum Carrier {
     Store,
 }
 
+impl Carrier {
+    /// As it is called in the metrics.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Carrier::Exec => "exec",
+            Carrier::Store => "store",
+        }
+    }
+}
+
 /// What was left, and fits together.
 #[derive(Debug)]
 pub(crate) struct Left {

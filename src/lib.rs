@@ -23,6 +23,7 @@
 //! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
+//! | [`admin`] | the status page, the metrics and what else an operator sees, over HTTP |
 //! | [`counters`] | what happens to the daemon itself, counted |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
@@ -39,6 +40,7 @@
 //! 6. One word for one idea: client, line, message, notice, feed, batch, buffer, drain.
 
 mod accept;
+mod admin;
 pub mod bench;
 pub mod cli;
 mod client;

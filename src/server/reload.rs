@@ -7,6 +7,7 @@ use anyhow::Context;
 use tracing::{error, info, warn};
 
 use super::{Service, stop_asked};
+use crate::admin::{AdminSocket, WantedAdmin};
 use crate::config::{Config, Source};
 use crate::lifecycle::{Request, Requests};
 use crate::listen::WantedAll;
@@ -21,6 +22,7 @@ const FIXED: [&str; 2] = ["echo", "worker-threads"];
 pub(super) struct Reload {
     config: Config,
     wanted: WantedAll,
+    admin: Option<WantedAdmin>,
 }
 
 impl Reload {
@@ -32,7 +34,12 @@ impl Reload {
             .await
             .context("reading the configuration was given up")??;
         let wanted = WantedAll::resolve(&config).await?;
-        Ok(Reload { config, wanted })
+        let admin = WantedAdmin::resolve(&config).await?;
+        Ok(Reload {
+            config,
+            wanted,
+            admin,
+        })
     }
 }
 
@@ -61,14 +68,19 @@ impl Service {
         let adopted = match prepared {
             Ok(reload) => {
                 let mut listeners = self.doors.close().await;
-                let opened = reload.wanted.open(&mut listeners, &reload.config);
+                // Closed again if something after it fails.
+                let opened = self.open_admin(reload.admin).and_then(|admin| {
+                    let closing = reload.wanted.open(&mut listeners, &reload.config)?;
+                    Ok((closing, admin))
+                });
                 self.open(listeners);
-                opened.map(|closing| {
+                opened.map(|(closing, admin)| {
                     for listener in &closing {
                         // Who had connected to it while the others were opened.
                         self.reception.accept_rest(listener);
                     }
                     self.go_by(reload.config, source);
+                    self.admin_by(admin);
                 })
             }
             Err(error) => Err(error),
@@ -80,6 +92,31 @@ impl Service {
                 "configuration not reloaded, nothing changed"
             );
         }
+    }
+
+    /// Opens the admin address, unless the daemon answers there already.
+    fn open_admin(&self, wanted: Option<WantedAdmin>) -> anyhow::Result<Option<AdminSocket>> {
+        let is_new = |wanted: &WantedAdmin| {
+            let served = self.admin.as_ref();
+            !served.is_some_and(|admin| admin.is_at(Some(wanted.address())))
+        };
+        wanted.filter(is_new).map(WantedAdmin::open).transpose()
+    }
+
+    /// Answers at the admin address of the configuration from now on, which was opened if it is new.
+    fn admin_by(&mut self, opened: Option<AdminSocket>) {
+        if let Some(admin) = &self.admin {
+            if admin.is_at(self.config.admin.as_ref()) {
+                admin.set_hosts(&self.config.admin_hosts);
+                return;
+            }
+        }
+        self.admin = opened.and_then(|socket| {
+            let admin = socket.serve(self.view.clone());
+            admin
+                .inspect_err(|error| error!(%error, "cannot start the thread of --admin"))
+                .ok()
+        });
     }
 
     fn go_by(&mut self, mut config: Config, source: &Source) {
