@@ -61,4 +61,5 @@ pub mod logging;
 pub mod server;
 pub mod status;
 pub mod systemd;
+mod table;
 pub mod telnet;

@@ -46,7 +46,43 @@ pub(crate) struct AdminSocket {
     address: Address,
     hosts: Arc<Hosts>,
     listeners: Vec<Listener>,
-    runtime: Runtime,
+    runtime: OwnRuntime,
+}
+
+/// A runtime that may be dropped anywhere, on another runtime too: it waits for nothing.
+#[derive(Debug)]
+struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn new() -> io::Result<OwnRuntime> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("linehub-look")
+            .max_blocking_threads(LOOKING_THREADS_MAX)
+            .build()?;
+        Ok(OwnRuntime(Some(runtime)))
+    }
+
+    /// Runs something that belongs to it, from wherever the caller is.
+    fn enter<T>(&self, inside: impl FnOnce() -> T) -> T {
+        let _inside = self.0.as_ref().map(Runtime::enter);
+        inside()
+    }
+
+    fn block_on(&self, future: impl Future) {
+        if let Some(runtime) = &self.0 {
+            runtime.block_on(future);
+        }
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Who still looks at a hub that hangs must not hold up the end.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The admin server. Ends when dropped.
@@ -93,16 +129,8 @@ impl WantedAdmin {
     /// It cannot be listened on.
     pub(crate) fn open(self) -> anyhow::Result<AdminSocket> {
         let open = || {
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .thread_name("linehub-look")
-                .max_blocking_threads(LOOKING_THREADS_MAX)
-                .build()?;
-            let listeners = {
-                // They belong to this runtime, whichever one the caller runs on.
-                let _inside = runtime.enter();
-                self.wanted.open()?
-            };
+            let runtime = OwnRuntime::new()?;
+            let listeners = runtime.enter(|| self.wanted.open())?;
             anyhow::Ok((runtime, listeners))
         };
         let (runtime, listeners) = open().with_context(|| cannot_serve(&self.address))?;
@@ -136,8 +164,6 @@ impl AdminSocket {
                 let (stop, hosts) = (stop.clone(), self.hosts.clone());
                 move || {
                     runtime.block_on(stop.run_until_cancelled(serve(listeners, view, hosts)));
-                    // Who still looks at a hub that hangs must not hold up the end.
-                    runtime.shutdown_background();
                 }
             })?;
         Ok(Admin {
