@@ -79,9 +79,9 @@ impl Desk {
         // What came with it is not read: the connection ends with the answer.
         let has_body = !request.body().is_end_stream();
         let (parts, _) = request.into_parts();
-        let mut response = match self.check(&parts) {
-            Ok(()) => self.route(&parts, busy).await,
-            Err(refusal) => refusal,
+        let mut response = match self.refusal(&parts) {
+            None => self.route(&parts, busy).await,
+            Some(refusal) => refusal,
         };
         let headers = response.headers_mut();
         for (name, value) in [
@@ -97,8 +97,8 @@ impl Desk {
         response
     }
 
-    /// Whether a request may be answered at all.
-    fn check(&self, request: &Parts) -> Result<(), Response<Body>> {
+    /// Why a request may not be answered, if it may not.
+    fn refusal(&self, request: &Parts) -> Option<Response<Body>> {
         if let Some(hosts) = &self.hosts {
             let mut named = request.headers.get_all(header::HOST).iter();
             let host = named.next().and_then(|host| host.to_str().ok());
@@ -107,12 +107,12 @@ impl Desk {
             // HTTP/1.0 need not say where it goes, and then nobody can know.
             let Some(host) = host else {
                 let why = "a request has to name one Host\n";
-                return Err(plain(StatusCode::BAD_REQUEST, why));
+                return Some(plain(StatusCode::BAD_REQUEST, why));
             };
             let fine = |name: &str| hosts.allow(name);
             if !fine(host) || !authority.is_none_or(fine) {
                 let why = "this Host is not allowed; see --admin-host\n";
-                return Err(plain(StatusCode::FORBIDDEN, why));
+                return Some(plain(StatusCode::FORBIDDEN, why));
             }
         }
         if request.method != Method::GET {
@@ -120,9 +120,9 @@ impl Desk {
             refusal
                 .headers_mut()
                 .insert(header::ALLOW, HeaderValue::from_static("GET"));
-            return Err(refusal);
+            return Some(refusal);
         }
-        Ok(())
+        None
     }
 
     async fn route(&self, request: &Parts, busy: Busy) -> Response<Body> {

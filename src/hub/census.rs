@@ -390,7 +390,7 @@ mod tests {
         let saved = rmp_serde::to_vec_named(&saved).unwrap();
         let saved: super::super::SavedHub = rmp_serde::from_slice(&saved).unwrap();
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let (next, mut places) = saved.restore(&config).unwrap();
+        let (next, places) = saved.restore(&config).unwrap();
         let again = places.restore(&next, reader.save()).unwrap();
         let _sender = places.restore(&next, sender.save()).unwrap();
         let (figures, (pending, behind)) = before;
