@@ -314,6 +314,32 @@ fn response(status: StatusCode, content_type: &'static str, body: Body) -> Respo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Options;
+    use crate::config::Config;
+    use crate::hub::{self, Hub};
+    use crate::lifecycle::Lifecycle;
+    use crate::limits::Places;
+
+    #[tokio::test(start_paused = true)]
+    async fn hub_that_does_nothing_any_more_is_not_healthy() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let phase = Lifecycle::new().watch();
+        let places = Places::new(None);
+        let desk = Desk {
+            view: Arc::new(View::new(hub.clone(), phase, Arc::default(), places)),
+            events: Events::new(),
+            hosts: None,
+        };
+        // Its sweep does not run.
+        assert_eq!(
+            desk.health().await.status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let sweep = tokio::spawn(hub::sweep(hub));
+        assert_eq!(desk.health().await.status(), StatusCode::OK);
+        sweep.abort();
+    }
 
     #[test]
     fn queries_are_read_or_explained() {
