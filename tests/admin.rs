@@ -7,8 +7,8 @@ use rustix::process::Signal;
 
 use crate::common::http::{self, Answer, get, get_json};
 use crate::common::{
-    Address, BINARY, Client, Event, Flood, Launch, Manager, PATIENCE, Server, eventually, marker,
-    run, tool,
+    Address, BINARY, Client, Event, Flood, Launch, Manager, PATIENCE, Program, Server, eventually,
+    marker, run, tool,
 };
 
 const ADMIN: &str = "--admin=127.0.0.1:0";
@@ -585,6 +585,23 @@ fn slow_request_ends_with_its_time() {
 }
 
 #[test]
+fn answer_that_nobody_takes_ends_with_its_time() {
+    let (server, admin) = start(&[]);
+    let open = server.open_files();
+    let mut connection = http::connect(&admin);
+    // Answers to so many fill both sockets, however large they are.
+    let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(4000);
+    std::thread::spawn(move || {
+        let _ = connection.write_all(requests.as_bytes());
+        // Kept open, and not read, until the other side has had enough.
+        eventually("it is closed", || connection.write_all(b"\n").is_err());
+    });
+    eventually("it is served", || server.open_files() > open);
+    assert_eq!(get(&admin, "/healthz").status, 200);
+    eventually("it is closed", || server.open_files() <= open);
+}
+
+#[test]
 fn watchers_have_places_of_their_own_and_no_more() {
     let (_server, admin) = start(&[]);
     let mut watchers = Vec::new();
@@ -862,6 +879,25 @@ fn status_watches_until_nobody_reads_it() {
     drop(lines);
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn status_is_redrawn_in_place_in_a_terminal() {
+    let Some(script) = tool("script") else { return };
+    let (server, admin) = start(&[]);
+    let command = format!("{BINARY} status --watch --admin {admin}");
+    let mut terminal = Command::new(script);
+    terminal.args(["-qfc", &command, "/dev/null"]);
+    let mut terminal = Program::spawn(&mut terminal);
+    terminal.wait_output("\x1b[Hlinehub ");
+    terminal.wait_output("no clients\x1b[K");
+    let client = Client::connect(&server);
+    terminal.wait_output(&client.local_address().to_string());
+    drop(server);
+    terminal.wait_output("trying again");
+    // Ctrl-C.
+    terminal.type_in(b"\x03");
+    terminal.wait_end();
 }
 
 #[test]

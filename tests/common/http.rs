@@ -16,9 +16,9 @@ pub(crate) struct Answer {
 }
 
 /// A connection that speaks bytes.
-pub(crate) trait Connection: Read + Write {}
+pub(crate) trait Connection: Read + Write + Send {}
 
-impl<T: Read + Write> Connection for T {}
+impl<T: Read + Write + Send> Connection for T {}
 
 /// Connects, and waits no longer than patience allows.
 #[track_caller]
