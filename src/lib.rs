@@ -25,7 +25,7 @@
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
 //! | [`admin`] | the status page, the metrics and what else an operator sees, over HTTP |
 //! | [`counters`] | what happens to the daemon itself, counted |
-//! | [`ids`] | the numbers a client can see |
+//! | [`ids`], [`peer`] | the numbers a client can see, and who it is |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
 //!
@@ -58,6 +58,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod listen;
 pub mod logging;
+mod peer;
 pub mod server;
 pub mod status;
 pub mod systemd;

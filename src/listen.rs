@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::config::{Address, Config, ListenSpec};
 use crate::format::Format;
+use crate::peer::Peer;
 use crate::systemd::Passed;
 
 use adopt::Adoption;
@@ -90,15 +91,6 @@ pub enum Name {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
-}
-
-/// Who is at the other end of a connection. Displays as it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Peer {
-    /// An IPv4 peer of a dual-stack listener is shown as the IPv4 peer it is.
-    Tcp(SocketAddr),
-    /// Unix sockets of clients have no names.
-    Unix,
 }
 
 /// One connection.
@@ -594,15 +586,6 @@ impl fmt::Display for Name {
         match self {
             Name::Tcp(address) => address.fmt(f),
             Name::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(address) => address.fmt(f),
-            Peer::Unix => f.write_str("unix"),
         }
     }
 }

@@ -13,19 +13,16 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::events::{Busy, Events};
 use super::host::Hosts;
 use super::metrics::{self, Exposition};
-use super::view::{Order, Page, View};
+use super::view::{ANSWER_TIME, Order, Page, View};
 use crate::lifecycle::Phase;
 
 /// The body of an answer.
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
-
-/// How long the hub may take to answer. It takes microseconds, or it hangs.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// How often a hub that is asked for a sign of life is looked at again.
 const PULSE_PERIOD: Duration = Duration::from_millis(10);
@@ -163,8 +160,8 @@ impl Desk {
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "events take HTTP/1.1\n",
             ),
-            "/events" => match self.events.clone().subscribe(self.view.clone(), busy) {
-                Some(body) => stream(body),
+            "/events" => match self.events.subscribe(self.view.clone(), busy) {
+                Some(events) => stream(events.boxed_unsync()),
                 None => plain(StatusCode::SERVICE_UNAVAILABLE, "too many are watching\n"),
             },
             "/healthz" => self.health().await,
@@ -178,7 +175,7 @@ impl Desk {
         &self,
         look: impl FnOnce(&View) -> Response<Body> + Send + 'static,
     ) -> Response<Body> {
-        match ask(&self.view, look).await {
+        match self.view.ask(look).await {
             Some(response) => response,
             None => plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
         }
@@ -188,11 +185,11 @@ impl Desk {
     /// went on in it.
     async fn health(&self) -> Response<Body> {
         let deadline = Instant::now() + ANSWER_TIME;
-        let Some(first) = ask(&self.view, View::pulse).await else {
+        let Some(first) = self.view.ask(View::pulse).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER);
         };
         while Instant::now() < deadline {
-            match ask(&self.view, View::pulse).await {
+            match self.view.ask(View::pulse).await {
                 Some(now) if now != first => return plain(StatusCode::OK, "ok\n"),
                 Some(_) => sleep(PULSE_PERIOD).await,
                 None => break,
@@ -215,17 +212,6 @@ impl Desk {
 }
 
 const NO_ANSWER: &str = "the hub does not answer\n";
-
-/// Looks at the daemon on a thread where waiting holds nobody else up; `None` when that takes too
-/// long. Cancel safe.
-pub(super) async fn ask<T: Send + 'static>(
-    view: &Arc<View>,
-    look: impl FnOnce(&View) -> T + Send + 'static,
-) -> Option<T> {
-    let view = view.clone();
-    let looking = tokio::task::spawn_blocking(move || look(&view));
-    timeout(ANSWER_TIME, looking).await.ok()?.ok()
-}
 
 /// The rows that a query asks for, and their order where that can be asked for.
 fn read_query(query: &str, ordered: bool) -> Result<(Page, Order), String> {

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::answer::{Body, ask};
 use super::history::PERIOD;
 use super::view::View;
 
@@ -23,6 +21,9 @@ pub(super) struct Events {
     latest: watch::Sender<Bytes>,
     places: Arc<Semaphore>,
 }
+
+/// What one who watches is sent.
+pub(super) type EventStream = Channel<Bytes, hyper::Error>;
 
 /// Lasts while a connection has something asked of it. Raised by [`Busy::begin`].
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl Events {
             let since_last = last.elapsed();
             last += since_last;
             let watched = self.latest.receiver_count() > 0;
-            let status = ask(view, move |view| {
+            let status = view.ask(move |view| {
                 view.sample(since_last);
                 watched.then(|| event("status", &view.status()))
             });
@@ -71,12 +72,12 @@ impl Events {
     }
 
     /// A body that goes on until who watches has enough of it; `None` when too many watch.
-    pub(super) fn subscribe(self: Arc<Events>, view: Arc<View>, busy: Busy) -> Option<Body> {
+    pub(super) fn subscribe(&self, view: Arc<View>, busy: Busy) -> Option<EventStream> {
         let place = self.places.clone().try_acquire_owned().ok()?;
         let (sender, body) = Channel::new(1);
         let updates = self.latest.subscribe();
         tokio::spawn(tell(view, updates, sender, busy, place));
-        Some(body.boxed_unsync())
+        Some(body)
     }
 }
 
@@ -88,7 +89,7 @@ async fn tell(
     _busy: Busy,
     _place: OwnedSemaphorePermit,
 ) {
-    let first = ask(&view, |view| {
+    let first = view.ask(|view| {
         let history = event("history", &view.history());
         let status = event("status", &view.status());
         [history, status].concat()

@@ -13,8 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::process::ProcessFigures;
 use crate::close::CloseReason;
-use crate::counters::{Counters, Outcomes};
-use crate::handover::Carrier;
+use crate::counters::{Carrier, Counters, Outcomes};
 use crate::hub::Figures;
 use crate::lifecycle::Phase;
 

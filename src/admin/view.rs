@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::documents::{
     ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument, ListenerRow, Status, Who,
@@ -22,6 +23,9 @@ use crate::ids::ClientId;
 use crate::lifecycle::Phase;
 use crate::limits::Places;
 use crate::listen::Listener;
+
+/// How long the hub may take to answer. It takes microseconds, or it hangs.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// Rows of each kind in a status document.
 const STATUS_ROWS: usize = 50;
@@ -80,6 +84,17 @@ impl View {
             format: listener.format().name().to_owned(),
         });
         *lock(&self.listeners) = rows.collect();
+    }
+
+    /// Looks at it on a thread where waiting holds nobody else up; `None` when that takes too long.
+    /// Cancel safe.
+    pub(super) async fn ask<T: Send + 'static>(
+        self: &Arc<View>,
+        look: impl FnOnce(&View) -> T + Send + 'static,
+    ) -> Option<T> {
+        let view = self.clone();
+        let looking = tokio::task::spawn_blocking(move || look(&view));
+        timeout(ANSWER_TIME, looking).await.ok()?.ok()
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::address::{AddressError, host_name};
+use super::address::{AddressError, host_name, whole_number};
 use super::{Address, Grace, HalfClose, LogLevel, SlowClient};
 use crate::format::Format;
 
@@ -135,12 +135,6 @@ pub(super) fn worker_threads(text: &str) -> Result<usize, String> {
 pub(super) fn cpus() -> usize {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     cpus.min(WORKER_THREADS_MOST)
-}
-
-/// Digits only; a number too large to hold reads as the largest.
-pub(super) fn whole_number(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
 fn not_a_number(text: &str) -> String {

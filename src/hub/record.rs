@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sweep::Watch;
 use crate::format::Format;
-use crate::listen::Peer;
+use crate::peer::Peer;
 
 /// How a client came: what can be said of it from its first moment on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
