@@ -37,7 +37,7 @@ const WORKER_THREADS_MOST: usize = 1024;
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-pub(super) fn format(text: &str) -> Result<Format, String> {
+pub(crate) fn format(text: &str) -> Result<Format, String> {
     text.parse()
         .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
 }
@@ -116,12 +116,13 @@ pub(super) fn cpus() -> usize {
 }
 
 /// Digits only; a number too large to hold reads as the largest.
-pub(super) fn whole_number(text: &str) -> Option<usize> {
+pub(crate) fn whole_number(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
-fn not_a_number(text: &str) -> String {
+/// What is wrong with a text that is no number, or one that is too large.
+pub(crate) fn not_a_number(text: &str) -> String {
     match whole_number(text) {
         Some(_) => format!("{text} is too large"),
         None => format!("'{text}' is not a whole number"),
@@ -151,7 +152,7 @@ pub(super) fn grace(text: &str) -> Result<Grace, String> {
 }
 
 /// Reads a duration, `None` for `0` and `off`. Errors say what is wrong, not what is allowed.
-fn duration(text: &str) -> Result<Option<Duration>, String> {
+pub(crate) fn duration(text: &str) -> Result<Option<Duration>, String> {
     use humantime::DurationError;
 
     if text == "off" || text == "0" {
@@ -179,16 +180,17 @@ pub(super) fn buffer_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// What a size may be.
-struct Bytes {
-    least: usize,
-    most: usize,
-    example: &'static str,
+pub(crate) struct Bytes {
+    pub(crate) least: usize,
+    pub(crate) most: usize,
+    pub(crate) example: &'static str,
     /// Why it cannot be off.
-    not_off: &'static str,
+    pub(crate) not_off: &'static str,
 }
 
 impl Bytes {
-    fn read(&self, text: &str) -> Result<usize, String> {
+    /// Reads a size within the bounds, or says what is wrong and what is allowed.
+    pub(crate) fn read(&self, text: &str) -> Result<usize, String> {
         let wrong = match (text, text.parse::<ByteSize>()) {
             ("off", _) => format!("cannot be off: {}", self.not_off),
             (_, Ok(ByteSize(0))) => format!("cannot be 0: {}", self.not_off),
