@@ -124,6 +124,11 @@ impl Check {
         self.reference.ours()
     }
 
+    /// The last line of a sender that this reader has got.
+    pub(super) fn arrived_of(&self, sender: usize) -> u64 {
+        self.reference.next_at_end()[sender] - 1
+    }
+
     /// Lines delivered to all readers together.
     pub(super) fn delivered(&self) -> u64 {
         self.readers.iter().map(|reader| reader.delivered).sum()
