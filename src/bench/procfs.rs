@@ -39,7 +39,9 @@ pub(super) fn server_of(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
         let is_socket = |descriptor: fs::DirEntry| {
             fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
         };
-        descriptors.any(|descriptor| descriptor.is_ok_and(is_socket)).then_some(pid)
+        descriptors
+            .any(|descriptor| descriptor.is_ok_and(is_socket))
+            .then_some(pid)
     })
 }
 
@@ -84,7 +86,9 @@ mod tests {
     #[test]
     fn own_process_is_found_by_a_connection_to_it() {
         for any in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(any) else { continue };
+            let Ok(listener) = TcpListener::bind(any) else {
+                continue;
+            };
             let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (_accepted, _) = listener.accept().unwrap();
             let (local, peer) = (ours.local_addr().unwrap(), ours.peer_addr().unwrap());

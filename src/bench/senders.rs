@@ -223,7 +223,8 @@ impl Senders {
                 };
                 sender.made += 1;
                 self.made += 1;
-                self.kind.write(who as u32, sender.made, due, &mut sender.out);
+                self.kind
+                    .write(who as u32, sender.made, due, &mut sender.out);
             }
             if sender.written == sender.out.len() {
                 sender.out.clear();
@@ -306,7 +307,10 @@ mod tests {
     fn sent(bytes: &[(usize, Vec<u8>)]) -> Vec<(u32, u64)> {
         let kind = LineKind::new(*b"runA", 20);
         let lines = bytes.iter().flat_map(|(_, bytes)| framing::lines(bytes));
-        lines.map(|line| kind.read(line).unwrap()).map(|s| (s.sender, s.due)).collect()
+        lines
+            .map(|line| kind.read(line).unwrap())
+            .map(|s| (s.sender, s.due))
+            .collect()
     }
 
     #[test]
@@ -356,8 +360,13 @@ mod tests {
         assert!(bytes <= WAY_BYTES, "{bytes}");
         assert!(bytes > WAY_BYTES - TURN_BYTES, "{bytes}");
         assert_eq!(senders.made() * 21, bytes as u64);
-        let [one, other] = senders.made_by_each()[..] else { panic!() };
-        assert!(one.abs_diff(other) <= 2 * BLOCK_BYTES as u64 / 21, "each has its turn");
+        let [one, other] = senders.made_by_each()[..] else {
+            panic!()
+        };
+        assert!(
+            one.abs_diff(other) <= 2 * BLOCK_BYTES as u64 / 21,
+            "each has its turn"
+        );
     }
 
     #[test]
