@@ -116,7 +116,7 @@ pub(super) fn run(
     let elapsed = load.started.elapsed();
     let interrupted = interrupt.count() > 0;
     let share = |before: Option<Duration>, now: Option<Duration>| {
-        Some((now? - before?).as_secs_f64() / elapsed.as_secs_f64())
+        Some(now?.saturating_sub(before?).as_secs_f64() / elapsed.as_secs_f64())
     };
     let daemon_cpu = share(daemon_before, pid.and_then(procfs::cpu_time));
     let load_cpu = share(own_before, procfs::cpu_time(std::process::id()));

@@ -345,7 +345,7 @@ mod tests {
         let due: Vec<u64> = sent(&out).iter().map(|(_, due)| *due).collect();
         assert_eq!(due, (0..10).map(|n| n * 1_000_000).collect::<Vec<_>>());
         senders.finish();
-        assert!(senders.flush(9_000_000, &mut write));
+        assert!(senders.flush(9_000_000, &mut |_, bytes| Written::Bytes(bytes.len())));
         assert_eq!(senders.made_by_each(), [11], "and one that shows the end");
     }
 
