@@ -7,6 +7,8 @@ mod common;
 
 /// What an operator sees: metrics, lists, health, and `linehub status`.
 mod admin;
+/// `linehub bench`: load, and proof that it finds what is wrong.
+mod bench;
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
