@@ -336,10 +336,6 @@ mod tests {
             assert_eq!(time(Duration::from_nanos(nanos)), shown);
         }
         assert_eq!(
-            [1, 999, 1000, 1_234_567].map(grouped),
-            ["1", "999", "1,000", "1,234,567"]
-        );
-        assert_eq!(
             [plural(1, "sender"), plural(2, "sender")],
             ["1 sender", "2 senders"]
         );
