@@ -23,7 +23,7 @@
 //! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
-//! | [`bench`] | load for a daemon, and proof of what it promises |
+//! | [`mod@bench`] | load for a daemon, and proof of what it promises |
 //! | [`ids`] | the numbers a client can see |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |

@@ -54,6 +54,9 @@ mod tests {
         let mut table = Table::new(["", "µs", "wide"]);
         table.row(["first".to_owned(), "1".to_owned(), "2".to_owned()]);
         table.row(["x".to_owned(), "100".to_owned()]);
-        assert_eq!(table.show(), "        µs  wide\nfirst    1     2\nx      100\n");
+        assert_eq!(
+            table.show(),
+            "        µs  wide\nfirst    1     2\nx      100\n"
+        );
     }
 }

@@ -5,6 +5,8 @@
 
 mod common;
 
+/// `linehub bench`: load, and proof that it finds what is wrong.
+mod bench;
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.

@@ -104,9 +104,13 @@ impl Check {
                 reader.detach(&self.reference);
             }
         }
-        let waited_for = self.readers.iter().filter(|reader| !reader.closed && !reader.detached);
+        let waited_for = self
+            .readers
+            .iter()
+            .filter(|reader| !reader.closed && !reader.detached);
         let slowest = waited_for.map(|reader| reader.line).min();
-        self.reference.forget_before(slowest.unwrap_or(self.reference.end_line()));
+        self.reference
+            .forget_before(slowest.unwrap_or(self.reference.end_line()));
     }
 
     /// A reader's connection ended. What it misses from here on was not promised to it. Returns what
@@ -138,13 +142,16 @@ impl Check {
     pub(super) fn is_complete(&self, sent: &[u64]) -> bool {
         let is_all = |next: &[u64]| next.iter().zip(sent).all(|(next, sent)| *next > *sent);
         let reference_is = is_all(self.reference.next_at_end());
-        self.readers.iter().filter(|reader| !reader.closed).all(|reader| {
-            let tracker = reader.tracker.as_ref().filter(|_| reader.alone);
-            match tracker {
-                Some(tracker) => is_all(tracker.all_next()),
-                None => reference_is && reader.offset == self.reference.end(),
-            }
-        })
+        self.readers
+            .iter()
+            .filter(|reader| !reader.closed)
+            .all(|reader| {
+                let tracker = reader.tracker.as_ref().filter(|_| reader.alone);
+                match tracker {
+                    Some(tracker) => is_all(tracker.all_next()),
+                    None => reference_is && reader.offset == self.reference.end(),
+                }
+            })
     }
 
     /// What went wrong at all readers together, once nothing more comes.
@@ -163,7 +170,12 @@ impl Check {
 }
 
 impl Reader {
-    fn receive(&mut self, reference: &mut Reference, bytes: &[u8], timed: &mut dyn FnMut(u64, u64)) {
+    fn receive(
+        &mut self,
+        reference: &mut Reference,
+        bytes: &[u8],
+        timed: &mut dyn FnMut(u64, u64),
+    ) {
         if !self.alone && self.offset < reference.end() && !self.framer.unfinished().is_empty() {
             // It was ahead with the beginning of a line, and no longer is.
             let framer = mem::replace(&mut self.framer, Framer::new(LINE_BYTES_MAX));
@@ -280,7 +292,12 @@ impl Reader {
         }
     }
 
-    fn read_alone(&mut self, reference: &mut Reference, line: &[u8], timed: &mut dyn FnMut(u64, u64)) {
+    fn read_alone(
+        &mut self,
+        reference: &mut Reference,
+        line: &[u8],
+        timed: &mut dyn FnMut(u64, u64),
+    ) {
         let seen = reference.dialect().read(line);
         let tracker = tracker(&mut self.tracker, reference);
         match seen {
@@ -381,7 +398,10 @@ impl Reader {
         };
         // The one who made the reference did not get it.
         let gaps = &reference.gaps()[self.gaps_seen..];
-        if gaps.iter().any(|gap| gap.sender == sender && gap.numbers.contains(&number)) {
+        if gaps
+            .iter()
+            .any(|gap| gap.sender == sender && gap.numbers.contains(&number))
+        {
             return None;
         }
         let found = reference.find(line, self.line, within);

@@ -151,7 +151,10 @@ impl Crowd {
         while dialled > 0 || roles.peek().is_some() {
             interrupt.check()?;
             if Instant::now() > deadline {
-                bail!("{} connections were not made", run.connections() - crowd.len() + dialled);
+                bail!(
+                    "{} connections were not made",
+                    run.connections() - crowd.len() + dialled
+                );
             }
             while let Some(role) = roles.peek().filter(|_| dialled < DIALLED_MAX) {
                 let is_stuck = matches!(role, Role::Stuck(_));
@@ -281,7 +284,11 @@ impl Crowd {
     }
 
     pub(super) fn read(&self, who: usize, buffer: &mut [u8]) -> Got {
-        match recv(&self.connections[who].socket, &mut *buffer, RecvFlags::empty()) {
+        match recv(
+            &self.connections[who].socket,
+            &mut *buffer,
+            RecvFlags::empty(),
+        ) {
             Ok((0, _)) => Got::End(CloseReason::Eof),
             Ok((count, _)) => Got::Bytes(count),
             Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
@@ -335,7 +342,10 @@ impl Crowd {
 
 /// Why a connection ended that had only just begun.
 fn refused(last: &[u8]) -> String {
-    let end = last.iter().position(|byte| *byte == 0).unwrap_or(last.len());
+    let end = last
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(last.len());
     let farewell = super::dialect::Farewell::in_last_lines(&last[..end]);
     let why = farewell.map_or("without a word".to_owned(), |farewell| farewell.detail);
     format!("the daemon closed a connection while others were made: {why}")

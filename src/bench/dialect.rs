@@ -75,7 +75,11 @@ impl Dialect {
 
     fn torn(&self, line: &[u8]) -> Seen {
         let heads = memmem::find_iter(line, self.kind.tag());
-        Seen::Torn(heads.filter_map(|at| self.kind.read_head(&line[at..])).collect())
+        Seen::Torn(
+            heads
+                .filter_map(|at| self.kind.read_head(&line[at..]))
+                .collect(),
+        )
     }
 }
 
@@ -83,7 +87,9 @@ impl Dialect {
 fn payload(format: Format, line: &[u8]) -> Option<&[u8]> {
     match format {
         Format::Raw => Some(line),
-        Format::Text => after_number(line.strip_prefix(b"Message from client ")?).strip_prefix(b": "),
+        Format::Text => {
+            after_number(line.strip_prefix(b"Message from client ")?).strip_prefix(b": ")
+        }
         Format::Json => {
             let rest = after_number(line.strip_prefix(br#"{"event":"message","seq":"#)?);
             let rest = after_number(rest.strip_prefix(br#","client":"#)?);
@@ -101,7 +107,10 @@ fn after_number(text: &[u8]) -> &[u8] {
 pub(super) fn format_of(line: &[u8], tag: &[u8; TAG_BYTES]) -> Format {
     let begins = |format| payload(format, line).is_some_and(|payload| payload.starts_with(tag));
     let formats = [Format::Text, Format::Json];
-    formats.into_iter().find(|format| begins(*format)).unwrap_or(Format::Raw)
+    formats
+        .into_iter()
+        .find(|format| begins(*format))
+        .unwrap_or(Format::Raw)
 }
 
 fn read_text(line: &[u8]) -> Option<Seen> {
@@ -114,8 +123,12 @@ fn read_text(line: &[u8]) -> Option<Seen> {
         return Some(Seen::Farewell(farewell));
     }
     let notices = ["New client connected: ", "Client disconnected: "];
-    let id = notices.iter().find_map(|notice| text.strip_prefix(notice))?;
-    after_number(id.as_bytes()).is_empty().then_some(Seen::Other)
+    let id = notices
+        .iter()
+        .find_map(|notice| text.strip_prefix(notice))?;
+    after_number(id.as_bytes())
+        .is_empty()
+        .then_some(Seen::Other)
 }
 
 fn read_json(line: &[u8]) -> Option<Seen> {
@@ -155,13 +168,21 @@ impl Farewell {
         ];
         let reason = known.iter().find(|(words, _)| detail.starts_with(words));
         Some(Farewell {
-            reason: reason.map_or("error", |(_, reason)| reason.label()).to_owned(),
+            reason: reason
+                .map_or("error", |(_, reason)| reason.label())
+                .to_owned(),
             detail: text.to_owned(),
         })
     }
 
     fn from_json(object: &Value) -> Option<Farewell> {
-        let word = |key| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let word = |key| {
+            object
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         match object.get("event")?.as_str()? {
             "shutdown" => Some(Farewell::shutdown()),
             "error" => Some(Farewell {
@@ -235,13 +256,19 @@ mod tests {
     fn what_is_left_of_lines_is_told() {
         for format in Format::ALL {
             let (one, two) = (shown(format, &sent(5)), shown(format, &sent(6)));
-            let numbers = |line: &[u8]| -> Vec<u64> { match dialect(format).read(line) {
-                Seen::Torn(stamps) => stamps.iter().map(|s| s.number_near(5)).collect(),
-                seen => panic!("{format}: {seen:?}"),
-            }};
+            let numbers = |line: &[u8]| -> Vec<u64> {
+                match dialect(format).read(line) {
+                    Seen::Torn(stamps) => stamps.iter().map(|s| s.number_near(5)).collect(),
+                    seen => panic!("{format}: {seen:?}"),
+                }
+            };
             assert_eq!(numbers(&one[..one.len() - 1]), [5], "{format}");
             assert_eq!(numbers(&[&one[..], &two[..]].concat()), [5, 6], "{format}");
-            assert_eq!(numbers(&[&one[..one.len() - 3], &two[..]].concat()), [5, 6], "{format}");
+            assert_eq!(
+                numbers(&[&one[..one.len() - 3], &two[..]].concat()),
+                [5, 6],
+                "{format}"
+            );
             if format != Format::Raw {
                 assert_eq!(numbers(&one[one.len() - 10..]), [0; 0], "{format}");
             }
@@ -264,12 +291,16 @@ mod tests {
                 });
                 assert_eq!(seen, Seen::Other);
             }
-            assert_eq!(read(&|out| format::skip(format, 120, out)), Seen::Skipped(120));
+            assert_eq!(
+                read(&|out| format::skip(format, 120, out)),
+                Seen::Skipped(120)
+            );
             let told = |reason: &str, detail: &str| {
                 let (reason, detail) = (reason.to_owned(), detail.to_owned());
                 Seen::Farewell(Farewell { reason, detail })
             };
-            let slow = |out: &mut Vec<u8>| format::error(format, CloseReason::Slow, "too slow", out);
+            let slow =
+                |out: &mut Vec<u8>| format::error(format, CloseReason::Slow, "too slow", out);
             assert_eq!(read(&slow), told("slow", "Error: too slow"));
             let shutdown = |out: &mut Vec<u8>| format::shutdown(format, out);
             assert_eq!(read(&shutdown), told("shutdown", "Server shutting down"));

@@ -126,7 +126,10 @@ mod tests {
         }
         for (percent, micros) in [(50.0, 5_000.0), (99.0, 9_900.0), (99.9, 9_990.0)] {
             let measured = spread.percentile(percent).unwrap().as_secs_f64() * 1e6;
-            assert!((measured / micros - 1.0).abs() < 0.001, "{percent} is {measured}");
+            assert!(
+                (measured / micros - 1.0).abs() < 0.001,
+                "{percent} is {measured}"
+            );
         }
         assert_eq!(spread.count(), 10_000);
     }
@@ -139,10 +142,15 @@ mod tests {
         latencies.end_interval(Duration::from_millis(200), 5, 10);
         latencies.record(9_000, 1);
         latencies.settle();
-        let [first, second] = latencies.points[..] else { panic!() };
+        let [first, second] = latencies.points[..] else {
+            panic!()
+        };
         assert_eq!((first.sent, first.delivered), (5, 10));
         assert_eq!((second.sent, second.latency), (0, None));
         assert_eq!(latencies.all.count(), 11);
-        assert_eq!(Latencies::new(Duration::from_secs(600)).interval(), Duration::from_secs(1));
+        assert_eq!(
+            Latencies::new(Duration::from_secs(600)).interval(),
+            Duration::from_secs(1)
+        );
     }
 }

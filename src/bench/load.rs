@@ -71,7 +71,10 @@ pub(super) fn run(
     let rendezvous = Rendezvous::hold(&mut crowd, kind.tag(), run.readers, interrupt)?;
     if let Some(asked) = run.format.filter(|asked| *asked != rendezvous.format) {
         let speaks = rendezvous.format;
-        anyhow::bail!("--format: {asked} was asked for, but {} speaks {speaks}", target.address);
+        anyhow::bail!(
+            "--format: {asked} was asked for, but {} speaks {speaks}",
+            target.address
+        );
     }
     let connect_time = rendezvous.served - dialled;
     let format = rendezvous.format;
@@ -113,7 +116,7 @@ pub(super) fn run(
     let elapsed = load.started.elapsed();
     let interrupted = interrupt.count() > 0;
     let share = |before: Option<Duration>, now: Option<Duration>| {
-        Some((now? - before?).as_secs_f64() / elapsed.as_secs_f64())
+        Some(now?.saturating_sub(before?).as_secs_f64() / elapsed.as_secs_f64())
     };
     let daemon_cpu = share(daemon_before, pid.and_then(procfs::cpu_time));
     let load_cpu = share(own_before, procfs::cpu_time(std::process::id()));
@@ -197,13 +200,16 @@ impl Load<'_> {
             }
             let (crowd, arrived) = (&self.crowd, self.check.arrived());
             let mut write = |sender, bytes: &[u8]| crowd.write(sender, bytes);
-            let more = self.senders.turn(now.as_nanos() as u64, arrived, &mut write);
+            let more = self
+                .senders
+                .turn(now.as_nanos() as u64, arrived, &mut write);
             let left = self.run.duration.saturating_sub(now);
             let pause = if more { Duration::ZERO } else { TICK };
             match self.senders.next_due() {
                 Some(due) => {
                     let next = Duration::from_nanos(due.saturating_sub(self.nanos()).max(1));
-                    self.crowd.wake_after(next.min(left.max(Duration::from_nanos(1))))?;
+                    self.crowd
+                        .wake_after(next.min(left.max(Duration::from_nanos(1))))?;
                 }
                 None if !more && left < TICK => {
                     self.crowd.wake_after(left.max(Duration::from_nanos(1)))?;
@@ -287,7 +293,8 @@ impl Load<'_> {
                     }
                     Role::Stuck(_) => Farewell::in_last_lines(&self.tails[who]),
                 };
-                self.closed.push((who, told.unwrap_or_else(|| Farewell::silent(reason))));
+                self.closed
+                    .push((who, told.unwrap_or_else(|| Farewell::silent(reason))));
                 return;
             }
         };

@@ -75,11 +75,15 @@ impl Outcome {
 
     /// Connections that were closed and should not have been.
     pub(super) fn unexpected(&self) -> impl Iterator<Item = &Closed> {
-        self.closed.iter().filter(|closed| !matches!(closed.role, Role::Stuck(_)))
+        self.closed
+            .iter()
+            .filter(|closed| !matches!(closed.role, Role::Stuck(_)))
     }
 
     pub(super) fn stuck(&self) -> impl Iterator<Item = &Closed> {
-        self.closed.iter().filter(|closed| matches!(closed.role, Role::Stuck(_)))
+        self.closed
+            .iter()
+            .filter(|closed| matches!(closed.role, Role::Stuck(_)))
     }
 
     fn per_second(&self, number: u64) -> f64 {

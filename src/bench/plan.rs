@@ -101,7 +101,8 @@ impl Plan {
         let (sweep, runs) = match &args.sweep {
             None => (None, vec![run]),
             Some(text) => {
-                let (swept, runs) = sweep(run, text).map_err(|wrong| format!("--sweep: {wrong}"))?;
+                let (swept, runs) =
+                    sweep(run, text).map_err(|wrong| format!("--sweep: {wrong}"))?;
                 (Some(swept), runs)
             }
         };
@@ -215,7 +216,8 @@ fn sweep(run: Run, text: &str) -> Result<(Swept, Vec<Run>), String> {
         swept.set(&mut run, text.trim()).map(|()| run)
     };
     let runs: Result<Vec<Run>, String> = several.split(',').map(run_with).collect();
-    runs.map(|runs| (swept, runs)).map_err(|wrong| format!("{name}: {wrong}"))
+    runs.map(|runs| (swept, runs))
+        .map_err(|wrong| format!("{name}: {wrong}"))
 }
 
 #[cfg(test)]
@@ -231,8 +233,13 @@ mod tests {
     #[test]
     fn nothing_typed_is_one_sender_to_a_hundred_readers_for_ten_seconds() {
         let plan = typed(|_| ()).unwrap();
-        let [run] = plan.runs[..] else { panic!("{plan:?}") };
-        assert_eq!((run.senders, run.readers, run.size, run.rate), (1, 100, 64, 0));
+        let [run] = plan.runs[..] else {
+            panic!("{plan:?}")
+        };
+        assert_eq!(
+            (run.senders, run.readers, run.size, run.rate),
+            (1, 100, 64, 0)
+        );
         assert_eq!((run.stuck, run.duration), (0, Duration::from_secs(10)));
         assert_eq!((plan.address, run.format), (None, None));
     }

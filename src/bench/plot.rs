@@ -33,8 +33,12 @@ fn draw(points: &[Point]) -> Result<String> {
         area.fill(&WHITE)?;
         let (upper, lower) = area.split_vertically(SIZE.1 / 2);
         let latency: [Curve<'_>; 2] = [
-            ("p50", BLUE, &|point| point.latency.map(|(p50, _)| p50.as_secs_f64())),
-            ("p99", RED, &|point| point.latency.map(|(_, p99)| p99.as_secs_f64())),
+            ("p50", BLUE, &|point| {
+                point.latency.map(|(p50, _)| p50.as_secs_f64())
+            }),
+            ("p99", RED, &|point| {
+                point.latency.map(|(_, p99)| p99.as_secs_f64())
+            }),
         ];
         let seconds = |value: &f64| time(Duration::from_secs_f64(value.max(0.0)));
         chart(&upper, "Latency", points, &latency, &seconds)?;
@@ -58,14 +62,22 @@ fn chart(
     label: &dyn Fn(&f64) -> String,
 ) -> Result<()> {
     let end = points.last().map_or(1.0, |point| point.at.as_secs_f64());
-    let values = points.iter().flat_map(|point| curves.iter().filter_map(|(_, _, of)| of(point)));
+    let values = points
+        .iter()
+        .flat_map(|point| curves.iter().filter_map(|(_, _, of)| of(point)));
     let (mut least, mut most) = (f64::MAX, 0.0_f64);
     for value in values.filter(|value| *value > 0.0) {
         (least, most) = (least.min(value), most.max(value));
     }
-    let (least, most) = if most > 0.0 { (least, most) } else { (1.0, 10.0) };
-    // Both curves are to be seen, however far apart they are.
-    let range = (least / 1.5..most * 1.5).log_scale();
+    let (least, most) = if most > 0.0 {
+        (least, most)
+    } else {
+        (1.0, 10.0)
+    };
+    // Both curves are to be seen, however far apart they are, between two powers of ten.
+    let power = |exponent: f64| 10_f64.powf(exponent);
+    let range = power(least.log10().floor())..power((most * 1.01).log10().ceil());
+    let range = range.log_scale();
     let mut chart = ChartBuilder::on(area)
         .caption(title, TITLE)
         .margin(12)
@@ -84,15 +96,16 @@ fn chart(
     for (name, colour, of) in curves {
         let at = |point: &Point| Some((point.at.as_secs_f64(), of(point).filter(|v| *v > 0.0)?));
         let line = LineSeries::new(points.iter().filter_map(at), colour.stroke_width(2));
-        chart.draw_series(line)?.label(*name).legend(|(x, y)| {
-            PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2))
-        });
+        chart
+            .draw_series(line)?
+            .label(*name)
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
     }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .label_font(FONT)
-        .background_style(WHITE.mix(0.8))
+        .background_style(WHITE)
         .border_style(BLACK.mix(0.3))
         .draw()?;
     Ok(())
@@ -119,12 +132,26 @@ mod tests {
     #[test]
     fn both_charts_have_titles_and_legends_as_text() {
         let svg = draw(&points(20)).unwrap();
-        for words in ["Latency", "p50", "p99", "Lines a second", "in", "out", "seconds"] {
+        for words in [
+            "Latency",
+            "p50",
+            "p99",
+            "Lines a second",
+            "in",
+            "out",
+            "seconds",
+        ] {
             let lines = svg.lines().map(str::trim);
-            assert!(lines.filter(|line| *line == words).count() >= 1, "{words} in {svg}");
+            assert!(
+                lines.filter(|line| *line == words).count() >= 1,
+                "{words} in {svg}"
+            );
         }
         assert!(svg.contains("<text"), "{svg}");
-        assert_eq!(svg.matches("<polyline").count(), svg.matches("<polyline").count().max(4));
+        assert_eq!(
+            svg.matches("<polyline").count(),
+            svg.matches("<polyline").count().max(4)
+        );
     }
 
     #[test]

@@ -39,7 +39,9 @@ impl Progress {
         let rate = |lines: u64| count(lines as f64 / point.length.as_secs_f64());
         let (sent, delivered) = (rate(point.sent), rate(point.delivered));
         let readers = run.readers;
-        self.0.set_message(format!("{sent} lines/s in, {delivered} out to {readers} readers"));
+        self.0.set_message(format!(
+            "{sent} lines/s in, {delivered} out to {readers} readers"
+        ));
         self.0.set_position(at.as_millis() as u64);
     }
 }

@@ -209,8 +209,7 @@ impl Reference {
         let start = self.start_of(from);
         let ahead = self.after(start);
         let ahead = &ahead[..ahead.len().min(within.saturating_add(wanted.len()))];
-        let at = memmem::find_iter(ahead, &wanted)
-            .find(|at| *at == 0 || ahead[at - 1] == b'\n')?;
+        let at = memmem::find_iter(ahead, &wanted).find(|at| *at == 0 || ahead[at - 1] == b'\n')?;
         Some(self.lines_until(start + at as u64, from))
     }
 

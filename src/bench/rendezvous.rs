@@ -69,7 +69,10 @@ impl Rendezvous {
                 say(crowd, &probe)?;
                 again = now + AGAIN_AFTER;
             }
-            let started = waiting.iter().filter(|waiting| waiting.rest.is_some()).count();
+            let started = waiting
+                .iter()
+                .filter(|waiting| waiting.rest.is_some())
+                .count();
             if let (Some(served), true) = (served, started == readers) {
                 return Ok(Rendezvous {
                     served,

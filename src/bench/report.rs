@@ -37,9 +37,19 @@ pub(super) fn of_run(outcome: &Outcome) -> String {
         stuck => format!(", {stuck} stuck"),
     };
     let (senders, readers) = (plural(run.senders, "sender"), plural(run.readers, "reader"));
-    let (size, format, time) = (grouped(run.size as u64), outcome.format, time(outcome.elapsed));
-    let ended = if outcome.interrupted { ", interrupted" } else { "" };
-    say(format!("{senders}, {readers}{stuck}, {size}-byte lines, {pace}, for {time}{ended}"));
+    let (size, format, time) = (
+        grouped(run.size as u64),
+        outcome.format,
+        time(outcome.elapsed),
+    );
+    let ended = if outcome.interrupted {
+        ", interrupted"
+    } else {
+        ""
+    };
+    say(format!(
+        "{senders}, {readers}{stuck}, {size}-byte lines, {pace}, for {time}{ended}"
+    ));
     say(format!("against {whose}, in {format}\n"));
     say(rates(outcome).show());
     say(latency(outcome).show());
@@ -102,7 +112,10 @@ fn rates(outcome: &Outcome) -> Table {
     let mut table = Table::new(["", "lines/s", "MB/s"]);
     let (lines, bytes) = (outcome.lines_in_per_second(), outcome.bytes_in_per_second());
     table.row(["in".to_owned(), count(lines), megabytes(bytes)]);
-    let (lines, bytes) = (outcome.lines_out_per_second(), outcome.bytes_out_per_second());
+    let (lines, bytes) = (
+        outcome.lines_out_per_second(),
+        outcome.bytes_out_per_second(),
+    );
     table.row(["out".to_owned(), count(lines), megabytes(bytes)]);
     table
 }
@@ -117,7 +130,9 @@ fn percentiles(outcome: &Outcome) -> Vec<String> {
     let all = &outcome.latencies.all;
     let percents = [50.0, 90.0, 99.0, 99.9].map(|percent| all.percentile(percent));
     let cells = percents.into_iter().chain([all.max()]);
-    cells.map(|latency| latency.map_or("-".to_owned(), time)).collect()
+    cells
+        .map(|latency| latency.map_or("-".to_owned(), time))
+        .collect()
 }
 
 fn usage(outcome: &Outcome) -> Table {
@@ -134,7 +149,11 @@ fn daemon_cells(outcome: &Outcome) -> Vec<String> {
         bytes.map_or("-".to_owned(), text)
     };
     match outcome.daemon {
-        Some(daemon) => vec![percent(daemon.cpu), bytes(daemon.rss), bytes(daemon.rss_peak)],
+        Some(daemon) => vec![
+            percent(daemon.cpu),
+            bytes(daemon.rss),
+            bytes(daemon.rss_peak),
+        ],
         None => vec!["-".to_owned(); 3],
     }
 }
@@ -154,10 +173,15 @@ fn notes(outcome: &Outcome) -> Vec<String> {
     let asked = (outcome.run.rate as f64 * outcome.elapsed.as_secs_f64()) as u64;
     if outcome.sent < asked - asked / 100 {
         let (sent, asked) = (grouped(outcome.sent), grouped(asked));
-        notes.push(format!("note: {sent} of {asked} lines were sent: the rate is too high"));
+        notes.push(format!(
+            "note: {sent} of {asked} lines were sent: the rate is too high"
+        ));
     }
     if let Some(late) = outcome.late.as_ref().and_then(|late| late.percentile(99.0)) {
-        notes.push(format!("sent late: p99 {}, which the latency includes", time(late)));
+        notes.push(format!(
+            "sent late: p99 {}, which the latency includes",
+            time(late)
+        ));
     }
     notes
 }
@@ -195,7 +219,10 @@ fn verdict(outcome: &Outcome) -> String {
     if !outcome.complete {
         wrong.push("not waited for to the end".to_owned());
     }
-    format!("check: FAILED; {} ({delivered} came in all)", wrong.join(", "))
+    format!(
+        "check: FAILED; {} ({delivered} came in all)",
+        wrong.join(", ")
+    )
 }
 
 /// Who was closed and why.
@@ -214,7 +241,9 @@ fn closed(outcome: &Outcome) -> Vec<String> {
     }
     if outcome.stuck_open > 0 {
         let open = outcome.stuck_open;
-        lines.push(format!("stuck: {open} of {of} not closed: what waits for them has room"));
+        lines.push(format!(
+            "stuck: {open} of {of} not closed: what waits for them has room"
+        ));
     }
     for closed in outcome.unexpected().take(LISTED_MAX) {
         let who = match closed.role {
@@ -323,6 +352,9 @@ mod tests {
             [1, 999, 1000, 1_234_567].map(grouped),
             ["1", "999", "1,000", "1,234,567"]
         );
-        assert_eq!([plural(1, "sender"), plural(2, "sender")], ["1 sender", "2 senders"]);
+        assert_eq!(
+            [plural(1, "sender"), plural(2, "sender")],
+            ["1 sender", "2 senders"]
+        );
     }
 }

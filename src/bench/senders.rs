@@ -223,7 +223,8 @@ impl Senders {
                 };
                 sender.made += 1;
                 self.made += 1;
-                self.kind.write(who as u32, sender.made, due, &mut sender.out);
+                self.kind
+                    .write(who as u32, sender.made, due, &mut sender.out);
             }
             if sender.written == sender.out.len() {
                 sender.out.clear();
@@ -306,7 +307,10 @@ mod tests {
     fn sent(bytes: &[(usize, Vec<u8>)]) -> Vec<(u32, u64)> {
         let kind = LineKind::new(*b"runA", 20);
         let lines = bytes.iter().flat_map(|(_, bytes)| framing::lines(bytes));
-        lines.map(|line| kind.read(line).unwrap()).map(|s| (s.sender, s.due)).collect()
+        lines
+            .map(|line| kind.read(line).unwrap())
+            .map(|s| (s.sender, s.due))
+            .collect()
     }
 
     #[test]
@@ -341,7 +345,7 @@ mod tests {
         let due: Vec<u64> = sent(&out).iter().map(|(_, due)| *due).collect();
         assert_eq!(due, (0..10).map(|n| n * 1_000_000).collect::<Vec<_>>());
         senders.finish();
-        assert!(senders.flush(9_000_000, &mut write));
+        assert!(senders.flush(9_000_000, &mut |_, bytes| Written::Bytes(bytes.len())));
         assert_eq!(senders.made_by_each(), [11], "and one that shows the end");
     }
 
@@ -356,8 +360,13 @@ mod tests {
         assert!(bytes <= WAY_BYTES, "{bytes}");
         assert!(bytes > WAY_BYTES - TURN_BYTES, "{bytes}");
         assert_eq!(senders.made() * 21, bytes as u64);
-        let [one, other] = senders.made_by_each()[..] else { panic!() };
-        assert!(one.abs_diff(other) <= 2 * BLOCK_BYTES as u64 / 21, "each has its turn");
+        let [one, other] = senders.made_by_each()[..] else {
+            panic!()
+        };
+        assert!(
+            one.abs_diff(other) <= 2 * BLOCK_BYTES as u64 / 21,
+            "each has its turn"
+        );
     }
 
     #[test]

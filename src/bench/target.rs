@@ -65,8 +65,8 @@ impl Target {
                 (address, Some(own))
             }
         };
-        let (endpoint, first) = Endpoint::reach(&address)
-            .with_context(|| format!("cannot connect to {address}"))?;
+        let (endpoint, first) =
+            Endpoint::reach(&address).with_context(|| format!("cannot connect to {address}"))?;
         let target = Target {
             address,
             endpoint,
@@ -192,7 +192,9 @@ impl OwnDaemon {
             .name("daemon-log".to_owned())
             .spawn(move || follow(stderr, &log))?;
         let address = own.wait(PATIENCE, |log| {
-            let ended = log.ended.then(|| Err(anyhow!("the daemon ended: {}", log.last)));
+            let ended = log
+                .ended
+                .then(|| Err(anyhow!("the daemon ended: {}", log.last)));
             log.address.clone().map(Ok).or(ended)
         });
         let address = address.context("the daemon does not listen")??;
@@ -260,7 +262,9 @@ impl Log {
     fn note(&mut self, line: String) {
         let field = |name: &str| {
             let mut words = line.split_whitespace();
-            words.find_map(|word| word.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+            words
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+                .map(str::to_owned)
         };
         let is = |words: &str| line.contains(words);
         if is(" listening ") {

@@ -196,7 +196,9 @@ impl Tracker {
         let mut absent = self.given_up + missing.sum::<u64>();
         if let Some(sent) = sent {
             let ends = sent.iter().zip(&self.next);
-            absent += ends.map(|(sent, next)| (sent + 1).saturating_sub(*next)).sum::<u64>();
+            absent += ends
+                .map(|(sent, next)| (sent + 1).saturating_sub(*next))
+                .sum::<u64>();
         }
         let skipped = absent.min(self.told);
         Faults {
@@ -251,7 +253,13 @@ mod tests {
         tracker.cut();
         tracker.arrive_cut(0, 1);
         assert_eq!(tracker.arrive(0, 2), Arrival::Next);
-        assert_eq!(tracker.faults(Some(&[2])), Faults { cut: 1, ..Faults::default() });
+        assert_eq!(
+            tracker.faults(Some(&[2])),
+            Faults {
+                cut: 1,
+                ..Faults::default()
+            }
+        );
     }
 
     #[test]
@@ -259,7 +267,11 @@ mod tests {
         let mut tracker = Tracker::new(1);
         tracker.tell(4);
         tracker.arrive(0, 7);
-        let faults = |lost, skipped| Faults { lost, skipped, ..Faults::default() };
+        let faults = |lost, skipped| Faults {
+            lost,
+            skipped,
+            ..Faults::default()
+        };
         assert_eq!(tracker.faults(None), faults(2, 4));
         assert_eq!(tracker.faults(Some(&[9])), faults(4, 4));
         tracker.tell(100);

@@ -41,7 +41,7 @@ pub enum Command {
     Connect(ConnectArgs),
     /// Load a daemon and prove that every line reaches every reader, once, whole and in order
     #[command(after_help = BENCH_MORE)]
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
 }
 
 /// What `linehub generate` prints.
