@@ -74,8 +74,10 @@ fn chart(
     } else {
         (1.0, 10.0)
     };
-    // Both curves are to be seen, however far apart they are.
-    let range = (least / 1.5..most * 1.5).log_scale();
+    // Both curves are to be seen, however far apart they are, between two powers of ten.
+    let power = |exponent: f64| 10_f64.powf(exponent);
+    let range = power(least.log10().floor())..power((most * 1.01).log10().ceil());
+    let range = range.log_scale();
     let mut chart = ChartBuilder::on(area)
         .caption(title, TITLE)
         .margin(12)
@@ -103,7 +105,7 @@ fn chart(
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperRight)
         .label_font(FONT)
-        .background_style(WHITE.mix(0.8))
+        .background_style(WHITE)
         .border_style(BLACK.mix(0.3))
         .draw()?;
     Ok(())
