@@ -217,7 +217,7 @@ impl Reception {
 }
 
 /// Out of descriptors or memory: accepting on would only spin until some come free.
-fn is_exhaustion(error: &io::Error) -> bool {
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     let exhaustions = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     exhaustions
         .iter()

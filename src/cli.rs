@@ -150,7 +150,7 @@ pub struct Options {
     /// Connect at most N clients [default: auto]
     ///
     /// auto: the open-file limit, which is raised as far as the system lets it, less 64 descriptors
-    /// for the daemon itself. One client more is told `Error: server full (N clients)` and closed.
+    /// for the daemon itself, and 40 more with --admin. One client more is told `Error: server full (N clients)` and closed.
     /// 1 to 100000000; with 0 or off only the open-file limit holds.
     #[arg(long, value_name = "N", help_heading = LIMITS, allow_hyphen_values = true)]
     pub max_clients: Option<Typed>,

@@ -23,6 +23,9 @@ use crate::format::Format;
 /// are being refused or closed.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
+/// The same for the admin server: its connections, its socket, and its runtime.
+const ADMIN_DESCRIPTORS_RESERVED: u64 = crate::admin::CONNECTIONS_MAX as u64 + 8;
+
 const LISTEN: &str = "127.0.0.1:2345";
 const LINE_BYTES_MAX: usize = 64 << 10;
 const BUFFER_BYTES: usize = 64 << 20;
@@ -161,7 +164,7 @@ impl Source {
 
     /// Warns of what is allowed and yet cannot be had.
     pub fn advise(&self, config: &Config) {
-        let clients_possible = clients_that_fit(self.open_files);
+        let clients_possible = clients_that_fit(self.open_files, config.admin.is_some());
         if let Some(clients_max) = config.clients_max.filter(|max| *max > clients_possible) {
             warn!(
                 clients_max,
@@ -177,7 +180,8 @@ impl Config {
     pub fn from_options(options: &Options, open_files: u64) -> Result<Config, ConfigError> {
         let typed = options;
         let format = read("format", &typed.format, values::format)?.unwrap_or(Format::Text);
-        let fit = clients_that_fit(open_files);
+        let admin = read("admin", &typed.admin, values::admin)?.unwrap_or(None);
+        let fit = clients_that_fit(open_files, admin.is_some());
         Ok(Config {
             listen: listeners(typed, format)?,
             listen_given: typed.listen.is_some(),
@@ -204,7 +208,7 @@ impl Config {
                 .unwrap_or(None),
             drain_timeout: read("drain-timeout", &typed.drain_timeout, values::drain_timeout)?
                 .unwrap_or(DRAIN_TIMEOUT),
-            admin: read("admin", &typed.admin, values::admin)?.unwrap_or(None),
+            admin,
             admin_hosts: admin_hosts(typed)?,
             worker_threads: read(
                 "worker-threads",
@@ -266,9 +270,14 @@ impl Config {
     }
 }
 
-/// How many clients an open-file limit has room for; at least 1.
-pub fn clients_that_fit(open_files: u64) -> usize {
-    let clients = open_files.saturating_sub(DESCRIPTORS_RESERVED);
+/// How many clients an open-file limit has room for, beside an admin server if there is one; at
+/// least 1.
+fn clients_that_fit(open_files: u64, admin: bool) -> usize {
+    let reserved = match admin {
+        true => DESCRIPTORS_RESERVED + ADMIN_DESCRIPTORS_RESERVED,
+        false => DESCRIPTORS_RESERVED,
+    };
+    let clients = open_files.saturating_sub(reserved);
     usize::try_from(clients)
         .unwrap_or(usize::MAX)
         .clamp(1, CLIENTS_CEILING)
@@ -424,7 +433,7 @@ mod tests {
             (1024, 960),
             (u64::MAX, CLIENTS_CEILING),
         ] {
-            assert_eq!(clients_that_fit(open_files), clients, "{open_files}");
+            assert_eq!(clients_that_fit(open_files, false), clients, "{open_files}");
         }
     }
 

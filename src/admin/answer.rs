@@ -1,5 +1,6 @@
 //! Which request gets which answer.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
-use super::events::{Busy, Events};
+use super::events::Events;
 use super::host::Hosts;
 use super::metrics::{self, Exposition};
 use super::view::{ANSWER_TIME, Order, Page, View};
@@ -63,21 +64,22 @@ const PATHS: &str = "/, /status, /clients, /closed, /events, /metrics, /healthz 
 pub(super) struct Desk {
     pub(super) view: Arc<View>,
     pub(super) events: Arc<Events>,
-    /// The names the daemon goes by; `None` where any will do, as on a Unix socket.
-    pub(super) hosts: Option<Arc<Hosts>>,
+    /// The names the daemon goes by.
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) is_tcp: bool,
 }
 
 impl Desk {
-    /// Answers a request. `busy` lasts for as long as the answer is not over.
-    pub(super) async fn answer<B>(&self, request: Request<B>, busy: Busy) -> Response<Body>
-    where
-        B: hyper::body::Body,
-    {
-        // What came with it is not read: the connection ends with the answer.
-        let has_body = !request.body().is_end_stream();
+    /// Answers a request; `watches` is set if that goes on for as long as the connection does. A body
+    /// that came with it is not read.
+    pub(super) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        watches: Arc<AtomicBool>,
+    ) -> Response<Body> {
         let (parts, _) = request.into_parts();
         let mut response = match self.refusal(&parts) {
-            None => self.route(&parts, busy).await,
+            None => self.route(&parts, &watches).await,
             Some(refusal) => refusal,
         };
         let headers = response.headers_mut();
@@ -88,15 +90,22 @@ impl Desk {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if has_body {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         response
     }
 
     /// Why a request may not be answered, if it may not.
     fn refusal(&self, request: &Parts) -> Option<Response<Body>> {
-        if let Some(hosts) = &self.hosts {
+        // A browser says where a request comes from, if it is to an address that it trusts.
+        let said = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+        if said("sec-fetch-site") == Some(b"cross-site")
+            && said("sec-fetch-mode") != Some(b"navigate")
+        {
+            return Some(plain(
+                StatusCode::FORBIDDEN,
+                "not for the pages of others\n",
+            ));
+        }
+        if self.is_checked(request) {
             let mut named = request.headers.get_all(header::HOST).iter();
             let host = named.next().and_then(|host| host.to_str().ok());
             let host = host.filter(|_| named.next().is_none());
@@ -106,7 +115,7 @@ impl Desk {
                 let why = "a request has to name one Host\n";
                 return Some(plain(StatusCode::BAD_REQUEST, why));
             };
-            let fine = |name: &str| hosts.allow(name);
+            let fine = |name: &str| self.hosts.allow(name);
             if !fine(host) || !authority.is_none_or(fine) {
                 let why = "this Host is not allowed; see --admin-host\n";
                 return Some(plain(StatusCode::FORBIDDEN, why));
@@ -122,7 +131,17 @@ impl Desk {
         None
     }
 
-    async fn route(&self, request: &Parts, busy: Busy) -> Response<Body> {
+    /// Whether the host that a request names is to be one of the daemon's own. No name leads a browser
+    /// to a Unix socket; but one with a port comes through a tunnel from a TCP port, where any may.
+    fn is_checked(&self, request: &Parts) -> bool {
+        let host = request.headers.get(header::HOST);
+        let host = host.and_then(|host| host.to_str().ok());
+        let port = host.and_then(|host| host.rsplit_once(':'));
+        let has_port = port.is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        self.is_tcp || has_port
+    }
+
+    async fn route(&self, request: &Parts, watches: &AtomicBool) -> Response<Body> {
         let query = request.uri.query().unwrap_or_default();
         let path = request.uri.path();
         let takes_query = matches!(path, "/clients" | "/closed");
@@ -160,10 +179,10 @@ impl Desk {
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "events take HTTP/1.1\n",
             ),
-            "/events" => match self.events.subscribe(self.view.clone(), busy) {
-                Some(events) => stream(events.boxed_unsync()),
-                None => plain(StatusCode::SERVICE_UNAVAILABLE, "too many are watching\n"),
-            },
+            "/events" => {
+                watches.store(true, Relaxed);
+                stream(self.events.subscribe(self.view.clone()).boxed_unsync())
+            }
             "/healthz" => self.health().await,
             "/readyz" => self.readiness(),
             _ => plain(StatusCode::NOT_FOUND, format!("there is only {PATHS}\n")),
@@ -315,7 +334,8 @@ mod tests {
         let desk = Desk {
             view: Arc::new(View::new(hub.clone(), phase, Arc::default(), places)),
             events: Events::new(),
-            hosts: None,
+            hosts: Arc::new(Hosts::new(Vec::new())),
+            is_tcp: false,
         };
         // Its sweep does not run.
         assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,13 +15,20 @@ use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use super::answer::Desk;
-use super::events::Busy;
+use crate::accept::is_exhaustion;
 use crate::listen::{Listener, Stream};
 
-/// Connections at a time. One more closes the one that has waited longest without a request.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections at a time, for which descriptors are kept back from clients. One more takes the place
+/// of the oldest that is not there to watch, once that has had its [`TURN`].
+pub(crate) const CONNECTIONS_MAX: usize = 32;
 
-/// How long a request may take to arrive, and a connection may be idle.
+/// How long a connection keeps its place while others wait for one. An answer takes milliseconds.
+const TURN: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether a place is free, while there is none.
+const ROOM_PERIOD: Duration = Duration::from_millis(5);
+
+/// How long a request may take to arrive.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// How long a peer may take no byte of an answer.
@@ -31,7 +38,7 @@ const STALL_TIME: Duration = Duration::from_secs(10);
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 
-/// How long to wait when the system has no descriptor left.
+/// How long to wait when the system has no descriptor or memory left.
 const BACKOFF: Duration = Duration::from_millis(200);
 
 /// The connections there are, the oldest first.
@@ -41,50 +48,78 @@ pub(super) struct Connections(Mutex<VecDeque<Connection>>);
 #[derive(Debug)]
 struct Connection {
     task: AbortHandle,
-    /// A request is being answered.
-    busy: Arc<AtomicBool>,
+    since: Instant,
+    /// It is sent events for as long as it is there.
+    watches: Arc<AtomicBool>,
 }
 
 impl Connections {
     /// Accepts from this listener for as long as it is polled.
     pub(super) async fn accept(self: Arc<Connections>, listener: Listener, desk: Desk) {
+        let mut exhausted = false;
         loop {
             let accepted = match listener.ready().await {
-                Ok(()) => listener.accept(),
+                Ok(()) => {
+                    self.make_room().await;
+                    listener.accept()
+                }
                 Err(error) => Err(error),
             };
             let error = match accepted {
                 Ok((socket, _peer)) => match Stream::new(socket) {
                     Ok(stream) => {
                         self.take(stream, desk.clone());
+                        exhausted = false;
                         continue;
                     }
                     Err(error) => error,
                 },
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(error) => error,
             };
-            warn!(listener = %listener.name(), %error, "cannot accept");
-            sleep(BACKOFF).await;
+            if is_exhaustion(&error) {
+                if !exhausted {
+                    warn!(listener = %listener.name(), %error, "cannot accept");
+                }
+                exhausted = true;
+                sleep(BACKOFF).await;
+            }
         }
     }
 
-    fn take(&self, stream: Stream, desk: Desk) {
+    /// Waits until there is a place, for as long as a turn may take at most.
+    async fn make_room(&self) {
+        while !self.has_room() {
+            sleep(ROOM_PERIOD).await;
+        }
+    }
+
+    /// Whether there is a place, or one has been made.
+    fn has_room(&self) -> bool {
         let mut connections = self.lock();
         connections.retain(|connection| !connection.task.is_finished());
-        if connections.len() >= CONNECTIONS_MAX {
-            let idle = |connection: &Connection| !connection.busy.load(Relaxed);
-            let Some(at) = connections.iter().position(idle) else {
-                debug!("too many connections to the admin address: closed one");
-                return;
-            };
-            if let Some(oldest) = connections.remove(at) {
-                oldest.task.abort();
-            }
+        if connections.len() < CONNECTIONS_MAX {
+            return true;
         }
-        let busy = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(converse(stream, desk, busy.clone())).abort_handle();
-        connections.push_back(Connection { task, busy });
+        let asks = |connection: &Connection| !connection.watches.load(Relaxed);
+        // There are fewer who watch than connections.
+        let oldest = connections.iter().position(asks).unwrap_or(0);
+        if connections[oldest].since.elapsed() < TURN {
+            return false;
+        }
+        debug!("too many connections to the admin address: closing one");
+        connections[oldest].task.abort();
+        connections.remove(oldest);
+        true
+    }
+
+    fn take(&self, stream: Stream, desk: Desk) {
+        let watches = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(converse(stream, desk, watches.clone())).abort_handle();
+        self.lock().push_back(Connection {
+            task,
+            since: Instant::now(),
+            watches,
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Connection>> {
@@ -95,17 +130,18 @@ impl Connections {
     }
 }
 
-/// Answers the requests of one connection until it ends.
-async fn converse(stream: Stream, desk: Desk, busy: Arc<AtomicBool>) {
+/// Answers the one request of a connection.
+async fn converse(stream: Stream, desk: Desk, watches: Arc<AtomicBool>) {
     let mut stream = TimeoutStream::new(stream);
     // Reading has its time from hyper, which knows when a request is due.
     stream.set_write_timeout(Some(STALL_TIME));
     let answer = service_fn(move |request| {
-        let (desk, busy) = (desk.clone(), Busy::begin(&busy));
-        async move { Ok::<_, Infallible>(desk.answer(request, busy).await) }
+        let (desk, watches) = (desk.clone(), watches.clone());
+        async move { Ok::<_, Infallible>(desk.answer(request, watches).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(false)
         .header_read_timeout(REQUEST_TIME)
         .max_buf_size(REQUEST_BYTES_MAX)
         .max_headers(HEADERS_MAX)

@@ -83,6 +83,8 @@ pub(crate) struct ClientRow {
     pub(crate) bytes_pending: u64,
     pub(crate) messages_behind: u64,
     pub(crate) idle_seconds: f64,
+    /// It has left, and is still owed this: it does not count as connected any more.
+    pub(crate) leaving: bool,
 }
 
 /// A client that was closed.
@@ -92,6 +94,9 @@ pub(crate) struct ClosedRow {
     pub(crate) who: Who,
     pub(crate) closed_at: String,
     pub(crate) reason: String,
+    /// What it was owed at the end and never got.
+    pub(crate) bytes_pending: u64,
+    pub(crate) messages_behind: u64,
 }
 
 /// `/clients`: a page of those who are connected.

@@ -1,52 +1,38 @@
 //! `/events`: the status every second, to everybody who watches, made once for all of them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::PERIOD;
 use super::view::View;
 
-/// Who may watch at a time: less than all connections, so that open pages cannot shut others out.
+/// Who may watch at a time: less than all connections, so that open pages cannot shut others out. One
+/// more ends the oldest, so that nobody can hold these places; a page that is ended comes back.
 const WATCHERS_MAX: usize = 16;
 
 /// What is sent to all who watch.
 #[derive(Debug)]
 pub(super) struct Events {
     latest: watch::Sender<Bytes>,
-    places: Arc<Semaphore>,
+    /// The oldest first.
+    watchers: Mutex<VecDeque<AbortHandle>>,
 }
 
 /// What one who watches is sent.
 pub(super) type EventStream = Channel<Bytes, hyper::Error>;
 
-/// Lasts while a connection has something asked of it. Raised by [`Busy::begin`].
-#[derive(Debug)]
-pub(super) struct Busy(Arc<AtomicBool>);
-
-impl Busy {
-    pub(super) fn begin(flag: &Arc<AtomicBool>) -> Busy {
-        flag.store(true, Relaxed);
-        Busy(flag.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(false, Relaxed);
-    }
-}
-
 impl Events {
     pub(super) fn new() -> Arc<Events> {
         Arc::new(Events {
             latest: watch::Sender::new(Bytes::new()),
-            places: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            watchers: Mutex::default(),
         })
     }
 
@@ -71,13 +57,24 @@ impl Events {
         }
     }
 
-    /// A body that goes on until who watches has enough of it; `None` when too many watch.
-    pub(super) fn subscribe(&self, view: Arc<View>, busy: Busy) -> Option<EventStream> {
-        let place = self.places.clone().try_acquire_owned().ok()?;
+    /// A body that goes on until who watches has enough of it, or too many others watch.
+    pub(super) fn subscribe(&self, view: Arc<View>) -> EventStream {
         let (sender, body) = Channel::new(1);
         let updates = self.latest.subscribe();
-        tokio::spawn(tell(view, updates, sender, busy, place));
-        Some(body)
+        let watcher = tokio::spawn(tell(view, updates, sender)).abort_handle();
+        // Nothing panics while it is held.
+        let mut watchers = self
+            .watchers
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        watchers.retain(|watcher| !watcher.is_finished());
+        if watchers.len() == WATCHERS_MAX
+            && let Some(oldest) = watchers.pop_front()
+        {
+            oldest.abort();
+        }
+        watchers.push_back(watcher);
+        body
     }
 }
 
@@ -86,8 +83,6 @@ async fn tell(
     view: Arc<View>,
     mut updates: watch::Receiver<Bytes>,
     mut to: Sender<Bytes, hyper::Error>,
-    _busy: Busy,
-    _place: OwnedSemaphorePermit,
 ) {
     let first = view.ask(|view| {
         let history = event("history", &view.history());

@@ -32,6 +32,7 @@ use tracing::info;
 use crate::config::{Address, Config};
 use crate::listen::{Listener, Name, WantedPrivate};
 use answer::Desk;
+pub(crate) use connections::CONNECTIONS_MAX;
 use connections::Connections;
 use events::Events;
 use host::Hosts;
@@ -202,12 +203,11 @@ async fn serve(listeners: Vec<Listener>, view: Arc<View>, hosts: Arc<Hosts>) {
     let connections = Arc::new(Connections::default());
     let events = Events::new();
     let accepts = listeners.into_iter().map(|listener| {
-        // No web page can have a name lead to a Unix socket.
-        let is_tcp = matches!(listener.name(), Name::Tcp(_));
         let desk = Desk {
             view: view.clone(),
             events: events.clone(),
-            hosts: is_tcp.then(|| hosts.clone()),
+            hosts: hosts.clone(),
+            is_tcp: matches!(listener.name(), Name::Tcp(_)),
         };
         connections.clone().accept(listener, desk)
     });

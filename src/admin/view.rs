@@ -2,12 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{
     ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument, ListenerRow, Status, Who,
@@ -27,6 +30,12 @@ use crate::listen::Listener;
 /// How long the hub may take to answer. It takes microseconds, or it hangs.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
 
+/// All clients are looked at this often at most.
+const CENSUS_PERIOD: Duration = Duration::from_millis(50);
+
+/// All clients, and when that was.
+type Census = (Instant, Arc<Vec<ClientFigures>>);
+
 /// Rows of each kind in a status document.
 const STATUS_ROWS: usize = 50;
 
@@ -40,6 +49,7 @@ pub(crate) struct View {
     places: Arc<Places>,
     listeners: Mutex<Vec<ListenerRow>>,
     history: Mutex<History>,
+    census: Mutex<Option<Census>>,
     started: SystemTime,
 }
 
@@ -73,6 +83,7 @@ impl View {
             places,
             listeners: Mutex::default(),
             history: Mutex::default(),
+            census: Mutex::default(),
             started: own_process::started(),
         }
     }
@@ -94,6 +105,8 @@ impl View {
     ) -> Option<T> {
         let view = self.clone();
         let looking = tokio::task::spawn_blocking(move || look(&view));
+        // One that has not begun by then never does.
+        let looking = AbortOnDropHandle::new(looking);
         timeout(ANSWER_TIME, looking).await.ok()?.ok()
     }
 
@@ -176,8 +189,25 @@ impl View {
         }
     }
 
+    /// All clients, as they were after this was called. Made at most every [`CENSUS_PERIOD`], and once
+    /// for all who ask meanwhile: it holds the hub's lock for a look at each client.
+    fn census(&self) -> Arc<Vec<ClientFigures>> {
+        let asked = Instant::now();
+        let mut last = lock(&self.census);
+        if let Some((taken, census)) = &*last {
+            if *taken >= asked {
+                return census.clone();
+            }
+            thread::sleep(CENSUS_PERIOD.saturating_sub(taken.elapsed()));
+        }
+        let taken = Instant::now();
+        let census = Arc::new(self.hub.census());
+        *last = Some((taken, census.clone()));
+        census
+    }
+
     pub(super) fn clients(&self, order: Order, page: Page) -> ClientsPage {
-        let mut clients = self.hub.census();
+        let mut clients = Vec::clone(&self.census());
         let total = clients.len();
         let end = page.offset.saturating_add(page.limit).min(total);
         let start = page.offset.min(end);
@@ -243,6 +273,7 @@ impl From<&ClientFigures> for ClientRow {
             bytes_pending: client.bytes_pending,
             messages_behind: client.messages_behind,
             idle_seconds: seconds(client.idle),
+            leaving: client.leaving,
         }
     }
 }
@@ -253,12 +284,19 @@ impl From<&ClosedClient> for ClosedRow {
             who: Who::new(client.id, &client.arrival, &client.totals),
             closed_at: rfc3339(client.at),
             reason: client.reason.label().to_owned(),
+            bytes_pending: client.bytes_pending,
+            messages_behind: client.messages_behind,
         }
     }
 }
 
 fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    let mut text = String::new();
+    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
+        Ok(()) => text,
+        // Beyond the year 9999 there is no such form.
+        Err(_) => String::new(),
+    }
 }
 
 /// To the millisecond.

@@ -330,6 +330,10 @@ impl Client {
         if self.output != Output::Streaming && !(owed_less && self.output == Output::Flushing) {
             return;
         }
+        if self.output == Output::Flushing {
+            // It was leaving by itself, and does not get what it was owed.
+            self.reason = Some(reason);
+        }
         self.reason.get_or_insert(reason);
         if self.input != Input::Ended {
             self.input = Input::Discarded;

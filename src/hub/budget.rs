@@ -42,8 +42,8 @@ struct Account {
     /// no more than half of a small buffer. What the read really costs is settled afterwards; lines
     /// so short that their prefixes outweigh them may take the buffer over its limit by that read.
     admission: usize,
-    /// Senders in the order they came. Tickets rise from front to back; `None` gave up.
-    queue: VecDeque<(Ticket, Option<Waker>)>,
+    /// Who waits, in the order they came. Tickets rise from front to back.
+    queue: VecDeque<Waiting>,
     /// The number of the last ticket given out.
     issued: u64,
     /// The number of the last ticket admitted: every one up to it is.
@@ -51,6 +51,24 @@ struct Account {
     /// Tickets admitted, and charged, that nobody has come back with yet.
     uncollected: usize,
     waits: Waits,
+}
+
+/// Somebody in the queue.
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    /// `None` once it gave up.
+    waker: Option<Waker>,
+    who: Who,
+}
+
+/// Who asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// A client, to send; how long it waits is counted.
+    Sender,
+    /// An accept loop, for the notices of those who come.
+    Listener,
 }
 
 /// How long senders waited, all together: kept up whenever one begins or ends to wait.
@@ -145,6 +163,7 @@ impl Budget {
     /// between polls; whoever stops waiting hands it to [`Budget::give_up`].
     pub(crate) fn poll_admit(
         self: &Arc<Budget>,
+        who: Who,
         ticket: &mut Option<Ticket>,
         cx: &mut Context<'_>,
     ) -> Poll<Admission> {
@@ -161,7 +180,7 @@ impl Budget {
             }
             None if account.queue.is_empty() && account.has_room() => account.used += admission,
             None => {
-                *ticket = Some(account.line_up(cx.waker().clone()));
+                *ticket = Some(account.line_up(cx.waker().clone(), who));
                 drop(account);
                 self.pressed.notify_one();
                 return Poll::Pending;
@@ -185,7 +204,7 @@ impl Budget {
             }
         }
         let mut place = Place(self, None);
-        poll_fn(|cx| self.poll_admit(&mut place.1, cx)).await
+        poll_fn(|cx| self.poll_admit(Who::Listener, &mut place.1, cx)).await
     }
 
     /// Leaves the queue, or gives back the admission that `ticket` had got meanwhile.
@@ -197,11 +216,13 @@ impl Budget {
             self.release(account, bytes);
         } else if let Ok(at) = account
             .queue
-            .binary_search_by_key(&ticket, |(held, _)| *held)
+            .binary_search_by_key(&ticket, |waiting| waiting.ticket)
         {
-            account.queue[at].1 = None;
-            let waiting = account.waits.waiting - 1;
-            account.waits.set(waiting);
+            account.queue[at].waker = None;
+            if account.queue[at].who == Who::Sender {
+                let waiting = account.waits.waiting - 1;
+                account.waits.set(waiting);
+            }
         }
     }
 
@@ -283,17 +304,26 @@ impl Account {
         self.used == 0 || self.used + self.admission <= self.limit
     }
 
-    fn line_up(&mut self, waker: Waker) -> Ticket {
+    fn line_up(&mut self, waker: Waker, who: Who) -> Ticket {
         self.issued += 1;
         let ticket = Ticket(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
-        self.queue.push_back((ticket, Some(waker)));
-        self.waits.set(self.waits.waiting + 1);
+        self.queue.push_back(Waiting {
+            ticket,
+            waker: Some(waker),
+            who,
+        });
+        if who == Who::Sender {
+            self.waits.set(self.waits.waiting + 1);
+        }
         ticket
     }
 
     fn keep_waiting(&mut self, ticket: Ticket, waker: &Waker) {
-        if let Ok(at) = self.queue.binary_search_by_key(&ticket, |(held, _)| *held) {
-            match &mut self.queue[at].1 {
+        if let Ok(at) = self
+            .queue
+            .binary_search_by_key(&ticket, |waiting| waiting.ticket)
+        {
+            match &mut self.queue[at].waker {
                 Some(held) => held.clone_from(waker),
                 none => *none = Some(waker.clone()),
             }
@@ -303,20 +333,22 @@ impl Account {
     /// Admits from the front of the queue while there is room.
     fn admit_waiting(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
-        while let Some((ticket, waker)) = self.queue.front() {
+        let mut senders = 0;
+        while let Some(Waiting { ticket, waker, who }) = self.queue.front() {
             // One that gave up needs no room.
             if waker.is_some() && !self.has_room() {
                 break;
             }
             self.admitted = ticket.0.get();
-            if let Some((_, Some(waker))) = self.queue.pop_front() {
+            senders += usize::from(waker.is_some() && *who == Who::Sender);
+            if let Some(waker) = self.queue.pop_front().and_then(|waiting| waiting.waker) {
                 woken.push(waker);
                 self.used += self.admission;
                 self.uncollected += 1;
             }
         }
-        if !woken.is_empty() {
-            self.waits.set(self.waits.waiting - woken.len());
+        if senders > 0 {
+            self.waits.set(self.waits.waiting - senders);
         }
         woken
     }
@@ -373,7 +405,7 @@ mod tests {
 
     /// Asks once; whether it was admitted.
     fn ask(budget: &Arc<Budget>, ticket: &mut Option<Ticket>) -> Option<Admission> {
-        match budget.poll_admit(ticket, &mut Context::from_waker(Waker::noop())) {
+        match budget.poll_admit(Who::Sender, ticket, &mut Context::from_waker(Waker::noop())) {
             Poll::Ready(admission) => Some(admission),
             Poll::Pending => None,
         }

@@ -70,10 +70,13 @@ pub(crate) struct ClientFigures {
     pub(crate) totals: Totals,
     /// Bytes that wait for it, in its encoding; those of lines of its own between them count too.
     pub(crate) bytes_pending: u64,
-    /// Messages it is still to get, or to get the rest of.
+    /// Messages it is still to get. Those of a batch that it has a part of count as if it had none.
     pub(crate) messages_behind: u64,
-    /// For how long it has neither sent nor taken a byte; seen to about an eighth of a second.
+    /// For how long it has neither sent nor taken a byte; seen to about an eighth of a second, and only
+    /// since the last handover.
     pub(crate) idle: Duration,
+    /// It has left, and is still owed something: at most what is said to wait for it.
+    pub(crate) leaving: bool,
 }
 
 /// A client that is no more.
@@ -84,6 +87,9 @@ pub(crate) struct ClosedClient {
     pub(crate) totals: Totals,
     pub(crate) reason: CloseReason,
     pub(crate) at: SystemTime,
+    /// What it was owed at the end and never got, as in [`ClientFigures`].
+    pub(crate) bytes_pending: u64,
+    pub(crate) messages_behind: u64,
 }
 
 /// Clients that are no more: all of them by their reason, and the last ones.
@@ -98,11 +104,29 @@ impl Totals {
     /// Adds what was counted of this client by now.
     pub(super) fn count(&mut self, seat: &Seat) {
         let tally = &seat.member.tally;
-        self.lines_in += tally.lines_in.get();
-        self.bytes_in += tally.bytes_in.get();
-        self.lines_out += tally.lines_out.get();
-        self.bytes_out += tally.bytes_out.get();
-        self.skipped += seat.record.skipped;
+        for (total, count) in [
+            (&mut self.lines_in, tally.lines_in.get()),
+            (&mut self.bytes_in, tally.bytes_in.get()),
+            (&mut self.lines_out, tally.lines_out.get()),
+            (&mut self.bytes_out, tally.bytes_out.get()),
+            (&mut self.skipped, seat.record.skipped),
+        ] {
+            *total = total.wrapping_add(count);
+        }
+    }
+}
+
+impl Totals {
+    /// Whether none of them is beyond this.
+    pub(super) fn are_below(&self, most: u64) -> bool {
+        let all = [
+            self.lines_in,
+            self.bytes_in,
+            self.lines_out,
+            self.bytes_out,
+            self.skipped,
+        ];
+        all.iter().all(|total| *total <= most)
     }
 }
 
@@ -158,22 +182,37 @@ impl Hub {
         figures
     }
 
-    /// Every client that has not left, in no particular order. Takes the lock that every publish
-    /// takes for one look at each client.
+    /// Every client, those that are still owed something after they have left among them, in no
+    /// particular order. Takes the lock that every publish takes for one look at each client.
     pub(crate) fn census(&self) -> Vec<ClientFigures> {
         let now = self.moment();
         let mut state = self.lock();
         // What is being assembled waits for clients too.
         state.cut();
-        let there = state.seats.iter().filter(|(_, seat)| !seat.left);
-        there
-            .map(|(_, seat)| self.figures_of(&state, seat, now))
+        let all = state.seats.iter();
+        all.map(|(_, seat)| self.figures_of(&state, seat, now))
             .collect()
     }
 
     fn figures_of(&self, state: &State, seat: &Seat, now: Moment) -> ClientFigures {
-        let member = &seat.member;
         let totals = Totals::from(seat);
+        let (bytes_pending, messages_behind) = self.owed(state, seat, &totals);
+        let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
+        let still_since = seat.record.watch.still_since(moved).unwrap_or(now);
+        ClientFigures {
+            id: seat.member.id,
+            arrival: seat.record.arrival(&state.listeners),
+            totals,
+            bytes_pending,
+            messages_behind,
+            idle: now.since(still_since),
+            leaving: seat.left,
+        }
+    }
+
+    /// The bytes and the messages that wait for a client.
+    fn owed(&self, state: &State, seat: &Seat, totals: &Totals) -> (u64, u64) {
+        let member = &seat.member;
         let (mut bytes_pending, mut messages_behind) = (0, 0);
         let position = member.position.load(Relaxed);
         if position < state.tail.index {
@@ -185,22 +224,25 @@ impl Hub {
                 bytes_pending = 0;
             }
             let own = if self.echo { 0 } else { totals.lines_in };
-            let published = state.messages.saturating_sub(seat.record.messages_before);
-            messages_behind = published
+            messages_behind = state
+                .messages
+                .wrapping_sub(seat.record.messages_before)
                 .saturating_sub(own)
                 .saturating_sub(totals.lines_out)
                 .saturating_sub(totals.skipped);
         }
         debug_assert!(position <= state.tail.index || position == DETACHED);
-        let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
-        let still_since = seat.record.watch.still_since(moved).unwrap_or(now);
-        ClientFigures {
-            id: member.id,
-            arrival: seat.record.arrival(&state.listeners),
-            totals,
-            bytes_pending,
-            messages_behind,
-            idle: now.since(still_since),
+        (bytes_pending, messages_behind)
+    }
+
+    /// The client in `slot` takes no more from the stream: what it was owed is remembered.
+    pub(super) fn note_detached(&self, slot: usize) {
+        let mut state = self.lock();
+        state.cut();
+        let seat = &state.seats[slot];
+        let owed = self.owed(&state, seat, &Totals::from(seat));
+        if owed != (0, 0) {
+            state.owed.insert(slot, owed);
         }
     }
 
@@ -216,6 +258,7 @@ impl Hub {
     /// The connection of the client in `slot` ends, for this reason. Returns what went through it.
     pub(super) fn note_closed(&self, slot: usize, reason: CloseReason) -> Totals {
         let mut state = self.lock();
+        let (bytes_pending, messages_behind) = state.owed.remove(&slot).unwrap_or_default();
         let seat = &state.seats[slot];
         let totals = Totals::from(seat);
         let client = ClosedClient {
@@ -224,6 +267,8 @@ impl Hub {
             totals,
             reason,
             at: SystemTime::now(),
+            bytes_pending,
+            messages_behind,
         };
         state.closed.by_reason[reason.index()] += 1;
         state.closed.push(client);
@@ -282,6 +327,7 @@ mod tests {
 
     fn of(hub: &Hub, feed: &Feed) -> ClientFigures {
         let all = hub.census();
+        assert!(all.iter().all(|one| !one.leaving));
         let this = all.into_iter().find(|one| one.id == feed.member().id);
         this.expect("it has not left")
     }
@@ -340,6 +386,20 @@ mod tests {
         assert_eq!(of(&hub, &one).totals.skipped, 2);
         assert_eq!(hub.figures().messages, 4);
         assert_eq!(hub.figures().notices, 2);
+    }
+
+    #[test]
+    fn what_a_closed_client_never_got_is_remembered() {
+        let hub = hub();
+        let mut reader = join(&hub, Format::Raw);
+        let mut sender = join(&hub, Format::Raw);
+        publish(&mut sender, b"one\ntwo\n");
+        reader.leave();
+        assert!(hub.census().iter().any(|one| one.leaving));
+        reader.detach();
+        reader.closed(CloseReason::Slow);
+        let (latest, _) = hub.closed(0, 1);
+        assert_eq!((latest[0].bytes_pending, latest[0].messages_behind), (8, 2));
     }
 
     #[test]

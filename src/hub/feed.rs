@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use super::batch::{Encoding, Node};
+use super::budget::Who;
 use super::member::{DETACHED, Member};
 use super::save::{SavedFeed, SavedPlace};
 use super::{Admission, Hub, Park, Start, Ticket, Totals};
@@ -131,7 +132,9 @@ impl Feed {
 
     /// Ready when the buffer has room for what one read may bring. To be called before reading.
     pub(crate) fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Admission> {
-        self.hub.budget.poll_admit(&mut self.ticket, cx)
+        self.hub
+            .budget
+            .poll_admit(Who::Sender, &mut self.ticket, cx)
     }
 
     /// Whether [`Feed::poll_admit`] was pending when it was last asked.
@@ -358,7 +361,9 @@ impl Feed {
         if self.offset > 0 {
             self.count_begun();
         }
-        self.cursor = None;
+        if self.cursor.take().is_some() {
+            self.hub.note_detached(self.slot);
+        }
         self.offset = 0;
         self.member.position.store(DETACHED, Relaxed);
     }

@@ -19,6 +19,7 @@ mod record;
 mod save;
 mod sweep;
 
+use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -124,6 +125,8 @@ struct State {
     /// What clients counted whose seats are gone.
     gone: Totals,
     closed: Closed,
+    /// What clients were owed that take no more and are not closed yet: bytes and messages.
+    owed: HashMap<usize, (u64, u64)>,
     /// Who is to be woken by the next publish.
     parked: Vec<(Waker, usize)>,
     /// How often that list has been emptied: tells a seat whether its place in it still holds.
@@ -199,6 +202,7 @@ impl Hub {
                 listeners: ListenerNames::default(),
                 gone: Totals::default(),
                 closed: Closed::default(),
+                owed: HashMap::new(),
                 parked: Vec::new(),
                 wakes: 1,
                 encoded: [0; 4],
@@ -448,6 +452,7 @@ impl Hub {
         let mut state = self.lock();
         self.finish_input(&mut state, slot);
         self.freeze_done(&mut state, slot);
+        state.owed.remove(&slot);
         let seat = state.seats.remove(slot);
         state.gone.count(&seat);
         state.unpark(&seat);

@@ -26,6 +26,8 @@ use crate::ids::{ClientId, Seq};
 pub(crate) struct SavedHub<B = ByteBuf> {
     next_id: u64,
     next_seq: u64,
+    /// Whether clients got what was their own.
+    echo: bool,
     messages: u64,
     gone: Totals,
     closed: Closed,
@@ -105,6 +107,8 @@ impl std::error::Error for Inconsistent {}
 #[derive(Debug)]
 pub(crate) struct Places {
     first_index: u64,
+    /// Whether clients got what was their own.
+    echo: bool,
     /// One before each batch, and the end.
     nodes: Vec<Arc<Node>>,
     /// For each encoding, how many of the batches before each place cannot be seen in it.
@@ -126,6 +130,7 @@ impl<'a> SavedHub<&'a Bytes> {
         SavedHub {
             next_id: state.next_id,
             next_seq: state.next_seq,
+            echo: hub.echo,
             messages: state.messages,
             gone: state.gone,
             closed: state.closed.clone(),
@@ -149,6 +154,13 @@ impl SavedHub {
             .any(|number| *number > NUMBER_MAX)
             || counted.contains(&0)
             || self.messages >= self.next_seq
+            || !self.gone.are_below(NUMBER_MAX)
+            || self
+                .closed
+                .by_reason
+                .iter()
+                .any(|count| *count > NUMBER_MAX)
+            || self.waited > Duration::from_nanos(NUMBER_MAX)
         {
             return Err(Inconsistent("a number is out of range"));
         }
@@ -163,6 +175,7 @@ impl SavedHub {
         state.tail = Node::new(self.first_index, Sizes::default());
         let mut places = Places {
             first_index: self.first_index,
+            echo: self.echo,
             nodes: vec![state.tail.clone()],
             unseen: std::array::from_fn(|_| vec![0]),
         };
@@ -315,6 +328,15 @@ impl Places {
         if saved.id.0 == 0 || saved.id.0 >= hub.lock().next_id {
             return Err(Inconsistent("a client has a number that was never given"));
         }
+        if !saved.tally.are_below(NUMBER_MAX) {
+            return Err(Inconsistent("a client has counted beyond all numbers"));
+        }
+        // As if it had always been as it is now, with as much still to come as there is.
+        let messages_before = match (self.echo, hub.echo) {
+            (false, true) => saved.messages_before.wrapping_add(saved.tally.lines_in),
+            (true, false) => saved.messages_before.wrapping_sub(saved.tally.lines_in),
+            _ => saved.messages_before,
+        };
         let member = Arc::new(Member::new(saved.id));
         member.tally.restore(saved.tally);
         if let Some(node) = &cursor {
@@ -325,7 +347,7 @@ impl Places {
         }
         let mut state = hub.lock();
         state.count_encoding(saved.place.encoding, 1);
-        let mut record = Record::new(&saved.arrival, saved.messages_before, &mut state.listeners);
+        let mut record = Record::new(&saved.arrival, messages_before, &mut state.listeners);
         record.skipped = saved.tally.skipped;
         let slot = hub.seat(&mut state, member.clone(), saved.place.encoding, record);
         let seat = &mut state.seats[slot];
@@ -494,6 +516,8 @@ mod tests {
             totals: Totals::default(),
             reason: CloseReason::Slow,
             at: SystemTime::UNIX_EPOCH,
+            bytes_pending: 0,
+            messages_behind: 0,
         });
         hub.seal();
         let form = save(&hub, &feeds).escape_ascii().to_string();
@@ -528,7 +552,10 @@ mod tests {
                 let at = at.index(saved.len());
                 saved[at] = byte;
             }
-            if let Some((_hub, mut feeds)) = restore(&saved) {
+            if let Some((hub, mut feeds)) = restore(&saved) {
+                hub.census();
+                hub.figures();
+                hub.closed(0, 1000);
                 feeds.iter_mut().for_each(|feed| { rest_of(feed); });
             }
         }

@@ -162,7 +162,9 @@ fn clients(status: &Status, most: usize) -> Vec<String> {
                    bytes_pending,
                    messages_behind,
                    idle_seconds,
+                   leaving,
                }: &ClientRow| {
+        let leaving = if *leaving { ", leaving" } else { "" };
         [
             who.id.to_string(),
             thousands(*messages_behind),
@@ -175,7 +177,7 @@ fn clients(status: &Status, most: usize) -> Vec<String> {
             bytes(who.bytes_out),
             printable(&who.peer),
             printable(&who.listener),
-            printable(&who.format),
+            format!("{}{leaving}", printable(&who.format)),
         ]
     };
     let shown = status.furthest_behind.iter().take(most);
@@ -201,6 +203,7 @@ fn closed(status: &Status) -> Vec<String> {
         ("AGO", Align::Right),
         ("LINES IN", Align::Right),
         ("LINES OUT", Align::Right),
+        ("BEHIND", Align::Right),
         ("PEER", Align::Left),
         ("LISTENER", Align::Left),
     ]);
@@ -208,6 +211,8 @@ fn closed(status: &Status) -> Vec<String> {
         who,
         closed_at,
         reason,
+        messages_behind,
+        ..
     } in status.recently_closed.iter().take(CLOSED_ROWS)
     {
         table.row([
@@ -216,6 +221,7 @@ fn closed(status: &Status) -> Vec<String> {
             ago(closed_at, &status.now),
             thousands(who.lines_in),
             thousands(who.lines_out),
+            thousands(*messages_behind),
             printable(&who.peer),
             printable(&who.listener),
         ]);
@@ -284,11 +290,14 @@ mod tests {
             bytes_pending: 64 << 20,
             messages_behind: 5000 - id,
             idle_seconds: 75.5,
+            leaving: id == 2,
         };
         let closed = ClosedRow {
             who: who(99, "unix"),
             closed_at: "2026-01-05T10:00:07.000Z".to_owned(),
             reason: "slow".to_owned(),
+            bytes_pending: 0,
+            messages_behind: 1234,
         };
         Status {
             version: "0.1.0".to_owned(),
@@ -339,10 +348,10 @@ skipped   0 messages
 
 CLIENT  BEHIND   PENDING  SKIPPED    IDLE   LINES IN  LINES OUT  BYTES IN  BYTES OUT  PEER             LISTENER        FORMAT
      1   4,999  64.0 MiB        0  1m 15s  1,234,567          3   2.0 KiB        4 B  192.0.2.1:40000  127.0.0.1:2345  text
-     2   4,998  64.0 MiB        0  1m 15s  1,234,567          3   2.0 KiB        4 B  192.0.2.1:40000  127.0.0.1:2345  text
+     2   4,998  64.0 MiB        0  1m 15s  1,234,567          3   2.0 KiB        4 B  192.0.2.1:40000  127.0.0.1:2345  text, leaving
 
-CLOSED  REASON  AGO   LINES IN  LINES OUT  PEER  LISTENER
-    99  slow     3s  1,234,567          3  unix  127.0.0.1:2345
+CLOSED  REASON  AGO   LINES IN  LINES OUT  BEHIND  PEER  LISTENER
+    99  slow     3s  1,234,567          3   1,234  unix  127.0.0.1:2345
 ";
         assert_eq!(text, expected);
     }
