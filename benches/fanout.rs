@@ -9,7 +9,8 @@
 //! ```text
 //! cases ─► launch ─► linehub | raw_loop        a child process, on its core
 //!       └► flood | paced | crowd ─► load       the clients, on theirs
-//!                                 └► stream    what they must receive
+//!                     │           └► stream    what they must receive
+//!                     └► watch                 who looks at the status page meanwhile
 //!       └► table
 //! ```
 
@@ -33,6 +34,8 @@ mod raw_loop;
 mod stream;
 #[path = "fanout/table.rs"]
 mod table;
+#[path = "fanout/watch.rs"]
+mod watch;
 
 use std::env;
 use std::ffi::OsString;

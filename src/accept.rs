@@ -18,7 +18,8 @@ use crate::counters::Counters;
 use crate::format;
 use crate::hub::{Arrival, Hub};
 use crate::limits::Places;
-use crate::listen::{BACKLOG, Listener, Peer, Stream};
+use crate::listen::{BACKLOG, Listener, Stream};
+use crate::peer::Peer;
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which

@@ -22,6 +22,7 @@ const LISTENING: &str = "Listening";
 const SEEN: &str = "What clients see";
 const LIMITS: &str = "Limits";
 const SLOW: &str = "Slow clients";
+const ADMIN: &str = "Watching";
 const PROCESS: &str = "Process";
 
 const STYLES: Styles = Styles::styled()
@@ -207,6 +208,24 @@ pub struct Options {
     #[arg(long, value_name = "DURATION", help_heading = SLOW, allow_hyphen_values = true)]
     pub stall_timeout: Option<Typed>,
 
+    /// Serve a status page and metrics over HTTP here [default: off]
+    ///
+    /// A page for people at `/`; `/metrics` for Prometheus; `/status`, `/clients` and `/closed` as
+    /// JSON; `/healthz` and `/readyz` for whoever keeps the daemon running. It can only be read, by
+    /// everybody who can connect: leave it on a loopback address or a Unix socket, which `linehub
+    /// status` asks. Served from a thread of its own.
+    #[arg(long, value_name = "HOST:PORT|unix:PATH", help_heading = ADMIN)]
+    #[arg(allow_hyphen_values = true)]
+    pub admin: Option<Typed>,
+
+    /// Answer at --admin to browsers that call it NAME; repeatable [default: none]
+    ///
+    /// A TCP admin address answers only requests that name it by an IP address, as localhost, or by
+    /// one of these names, so that no web page that somebody visits can read it through a name of
+    /// its own. NAME has no port.
+    #[arg(long, value_name = "NAME", help_heading = ADMIN, allow_hyphen_values = true)]
+    pub admin_host: Option<Vec<Typed>>,
+
     /// Run on N threads, 1 to 1024 [default: auto]
     ///
     /// auto: as many as there are CPUs.
@@ -296,7 +315,13 @@ impl Options {
     /// These options, and for those that were not typed, the other ones.
     #[must_use]
     pub fn or(mut self, mut other: Options) -> Options {
-        self.listen = self.listen.or(other.listen.take());
+        for ((_, mine), (_, theirs)) in self
+            .several_valued()
+            .into_iter()
+            .zip(other.several_valued())
+        {
+            *mine = mine.take().or(theirs.take());
+        }
         for ((_, mine), (_, theirs)) in self.single_valued().into_iter().zip(other.single_valued())
         {
             *mine = mine.take().or(theirs.take());
@@ -324,12 +349,22 @@ impl Options {
         for (option, value) in options.single_valued() {
             *value = read(option)?;
         }
-        options.listen = read("listen")?.and_then(|several| several.split());
+        for (option, values) in options.several_valued() {
+            *values = read(option)?.and_then(|several| several.split());
+        }
         Ok(options)
     }
 
-    /// Every option with one value, under its name. Only [`Options::listen`] has several.
-    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 14] {
+    /// Every option that can be given several times, under its name.
+    pub(crate) fn several_valued(&mut self) -> [(&'static str, &mut Option<Vec<Typed>>); 2] {
+        [
+            ("listen", &mut self.listen),
+            ("admin-host", &mut self.admin_host),
+        ]
+    }
+
+    /// Every option with one value, under its name.
+    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 15] {
         [
             ("format", &mut self.format),
             ("echo", &mut self.echo),
@@ -343,6 +378,7 @@ impl Options {
             ("slow-client", &mut self.slow_client),
             ("slow-grace", &mut self.slow_grace),
             ("stall-timeout", &mut self.stall_timeout),
+            ("admin", &mut self.admin),
             ("worker-threads", &mut self.worker_threads),
             ("log", &mut self.log),
         ]
@@ -524,7 +560,7 @@ mod tests {
             .into_iter()
             .map(|(name, _)| name)
             .collect();
-        known.push("listen");
+        known.extend(typed.several_valued().into_iter().map(|(name, _)| name));
         flags.sort_unstable();
         known.sort_unstable();
         assert_eq!(flags, known);
@@ -746,7 +782,7 @@ mod tests {
     fn help_groups_every_option_and_fits_the_page() {
         for flag in ["-h", "--help"] {
             let help = help(flag);
-            let headings = ["Commands", LISTENING, SEEN, LIMITS, SLOW, PROCESS];
+            let headings = ["Commands", LISTENING, SEEN, LIMITS, SLOW, ADMIN, PROCESS];
             let places: Vec<_> = headings
                 .iter()
                 .map(|heading| help.find(&format!("\n{heading}:\n")))

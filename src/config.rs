@@ -60,6 +60,10 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// How long a shutdown waits for clients to take what is theirs.
     pub drain_timeout: Duration,
+    /// Where the status page and the metrics are served. `None`: nowhere.
+    pub admin: Option<Address>,
+    /// Names, in lower case, by which they may be asked for there.
+    pub admin_hosts: Vec<String>,
     /// Threads that serve clients: 1 to 1024.
     pub worker_threads: usize,
     /// What is logged, unless RUST_LOG says otherwise.
@@ -199,6 +203,8 @@ impl Config {
                 .unwrap_or(None),
             drain_timeout: read("drain-timeout", &typed.drain_timeout, values::drain_timeout)?
                 .unwrap_or(DRAIN_TIMEOUT),
+            admin: read("admin", &typed.admin, values::admin)?.unwrap_or(None),
+            admin_hosts: admin_hosts(typed)?,
             worker_threads: read(
                 "worker-threads",
                 &typed.worker_threads,
@@ -227,6 +233,8 @@ impl Config {
             stall_timeout,
             idle_timeout,
             drain_timeout,
+            admin,
+            admin_hosts,
             worker_threads,
             log,
         } = self;
@@ -247,6 +255,8 @@ impl Config {
             ("stall-timeout", *stall_timeout != other.stall_timeout),
             ("idle-timeout", *idle_timeout != other.idle_timeout),
             ("drain-timeout", *drain_timeout != other.drain_timeout),
+            ("admin", *admin != other.admin),
+            ("admin-host", *admin_hosts != other.admin_hosts),
             ("worker-threads", *worker_threads != other.worker_threads),
             ("log", *log != other.log),
         ];
@@ -272,6 +282,13 @@ fn read<T>(
     parse(&typed.text)
         .map(Some)
         .map_err(|reason| ConfigError::at(option, typed, reason))
+}
+
+fn admin_hosts(options: &Options) -> Result<Vec<String>, ConfigError> {
+    let hosts = options.admin_host.iter().flatten().map(|typed| {
+        values::host(&typed.text).map_err(|reason| ConfigError::at("admin-host", typed, reason))
+    });
+    hosts.collect()
 }
 
 fn listeners(options: &Options, format: Format) -> Result<Vec<ListenSpec>, ConfigError> {
@@ -388,6 +405,8 @@ mod tests {
             stall_timeout: Some(Duration::from_secs(30)),
             idle_timeout: None,
             drain_timeout: Duration::from_secs(5),
+            admin: None,
+            admin_hosts: Vec::new(),
             worker_threads: std::thread::available_parallelism().unwrap().get(),
             log: LogLevel::Info,
         };
@@ -463,16 +482,18 @@ mod tests {
                 "half-close" => "keep".into(),
                 "slow-client" => "skip".into(),
                 "log" => "debug".into(),
+                "admin" => "unix:/x".into(),
                 "max-clients" | "worker-threads" => "77".into(),
                 "max-line" | "buffer" => "7777".into(),
                 _ => "77s".into(),
             });
         }
+        other.admin_host = Some(vec!["status.example".into()]);
         let mut names = default.differences(&config(other.clone()));
         names.sort_unstable();
         let mut expected: Vec<_> = other.single_valued().map(|(name, _)| name).to_vec();
         // With the default format, that of the listeners changes.
-        expected.push("listen");
+        expected.extend(["listen", "admin-host"]);
         expected.sort_unstable();
         assert_eq!(names, expected);
     }
@@ -556,8 +577,10 @@ mod tests {
     #[test]
     fn every_option_is_read_under_its_own_name() {
         type Set = fn(&mut Options, Typed);
-        let all: [(&str, Set); 15] = [
+        let all: [(&str, Set); 17] = [
             ("--listen", |o, wrong| o.listen = Some(vec![wrong])),
+            ("--admin-host", |o, wrong| o.admin_host = Some(vec![wrong])),
+            ("--admin", |o, wrong| o.admin = Some(wrong)),
             ("--format", |o, wrong| o.format = Some(wrong)),
             ("--echo", |o, wrong| o.echo = Some(wrong)),
             ("--no-notices", |o, wrong| o.no_notices = Some(wrong)),

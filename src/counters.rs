@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-use crate::handover::Carrier;
-
 /// The counts, which any room may raise.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counters {
@@ -23,6 +21,25 @@ pub(crate) struct Counters {
 pub(crate) struct Handovers {
     exec: Outcomes,
     store: Outcomes,
+}
+
+/// What carries a handover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// The process becomes another program.
+    Exec,
+    /// The service manager's store.
+    Store,
+}
+
+impl Carrier {
+    /// As it is called in the metrics.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Carrier::Exec => "exec",
+            Carrier::Store => "store",
+        }
+    }
 }
 
 /// How often something went well, and how often it did not.

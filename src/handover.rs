@@ -31,7 +31,7 @@ use serde_bytes::{ByteBuf, Bytes};
 use tracing::{error, info};
 
 use crate::client::SavedClient;
-use crate::counters::Counters;
+use crate::counters::{Carrier, Counters};
 use crate::hub::SavedHub;
 use crate::listen::{Kept, SavedListener};
 use crate::systemd::Passed;
@@ -69,15 +69,6 @@ pub struct Legacy {
     pub(crate) in_store: Vec<String>,
     /// How it came, whether or not it could be read.
     pub(crate) carrier: Option<Carrier>,
-}
-
-/// What carries a handover.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Carrier {
-    /// The process becomes another program.
-    Exec,
-    /// The service manager's store.
-    Store,
 }
 
 /// What was left, and fits together.

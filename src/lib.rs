@@ -23,8 +23,9 @@
 //! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
+//! | [`admin`] | the status page, the metrics and what else an operator sees, over HTTP |
 //! | [`counters`] | what happens to the daemon itself, counted |
-//! | [`ids`] | the numbers a client can see |
+//! | [`ids`], [`peer`] | the numbers a client can see, and who it is |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
 //!
@@ -39,6 +40,7 @@
 //! 6. One word for one idea: client, line, message, notice, feed, batch, buffer, drain.
 
 mod accept;
+mod admin;
 pub mod bench;
 pub mod cli;
 mod client;
@@ -56,7 +58,9 @@ pub mod lifecycle;
 pub mod limits;
 pub mod listen;
 pub mod logging;
+mod peer;
 pub mod server;
 pub mod status;
 pub mod systemd;
+mod table;
 pub mod telnet;

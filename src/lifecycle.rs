@@ -30,6 +30,18 @@ pub enum Phase {
     Stopped,
 }
 
+impl Phase {
+    /// All of them, in their order.
+    pub const ALL: [Phase; 6] = [
+        Phase::Starting,
+        Phase::Running,
+        Phase::Reloading,
+        Phase::HandingOver,
+        Phase::Draining,
+        Phase::Stopped,
+    ];
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -49,6 +49,11 @@ impl Places {
         self.max.store(max.unwrap_or(usize::MAX), Relaxed);
     }
 
+    /// How many there are; `None` when nothing but the open-file limit bounds them.
+    pub(crate) fn max(&self) -> Option<usize> {
+        Some(self.max.load(Relaxed)).filter(|max| *max < usize::MAX)
+    }
+
     /// A place, or how many there are if all are taken.
     pub(crate) fn take(self: &Arc<Places>) -> Result<Place, usize> {
         let max = self.max.load(Relaxed);

@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -21,11 +22,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::config::{Address, Config, ListenSpec};
 use crate::format::Format;
+use crate::peer::Peer;
 use crate::systemd::Passed;
 
 use adopt::Adoption;
@@ -89,15 +91,6 @@ pub enum Name {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
-}
-
-/// Who is at the other end of a connection. Displays as it is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Peer {
-    /// An IPv4 peer of a dual-stack listener is shown as the IPv4 peer it is.
-    Tcp(SocketAddr),
-    /// Unix sockets of clients have no names.
-    Unix,
 }
 
 /// One connection.
@@ -339,6 +332,30 @@ impl Wanted {
     }
 }
 
+/// An address for the daemon's own use, and the addresses that it stands for.
+#[derive(Debug)]
+pub(crate) struct WantedPrivate(Wanted);
+
+impl WantedPrivate {
+    /// Looks its name up. Cancel safe.
+    ///
+    /// # Errors
+    /// It stands for no address.
+    pub(crate) async fn resolve(address: &Address) -> anyhow::Result<WantedPrivate> {
+        let spec = ListenSpec {
+            address: address.clone(),
+            // Nobody who connects there becomes a client.
+            format: Format::Text,
+        };
+        Wanted::resolve(&spec).await.map(WantedPrivate)
+    }
+
+    /// Opens it. To be called on the runtime that is to accept from it.
+    pub(crate) fn open(self) -> anyhow::Result<Vec<Listener>> {
+        self.0.open(&[], &[], false)
+    }
+}
+
 impl Name {
     fn label(&self) -> Arc<str> {
         self.to_string().into()
@@ -527,6 +544,37 @@ impl Stream {
     }
 }
 
+/// For what speaks a protocol of its own over a connection; clients use the methods.
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Stream::poll_read(&self, cx, buf.initialize_unfilled()))?;
+        buf.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Stream::poll_write(&self, cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_write())
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
@@ -538,15 +586,6 @@ impl fmt::Display for Name {
         match self {
             Name::Tcp(address) => address.fmt(f),
             Name::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(address) => address.fmt(f),
-            Peer::Unix => f.write_str("unix"),
         }
     }
 }

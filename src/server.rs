@@ -14,11 +14,12 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, error, info, warn};
 
 use crate::accept::{Doors, Reception};
+use crate::admin::{Admin, AdminSocket, View, WantedAdmin};
 use crate::client::{Client, Clients, Frozen, Rules};
 use crate::config::{Config, Source};
-use crate::counters::Counters;
+use crate::counters::{Carrier, Counters};
 use crate::handover::program::Program;
-use crate::handover::{self, Carrier, LeftClient, Legacy, STARTING_AFRESH, State, store};
+use crate::handover::{self, LeftClient, Legacy, STARTING_AFRESH, State, store};
 use crate::hub::{self, Hub, Orders, SavedHub};
 use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
@@ -43,6 +44,7 @@ pub struct Server {
     counters: Arc<Counters>,
     /// Who was connected to the daemon before.
     restored: Vec<Client>,
+    admin: Option<AdminSocket>,
     lifecycle: Lifecycle,
     notifier: Arc<Notifier>,
     watchdog: Option<Duration>,
@@ -60,6 +62,8 @@ struct Service {
     clients: Arc<Clients>,
     reception: Arc<Reception>,
     doors: Doors,
+    admin: Option<Admin>,
+    view: Arc<View>,
     lifecycle: Lifecycle,
     notifier: Arc<Notifier>,
     program: anyhow::Result<Program>,
@@ -102,6 +106,14 @@ impl Server {
                 "serving on without a listener"
             );
         }
+        let admin = open_admin(&config).await;
+        let admin = admin.or_else(|error| match state {
+            None => Err(error),
+            Some(_) => {
+                error!(error = format!("{error:#}"), "serving on without it");
+                Ok(None)
+            }
+        })?;
         let rules = Arc::new(Rules::from(&config));
         let places = Places::new(config.clients_max);
         let restored = state.and_then(|(hub, clients)| {
@@ -122,6 +134,7 @@ impl Server {
             places,
             counters: Arc::new(counters),
             restored,
+            admin,
             lifecycle: Lifecycle::new(),
             notifier,
             watchdog: manager.watchdog,
@@ -159,6 +172,12 @@ impl Server {
             clients.clone(),
             self.counters.clone(),
         );
+        let view = Arc::new(View::new(
+            self.hub.clone(),
+            self.lifecycle.watch(),
+            self.counters.clone(),
+            self.places.clone(),
+        ));
         let mut service = Service {
             config: self.config,
             hub: self.hub,
@@ -168,12 +187,18 @@ impl Server {
             clients,
             reception: Arc::new(reception),
             doors: Doors::default(),
+            admin: None,
+            view,
             lifecycle: self.lifecycle,
             notifier: self.notifier,
             program: self.program,
         };
         for listener in &self.listeners {
             info!(address = %listener.name(), format = %listener.format(), "listening");
+        }
+        if let Some(socket) = self.admin {
+            let admin = socket.serve(service.view.clone());
+            service.admin = Some(admin.context("cannot start the thread of --admin")?);
         }
         let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(service.hub.clone())));
         for client in self.restored {
@@ -227,6 +252,12 @@ impl Server {
     }
 }
 
+/// Opens the admin address of the configuration, if it has one.
+async fn open_admin(config: &Config) -> anyhow::Result<Option<AdminSocket>> {
+    let wanted = WantedAdmin::resolve(config).await?;
+    wanted.map(WantedAdmin::open).transpose()
+}
+
 /// Makes clients of saved ones and of their sockets.
 fn restore(
     config: &Config,
@@ -235,7 +266,7 @@ fn restore(
     hub: SavedHub,
     clients: Vec<LeftClient>,
 ) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
-    let (hub, mut stream) = hub.restore(config)?;
+    let (hub, stream) = hub.restore(config)?;
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
         let place = saved.has_place.then(|| places.keep());
@@ -271,6 +302,7 @@ async fn stop_again(requests: &mut impl Requests) {
 
 impl Service {
     fn open(&mut self, listeners: Vec<Listener>) {
+        self.view.set_listeners(listeners.iter());
         for listener in listeners {
             self.doors.open(&self.reception, listener);
         }

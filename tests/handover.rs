@@ -17,6 +17,8 @@ use crate::common::{
 /// Replaces the program by itself and waits until it serves again.
 #[track_caller]
 fn exec(server: &Server) {
+    // Clients may come before it is logged.
+    server.wait_log("phase=running");
     let before = server.count_log("phase=running");
     server.signal(Signal::USR2);
     server.wait_log_count("phase=running", before + 1);
@@ -530,12 +532,13 @@ fn state_that_cannot_be_taken_up_means_a_fresh_start_and_nothing_leaks() {
     let fresh = Server::start(&["--no-notices"]);
     let open = fresh.open_files();
     drop(fresh);
-    let states: [(&[u8], &str); 5] = [
+    let states: [(&[u8], &str); 6] = [
         (b"", "it is no state of linehub"),
         (b"\0\xff garbage", "cannot read the state"),
         (b"linehub state 999\n", "its version is 'linehub state 999'"),
-        (b"linehub state 1\n", "it is damaged"),
-        (b"linehub state 1\n\x93\x01\x02\x03", "it is damaged"),
+        (b"linehub state 1\n", "its version is 'linehub state 1'"),
+        (b"linehub state 2\n", "it is damaged"),
+        (b"linehub state 2\n\x93\x01\x02\x03", "it is damaged"),
     ];
     for (state, reason) in states {
         let (_kept, queue) = std::os::unix::net::UnixStream::pair().unwrap();

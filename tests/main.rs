@@ -5,6 +5,8 @@
 
 mod common;
 
+/// What an operator sees: metrics, lists, health, and `linehub status`.
+mod admin;
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.

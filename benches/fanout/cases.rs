@@ -11,6 +11,7 @@ use crate::paced::{Latency, Steady};
 use crate::procfs::Busy;
 use crate::raw_loop;
 use crate::table::Unit;
+use crate::watch::Watchers;
 
 /// How long and how often to measure.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ impl Settings {
 pub(crate) enum Plan {
     /// Lines delivered a second.
     Throughput(Flood),
+    /// The same while the status page is open and the metrics are read.
+    WatchedThroughput(Flood),
     /// CPU time a delivered line of a flood.
     FloodCost(Flood),
     SteadyCost(Steady),
@@ -112,6 +115,12 @@ impl Plan {
         };
         let seconds = |suffix, value| figure(suffix, Unit::Seconds, value);
         Ok(match *self {
+            Plan::WatchedThroughput(flood) => {
+                let watchers = Watchers::start(server.admin()?)?;
+                let figures = Plan::Throughput(flood).run(server, settings, framed)?;
+                watchers.finish()?;
+                figures
+            }
             Plan::Throughput(flood) => {
                 let figures = flood.run(server, settings, framed)?;
                 let busy = Some(figures.busy);
@@ -322,6 +331,16 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
                 format!("format/{format}"),
                 linehub(&[LOSSLESS, &["--format", format]], Plan::Throughput(free)),
                 Some(("text", linehub(&[LOSSLESS], Plan::Throughput(free)))),
+            );
+        }
+        for (name, plan) in [
+            ("admin/open", Plan::Throughput(free)),
+            ("admin/watched", Plan::WatchedThroughput(free)),
+        ] {
+            add(
+                name.into(),
+                linehub(&[LOSSLESS, &["--admin", "127.0.0.1:0"]], plan),
+                Some(("no admin", linehub(&[LOSSLESS], Plan::Throughput(free)))),
             );
         }
         let unpinned = |workers: &str| {

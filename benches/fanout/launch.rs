@@ -161,6 +161,19 @@ impl Server {
             .expect("`start` returns only servers that listen")
     }
 
+    /// Where it serves its status page and metrics, if it was told to.
+    pub(crate) fn admin(&self) -> Result<SocketAddrV4> {
+        // That line comes right behind the one that was waited for.
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let found = address_in(&self.read_log(), "admin listening");
+            if found.is_some() || Instant::now() > deadline {
+                return found.context("the server does not say where its admin address is");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// CPU time it and the load have used.
     pub(crate) fn usage(&self) -> Result<Usage> {
         Usage::now(self.child.id())
@@ -179,7 +192,7 @@ impl Server {
     fn wait_until_listening(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            if let Some(address) = listening_address(&self.read_log()) {
+            if let Some(address) = address_in(&self.read_log(), "listening") {
                 self.address = Some(address);
                 return Ok(());
             }
@@ -223,11 +236,11 @@ impl Drop for Server {
     }
 }
 
-/// The address in the first log line that says `listening` and has `address=HOST:PORT`.
-fn listening_address(log: &str) -> Option<SocketAddrV4> {
+/// The address in the first log line that says this and has `address=HOST:PORT`.
+fn address_in(log: &str, words: &str) -> Option<SocketAddrV4> {
     // The last piece may be a line that is still being written.
     let (whole, _) = log.rsplit_once('\n')?;
-    let line = whole.lines().find(|line| line.contains("listening"))?;
+    let line = whole.lines().find(|line| line.contains(words))?;
     let (_, rest) = line.split_once("address=")?;
     rest.trim_start_matches('"')
         .split([' ', '"', ','])

@@ -46,9 +46,20 @@ pub enum Generate {
 /// What `linehub status` takes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatusArgs {
-    /// Ask the daemon whose admin address this is [default: unix:/run/linehub/admin.sock]
-    #[arg(long, value_name = "HOST:PORT|unix:PATH")]
+    /// Ask the daemon whose --admin this is [default: unix:/run/linehub/admin.sock]
+    ///
+    /// Without it, LINEHUB_ADMIN says it, and then the default, which is where the service that
+    /// `linehub generate service` prints has it.
+    #[arg(long, value_name = "HOST:PORT|unix:PATH", allow_hyphen_values = true)]
     pub admin: Option<String>,
+
+    /// Go on, every second, in place; Ctrl-C ends it
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Print what the daemon says as JSON; with --watch, a line every second
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `linehub connect` takes.

@@ -126,7 +126,8 @@ pub(crate) const SECTIONS: [Section; 6] = [
             ),
             Term(
                 "/run/linehub/",
-                "That service's own directory, for Unix sockets.",
+                "That service's own directory, for Unix sockets. Its status page and metrics are at \
+                 admin.sock in it, which `linehub status` asks.",
             ),
         ],
     },

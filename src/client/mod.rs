@@ -496,17 +496,15 @@ impl Drop for Client {
             _ => CloseReason::Internal,
         };
         let reason = self.reason.unwrap_or(otherwise);
-        self.feed.closed(reason);
-        let member = self.feed.member();
-        let tally = &member.tally;
+        let totals = self.feed.closed(reason);
         info!(
-            client = member.id.0,
+            client = self.feed.member().id.0,
             reason = reason.label(),
-            lines_in = tally.lines_in.get(),
-            bytes_in = tally.bytes_in.get(),
-            lines_out = tally.lines_out.get(),
-            bytes_out = tally.bytes_out.get(),
-            skipped = tally.skipped.get(),
+            lines_in = totals.lines_in,
+            bytes_in = totals.bytes_in,
+            lines_out = totals.lines_out,
+            bytes_out = totals.bytes_out,
+            skipped = totals.skipped,
             "client disconnected"
         );
     }

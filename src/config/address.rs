@@ -5,8 +5,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::values::whole_number;
-
 /// Where a listener listens. Reads and displays as `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -109,7 +107,7 @@ fn ipv6_without_brackets(text: &str) -> bool {
             .is_some_and(|(host, _)| ipv6(host).is_some())
 }
 
-fn host_name(host: &str) -> Result<String, &'static str> {
+pub(super) fn host_name(host: &str) -> Result<String, &'static str> {
     if host.is_empty() {
         return Err("has no host");
     }
@@ -125,6 +123,12 @@ fn host_name(host: &str) -> Result<String, &'static str> {
         return Err("has a wrong host name");
     }
     Ok(host.to_owned())
+}
+
+/// Digits only; a number too large to hold reads as the largest.
+pub(super) fn whole_number(text: &str) -> Option<usize> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
 impl fmt::Display for Address {

@@ -73,12 +73,14 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
             place: place.name(name),
             reason,
         };
-        if name == "listen" {
+        let mut several_valued = options.several_valued();
+        if let Some((_, option)) = several_valued.iter_mut().find(|(known, _)| *known == name) {
             let several = match value.get_ref() {
                 DeValue::Array(several) => several.iter().collect(),
                 _ => vec![value],
             };
-            if several.is_empty() {
+            // The daemon needs an address, and no name for one.
+            if several.is_empty() && name == "listen" {
                 return Err(wrong(
                     here,
                     "is empty; allowed: at least one address".into(),
@@ -92,22 +94,19 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
                 other => Err(wrong(
                     place(value),
                     format!(
-                        "{} is no address; allowed: a string such as \"127.0.0.1:2345\", or a \
-                         list of them",
+                        "{} is no value for it; allowed: a string, or a list of them",
                         kind(other)
                     ),
                 )),
             });
-            options.listen = Some(typed.collect::<Result<_, _>>()?);
+            **option = Some(typed.collect::<Result<_, _>>()?);
             continue;
         }
+        let others = several_valued.map(|(known, _)| known);
         let mut known = options.single_valued();
         let Some((_, option)) = known.iter_mut().find(|(known, _)| *known == name) else {
-            let nearest = nearest(
-                name,
-                known.iter().map(|(known, _)| *known).chain(["listen"]),
-            );
-            return Err(wrong(here, nearest));
+            let known = known.iter().map(|(known, _)| *known);
+            return Err(wrong(here, nearest(name, known.chain(others))));
         };
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
@@ -253,7 +252,7 @@ mod tests {
             ),
             (
                 "zzz = 1",
-                "1: zzz: no such option; allowed: buffer, drain-timeout, echo, format, half-close, \
+                "1: zzz: no such option; allowed: admin, admin-host, buffer, drain-timeout, echo, format, half-close, \
                  idle-timeout, listen, log, max-clients, max-line, no-notices, slow-client, \
                  slow-grace, stall-timeout, worker-threads",
             ),
@@ -263,8 +262,7 @@ mod tests {
             ),
             (
                 "listen = [\n'h:1',\n 2345]",
-                "3: listen: a number is no address; allowed: a string such as \"127.0.0.1:2345\", \
-                 or a list of them",
+                "3: listen: a number is no value for it; allowed: a string, or a list of them",
             ),
             (
                 "buffer = ['1MiB']",

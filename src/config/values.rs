@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Grace, HalfClose, LogLevel, SlowClient};
+use super::address::{AddressError, host_name, whole_number};
+use super::{Address, Grace, HalfClose, LogLevel, SlowClient};
 use crate::format::Format;
 
 /// Far above any machine, and below the largest count that tokio's semaphores hold.
@@ -50,6 +51,27 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
             "'{text}' is neither true nor false; allowed: true, yes, on, 1, false, no, off or 0"
         )),
     }
+}
+
+pub(super) fn admin(text: &str) -> Result<Option<Address>, String> {
+    match text {
+        "off" | "0" => Ok(None),
+        _ => text
+            .parse()
+            .map(Some)
+            .map_err(|error: AddressError| format!("{error}, or off")),
+    }
+}
+
+/// A host name, in lower case.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    host_name(text)
+        .map(|host| host.to_lowercase())
+        .map_err(|_| {
+            format!(
+                "'{text}' is no host name; allowed: a name such as status.example, without a port"
+            )
+        })
 }
 
 pub(super) fn half_close(text: &str) -> Result<HalfClose, String> {
@@ -113,12 +135,6 @@ pub(super) fn worker_threads(text: &str) -> Result<usize, String> {
 pub(super) fn cpus() -> usize {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     cpus.min(WORKER_THREADS_MOST)
-}
-
-/// Digits only; a number too large to hold reads as the largest.
-pub(super) fn whole_number(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
 fn not_a_number(text: &str) -> String {

@@ -42,9 +42,9 @@ pub(super) fn toml(command: &mut Command) -> String {
 
 /// What a file can set, in the order of `--help`.
 fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
-    let mut known = Options::default();
-    let mut known: Vec<&str> = known.single_valued().map(|(name, _)| name).to_vec();
-    known.push("listen");
+    let mut options = Options::default();
+    let mut known: Vec<&str> = options.single_valued().map(|(name, _)| name).to_vec();
+    known.extend(options.several_valued().map(|(name, _)| name));
     command
         .get_arguments()
         .filter_map(|arg| Some((arg.get_long()?, arg)))
@@ -63,6 +63,7 @@ fn take_default(help: &str) -> (String, String) {
 /// The default as TOML writes it.
 fn value(arg: &Arg, default: &str) -> String {
     match (arg.get_action(), default) {
+        (ArgAction::Append, "none") => "[]".to_owned(),
         (ArgAction::Append, _) => format!("[\"{default}\"]"),
         (_, "true" | "false") => default.to_owned(),
         _ => format!("\"{default}\""),

@@ -5,13 +5,14 @@
 //! nothing more.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::member::{Arrival, DETACHED, Member, Tally};
+use super::member::DETACHED;
+use super::record::Arrival;
+use super::sweep::Moment;
 use super::{Hub, Seat, State};
 use crate::close::CloseReason;
 use crate::ids::ClientId;
@@ -94,20 +95,21 @@ pub(super) struct Closed {
 }
 
 impl Totals {
-    /// Adds what this client has counted by now.
-    pub(super) fn count(&mut self, tally: &Tally) {
+    /// Adds what was counted of this client by now.
+    pub(super) fn count(&mut self, seat: &Seat) {
+        let tally = &seat.member.tally;
         self.lines_in += tally.lines_in.get();
         self.bytes_in += tally.bytes_in.get();
         self.lines_out += tally.lines_out.get();
         self.bytes_out += tally.bytes_out.get();
-        self.skipped += tally.skipped.get();
+        self.skipped += seat.record.skipped;
     }
 }
 
-impl From<&Tally> for Totals {
-    fn from(tally: &Tally) -> Totals {
+impl From<&Seat> for Totals {
+    fn from(seat: &Seat) -> Totals {
         let mut totals = Totals::default();
-        totals.count(tally);
+        totals.count(seat);
         totals
     }
 }
@@ -151,7 +153,7 @@ impl Hub {
         };
         for (_, seat) in &state.seats {
             figures.clients += usize::from(!seat.left);
-            figures.totals.count(&seat.member.tally);
+            figures.totals.count(seat);
         }
         figures
     }
@@ -159,7 +161,7 @@ impl Hub {
     /// Every client that has not left, in no particular order. Takes the lock that every publish
     /// takes for one look at each client.
     pub(crate) fn census(&self) -> Vec<ClientFigures> {
-        let now = Instant::now();
+        let now = self.moment();
         let mut state = self.lock();
         // What is being assembled waits for clients too.
         state.cut();
@@ -169,9 +171,9 @@ impl Hub {
             .collect()
     }
 
-    fn figures_of(&self, state: &State, seat: &Seat, now: Instant) -> ClientFigures {
+    fn figures_of(&self, state: &State, seat: &Seat, now: Moment) -> ClientFigures {
         let member = &seat.member;
-        let totals = Totals::from(&member.tally);
+        let totals = Totals::from(seat);
         let (mut bytes_pending, mut messages_behind) = (0, 0);
         let position = member.position.load(Relaxed);
         if position < state.tail.index {
@@ -183,7 +185,7 @@ impl Hub {
                 bytes_pending = 0;
             }
             let own = if self.echo { 0 } else { totals.lines_in };
-            let published = state.messages.saturating_sub(member.messages_before);
+            let published = state.messages.saturating_sub(seat.record.messages_before);
             messages_behind = published
                 .saturating_sub(own)
                 .saturating_sub(totals.lines_out)
@@ -191,14 +193,14 @@ impl Hub {
         }
         debug_assert!(position <= state.tail.index || position == DETACHED);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
-        let still_since = seat.watch.still_since(moved).unwrap_or(now);
+        let still_since = seat.record.watch.still_since(moved).unwrap_or(now);
         ClientFigures {
             id: member.id,
-            arrival: member.arrival.clone(),
+            arrival: seat.record.arrival(&state.listeners),
             totals,
             bytes_pending,
             messages_behind,
-            idle: now.saturating_duration_since(still_since),
+            idle: now.since(still_since),
         }
     }
 
@@ -211,24 +213,33 @@ impl Hub {
         (page, last.len())
     }
 
-    /// A client's connection ends, for this reason.
-    pub(super) fn note_closed(&self, member: &Arc<Member>, reason: CloseReason) {
+    /// The connection of the client in `slot` ends, for this reason. Returns what went through it.
+    pub(super) fn note_closed(&self, slot: usize, reason: CloseReason) -> Totals {
+        let mut state = self.lock();
+        let seat = &state.seats[slot];
+        let totals = Totals::from(seat);
         let client = ClosedClient {
-            id: member.id,
-            arrival: member.arrival.clone(),
-            totals: Totals::from(&member.tally),
+            id: seat.member.id,
+            arrival: seat.record.arrival(&state.listeners),
+            totals,
             reason,
             at: SystemTime::now(),
         };
-        let mut state = self.lock();
         state.closed.by_reason[reason.index()] += 1;
         state.closed.push(client);
+        totals
+    }
+
+    /// The client in `slot` missed so many messages.
+    pub(super) fn note_skipped(&self, slot: usize, missed: u64) {
+        self.lock().seats[slot].record.skipped += missed;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::IoSlice;
+    use std::sync::Arc;
     use std::task::{Context, Waker};
 
     use super::super::Feed;
@@ -379,7 +390,7 @@ mod tests {
         let saved = rmp_serde::to_vec_named(&saved).unwrap();
         let saved: super::super::SavedHub = rmp_serde::from_slice(&saved).unwrap();
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let (next, mut places) = saved.restore(&config).unwrap();
+        let (next, places) = saved.restore(&config).unwrap();
         let again = places.restore(&next, reader.save()).unwrap();
         let _sender = places.restore(&next, sender.save()).unwrap();
         let (figures, (pending, behind)) = before;

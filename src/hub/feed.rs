@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use super::batch::{Encoding, Node};
 use super::member::{DETACHED, Member};
 use super::save::{SavedFeed, SavedPlace};
-use super::{Admission, Hub, Park, Start, Ticket};
+use super::{Admission, Hub, Park, Start, Ticket, Totals};
 use crate::close::CloseReason;
 use crate::framing::Lines;
 use crate::ids::ClientId;
@@ -168,9 +168,9 @@ impl Feed {
         }
     }
 
-    /// Its connection ends, for this reason: the counters remember.
-    pub(crate) fn closed(&self, reason: CloseReason) {
-        self.hub.note_closed(&self.member, reason);
+    /// Its connection ends, for this reason, which the hub remembers. Returns what went through it.
+    pub(crate) fn closed(&self, reason: CloseReason) -> Totals {
+        self.hub.note_closed(self.slot, reason)
     }
 
     /// Its input has been read as far as it will be, which a drain waits for.
@@ -334,7 +334,7 @@ impl Feed {
         self.offset = 0;
         self.current = self.encoding;
         self.member.move_to(&place, 0, self.encoding);
-        self.member.tally.skipped.add(missed);
+        self.hub.note_skipped(self.slot, missed);
         self.cursor = Some(place);
         missed
     }

@@ -1,55 +1,20 @@
 //! What the hub and a client know of each other: the counters one keeps, the orders the other gives.
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
-use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use std::time::SystemTime;
-
-use serde::{Deserialize, Serialize};
 
 use super::batch::{Encoding, Node};
 use super::census::Totals;
 use crate::close::CloseReason;
-use crate::format::Format;
 use crate::ids::ClientId;
-use crate::listen::Peer;
-
-/// How a client came: what can be said of it from its first moment on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Arrival {
-    /// Who is at the other end.
-    pub(crate) peer: Peer,
-    /// The listener it connected to, as it is logged. One text for all of its clients.
-    pub(crate) listener: Arc<str>,
-    /// How it sees the stream.
-    pub(crate) format: Format,
-    /// When.
-    pub(crate) at: SystemTime,
-}
-
-#[cfg(test)]
-impl Arrival {
-    /// One at no particular place and time.
-    pub(crate) fn test(format: Format) -> Arrival {
-        Arrival {
-            peer: Peer::Unix,
-            listener: "unix:/x".into(),
-            format,
-            at: SystemTime::UNIX_EPOCH,
-        }
-    }
-}
 
 /// One client, as the hub sees it.
 #[derive(Debug)]
 pub(crate) struct Member {
     /// Its number.
     pub(crate) id: ClientId,
-    /// How it came.
-    pub(crate) arrival: Arrival,
-    /// Messages that were published before it came.
-    pub(super) messages_before: u64,
     /// What the client counts.
     pub(crate) tally: Tally,
     /// What it has been told to do and has not yet seen.
@@ -70,7 +35,8 @@ pub(crate) struct Member {
 /// The position of a client that takes nothing more from the stream.
 pub(super) const DETACHED: u64 = u64::MAX;
 
-/// Lines and bytes that went through a client. Only its own task writes them.
+/// Lines and bytes that went through a client. Only its own task writes them. (What it missed is in
+/// the hub's own record of it.)
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// Messages it sent.
@@ -81,8 +47,6 @@ pub(crate) struct Tally {
     pub(crate) lines_out: Counter,
     /// Bytes its socket took.
     pub(crate) bytes_out: Counter,
-    /// Messages it missed under `--slow-client skip`.
-    pub(crate) skipped: Counter,
 }
 
 impl Tally {
@@ -92,7 +56,6 @@ impl Tally {
         self.bytes_in.add(totals.bytes_in);
         self.lines_out.add(totals.lines_out);
         self.bytes_out.add(totals.bytes_out);
-        self.skipped.add(totals.skipped);
     }
 }
 
@@ -144,11 +107,9 @@ impl Orders {
 
 impl Member {
     /// A member that takes nothing until it is said to have come somewhere: [`Member::move_to`].
-    pub(super) fn new(id: ClientId, arrival: Arrival, messages_before: u64) -> Member {
+    pub(super) fn new(id: ClientId) -> Member {
         Member {
             id,
-            arrival,
-            messages_before,
             tally: Tally::default(),
             orders: AtomicU32::new(0),
             position: AtomicU64::new(DETACHED),

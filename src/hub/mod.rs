@@ -15,6 +15,7 @@ mod budget;
 mod census;
 mod feed;
 mod member;
+mod record;
 mod save;
 mod sweep;
 
@@ -23,7 +24,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::Notify;
@@ -39,9 +40,10 @@ pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
 use census::Closed;
 pub(crate) use census::{ClientFigures, ClosedClient, Figures, Totals};
 pub(crate) use feed::Feed;
-pub(crate) use member::{Arrival, Member, Orders};
+pub(crate) use member::{Member, Orders};
+pub(crate) use record::Arrival;
+use record::{ListenerNames, Record};
 pub(crate) use save::{SavedFeed, SavedHub};
-use sweep::Watch;
 pub(crate) use sweep::run as sweep;
 
 /// Bytes at which a batch is closed to further parts: about what one read brings at most.
@@ -78,6 +80,7 @@ impl From<&Config> for Settings {
 pub(crate) struct Hub {
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     echo: bool,
+    began: Instant,
     budget: Arc<Budget>,
     state: Mutex<State>,
     /// Raised by every publish: a feed that is on the list to be woken need not look again.
@@ -117,6 +120,7 @@ struct State {
     seats: Slab<Seat>,
     /// Messages among what was numbered; the others are notices.
     messages: u64,
+    listeners: ListenerNames,
     /// What clients counted whose seats are gone.
     gone: Totals,
     closed: Closed,
@@ -152,9 +156,8 @@ struct Seat {
     encoding: Encoding,
     /// Its place in the list of those to be woken, and the emptying it holds for.
     parked: (u64, usize),
-    /// Boxed, because a hundred bytes find room between the runtime's allocations for the same
-    /// client, which are aligned to 128: in the seat itself they would come on top.
-    watch: Box<Watch>,
+    /// Boxed, because it then finds room where the seat itself would not: see [`record`].
+    record: Box<Record>,
     input_done: bool,
     /// Its disconnect notice is out.
     left: bool,
@@ -183,6 +186,7 @@ impl Hub {
     pub(crate) fn new(config: &Config) -> Arc<Hub> {
         Arc::new(Hub {
             echo: config.echo,
+            began: Instant::now(),
             budget: Budget::new(config.buffer_bytes),
             state: Mutex::new(State {
                 settings: Settings::from(config),
@@ -192,6 +196,7 @@ impl Hub {
                 next_id: 1,
                 seats: Slab::new(),
                 messages: 0,
+                listeners: ListenerNames::default(),
                 gone: Totals::default(),
                 closed: Closed::default(),
                 parked: Vec::new(),
@@ -230,9 +235,11 @@ impl Hub {
         state.next_id += 1;
         state.count_encoding(encoding, 1);
         let start = state.start();
-        let member = Arc::new(Member::new(id, arrival, state.messages));
+        let member = Arc::new(Member::new(id));
+        let messages_before = state.messages;
+        let record = Record::new(&arrival, messages_before, &mut state.listeners);
         member.move_to(&start.node, 0, encoding);
-        let slot = self.seat(&mut state, member.clone(), encoding);
+        let slot = self.seat(&mut state, member.clone(), encoding, record);
         let mut own_end = 0;
         if state.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
@@ -242,12 +249,18 @@ impl Hub {
     }
 
     /// Gives a client its seat. Its encoding has been counted.
-    fn seat(&self, state: &mut State, member: Arc<Member>, encoding: Encoding) -> usize {
+    fn seat(
+        &self,
+        state: &mut State,
+        member: Arc<Member>,
+        encoding: Encoding,
+        record: Record,
+    ) -> usize {
         let slot = state.seats.insert(Seat {
             member,
             encoding,
             parked: (0, 0),
-            watch: Box::default(),
+            record: Box::new(record),
             input_done: false,
             left: false,
             freezing: false,
@@ -436,7 +449,7 @@ impl Hub {
         self.finish_input(&mut state, slot);
         self.freeze_done(&mut state, slot);
         let seat = state.seats.remove(slot);
-        state.gone.count(&seat.member.tally);
+        state.gone.count(&seat);
         state.unpark(&seat);
         state.count_encoding(encoding, -1);
         if state.seats.is_empty() {

@@ -15,7 +15,8 @@ use super::Hub;
 use super::batch::{Batch, Encoding, Encodings, Kind, Node, Part, Sizes, View};
 use super::census::{Closed, Totals};
 use super::feed::Feed;
-use super::member::{Arrival, Member};
+use super::member::Member;
+use super::record::{Arrival, Record};
 use crate::config::Config;
 use crate::ids::{ClientId, Seq};
 
@@ -106,8 +107,6 @@ pub(crate) struct Places {
     first_index: u64,
     /// One before each batch, and the end.
     nodes: Vec<Arc<Node>>,
-    /// The names of listeners, each once.
-    listeners: Vec<Arc<str>>,
     /// For each encoding, how many of the batches before each place cannot be seen in it.
     unseen: [Vec<u32>; 4],
 }
@@ -165,7 +164,6 @@ impl SavedHub {
         let mut places = Places {
             first_index: self.first_index,
             nodes: vec![state.tail.clone()],
-            listeners: Vec::new(),
             unseen: std::array::from_fn(|_| vec![0]),
         };
         for saved in self.batches {
@@ -311,28 +309,13 @@ impl Places {
         Ok(Some(node.clone()))
     }
 
-    /// The one text with these words.
-    fn one(&mut self, listener: &Arc<str>) -> Arc<str> {
-        let known = self.listeners.iter().find(|known| *known == listener);
-        known.cloned().unwrap_or_else(|| {
-            self.listeners.push(listener.clone());
-            listener.clone()
-        })
-    }
-
     /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
-    pub(crate) fn restore(
-        &mut self,
-        hub: &Arc<Hub>,
-        mut saved: SavedFeed,
-    ) -> Result<Feed, Inconsistent> {
+    pub(crate) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, Inconsistent> {
         let cursor = self.find(&saved.place)?;
         if saved.id.0 == 0 || saved.id.0 >= hub.lock().next_id {
             return Err(Inconsistent("a client has a number that was never given"));
         }
-        saved.arrival.listener = self.one(&saved.arrival.listener);
-        let arrival = saved.arrival.clone();
-        let member = Arc::new(Member::new(saved.id, arrival, saved.messages_before));
+        let member = Arc::new(Member::new(saved.id));
         member.tally.restore(saved.tally);
         if let Some(node) = &cursor {
             member.move_to(node, saved.place.offset, saved.place.encoding);
@@ -342,7 +325,9 @@ impl Places {
         }
         let mut state = hub.lock();
         state.count_encoding(saved.place.encoding, 1);
-        let slot = hub.seat(&mut state, member.clone(), saved.place.encoding);
+        let mut record = Record::new(&saved.arrival, saved.messages_before, &mut state.listeners);
+        record.skipped = saved.tally.skipped;
+        let slot = hub.seat(&mut state, member.clone(), saved.place.encoding, record);
         let seat = &mut state.seats[slot];
         seat.input_done = saved.input_done;
         seat.left = saved.left;
@@ -354,16 +339,17 @@ impl Places {
 impl SavedFeed {
     /// Where a feed of this member is.
     pub(super) fn save(hub: &Hub, member: &Member, slot: usize, place: SavedPlace) -> SavedFeed {
-        let seat = &hub.lock().seats[slot];
+        let state = hub.lock();
+        let seat = &state.seats[slot];
         SavedFeed {
             id: member.id,
-            arrival: member.arrival.clone(),
-            messages_before: member.messages_before,
+            arrival: seat.record.arrival(&state.listeners),
+            messages_before: seat.record.messages_before,
             place,
             left: seat.left,
             leaving: member.leaving.load(Relaxed),
             input_done: seat.input_done,
-            tally: Totals::from(&member.tally),
+            tally: Totals::from(seat),
         }
     }
 }
@@ -458,7 +444,7 @@ mod tests {
 
     fn restore(saved: &[u8]) -> Option<(Arc<Hub>, Vec<Feed>)> {
         let (hub, places): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(saved).ok()?;
-        let (hub, mut stream) = hub.restore(&config()).ok()?;
+        let (hub, stream) = hub.restore(&config()).ok()?;
         let feeds = places.into_iter().map(|place| stream.restore(&hub, place));
         let feeds = feeds.collect::<Result<_, _>>().ok()?;
         Some((hub, feeds))

@@ -1,10 +1,12 @@
 //! Who holds the buffer up, and who has gone quiet: one look over all clients every now and then,
 //! so that no client needs a timer of its own.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::member::DETACHED;
 use super::{Hub, Orders, Seat, State};
 use crate::close::CloseReason;
 use crate::config::{Grace, SlowClient};
@@ -23,25 +25,55 @@ const PRESSED_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::
 /// A buffer that held this much, in bytes, and is nearly empty again leaves memory worth returning.
 const TRIM_BYTES: usize = 1024 * 1024;
 
-/// What the sweep remembers of a client between two looks.
-#[derive(Debug, Default)]
+/// What the sweep remembers of a client between two looks. Small: there is one for each client.
+#[derive(Debug)]
 pub(super) struct Watch {
     /// Bytes that had gone through it either way, and when that was last seen to change.
     moved: u64,
-    moved_at: Option<Instant>,
+    moved_at: Option<Moment>,
     /// Bytes that its socket had taken, and since when it has taken none of what waits for it.
     taken: u64,
-    refuses_since: Option<Instant>,
-    leaves_since: Option<Instant>,
-    /// For how long it has kept the others waiting since it last had everything.
-    held: Duration,
-    /// It was told that it is behind when it stood here.
-    told_at: Option<u64>,
+    refuses_since: Option<Moment>,
+    leaves_since: Option<Moment>,
+    /// For how long it has kept the others waiting since it last had everything, in microseconds.
+    held_us: u64,
+    /// It was told that it is behind when it stood here; [`DETACHED`] if it never was.
+    told_at: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch {
+            moved: 0,
+            moved_at: None,
+            taken: 0,
+            refuses_since: None,
+            leaves_since: None,
+            held_us: 0,
+            told_at: DETACHED,
+        }
+    }
+}
+
+/// A moment in the hub's life, to the microsecond: eight bytes, even where there may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(NonZeroU64);
+
+impl Moment {
+    /// How long after `earlier` it is; zero if it is before.
+    pub(super) fn since(self, earlier: Moment) -> Duration {
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+/// In microseconds, for 584,000 years.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Watch {
     /// Since when this many bytes have gone through the client; `None` when that is news.
-    pub(super) fn still_since(&self, moved: u64) -> Option<Instant> {
+    pub(super) fn still_since(&self, moved: u64) -> Option<Moment> {
         self.moved_at.filter(|_| self.moved == moved)
     }
 }
@@ -50,14 +82,14 @@ impl Watch {
 #[derive(Clone, Copy, Debug)]
 struct Oldest {
     index: u64,
-    since: Instant,
+    since: Moment,
 }
 
 /// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
 /// behind, or take too long over their goodbye.
 pub(crate) async fn run(hub: Arc<Hub>) {
     let mut oldest = None;
-    let mut looked = Instant::now();
+    let mut looked = hub.moment();
     let mut pressed = false;
     let mut peak = 0;
     loop {
@@ -72,12 +104,12 @@ pub(crate) async fn run(hub: Arc<Hub>) {
                 () = hub.asked.notified() => {}
             }
         }
-        let now = Instant::now();
+        let now = hub.moment();
         pressed = hub.budget.is_pressed();
         let mut state = hub.lock();
         hub.look_for_the_quiet(&mut state, now);
         if pressed {
-            hub.look_for_the_behind(&mut state, now, now - looked, &mut oldest);
+            hub.look_for_the_behind(&mut state, now, now.since(looked), &mut oldest);
         } else {
             oldest = None;
         }
@@ -110,6 +142,11 @@ fn give_memory_back() {
 fn give_memory_back() {}
 
 impl Hub {
+    pub(super) fn moment(&self) -> Moment {
+        // From one on.
+        Moment(NonZeroU64::MIN.saturating_add(micros(self.began.elapsed())))
+    }
+
     fn tick(&self, pressed: bool) -> Duration {
         let settings = self.lock().settings;
         if pressed {
@@ -129,21 +166,13 @@ impl Hub {
     }
 
     /// Stalled, idle, or at its goodbye for too long.
-    fn look_for_the_quiet(&self, state: &mut State, now: Instant) {
+    fn look_for_the_quiet(&self, state: &mut State, now: Moment) {
         let settings = state.settings;
-        let over = |since: Instant, timeout: Option<Duration>| {
-            timeout.is_some_and(|timeout| now.saturating_duration_since(since) >= timeout)
+        let over = |since: Moment, timeout: Option<Duration>| {
+            timeout.is_some_and(|timeout| now.since(since) >= timeout)
         };
-        for (
-            _,
-            Seat {
-                member,
-                watch,
-                left,
-                ..
-            },
-        ) in &mut state.seats
-        {
+        for (_, seat) in &mut state.seats {
+            let (member, watch) = (&seat.member, &mut seat.record.watch);
             if member.leaving.load(Relaxed) {
                 if over(*watch.leaves_since.get_or_insert(now), Some(GOODBYE)) {
                     member.order(Orders::ABORT);
@@ -165,7 +194,7 @@ impl Hub {
                 .is_some_and(|since| over(since, settings.stall_timeout))
             {
                 member.order(Orders::close(CloseReason::Stalled));
-            } else if !*left
+            } else if !seat.left
                 && watch
                     .moved_at
                     .is_some_and(|since| over(since, settings.idle_timeout))
@@ -185,7 +214,7 @@ impl Hub {
     fn look_for_the_behind(
         &self,
         state: &mut State,
-        now: Instant,
+        now: Moment,
         since_last_look: Duration,
         oldest: &mut Option<Oldest>,
     ) {
@@ -194,11 +223,12 @@ impl Hub {
         };
         let tail = state.cut().index;
         let mut first = None;
-        for (_, Seat { member, watch, .. }) in &mut state.seats {
-            let position = member.position.load(Relaxed);
+        for (_, seat) in &mut state.seats {
+            let position = seat.member.position.load(Relaxed);
+            let watch = &mut seat.record.watch;
             if position >= tail {
-                watch.held = Duration::ZERO;
-            } else if watch.told_at == Some(position) {
+                watch.held_us = 0;
+            } else if watch.told_at == position {
                 // What it holds is about to be released: nobody else has to go for that.
                 return;
             } else {
@@ -238,12 +268,13 @@ impl Hub {
             if !at_oldest(seat) {
                 continue;
             }
-            seat.watch.held += waited;
-            if now - since < grace && seat.watch.held < grace {
+            let watch = &mut seat.record.watch;
+            watch.held_us += micros(waited);
+            if now.since(since) < grace && watch.held_us < micros(grace) {
                 continue;
             }
-            seat.watch.told_at = Some(index);
-            seat.watch.held = Duration::ZERO;
+            watch.told_at = index;
+            watch.held_us = 0;
             seat.member.order(match state.settings.slow_client {
                 SlowClient::Disconnect => Orders::close(CloseReason::Slow),
                 SlowClient::Skip => Orders::SKIP,

@@ -7,9 +7,10 @@ use anyhow::Context;
 use tracing::{error, info, warn};
 
 use super::{Service, stop_asked};
+use crate::admin::{AdminSocket, WantedAdmin};
 use crate::config::{Config, Source};
 use crate::lifecycle::{Request, Requests};
-use crate::listen::WantedAll;
+use crate::listen::{Listener, WantedAll};
 use crate::logging;
 
 /// What stays as it was until the daemon is started anew: a client may be in the middle of a line
@@ -21,6 +22,17 @@ const FIXED: [&str; 2] = ["echo", "worker-threads"];
 pub(super) struct Reload {
     config: Config,
     wanted: WantedAll,
+    admin: Option<WantedAdmin>,
+}
+
+/// What another configuration wants open is, and only going by it is left, which cannot fail.
+#[derive(Debug)]
+struct Opened {
+    config: Config,
+    /// It does not want these.
+    closing: Vec<Listener>,
+    /// `None` also where the daemon answers already.
+    admin: Option<AdminSocket>,
 }
 
 impl Reload {
@@ -32,7 +44,12 @@ impl Reload {
             .await
             .context("reading the configuration was given up")??;
         let wanted = WantedAll::resolve(&config).await?;
-        Ok(Reload { config, wanted })
+        let admin = WantedAdmin::resolve(&config).await?;
+        Ok(Reload {
+            config,
+            wanted,
+            admin,
+        })
     }
 }
 
@@ -58,31 +75,71 @@ impl Service {
     /// Nobody is accepted for a moment, and who connects meanwhile waits in the backlog. Not cancel
     /// safe.
     async fn adopt(&mut self, prepared: anyhow::Result<Reload>, source: &Source) {
-        let adopted = match prepared {
-            Ok(reload) => {
-                let mut listeners = self.doors.close().await;
-                let opened = reload.wanted.open(&mut listeners, &reload.config);
-                self.open(listeners);
-                opened.map(|closing| {
-                    for listener in &closing {
-                        // Who had connected to it while the others were opened.
-                        self.reception.accept_rest(listener);
-                    }
-                    self.go_by(reload.config, source);
-                })
-            }
+        let opened = match prepared {
+            Ok(reload) => self.open_wanted(reload).await,
             Err(error) => Err(error),
         };
-        self.counters.reloads.add(&adopted);
-        if let Err(error) = adopted {
-            error!(
+        self.counters.reloads.add(&opened);
+        match opened {
+            Ok(opened) => {
+                for listener in &opened.closing {
+                    // Who had connected to it while the others were opened.
+                    self.reception.accept_rest(listener);
+                }
+                self.go_by(opened.config, opened.admin, source);
+            }
+            Err(error) => error!(
                 error = format!("{error:#}"),
                 "configuration not reloaded, nothing changed"
-            );
+            ),
         }
     }
 
-    fn go_by(&mut self, mut config: Config, source: &Source) {
+    /// Opens what another configuration wants open.
+    ///
+    /// # Errors
+    /// Something of it cannot be: then nothing has changed.
+    async fn open_wanted(&mut self, reload: Reload) -> anyhow::Result<Opened> {
+        let mut listeners = self.doors.close().await;
+        // Closed again if something after it fails.
+        let opened = self.open_admin(reload.admin).and_then(|admin| {
+            let closing = reload.wanted.open(&mut listeners, &reload.config)?;
+            Ok((closing, admin))
+        });
+        self.open(listeners);
+        let (closing, admin) = opened?;
+        Ok(Opened {
+            config: reload.config,
+            closing,
+            admin,
+        })
+    }
+
+    /// Opens the admin address, unless the daemon answers there already.
+    fn open_admin(&self, wanted: Option<WantedAdmin>) -> anyhow::Result<Option<AdminSocket>> {
+        let is_new = |wanted: &WantedAdmin| {
+            let served = self.admin.as_ref();
+            !served.is_some_and(|admin| admin.is_at(Some(wanted.address())))
+        };
+        wanted.filter(is_new).map(WantedAdmin::open).transpose()
+    }
+
+    /// Answers at the admin address of the configuration from now on, which was opened if it is new.
+    fn admin_by(&mut self, opened: Option<AdminSocket>) {
+        let address = self.config.admin.as_ref();
+        if let Some(admin) = self.admin.as_ref().filter(|admin| admin.is_at(address)) {
+            admin.set_hosts(&self.config.admin_hosts);
+            return;
+        }
+        self.admin = opened.and_then(|socket| {
+            let admin = socket.serve(self.view.clone());
+            admin
+                .inspect_err(|error| error!(%error, "cannot start the thread of --admin"))
+                .ok()
+        });
+    }
+
+    fn go_by(&mut self, mut config: Config, admin: Option<AdminSocket>, source: &Source) {
         let mut changed = self.config.differences(&config);
         changed.retain(|option| {
             let fixed = FIXED.contains(option);
@@ -99,6 +156,7 @@ impl Service {
         self.places.set_max(config.clients_max);
         source.advise(&config);
         self.config = config;
+        self.admin_by(admin);
         // Before the level changes, and perhaps hides it.
         info!(changed = changed.join(","), "configuration reloaded");
         logging::set_level(self.config.log);

@@ -5,6 +5,7 @@
 
 mod client;
 mod flood;
+pub(crate) mod http;
 mod manager;
 mod program;
 mod server;

@@ -283,6 +283,19 @@ impl Server {
         &self.addresses[i]
     }
 
+    /// Where the status page and the metrics are served, by the last that the log says of it.
+    #[track_caller]
+    pub(crate) fn admin(&self) -> Address {
+        self.wait_log("admin listening");
+        let words = ["admin", "listening"];
+        let log = self.log();
+        let line = log
+            .iter()
+            .rfind(|line| holds(line, &words))
+            .expect("one came");
+        Address::parse(field(line, "address").expect("address="))
+    }
+
     /// Waits for a log line that holds all these words, in whatever order, and returns it.
     #[track_caller]
     pub(crate) fn wait_log(&self, words: &str) -> String {

@@ -1,0 +1,353 @@
+//! Which request gets which answer.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+
+use super::events::{Busy, Events};
+use super::host::Hosts;
+use super::metrics::{self, Exposition};
+use super::view::{ANSWER_TIME, Order, Page, View};
+use crate::lifecycle::Phase;
+
+/// The body of an answer.
+pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// How often a hub that is asked for a sign of life is looked at again.
+const PULSE_PERIOD: Duration = Duration::from_millis(10);
+
+/// Rows of a list in one answer: if not asked for, and at most.
+const ROWS: (usize, usize) = (100, 1000);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page, whole: its styles and its script are in it.
+const PAGE: &str = include_str!("page.html");
+
+/// Nothing on the page comes from elsewhere or goes anywhere else, and of styles and scripts only
+/// those that were built in are used, whatever might get into the page.
+static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let [style, script] = ["style", "script"].map(|element| {
+        let (_, from) = PAGE.split_once(&format!("<{element}>")).unwrap_or_default();
+        let (text, _) = from
+            .split_once(&format!("</{element}>"))
+            .unwrap_or_default();
+        BASE64_STANDARD.encode(Sha256::digest(text))
+    });
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; \
+         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// What there is, for who asks for something else.
+const PATHS: &str = "/, /status, /clients, /closed, /events, /metrics, /healthz and /readyz";
+
+/// The answer to a request that reached a socket of this kind.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub(super) view: Arc<View>,
+    pub(super) events: Arc<Events>,
+    /// The names the daemon goes by; `None` where any will do, as on a Unix socket.
+    pub(super) hosts: Option<Arc<Hosts>>,
+}
+
+impl Desk {
+    /// Answers a request. `busy` lasts for as long as the answer is not over.
+    pub(super) async fn answer<B>(&self, request: Request<B>, busy: Busy) -> Response<Body>
+    where
+        B: hyper::body::Body,
+    {
+        // What came with it is not read: the connection ends with the answer.
+        let has_body = !request.body().is_end_stream();
+        let (parts, _) = request.into_parts();
+        let mut response = match self.refusal(&parts) {
+            None => self.route(&parts, busy).await,
+            Some(refusal) => refusal,
+        };
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (header::CACHE_CONTROL, "no-store"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if has_body {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// Why a request may not be answered, if it may not.
+    fn refusal(&self, request: &Parts) -> Option<Response<Body>> {
+        if let Some(hosts) = &self.hosts {
+            let mut named = request.headers.get_all(header::HOST).iter();
+            let host = named.next().and_then(|host| host.to_str().ok());
+            let host = host.filter(|_| named.next().is_none());
+            let authority = request.uri.authority().map(|authority| authority.as_str());
+            // HTTP/1.0 need not say where it goes, and then nobody can know.
+            let Some(host) = host else {
+                let why = "a request has to name one Host\n";
+                return Some(plain(StatusCode::BAD_REQUEST, why));
+            };
+            let fine = |name: &str| hosts.allow(name);
+            if !fine(host) || !authority.is_none_or(fine) {
+                let why = "this Host is not allowed; see --admin-host\n";
+                return Some(plain(StatusCode::FORBIDDEN, why));
+            }
+        }
+        if request.method != Method::GET {
+            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
+            refusal
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET"));
+            return Some(refusal);
+        }
+        None
+    }
+
+    async fn route(&self, request: &Parts, busy: Busy) -> Response<Body> {
+        let query = request.uri.query().unwrap_or_default();
+        let path = request.uri.path();
+        let takes_query = matches!(path, "/clients" | "/closed");
+        if !takes_query && !query.is_empty() && path != "/" {
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "there is nothing to ask for here\n",
+            );
+        }
+        match path {
+            "/" => page(),
+            "/status" => self.look(|view| json(&view.status())).await,
+            "/clients" => match read_query(query, true) {
+                Ok((page, order)) => {
+                    self.look(move |view| json(&view.clients(order, page)))
+                        .await
+                }
+                Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
+            },
+            "/closed" => match read_query(query, false) {
+                Ok((page, _)) => self.look(move |view| json(&view.closed(page))).await,
+                Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
+            },
+            "/metrics" => {
+                let accept = request.headers.get(header::ACCEPT);
+                let accept = accept.and_then(|accept| accept.to_str().ok());
+                let exposition = Exposition::preferred(accept.unwrap_or_default());
+                self.look(move |view| {
+                    let text = metrics::write(view.snapshot(), exposition);
+                    full(StatusCode::OK, exposition.content_type(), text)
+                })
+                .await
+            }
+            "/events" if request.version < Version::HTTP_11 => plain(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "events take HTTP/1.1\n",
+            ),
+            "/events" => match self.events.subscribe(self.view.clone(), busy) {
+                Some(events) => stream(events.boxed_unsync()),
+                None => plain(StatusCode::SERVICE_UNAVAILABLE, "too many are watching\n"),
+            },
+            "/healthz" => self.health().await,
+            "/readyz" => self.readiness(),
+            _ => plain(StatusCode::NOT_FOUND, format!("there is only {PATHS}\n")),
+        }
+    }
+
+    /// Looks at the daemon, and gives up if the hub does not let it.
+    async fn look(
+        &self,
+        look: impl FnOnce(&View) -> Response<Body> + Send + 'static,
+    ) -> Response<Body> {
+        match self.view.ask(look).await {
+            Some(response) => response,
+            None => plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
+        }
+    }
+
+    /// The hub answers, and does something: its locks can be had, and between two looks something
+    /// went on in it.
+    async fn health(&self) -> Response<Body> {
+        let deadline = Instant::now() + ANSWER_TIME;
+        let Some(first) = self.view.ask(View::pulse).await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER);
+        };
+        while Instant::now() < deadline {
+            match self.view.ask(View::pulse).await {
+                Some(now) if now != first => return plain(StatusCode::OK, "ok\n"),
+                Some(_) => sleep(PULSE_PERIOD).await,
+                None => break,
+            }
+        }
+        plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER)
+    }
+
+    /// Whether somebody who connects now becomes a client.
+    fn readiness(&self) -> Response<Body> {
+        let phase = self.view.phase();
+        let status = match phase {
+            Phase::Running | Phase::Reloading => StatusCode::OK,
+            Phase::Starting | Phase::HandingOver | Phase::Draining | Phase::Stopped => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        plain(status, format!("{phase}\n"))
+    }
+}
+
+const NO_ANSWER: &str = "the hub does not answer\n";
+
+/// The rows that a query asks for, and their order where that can be asked for.
+fn read_query(query: &str, ordered: bool) -> Result<(Page, Order), String> {
+    let (mut page, mut order) = (
+        Page {
+            offset: 0,
+            limit: ROWS.0,
+        },
+        Order::Id,
+    );
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match (key, value) {
+            ("offset", _) => {
+                page.offset = value
+                    .parse()
+                    .map_err(|_| "offset takes a number\n".to_owned())?;
+            }
+            ("limit", _) => {
+                let limit = value.parse().ok();
+                page.limit = limit
+                    .filter(|limit| (1..=ROWS.1).contains(limit))
+                    .ok_or(format!("limit takes a number from 1 to {}\n", ROWS.1))?;
+            }
+            ("sort", "id") if ordered => order = Order::Id,
+            ("sort", "behind") if ordered => order = Order::Behind,
+            ("sort", _) if ordered => return Err("sort takes id or behind\n".to_owned()),
+            _ => {
+                let known = if ordered {
+                    "offset, limit and sort"
+                } else {
+                    "offset and limit"
+                };
+                return Err(format!("there is only {known}\n"));
+            }
+        }
+    }
+    Ok((page, order))
+}
+
+fn page() -> Response<Body> {
+    let mut response = full(StatusCode::OK, HTML, PAGE);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY.clone());
+    response
+}
+
+fn json(document: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(document) {
+        Ok(mut text) => {
+            // For who reads it in a terminal.
+            text.push(b'\n');
+            full(StatusCode::OK, JSON, text)
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    full(status, TEXT, text)
+}
+
+fn full(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into());
+    response(
+        status,
+        content_type,
+        body.map_err(|never| match never {}).boxed_unsync(),
+    )
+}
+
+fn stream(body: Body) -> Response<Body> {
+    response(StatusCode::OK, "text/event-stream", body)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Options;
+    use crate::config::Config;
+    use crate::hub::{self, Hub};
+    use crate::lifecycle::Lifecycle;
+    use crate::limits::Places;
+
+    #[tokio::test(start_paused = true)]
+    async fn hub_that_does_nothing_any_more_is_not_healthy() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let phase = Lifecycle::new().watch();
+        let places = Places::new(None);
+        let desk = Desk {
+            view: Arc::new(View::new(hub.clone(), phase, Arc::default(), places)),
+            events: Events::new(),
+            hosts: None,
+        };
+        // Its sweep does not run.
+        assert_eq!(
+            desk.health().await.status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let sweep = tokio::spawn(hub::sweep(hub));
+        assert_eq!(desk.health().await.status(), StatusCode::OK);
+        sweep.abort();
+    }
+
+    #[test]
+    fn queries_are_read_or_explained() {
+        let page = |offset, limit| Page { offset, limit };
+        for (query, expected) in [
+            ("", (page(0, 100), Order::Id)),
+            ("limit=1000&offset=7", (page(7, 1000), Order::Id)),
+            ("sort=behind", (page(0, 100), Order::Behind)),
+            ("sort=id&&limit=1", (page(0, 1), Order::Id)),
+        ] {
+            assert_eq!(read_query(query, true), Ok(expected), "{query}");
+        }
+        for (query, ordered, expected) in [
+            ("limit=0", true, "limit takes a number from 1 to 1000\n"),
+            ("limit=1001", true, "limit takes a number from 1 to 1000\n"),
+            ("limit", true, "limit takes a number from 1 to 1000\n"),
+            ("offset=-1", true, "offset takes a number\n"),
+            ("sort=x", true, "sort takes id or behind\n"),
+            ("page=1", true, "there is only offset, limit and sort\n"),
+            ("sort=id", false, "there is only offset and limit\n"),
+        ] {
+            assert_eq!(read_query(query, ordered), Err(expected.into()), "{query}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What is said in JSON: the documents that the server writes and `linehub status` reads.
+//!
+//! Keys carry their unit. Numbers are totals since the daemon began, over handovers, unless they say
+//! otherwise.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// `/status`, and the `status` event of `/events`: the daemon at a glance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) phase: String,
+    pub(crate) pid: u32,
+    /// Times are RFC 3339, in UTC.
+    pub(crate) now: String,
+    /// When the process began, whatever program it was then.
+    pub(crate) started: String,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) listeners: Vec<ListenerRow>,
+    pub(crate) clients: usize,
+    /// `None` when nothing but the open-file limit bounds them.
+    pub(crate) clients_max: Option<usize>,
+    pub(crate) clients_connected_total: u64,
+    pub(crate) lines_in: u64,
+    pub(crate) lines_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// Rates are those of the last second.
+    #[serde(flatten)]
+    pub(crate) rates: Rates,
+    pub(crate) buffer_used_bytes: usize,
+    pub(crate) buffer_limit_bytes: usize,
+    pub(crate) senders_waiting: usize,
+    pub(crate) sender_wait_seconds: f64,
+    pub(crate) messages_skipped: u64,
+    /// Every reason is there.
+    pub(crate) closed_by_reason: BTreeMap<String, u64>,
+    /// Who is furthest behind, that one first: the first 50.
+    pub(crate) furthest_behind: Vec<ClientRow>,
+    /// The last 50, the latest first.
+    pub(crate) recently_closed: Vec<ClosedRow>,
+}
+
+/// What goes through, a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rates {
+    pub(crate) lines_in_per_second: f64,
+    pub(crate) lines_out_per_second: f64,
+    pub(crate) bytes_in_per_second: f64,
+    pub(crate) bytes_out_per_second: f64,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenerRow {
+    pub(crate) address: String,
+    pub(crate) format: String,
+}
+
+/// What a connected and a closed client have in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Who {
+    pub(crate) id: u64,
+    /// Its address, or `unix`.
+    pub(crate) peer: String,
+    pub(crate) listener: String,
+    pub(crate) format: String,
+    pub(crate) connected_since: String,
+    pub(crate) lines_in: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) lines_out: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) messages_skipped: u64,
+}
+
+/// A client that is connected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClientRow {
+    #[serde(flatten)]
+    pub(crate) who: Who,
+    pub(crate) bytes_pending: u64,
+    pub(crate) messages_behind: u64,
+    pub(crate) idle_seconds: f64,
+}
+
+/// A client that was closed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClosedRow {
+    #[serde(flatten)]
+    pub(crate) who: Who,
+    pub(crate) closed_at: String,
+    pub(crate) reason: String,
+}
+
+/// `/clients`: a page of those who are connected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClientsPage {
+    pub(crate) total: usize,
+    pub(crate) offset: usize,
+    pub(crate) limit: usize,
+    pub(crate) clients: Vec<ClientRow>,
+}
+
+/// `/closed`: a page of the last that were closed, the latest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClosedPage {
+    pub(crate) total: usize,
+    pub(crate) offset: usize,
+    pub(crate) limit: usize,
+    pub(crate) closed: Vec<ClosedRow>,
+}
+
+/// The `history` event of `/events`: the last ten minutes, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HistoryDocument {
+    pub(crate) period_seconds: u64,
+    pub(crate) lines_in_per_second: Vec<f64>,
+    pub(crate) lines_out_per_second: Vec<f64>,
+    pub(crate) buffer_used_bytes: Vec<usize>,
+}

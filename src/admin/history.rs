@@ -1,0 +1,124 @@
+//! The last ten minutes, a sample a second.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::documents::{HistoryDocument, Rates};
+use crate::hub::{Figures, Totals};
+
+/// Between two samples.
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
+
+/// Ten minutes of samples.
+const SAMPLES_MAX: usize = 600;
+
+/// What went through, and how full the buffer was, over time. Empty until it has seen figures twice.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    last: Option<Totals>,
+    /// Oldest first.
+    samples: VecDeque<(Rates, usize)>,
+}
+
+impl History {
+    /// Takes in how the hub stands, `since_last` after it was last told.
+    pub(super) fn add(&mut self, figures: &Figures, since_last: Duration) {
+        let now = figures.totals;
+        let Some(before) = self.last.replace(now) else {
+            return;
+        };
+        let seconds = since_last.as_secs_f64();
+        if seconds <= 0.0 {
+            return;
+        }
+        let rate = |before: u64, now: u64| {
+            // To a thousandth: what is shown, and no longer than it has to be.
+            (now.saturating_sub(before) as f64 / seconds * 1000.0).round() / 1000.0
+        };
+        let rates = Rates {
+            lines_in_per_second: rate(before.lines_in, now.lines_in),
+            lines_out_per_second: rate(before.lines_out, now.lines_out),
+            bytes_in_per_second: rate(before.bytes_in, now.bytes_in),
+            bytes_out_per_second: rate(before.bytes_out, now.bytes_out),
+        };
+        if self.samples.len() == SAMPLES_MAX {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((rates, figures.buffer_used));
+    }
+
+    /// Nobody looked for a while: the next figures begin anew.
+    pub(super) fn pause(&mut self) {
+        self.last = None;
+    }
+
+    /// The latest rates.
+    pub(super) fn rates(&self) -> Rates {
+        self.samples
+            .back()
+            .map_or(Rates::default(), |(rates, _)| *rates)
+    }
+
+    pub(super) fn document(&self) -> HistoryDocument {
+        let mut document = HistoryDocument {
+            period_seconds: PERIOD.as_secs(),
+            ..HistoryDocument::default()
+        };
+        for (rates, buffer_used) in &self.samples {
+            document.lines_in_per_second.push(rates.lines_in_per_second);
+            document
+                .lines_out_per_second
+                .push(rates.lines_out_per_second);
+            document.buffer_used_bytes.push(*buffer_used);
+        }
+        document
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(lines_in: u64, buffer_used: usize) -> Figures {
+        Figures {
+            totals: Totals {
+                lines_in,
+                lines_out: 10 * lines_in,
+                ..Totals::default()
+            },
+            buffer_used,
+            ..Figures::default()
+        }
+    }
+
+    #[test]
+    fn samples_are_rates_and_the_oldest_go() {
+        let mut history = History::default();
+        history.add(&figures(5, 0), PERIOD);
+        assert_eq!(
+            history.document().lines_in_per_second,
+            [0.0; 0],
+            "there is no rate yet"
+        );
+        history.add(&figures(7, 300), PERIOD / 2);
+        assert_eq!(history.rates().lines_in_per_second, 4.0);
+        assert_eq!(history.rates().lines_out_per_second, 40.0);
+        assert_eq!(history.document().buffer_used_bytes, [300]);
+        for n in 0..SAMPLES_MAX as u64 {
+            history.add(&figures(8 + n, 0), PERIOD);
+        }
+        let document = history.document();
+        assert_eq!(document.buffer_used_bytes, [0; SAMPLES_MAX]);
+        assert_eq!(document.lines_in_per_second, [1.0; SAMPLES_MAX]);
+    }
+
+    #[test]
+    fn pause_makes_no_peak() {
+        let mut history = History::default();
+        history.add(&figures(5, 0), PERIOD);
+        history.pause();
+        history.add(&figures(5000, 0), PERIOD);
+        history.add(&figures(5001, 0), PERIOD);
+        assert_eq!(history.document().lines_in_per_second, [1.0]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Columns that line up, for what the commands print.
+
+/// A table as plain text: columns two spaces apart, numbers to the right.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// The first row is the head.
+    rows: Vec<Vec<String>>,
+    aligns: Vec<Align>,
+}
+
+/// To which side of its column a text goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+impl Table {
+    /// A table with these columns and no rows.
+    pub(crate) fn new(columns: &[(&str, Align)]) -> Table {
+        Table {
+            rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
+            aligns: columns.iter().map(|(_, align)| *align).collect(),
+        }
+    }
+
+    /// Adds a row, with a text for each column.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells: Vec<String> = cells.into_iter().collect();
+        debug_assert_eq!(cells.len(), self.aligns.len());
+        self.rows.push(cells);
+    }
+
+    /// The lines, without spaces at their ends.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let widths: Vec<usize> = (0..self.aligns.len())
+            .map(|column| {
+                let cells = self.rows.iter().filter_map(|row| row.get(column));
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
+            .collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).zip(&self.aligns);
+            let cells = cells.map(|((cell, width), align)| match align {
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        self.rows.iter().map(line).collect()
+    }
+}
+
+/// A whole number with its thousands set apart: `1,234,567`.
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_whatever_is_in_them() {
+        let mut table = Table::new(&[
+            ("NAME", Align::Left),
+            ("LINES", Align::Right),
+            ("", Align::Left),
+        ]);
+        table.row(["a", "7", "x"].map(str::to_owned));
+        table.row(["größer", "1,000,000", ""].map(str::to_owned));
+        assert_eq!(
+            table.lines(),
+            [
+                "NAME        LINES",
+                "a               7  x",
+                "größer  1,000,000"
+            ]
+        );
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}
