@@ -15,6 +15,7 @@ pub use self::address::{Address, AddressError};
 #[cfg(test)]
 pub(crate) use self::file::parse;
 use self::values::CLIENTS_CEILING;
+pub(crate) use self::values::switch;
 use crate::cli::{Cli, Options, Typed};
 use crate::format::Format;
 

@@ -323,6 +323,19 @@ fn text_head(client: ClientId) -> String {
     format!("Message from client {client}: ")
 }
 
+/// Appends the lines of a run with their payloads as `text` shows them, and nothing before them: for
+/// lines in whatever format that go to a screen.
+pub fn visible_lines(run: &[u8], out: &mut Vec<u8>) {
+    if is_clean_text(run) && !run.contains(&b'\r') {
+        out.extend_from_slice(run);
+        return;
+    }
+    for line in lines(run) {
+        escape_text(without_cr(line), out);
+        out.push(b'\n');
+    }
+}
+
 /// The payload of a line: one CR before the LF belongs to the line end.
 fn without_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
@@ -554,6 +567,14 @@ mod tests {
             all(shutdown),
             ["Server shutting down\n", "{\"event\":\"shutdown\"}\n", ""]
         );
+    }
+
+    #[test]
+    fn visible_lines_are_the_payloads_that_text_shows() {
+        let shown = |run| said(|out| visible_lines(run, out));
+        assert_eq!(shown(b""), "");
+        assert_eq!(shown(b"a\n\tb\n"), "a\n\tb\n");
+        assert_eq!(shown(b"a\r\n\x1b[H\n"), "a\n\\x1b[H\n");
     }
 
     #[test]

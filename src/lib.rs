@@ -18,6 +18,7 @@
 //! | [`accept`] | the accept loop: admission, refusal, errors |
 //! | [`limits`] | the open-file limit, and the places for clients under it |
 //! | [`client`] | one client: its life, its reader, its writer |
+//! | [`connect`] | `linehub connect`: a client that does it well |
 //! | [`close`] | every reason a connection ends for |
 //! | [`framing`], [`telnet`], [`mod@format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
 //! | [`handover`] | saved state, and its two ways to the next daemon |

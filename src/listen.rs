@@ -371,8 +371,8 @@ impl Name {
     }
 }
 
-/// Sets what accepted sockets have from their listener.
-fn set_tcp_options(socket: &Socket) -> io::Result<()> {
+/// Sets what every TCP socket of linehub has; accepted ones have it from their listener.
+pub(crate) fn set_tcp_options(socket: &Socket) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)

@@ -14,6 +14,17 @@ pub enum Command {
     /// Show who is connected to the running daemon, how much flows, and who is slow
     Status(StatusArgs),
     /// Connect to a daemon: standard input goes out, what comes in goes to standard output
+    ///
+    /// Lines from standard input go to the daemon, and what comes from there goes to standard output,
+    /// unchanged, a read at a time. Where both are a terminal, there is a prompt that incoming lines do
+    /// not tear apart, with the lines typed before at the arrow keys; Ctrl-C and Ctrl-D leave. Control
+    /// characters that come in are shown on a terminal as \xNN.
+    ///
+    /// When standard input has ended, what still comes in is printed until the daemon closes, which it
+    /// does once it has read everything (with `--half-close keep` it does not). `Connect to server
+    /// success`, `Server connection closed` and what goes wrong are said on stderr. When nobody reads
+    /// standard output any more, the command ends without a word.
+    #[command(after_help = "", after_long_help = CONNECT_MORE)]
     Connect(ConnectArgs),
     /// Load a daemon and prove that every line reaches every reader, once, whole and in order
     Bench(BenchArgs),
@@ -63,12 +74,61 @@ pub struct StatusArgs {
 }
 
 /// What `linehub connect` takes.
-#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectArgs {
     /// The daemon to connect to
+    ///
+    /// An IPv6 address needs brackets: `[::1]:2345`. Every address of a name is tried, each for 10 s
+    /// at most.
     #[arg(value_name = "HOST:PORT|unix:PATH")]
     pub address: String,
+
+    /// Connect again when the connection is gone or cannot be made [default: auto]
+    ///
+    /// The first pause is 100 ms, each next one twice as long, 10 s at most, and each is cut by chance
+    /// to between a half and the whole of itself. After a connection that lasted longer than 10 s they
+    /// begin anew. auto: true when standard input is a terminal or with --listen-only.
+    ///
+    /// Lines that were not sent are kept meanwhile: at most 4 MiB, beyond which standard input is not
+    /// read. Sent is a line when all of it has been acknowledged by the daemon's machine (over a Unix
+    /// socket: taken by it); any other is sent again, whole. So a line can come twice if only the
+    /// acknowledgement was lost, and lines are lost that the daemon had not read when it was killed. A
+    /// daemon that is stopped reads what has arrived. A line that the daemon refuses as too long is not
+    /// tried again.
+    #[arg(long, value_name = "BOOL")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub retry: Option<String>,
+
+    /// Only print what comes in; standard input is not read
+    #[arg(long, conflicts_with = "send_only")]
+    pub listen_only: bool,
+
+    /// Only send; what comes in is read and not printed
+    ///
+    /// Ends when standard input has ended and the daemon has it all: when it closes, which says that
+    /// it has read everything, or 2 s after its machine acknowledged everything, for one that does not
+    /// close (`--half-close keep`).
+    #[arg(long)]
+    pub send_only: bool,
 }
+
+/// What `linehub connect --help` ends with.
+const CONNECT_MORE: &str = "\
+Examples:
+  Talk.
+    $ linehub connect 127.0.0.1:2345
+
+  Send a file and know whether the daemon took it all.
+    $ linehub connect --send-only 127.0.0.1:2345 < lines && echo sent
+
+  Record what comes, over restarts of the daemon.
+    $ linehub connect --listen-only unix:/run/linehub.sock >> lines
+
+Exit codes:
+  0  All was sent and the daemon closed; or a person left; or nobody reads standard output any more.
+  1  No connection could be made, or it ended before that: what came after is missing, and lines may
+     not have been sent. With --retry only if trying again cannot help.
+  2  A wrong option or address.";
 
 /// What `linehub bench` takes.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

@@ -43,7 +43,7 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
         .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
 }
 
-pub(super) fn switch(text: &str) -> Result<bool, String> {
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
