@@ -23,6 +23,8 @@ mod logging;
 mod notices;
 /// One order for all.
 mod order;
+/// The status page, in a browser.
+mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
 /// SIGTERM, SIGINT and what clients see of it.

@@ -1,8 +1,10 @@
-//! What the themes share: the daemon as a process, clients as sockets, other people's programs.
+//! What the themes share: the daemon as a process, clients as sockets, other people's programs,
+//! a browser.
 //!
 //! Nothing here waits for time to pass. A test waits for a line, for a log line or for a state, and
 //! proves that something did *not* come by sending a marker line and seeing that it comes next.
 
+mod browser;
 mod client;
 mod flood;
 pub(crate) mod http;
@@ -10,6 +12,7 @@ mod manager;
 mod program;
 mod server;
 
+pub(crate) use browser::{Browser, Page, Scheme};
 pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
 pub(crate) use manager::Manager;
