@@ -3,7 +3,7 @@
 
 mod address;
 mod file;
-mod values;
+pub(crate) mod values;
 
 use std::fmt;
 use std::path::PathBuf;

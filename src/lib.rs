@@ -25,6 +25,7 @@
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
 //! | [`admin`] | the status page, the metrics and what else an operator sees, over HTTP |
+//! | [`bench`] | load for a daemon, and proof of what it promises |
 //! | [`counters`] | what happens to the daemon itself, counted |
 //! | [`ids`], [`peer`] | the numbers a client can see, and who it is |
 //! | [`logging`] | log lines to stderr, for people or for the journal |

@@ -24,11 +24,25 @@ impl Table {
         }
     }
 
-    /// Adds a row, with a text for each column.
+    /// A table of numbers: the first column, which says what they are, goes to the left, the others
+    /// to the right.
+    pub(crate) fn of_numbers(columns: &[&str]) -> Table {
+        let align = |at| if at == 0 { Align::Left } else { Align::Right };
+        let columns = columns
+            .iter()
+            .enumerate()
+            .map(|(at, name)| (*name, align(at)));
+        Table::new(&columns.collect::<Vec<_>>())
+    }
+
+    /// Adds a row. It may have fewer texts than there are columns.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cells: Vec<String> = cells.into_iter().collect();
-        debug_assert_eq!(cells.len(), self.aligns.len());
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The lines, each ended by LF.
+    pub(crate) fn text(&self) -> String {
+        self.lines().iter().flat_map(|line| [line, "\n"]).collect()
     }
 
     /// The lines, without spaces at their ends.
@@ -85,6 +99,13 @@ mod tests {
                 "größer  1,000,000"
             ]
         );
+    }
+
+    #[test]
+    fn row_may_be_short() {
+        let mut table = Table::of_numbers(&["", "p50", "p99"]);
+        table.row(["latency", "1"].map(str::to_owned));
+        assert_eq!(table.text(), "         p50  p99\nlatency    1\n");
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub(super) fn host_name(host: &str) -> Result<String, &'static str> {
 }
 
 /// Digits only; a number too large to hold reads as the largest.
-pub(super) fn whole_number(text: &str) -> Option<usize> {
+pub(crate) fn whole_number(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(usize::MAX))
 }

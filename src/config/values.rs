@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::address::{AddressError, host_name, whole_number};
+pub(crate) use super::address::whole_number;
+use super::address::{AddressError, host_name};
 use super::{Address, Grace, HalfClose, LogLevel, SlowClient};
 use crate::format::Format;
 
@@ -38,7 +39,7 @@ const WORKER_THREADS_MOST: usize = 1024;
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-pub(super) fn format(text: &str) -> Result<Format, String> {
+pub(crate) fn format(text: &str) -> Result<Format, String> {
     text.parse()
         .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
 }
@@ -137,7 +138,8 @@ pub(super) fn cpus() -> usize {
     cpus.min(WORKER_THREADS_MOST)
 }
 
-fn not_a_number(text: &str) -> String {
+/// What is wrong with a text that is no number, or one that is too large.
+pub(crate) fn not_a_number(text: &str) -> String {
     match whole_number(text) {
         Some(_) => format!("{text} is too large"),
         None => format!("'{text}' is not a whole number"),
@@ -167,7 +169,7 @@ pub(super) fn grace(text: &str) -> Result<Grace, String> {
 }
 
 /// Reads a duration, `None` for `0` and `off`. Errors say what is wrong, not what is allowed.
-fn duration(text: &str) -> Result<Option<Duration>, String> {
+pub(crate) fn duration(text: &str) -> Result<Option<Duration>, String> {
     use humantime::DurationError;
 
     if text == "off" || text == "0" {
@@ -195,16 +197,17 @@ pub(super) fn buffer_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// What a size may be.
-struct Bytes {
-    least: usize,
-    most: usize,
-    example: &'static str,
+pub(crate) struct Bytes {
+    pub(crate) least: usize,
+    pub(crate) most: usize,
+    pub(crate) example: &'static str,
     /// Why it cannot be off.
-    not_off: &'static str,
+    pub(crate) not_off: &'static str,
 }
 
 impl Bytes {
-    fn read(&self, text: &str) -> Result<usize, String> {
+    /// Reads a size within the bounds, or says what is wrong and what is allowed.
+    pub(crate) fn read(&self, text: &str) -> Result<usize, String> {
         let wrong = match (text, text.parse::<ByteSize>()) {
             ("off", _) => format!("cannot be off: {}", self.not_off),
             (_, Ok(ByteSize(0))) => format!("cannot be 0: {}", self.not_off),

@@ -1,0 +1,94 @@
+//! What was measured, for programs.
+
+use serde_json::{Value, json};
+
+use super::crowd::Role;
+use super::latency::{Point, Spread};
+use super::outcome::{Closed, Outcome};
+
+/// One run as a document.
+pub(super) fn of_run(outcome: &Outcome) -> Value {
+    let run = &outcome.run;
+    let faults = outcome.faults;
+    json!({
+        "address": outcome.address.to_string(),
+        "own_daemon": outcome.is_own,
+        "format": outcome.format.name(),
+        "senders": run.senders,
+        "readers": run.readers,
+        "stuck": run.stuck,
+        "size_bytes": run.size,
+        "rate_lines_per_second": run.rate,
+        "duration_seconds": outcome.elapsed.as_secs_f64(),
+        "interrupted": outcome.interrupted,
+        "connects": run.connections(),
+        "connects_per_second": outcome.connects_per_second(),
+        "lines_in": outcome.sent,
+        "lines_in_per_second": outcome.lines_in_per_second(),
+        "bytes_in_per_second": outcome.bytes_in_per_second(),
+        "lines_out": outcome.delivered + outcome.senders_lines,
+        "lines_out_per_second": outcome.lines_out_per_second(),
+        "bytes_out_per_second": outcome.bytes_out_per_second(),
+        "latency_microseconds": spread(&outcome.latencies.all),
+        "sent_late_microseconds": outcome.late.as_ref().map(spread),
+        "daemon": outcome.daemon.map(|daemon| json!({
+            "pid": daemon.pid,
+            "cpu_percent": daemon.cpu * 100.0,
+            "memory_bytes": daemon.rss,
+            "memory_peak_bytes": daemon.rss_peak,
+        })),
+        "load_cpu_percent": outcome.load_cpu.map(|cpu| cpu * 100.0),
+        "check": {
+            "ok": outcome.is_good(),
+            "complete": outcome.complete,
+            "delivered": outcome.delivered_in_all,
+            "lost": faults.lost,
+            "doubled": faults.doubled,
+            "cut": faults.cut,
+            "reordered": faults.reordered,
+            "skipped": faults.skipped,
+        },
+        "closed": outcome.closed.iter().map(closed).collect::<Vec<_>>(),
+        "stuck_open": outcome.stuck_open,
+        "over_time": outcome.latencies.points.iter().map(point).collect::<Vec<_>>(),
+    })
+}
+
+fn spread(spread: &Spread) -> Value {
+    let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
+    let percentile = |percent| spread.percentile(percent).map(micros);
+    json!({
+        "p50": percentile(50.0),
+        "p90": percentile(90.0),
+        "p99": percentile(99.0),
+        "p99_9": percentile(99.9),
+        "max": spread.max().map(micros),
+        "lines": spread.count(),
+    })
+}
+
+fn closed(closed: &Closed) -> Value {
+    let (role, number) = match closed.role {
+        Role::Reader(number) => ("reader", number),
+        Role::Sender(number) => ("sender", number),
+        Role::Stuck(number) => ("stuck", number),
+    };
+    json!({
+        "role": role,
+        "number": number + 1,
+        "reason": closed.reason,
+        "detail": closed.detail,
+    })
+}
+
+fn point(point: &Point) -> Value {
+    let length = point.length.as_secs_f64();
+    let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
+    json!({
+        "at_seconds": point.at.as_secs_f64(),
+        "lines_in_per_second": point.sent as f64 / length,
+        "lines_out_per_second": point.delivered as f64 / length,
+        "latency_p50_microseconds": point.latency.map(|(p50, _)| micros(p50)),
+        "latency_p99_microseconds": point.latency.map(|(_, p99)| micros(p99)),
+    })
+}
