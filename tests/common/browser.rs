@@ -145,7 +145,7 @@ impl Browser {
             .unwrap();
         let answer = said.answers.remove(&id);
         let ended = said.ended;
-        // A failing test goes on to use the browser in its `Drop`.
+        // Not held over a panic: who reads the pipe needs it to see the end.
         drop(said);
         let mut answer =
             answer.unwrap_or_else(|| panic!("no answer to {method}; has it ended: {ended}"));
