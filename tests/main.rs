@@ -7,6 +7,8 @@ mod common;
 
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
+/// `linehub connect`, in pipes and in a terminal.
+mod connect;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
 mod formats;
 /// Connections that outlive a daemon: SIGUSR2, and a service manager's restart.

@@ -13,7 +13,7 @@ pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
 pub(crate) use manager::Manager;
 pub(crate) use program::{Program, tool};
-pub(crate) use server::{Address, BINARY, Launch, Server, run};
+pub(crate) use server::{Address, BINARY, Exit, Launch, Server, run};
 
 use std::time::{Duration, Instant};
 
