@@ -219,6 +219,8 @@ fn lines_typed_while_the_daemon_is_down_arrive_when_it_is_back() {
         program.type_in(b"before\n");
         witness.expect_message(1, "before");
 
+        // A client that does not close would hold the stop up.
+        drop(witness);
         server.stop();
         program.wait_output(CLOSED);
         program.type_in(b"one\ntwo\nthr");
