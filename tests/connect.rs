@@ -219,6 +219,8 @@ fn lines_typed_while_the_daemon_is_down_arrive_when_it_is_back() {
         program.type_in(b"before\n");
         witness.expect_message(1, "before");
 
+        // A client that does not close would hold the stop up.
+        drop(witness);
         server.stop();
         program.wait_output(CLOSED);
         program.type_in(b"one\ntwo\nthr");
@@ -501,15 +503,9 @@ fn person_leaves_with_ctrl_c_or_ctrl_d_and_with_what_was_typed() {
         let (status, output) = person.wait_end();
         let output = String::from_utf8_lossy(&output).into_owned();
         assert_eq!(status.code(), Some(0), "{key:?}: {output}");
-        if half_close == "keep" {
-            // To TCP, who is gone looks like who only listens, until something is sent there, and
-            // then something more.
-            let mut third = Client::connect(&server);
-            other.expect_line("New client connected: 3");
-            other.send_line("anybody?");
-            third.expect_message(1, "anybody?");
+        if half_close == "close" {
+            other.expect_line("Client disconnected: 2");
         }
-        other.expect_line("Client disconnected: 2");
     }
 }
 
