@@ -18,24 +18,31 @@
 //! | [`accept`] | the accept loop: admission, refusal, errors |
 //! | [`limits`] | the open-file limit, and the places for clients under it |
 //! | [`client`] | one client: its life, its reader, its writer |
-//! | [`connect`] | `linehub connect`: a client that does it well |
 //! | [`close`] | every reason a connection ends for |
 //! | [`framing`], [`telnet`], [`mod@format`] | bytes ↔ lines, telnet out of bytes, lines → `text`, `json`, `raw` |
 //! | [`handover`] | saved state, and its two ways to the next daemon |
 //! | [`hub`] | publish, subscribe, the buffer's budget, who is behind |
 //! | [`generate`] | units, configuration, man page and completions that the binary prints |
 //! | [`admin`] | the status page, the metrics and what else an operator sees, over HTTP |
-//! | [`bench`] | load for a daemon, and proof of what it promises |
 //! | [`counters`] | what happens to the daemon itself, counted |
 //! | [`ids`], [`peer`] | the numbers a client can see, and who it is |
 //! | [`logging`] | log lines to stderr, for people or for the journal |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
 //!
+//! Beside the daemon, from its outside like any other client of it:
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`status`] | `linehub status`: what the admin server of a daemon says, in a terminal |
+//! | [`connect`] | `linehub connect`: a client that does it well |
+//! | [`bench`] | `linehub bench`: load for a daemon, and proof of what it promises |
+//! | [`table`] | columns that line up, for what these print |
+//!
 //! The rules of the rooms:
 //!
 //! 1. `framing`, `telnet`, `format` are pure: no await, no log, no clock, no socket.
 //! 2. Only `hub` knows how lines travel. Only `listen`, `systemd` and `handover` know
-//!    kinds of sockets.
+//!    kinds of sockets; of the commands, what connects them.
 //! 3. A client never sees another client: only the hub and its feed.
 //! 4. No lock is held across an await; a published read takes the hub's lock once.
 //! 5. Every queue has a bound, in the configuration or named beside the queue.
