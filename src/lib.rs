@@ -35,7 +35,7 @@
 //! |---|---|
 //! | [`status`] | `linehub status`: what the admin server of a daemon says, in a terminal |
 //! | [`connect`] | `linehub connect`: a client that does it well |
-//! | [`bench`] | `linehub bench`: load for a daemon, and proof of what it promises |
+//! | [`mod@bench`] | `linehub bench`: load for a daemon, and proof of what it promises |
 //! | [`table`] | columns that line up, for what these print |
 //!
 //! The rules of the rooms:
