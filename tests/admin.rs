@@ -297,8 +297,9 @@ fn closed_clients_are_remembered_with_why_and_what_they_had() {
     drop(two);
     one.expect_message(2, "hi");
     one.expect_line("Client disconnected: 2");
+    server.wait_log("client disconnected client=2");
     one.reset();
-    server.wait_log_count("client disconnected", 2);
+    server.wait_log("client disconnected client=1");
 
     let page = get_json(&admin, "/closed");
     assert_eq!(page["total"], 2);
