@@ -48,8 +48,8 @@ impl Events {
             last += since_last;
             let watched = self.latest.receiver_count() > 0;
             let status = view.ask(move |view| {
-                view.sample(since_last);
-                watched.then(|| event("status", &view.status()))
+                let figures = view.sample(since_last);
+                watched.then(|| event("status", &view.status_of(&figures)))
             });
             if let Some(Some(status)) = status.await {
                 self.latest.send_replace(status);

@@ -58,6 +58,21 @@ pub(super) struct Snapshot {
     pub(super) started: SystemTime,
 }
 
+/// How many connections were closed for each reason, those that were `refused` among them, which
+/// never became clients.
+pub(super) fn closed_by_reason(
+    figures: &Figures,
+    refused: u64,
+) -> [(CloseReason, u64); CloseReason::ALL.len()] {
+    CloseReason::ALL.map(|reason| {
+        let count = match reason {
+            CloseReason::Full => refused,
+            reason => figures.closed[reason.index()],
+        };
+        (reason, count)
+    })
+}
+
 /// The counters at one time, as a [`Snapshot`] has them.
 pub(super) fn handovers(counters: &Counters) -> [(Carrier, [u64; 2]); 2] {
     [Carrier::Exec, Carrier::Store].map(|carrier| (carrier, pair(counters.handovers.by(carrier))))
@@ -115,14 +130,8 @@ impl Snapshot {
             None,
             figures.joined,
         )?;
-        let closed = CloseReason::ALL.map(|reason| {
-            let count = match reason {
-                // Those never became clients.
-                CloseReason::Full => self.refused,
-                reason => figures.closed[reason.index()],
-            };
-            ([("reason", reason.label())], count)
-        });
+        let closed = closed_by_reason(figures, self.refused);
+        let closed = closed.map(|(reason, count)| ([("reason", reason.label())], count));
         out.counters(
             "linehub_connections_closed",
             "Connections that were closed, by the reason",

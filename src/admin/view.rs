@@ -18,10 +18,9 @@ use super::documents::{
 use super::history::History;
 use super::metrics::{self, Snapshot};
 use super::process::{self as own_process, ProcessFigures};
-use crate::close::CloseReason;
 use crate::counters::Counters;
 use crate::format::Format;
-use crate::hub::{Arrival, ClientFigures, ClosedClient, Hub, Pulse, Totals};
+use crate::hub::{Arrival, ClientFigures, ClosedClient, Figures, Hub, Pulse, Totals};
 use crate::ids::ClientId;
 use crate::lifecycle::Phase;
 use crate::limits::Places;
@@ -118,10 +117,11 @@ impl View {
         self.hub.pulse()
     }
 
-    /// Takes a sample, `since_last` after the one before.
-    pub(super) fn sample(&self, since_last: Duration) {
+    /// Takes a sample, `since_last` after the one before; returns what it is of.
+    pub(super) fn sample(&self, since_last: Duration) -> Figures {
         let figures = self.hub.figures();
         lock(&self.history).add(&figures, since_last);
+        figures
     }
 
     /// Nobody took samples for a while.
@@ -148,18 +148,17 @@ impl View {
     }
 
     pub(super) fn status(&self) -> Status {
-        let figures = self.hub.figures();
+        self.status_of(&self.hub.figures())
+    }
+
+    /// The status, with figures that were taken just now.
+    pub(super) fn status_of(&self, figures: &Figures) -> Status {
         let behind = Page {
             offset: 0,
             limit: STATUS_ROWS,
         };
-        let closed_by_reason = CloseReason::ALL.map(|reason| {
-            let count = match reason {
-                CloseReason::Full => self.counters.refused.get(),
-                reason => figures.closed[reason.index()],
-            };
-            (reason.label().to_owned(), count)
-        });
+        let closed = metrics::closed_by_reason(figures, self.counters.refused.get());
+        let closed_by_reason = closed.map(|(reason, count)| (reason.label().to_owned(), count));
         let now = SystemTime::now();
         let uptime = now.duration_since(self.started).unwrap_or_default();
         Status {
@@ -315,6 +314,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::cli::Options;
+    use crate::close::CloseReason;
     use crate::config::Config;
     use crate::framing::Lines;
     use crate::lifecycle::Lifecycle;

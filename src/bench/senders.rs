@@ -142,11 +142,7 @@ impl Senders {
         arrived: u64,
         write: &mut dyn FnMut(usize, &[u8]) -> Written,
     ) -> bool {
-        let mut touched = std::mem::take(&mut self.touched);
-        for who in touched.drain(..) {
-            self.send(who, now, write);
-        }
-        self.touched = touched;
+        self.send_touched(now, write);
         match self.pace {
             Pace::Rate { .. } => {
                 self.owe(now);
@@ -257,17 +253,22 @@ impl Senders {
         }
     }
 
+    /// Gives each that was touched its turn to send.
+    fn send_touched(&mut self, now: u64, write: &mut dyn FnMut(usize, &[u8]) -> Written) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for who in touched.drain(..) {
+            self.send(who, now, write);
+        }
+        self.touched = touched;
+    }
+
     /// After [`finish`](Senders::finish): sends what is left. Returns whether all is sent.
     pub(super) fn flush(
         &mut self,
         now: u64,
         write: &mut dyn FnMut(usize, &[u8]) -> Written,
     ) -> bool {
-        let mut touched = std::mem::take(&mut self.touched);
-        for who in touched.drain(..) {
-            self.send(who, now, write);
-        }
-        self.touched = touched;
+        self.send_touched(now, write);
         let is_done = |sender: &Sender| {
             let is_sent = sender.made == sender.owed && sender.out.is_empty();
             is_sent || sender.state == State::Closed
