@@ -147,6 +147,14 @@ pub struct Options {
     #[arg(long, value_name = "close|keep", help_heading = SEEN, allow_hyphen_values = true)]
     pub half_close: Option<Typed>,
 
+    /// Close a client whose first line is an HTTP request [default: on]
+    ///
+    /// Nothing of it is published then. Any web page can have a browser send such a request, with
+    /// lines of its own behind it, to whatever the browser's machine can reach. off: it is a line as
+    /// any other.
+    #[arg(long, value_name = "on|off", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub http_guard: Option<Typed>,
+
     /// Connect at most N clients [default: auto]
     ///
     /// auto: the open-file limit, which is raised as far as the system lets it, less 64 descriptors
@@ -161,6 +169,14 @@ pub struct Options {
     /// then have no bound.
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, allow_hyphen_values = true)]
     pub max_line: Option<Typed>,
+
+    /// Close the client or discard the line when one is too long [default: close]
+    ///
+    /// close: the client is told `Error: line too long (limit N bytes)` and closed.
+    ///
+    /// discard: only that line is dropped. It is counted, and logged once a client.
+    #[arg(long, value_name = "close|discard", help_heading = LIMITS, allow_hyphen_values = true)]
+    pub long_line: Option<Typed>,
 
     /// Hold at most SIZE of lines not yet delivered [default: 64MiB]
     ///
@@ -364,14 +380,16 @@ impl Options {
     }
 
     /// Every option with one value, under its name.
-    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 15] {
+    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 17] {
         [
             ("format", &mut self.format),
             ("echo", &mut self.echo),
             ("no-notices", &mut self.no_notices),
             ("half-close", &mut self.half_close),
             ("max-clients", &mut self.max_clients),
+            ("http-guard", &mut self.http_guard),
             ("max-line", &mut self.max_line),
+            ("long-line", &mut self.long_line),
             ("buffer", &mut self.buffer),
             ("idle-timeout", &mut self.idle_timeout),
             ("drain-timeout", &mut self.drain_timeout),

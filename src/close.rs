@@ -25,11 +25,13 @@ pub enum CloseReason {
     Shutdown,
     /// Its task ended without a reason of its own: a bug in linehub, held to that one client.
     Internal,
+    /// Its first line was an HTTP request (`--http-guard`).
+    Http,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [CloseReason; 9] = [
+    pub const ALL: [CloseReason; 10] = [
         CloseReason::Eof,
         CloseReason::Reset,
         CloseReason::LineTooLong,
@@ -39,6 +41,7 @@ impl CloseReason {
         CloseReason::Full,
         CloseReason::Shutdown,
         CloseReason::Internal,
+        CloseReason::Http,
     ];
 
     /// The label used in the log, in counters and in `json`.
@@ -53,6 +56,7 @@ impl CloseReason {
             CloseReason::Full => "full",
             CloseReason::Shutdown => "shutdown",
             CloseReason::Internal => "internal",
+            CloseReason::Http => "http",
         }
     }
 

@@ -52,6 +52,10 @@ pub struct Config {
     pub clients_max: Option<usize>,
     /// The longest line in bytes, without its line end: 1 to 512 MiB.
     pub line_bytes_max: usize,
+    /// What happens when a client sends a longer one.
+    pub long_line: LongLine,
+    /// Whether a client whose first line is an HTTP request is closed.
+    pub http_guard: bool,
     /// The most bytes of lines that wait for clients, at least 4 KiB.
     pub buffer_bytes: usize,
     /// What happens to a client that is behind when the buffer is full.
@@ -98,6 +102,15 @@ pub enum HalfClose {
     Close,
     /// The client is a reader from now on.
     Keep,
+}
+
+/// What happens when a line is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongLine {
+    /// The client is told and closed.
+    Close,
+    /// Only that line is dropped.
+    Discard,
 }
 
 /// What happens to a client that is behind when the buffer is full.
@@ -196,6 +209,9 @@ impl Config {
             .unwrap_or(Some(fit)),
             line_bytes_max: read("max-line", &typed.max_line, values::line_bytes)?
                 .unwrap_or(LINE_BYTES_MAX),
+            long_line: read("long-line", &typed.long_line, values::long_line)?
+                .unwrap_or(LongLine::Close),
+            http_guard: read("http-guard", &typed.http_guard, values::switch)?.unwrap_or(true),
             buffer_bytes: read("buffer", &typed.buffer, values::buffer_bytes)?
                 .unwrap_or(BUFFER_BYTES),
             slow_client: read("slow-client", &typed.slow_client, values::slow_client)?
@@ -232,6 +248,8 @@ impl Config {
             half_close,
             clients_max,
             line_bytes_max,
+            long_line,
+            http_guard,
             buffer_bytes,
             slow_client,
             slow_grace,
@@ -254,6 +272,8 @@ impl Config {
             ("half-close", *half_close != other.half_close),
             ("max-clients", *clients_max != other.clients_max),
             ("max-line", *line_bytes_max != other.line_bytes_max),
+            ("long-line", *long_line != other.long_line),
+            ("http-guard", *http_guard != other.http_guard),
             ("buffer", *buffer_bytes != other.buffer_bytes),
             ("slow-client", *slow_client != other.slow_client),
             ("slow-grace", *slow_grace != other.slow_grace),
@@ -409,6 +429,8 @@ mod tests {
             half_close: HalfClose::Close,
             clients_max: Some(960),
             line_bytes_max: 65_536,
+            long_line: LongLine::Close,
+            http_guard: true,
             buffer_bytes: 67_108_864,
             slow_client: SlowClient::Disconnect,
             slow_grace: Grace::For(Duration::from_secs(1)),
@@ -490,6 +512,8 @@ mod tests {
                 "format" => "json".into(),
                 "echo" | "no-notices" => "true".into(),
                 "half-close" => "keep".into(),
+                "http-guard" => "off".into(),
+                "long-line" => "discard".into(),
                 "slow-client" => "skip".into(),
                 "log" => "debug".into(),
                 "admin" => "unix:/x".into(),
@@ -587,7 +611,7 @@ mod tests {
     #[test]
     fn every_option_is_read_under_its_own_name() {
         type Set = fn(&mut Options, Typed);
-        let all: [(&str, Set); 17] = [
+        let all: [(&str, Set); 19] = [
             ("--listen", |o, wrong| o.listen = Some(vec![wrong])),
             ("--admin-host", |o, wrong| o.admin_host = Some(vec![wrong])),
             ("--admin", |o, wrong| o.admin = Some(wrong)),
@@ -597,6 +621,8 @@ mod tests {
             ("--half-close", |o, wrong| o.half_close = Some(wrong)),
             ("--max-clients", |o, wrong| o.max_clients = Some(wrong)),
             ("--max-line", |o, wrong| o.max_line = Some(wrong)),
+            ("--long-line", |o, wrong| o.long_line = Some(wrong)),
+            ("--http-guard", |o, wrong| o.http_guard = Some(wrong)),
             ("--buffer", |o, wrong| o.buffer = Some(wrong)),
             ("--idle-timeout", |o, wrong| o.idle_timeout = Some(wrong)),
             ("--drain-timeout", |o, wrong| o.drain_timeout = Some(wrong)),

@@ -10,21 +10,43 @@ use memchr::{memchr, memchr_iter, memrchr};
 /// Its size is 32 bytes, and it allocates nothing until a line arrives in more than one read.
 #[derive(Debug)]
 pub struct Framer {
-    /// The line begun in earlier reads, without an LF. `None` once a line was too long.
-    unfinished: Option<Vec<u8>>,
+    begun: Begun,
     /// Counted without the LF and without one CR before it.
     line_bytes_max: usize,
+}
+
+/// The line that has not ended yet.
+#[derive(Debug)]
+enum Begun {
+    /// What there is of it, without an LF.
+    Line(Vec<u8>),
+    /// It is longer than allowed, and dropped up to its LF.
+    Discarded,
+    /// A line was longer than allowed: nothing is taken any more.
+    Closed,
+}
+
+/// What a line may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LineLimit {
+    /// Bytes it may have, not counting its LF or CR LF.
+    pub bytes_max: usize,
+    /// Whether only a line that is longer is dropped, instead of it and all that follows.
+    pub discard: bool,
 }
 
 /// The lines that one read completed. Either run is zero or more whole lines, each ended by LF.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Lines<'a> {
-    /// The line begun in earlier reads, empty if there was none or it is not finished.
+    /// The line begun in earlier reads, if it is finished; and what lies before the last line that
+    /// was discarded, if one was.
     pub first: Vec<u8>,
-    /// The lines that lie whole in this read.
+    /// The lines after those, which lie whole and side by side in this read.
     pub rest: &'a [u8],
     /// The line after these is longer than allowed. The framer takes nothing any more.
     pub too_long: bool,
+    /// Lines that turned out to be longer than allowed, and are dropped.
+    pub discarded: u64,
 }
 
 impl Framer {
@@ -38,7 +60,15 @@ impl Framer {
     pub fn resume(line_bytes_max: usize, unfinished: Vec<u8>) -> Framer {
         debug_assert!(memchr(b'\n', &unfinished).is_none());
         Framer {
-            unfinished: Some(unfinished),
+            begun: Begun::Line(unfinished),
+            line_bytes_max,
+        }
+    }
+
+    /// A framer that goes on in the middle of a line that is being dropped.
+    pub fn resume_discarding(line_bytes_max: usize) -> Framer {
+        Framer {
+            begun: Begun::Discarded,
             line_bytes_max,
         }
     }
@@ -51,7 +81,15 @@ impl Framer {
 
     /// The bytes of the line that has not ended yet: at most the limit and a CR.
     pub fn unfinished(&self) -> &[u8] {
-        self.unfinished.as_deref().unwrap_or_default()
+        match &self.begun {
+            Begun::Line(line) => line,
+            Begun::Discarded | Begun::Closed => &[],
+        }
+    }
+
+    /// Whether it is in the middle of a line that is dropped.
+    pub fn is_discarding(&self) -> bool {
+        matches!(self.begun, Begun::Discarded)
     }
 
     /// Takes the bytes of one read and returns the lines it completed.
@@ -59,63 +97,101 @@ impl Framer {
     /// A line over the limit is reported as soon as it is certain, ended or not. From then on
     /// nothing is taken, and every call reports it again.
     pub fn push<'a>(&mut self, chunk: &'a [u8]) -> Lines<'a> {
-        self.push_within(self.line_bytes_max, chunk)
+        let limit = LineLimit {
+            bytes_max: self.line_bytes_max,
+            discard: false,
+        };
+        self.push_within(limit, chunk)
     }
 
-    /// [`push`](Framer::push), where lines that begin from here on may have `line_bytes_max` bytes.
-    /// The line begun in earlier reads ends under the limit that it was begun with.
-    pub fn push_within<'a>(&mut self, line_bytes_max: usize, chunk: &'a [u8]) -> Lines<'a> {
-        let Some(unfinished) = &mut self.unfinished else {
-            return Lines::too_long();
-        };
+    /// [`push`](Framer::push), where lines that begin from here on are held to `limit`. The line
+    /// begun in earlier reads ends under the limit that it was begun with. Of lines that are too
+    /// long, with [`LineLimit::discard`], each is dropped alone and counted.
+    pub fn push_within<'a>(&mut self, limit: LineLimit, chunk: &'a [u8]) -> Lines<'a> {
         let mut lines = Lines {
             rest: chunk,
             ..Lines::default()
         };
-
-        if !unfinished.is_empty() {
-            let end = memchr(b'\n', chunk);
-            let more = &chunk[..end.unwrap_or(chunk.len())];
-            let last = more.last().or(unfinished.last());
-            if is_too_long(unfinished.len() + more.len(), last, self.line_bytes_max) {
-                self.unfinished = None;
-                return Lines::too_long();
+        let end = || memchr(b'\n', chunk);
+        match &mut self.begun {
+            Begun::Closed => return Lines::too_long(),
+            Begun::Line(line) if line.is_empty() => {}
+            Begun::Line(line) => {
+                let end = end();
+                let more = &chunk[..end.unwrap_or(chunk.len())];
+                let last = more.last().or(line.last());
+                if is_too_long(line.len() + more.len(), last, self.line_bytes_max) {
+                    if !limit.discard {
+                        self.begun = Begun::Closed;
+                        return Lines::too_long();
+                    }
+                    self.begun = Begun::Discarded;
+                    lines.discarded = 1;
+                } else if let Some(end) = end {
+                    line.extend_from_slice(&chunk[..=end]);
+                    lines.first = std::mem::take(line);
+                    lines.rest = &chunk[end + 1..];
+                } else {
+                    append(line, chunk);
+                    return Lines::default();
+                }
             }
-            let Some(end) = end else {
-                unfinished.extend_from_slice(chunk);
-                return Lines::default();
+            Begun::Discarded => {}
+        }
+        if self.is_discarding() {
+            let Some(end) = end() else {
+                lines.rest = &[];
+                return lines;
             };
-            unfinished.extend_from_slice(&chunk[..=end]);
-            lines.first = std::mem::take(unfinished);
+            self.begun = Begun::Line(Vec::new());
             lines.rest = &chunk[end + 1..];
         }
-        self.line_bytes_max = line_bytes_max;
+        self.line_bytes_max = limit.bytes_max;
 
         let end = memrchr(b'\n', lines.rest).map_or(0, |at| at + 1);
-        let (whole, begun) = lines.rest.split_at(end);
-        let allowed = whole_lines_within(whole, self.line_bytes_max);
-        lines.rest = &whole[..allowed];
-        lines.too_long =
-            allowed < whole.len() || is_too_long(begun.len(), begun.last(), self.line_bytes_max);
-        if lines.too_long {
-            self.unfinished = None;
+        let (mut whole, begun) = lines.rest.split_at(end);
+        loop {
+            let allowed = whole_lines_within(whole, limit.bytes_max);
+            lines.rest = &whole[..allowed];
+            let Some(end) = memchr(b'\n', &whole[allowed..]) else {
+                break;
+            };
+            if !limit.discard {
+                self.begun = Begun::Closed;
+                lines.too_long = true;
+                return lines;
+            }
+            lines.discarded += 1;
+            lines.first.extend_from_slice(lines.rest);
+            whole = &whole[allowed + end + 1..];
+        }
+        if !is_too_long(begun.len(), begun.last(), limit.bytes_max) {
+            if let Begun::Line(line) = &mut self.begun {
+                append(line, begun);
+            }
+        } else if limit.discard {
+            self.begun = Begun::Discarded;
+            lines.discarded += 1;
         } else {
-            unfinished.extend_from_slice(begun);
+            self.begun = Begun::Closed;
+            lines.too_long = true;
         }
         lines
     }
 
     /// The input has ended: what is unfinished is a line too, and gets its LF, unless it is empty.
     pub fn finish(&mut self) -> Lines<'static> {
-        let Some(unfinished) = &mut self.unfinished else {
-            return Lines::too_long();
+        let line = match &mut self.begun {
+            Begun::Line(line) => std::mem::take(line),
+            Begun::Discarded => Vec::new(),
+            Begun::Closed => return Lines::too_long(),
         };
         // Only a line resumed under a smaller limit than it was begun with can be over it here.
-        if is_too_long(unfinished.len(), unfinished.last(), self.line_bytes_max) {
-            self.unfinished = None;
+        if is_too_long(line.len(), line.last(), self.line_bytes_max) {
+            self.begun = Begun::Closed;
             return Lines::too_long();
         }
-        let mut first = std::mem::take(unfinished);
+        let mut first = line;
         if !first.is_empty() {
             first.push(b'\n');
         }
@@ -124,6 +200,15 @@ impl Framer {
             ..Lines::default()
         }
     }
+}
+
+/// Adds to a line that may wait for long: with an eighth to spare, so that what it takes is close to
+/// what it is, and what is copied for it in all is a few times as much.
+fn append(line: &mut Vec<u8>, more: &[u8]) {
+    if line.capacity() - line.len() < more.len() {
+        line.reserve_exact(more.len() + line.len() / 8);
+    }
+    line.extend_from_slice(more);
 }
 
 impl Lines<'_> {
@@ -146,7 +231,11 @@ impl Lines<'_> {
 
     /// How many lines were completed.
     pub fn count(&self) -> usize {
-        usize::from(!self.first.is_empty()) + count(self.rest)
+        let first = match self.discarded {
+            0 => usize::from(!self.first.is_empty()),
+            _ => count(&self.first),
+        };
+        first + count(self.rest)
     }
 
     /// The payloads as [`lines`] gives them.
@@ -211,7 +300,10 @@ mod tests {
             assert_eq!(lines.is_empty(), lines.count() == 0);
             out.extend(lines.runs().concat());
             assert!(framer.unfinished().len() <= line_bytes_max.saturating_add(1));
-            let capacity = framer.unfinished.as_ref().map_or(0, Vec::capacity);
+            let capacity = match &framer.begun {
+                Begun::Line(line) => line.capacity(),
+                _ => 0,
+            };
             assert!(capacity <= (2 * framer.unfinished().len()).max(8));
             if framer.unfinished().is_empty() {
                 assert_eq!(capacity, 0);

@@ -37,7 +37,7 @@ use crate::listen::{Kept, SavedListener};
 use crate::systemd::Passed;
 
 /// How a state begins. Also what `--check-handover` answers.
-pub const HEADER: &str = "linehub state 2\n";
+pub const HEADER: &str = "linehub state 3\n";
 
 /// What to do when the form of a state changes.
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
@@ -42,9 +42,10 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// How long sent bytes may go unacknowledged, and, since Linux lets it overrule the number of
-/// probes, how long a peer may be silent: gone within a minute either way.
-const USER_TIMEOUT: Duration = Duration::from_secs(50);
+/// How long a peer may be silent that owes an answer: gone within a minute, as a silent one that owes
+/// none. Not left to TCP_USER_TIMEOUT, which also ends a peer that answers every probe of its closed
+/// window, and only reads slowly.
+const SILENCE_MAX: Duration = Duration::from_secs(50);
 
 /// A socket that clients connect to.
 #[derive(Debug)]
@@ -96,7 +97,25 @@ pub enum Name {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    io: AsyncFd<OwnedFd>,
+    io: AsyncFd<StreamSocket>,
+}
+
+/// The socket of a connection.
+#[derive(Debug)]
+struct StreamSocket {
+    fd: OwnedFd,
+    is_tcp: bool,
+}
+
+/// How far the other end of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerProgress {
+    /// Changes whenever the peer acknowledges something.
+    pub(crate) acknowledged: u32,
+    /// It has acknowledged everything, the end of the output included.
+    pub(crate) has_all: bool,
+    /// It is gone: the connection has ended, or it has not answered for [`SILENCE_MAX`].
+    pub(crate) is_gone: bool,
 }
 
 impl Listener {
@@ -170,7 +189,7 @@ impl Listener {
             .as_socket()
             .context("the socket has no IP address")?;
         Ok(Listener {
-            io: register(socket.into())?,
+            io: register(socket.into(), Interest::READABLE)?,
             label: Name::Tcp(bound).label(),
             name: Name::Tcp(bound),
             format: spec.format,
@@ -186,7 +205,7 @@ impl Listener {
         let file = SocketFile::new(path)?;
         socket.listen(BACKLOG as i32)?;
         Ok(Listener {
-            io: register(socket.into())?,
+            io: register(socket.into(), Interest::READABLE)?,
             label: Name::Unix(path.to_path_buf()).label(),
             name: Name::Unix(path.to_path_buf()),
             format: spec.format,
@@ -378,7 +397,6 @@ pub(crate) fn set_tcp_options(socket: &Socket) -> io::Result<()> {
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_nodelay(true)?;
     // Telnet marks a Ctrl-C by urgent data; out of line, that byte would be lost from the middle of
     // a command.
@@ -387,10 +405,79 @@ pub(crate) fn set_tcp_options(socket: &Socket) -> io::Result<()> {
 
 /// Makes the runtime watch a socket.
 #[allow(unsafe_code)]
-fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open and stays the same descriptor for as long as it lives, and the
-    // `AsyncFd` that it is moved into gives it to nobody who could close it.
-    unsafe { AsyncFd::register(socket) }.map_err(|refused| refused.into_parts().1)
+fn register<S: AsRawFd + Into<OwnedFd>>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
+    // SAFETY: what an `OwnedFd` can be made of is open and stays the same descriptor for as long as
+    // it lives, and the `AsyncFd` that it is moved into gives it to nobody who could close it.
+    unsafe { AsyncFd::register_with_interest(socket, interest) }
+        .map_err(|refused| refused.into_parts().1)
+}
+
+/// See tcp(7), TCP_INFO. What is read here is at these places since Linux 4.6.
+#[allow(unsafe_code)]
+fn tcp_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
+    const TCP_CLOSE: u8 = 7;
+    let mut info = [0_u8; 192];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which are any bytes, and then says
+    // how many; the descriptor is open.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let u32_at = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| info[at + byte]));
+    let [state, retransmits, probes] = [info[0], info[2], info[3]];
+    let (unacknowledged, last_ack_ms) = (u32_at(24), u32_at(56));
+    let acknowledged = u64::from_ne_bytes(std::array::from_fn(|byte| info[120 + byte]));
+    let unsent = u32_at(144);
+    let owes_answer = retransmits > 0 || probes > 0;
+    let is_silent = u128::from(last_ack_ms) >= SILENCE_MAX.as_millis();
+    Ok(PeerProgress {
+        acknowledged: acknowledged as u32,
+        has_all: unacknowledged == 0 && unsent == 0,
+        is_gone: state == TCP_CLOSE || (owes_answer && is_silent),
+    })
+}
+
+/// See unix(7), SIOCOUTQ.
+#[allow(unsafe_code)]
+fn unix_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: for this request, the kernel writes one `int` to where it is told; the descriptor is open.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(PeerProgress {
+        acknowledged: queued as u32,
+        has_all: queued == 0,
+        is_gone: false,
+    })
+}
+
+impl AsRawFd for StreamSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl From<StreamSocket> for OwnedFd {
+    fn from(socket: StreamSocket) -> OwnedFd {
+        socket.fd
+    }
+}
+
+impl AsFd for StreamSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// Whether this address takes the IPv4 side of `port` on every interface. An IPv6 wildcard beside
@@ -461,9 +548,29 @@ impl Drop for SocketFile {
 impl Stream {
     /// Takes over a connected, nonblocking socket. To be called on the runtime.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Stream> {
+        let is_tcp = rustix::net::sockopt::socket_domain(&socket)? != AddressFamily::UNIX;
+        if !is_tcp {
+            // TCP sockets have it from their listener.
+            SockRef::from(&socket).set_out_of_band_inline(true)?;
+        }
+        let socket = StreamSocket { fd: socket, is_tcp };
         Ok(Stream {
-            io: register(socket)?,
+            io: register(
+                socket,
+                Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
+            )?,
         })
+    }
+
+    /// Whether a read that brought less than it could has emptied the socket, as a rule: edge-triggered
+    /// epoll tells what comes next, so that the read which would only find nothing is saved.
+    ///
+    /// The exceptions end a read early: TCP's urgent mark, which epoll reports as priority with
+    /// whatever it belongs to; and, on a Unix socket, descriptors that were passed along. An end of
+    /// input stays readable.
+    fn is_emptied_by_short_read(&self) -> bool {
+        let is_urgent = || self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+        self.io.get_ref().is_tcp && !is_urgent()
     }
 
     /// Ready when a read may bring something; the task is woken when that changes.
@@ -481,11 +588,9 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
-            match rustix::net::recv(&self.io, &mut *buf, RecvFlags::empty()) {
+            match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::empty()) {
                 Ok((read, _)) => {
-                    if 0 < read && read < buf.len() {
-                        // Drained: edge-triggered epoll tells what comes next, so the read that
-                        // would only find nothing is saved. (An end of input stays readable.)
+                    if 0 < read && read < buf.len() && self.is_emptied_by_short_read() {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(read));
@@ -508,9 +613,9 @@ impl Stream {
             let mut guard = ready!(self.io.poll_write_ready(cx))?;
             let written = match slices {
                 // A plain send costs the kernel less than a vector of one.
-                [slice] => rustix::net::send(&self.io, slice, SendFlags::NOSIGNAL),
+                [slice] => rustix::net::send(self.io.as_fd(), slice, SendFlags::NOSIGNAL),
                 // Where `SIGPIPE` is ignored, as Rust does at start, this is the same.
-                slices => rustix::io::writev(&self.io, slices),
+                slices => rustix::io::writev(self.io.as_fd(), slices),
             };
             match written {
                 Ok(written) => {
@@ -528,7 +633,11 @@ impl Stream {
 
     /// Writes what a fresh socket takes without waiting: a line always fits.
     pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.io, bytes, SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::send(
+            self.io.as_fd(),
+            bytes,
+            SendFlags::NOSIGNAL,
+        )?)
     }
 
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.
@@ -536,6 +645,17 @@ impl Stream {
         let mut scratch = [0; 512];
         while poll_fn(|cx| self.poll_read(cx, &mut scratch)).await? > 0 {}
         Ok(())
+    }
+
+    /// How far the peer has come.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub(crate) fn progress(&self) -> io::Result<PeerProgress> {
+        match self.io.get_ref().is_tcp {
+            true => tcp_progress(self.io.as_fd()),
+            false => unix_progress(self.io.as_fd()),
+        }
     }
 
     /// Shuts the sending side: the peer gets what was sent, then the end.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, error, info, warn};
 
 use crate::accept::{Doors, Reception};
 use crate::admin::{Admin, AdminSocket, View, WantedAdmin};
 use crate::client::{Client, Clients, Frozen, Rules};
+use crate::clock;
 use crate::config::{Config, Source};
 use crate::counters::{Carrier, Counters};
 use crate::handover::program::Program;
@@ -29,6 +30,9 @@ use crate::systemd::{Manager, Notifier, StoreError};
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
+
+/// How often clients are asked in a drain whether their peer has everything: at first, and at last.
+const DRAIN_PROBE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
 /// What the end takes beyond the drain, as the service manager is told.
 const EXIT_TIME: Duration = Duration::from_secs(5);
@@ -503,18 +507,35 @@ impl Halted {
 async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
     let start = Instant::now();
     info!(clients = hub.clients(), "draining");
-    if timeout_at(start + time / 2, hub.drain()).await.is_err() {
+    tokio::select! {
+        () = hub.drain() => {}
         // Senders that never pause, or a buffer that slow readers keep full.
-        warn!("some clients were still sending: what came later is not delivered");
+        () = clock::sleep(time / 2) => {
+            warn!("some clients were still sending: what came later is not delivered");
+        }
     }
     hub.seal();
     clients.close();
-    if timeout_at(start + time, clients.wait()).await.is_err() {
-        warn!(
-            clients = clients.len(),
-            "closing clients that did not take everything in time"
-        );
-        hub.order_all(Orders::ABORT);
-        let _ = timeout_at(Instant::now() + ABORT_TIME, clients.wait()).await;
+    let left = time - start.elapsed().min(time / 2);
+    tokio::select! {
+        () = all_done(hub, clients) => {}
+        () = clock::sleep(left) => {
+            warn!(
+                clients = clients.len(),
+                "closing clients that did not take everything in time"
+            );
+            hub.order_all(Orders::ABORT);
+            let _ = timeout(ABORT_TIME, clients.wait()).await;
+        }
+    }
+}
+
+/// Waits until every client has ended, because it has everything. Nobody tells when a peer has
+/// acknowledged the last of it: that is asked, the less often the longer it takes.
+async fn all_done(hub: &Hub, clients: &TaskTracker) {
+    let (mut pause, longest) = DRAIN_PROBE;
+    while timeout(pause, clients.wait()).await.is_err() {
+        hub.order_all(Orders::PROBE);
+        pause = (pause * 2).min(longest);
     }
 }

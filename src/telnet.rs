@@ -34,6 +34,38 @@ const IAC: u8 = 255;
 /// one.
 const TIMING_MARK: u8 = 6;
 
+/// The answer to DO TIMING-MARK.
+const WONT_TIMING_MARK: [u8; 3] = [IAC, WONT, TIMING_MARK];
+
+/// [`WONT_TIMING_MARK`] again and again, to write many of them at a time.
+static TIMING_MARK_ANSWERS: [[u8; 3]; 1024] = [WONT_TIMING_MARK; 1024];
+
+/// Takes the answers to DO TIMING-MARK out of what [`Telnet::filter`] answered; returns their
+/// length. Whatever else there is comes to at most 1,600 bytes in a client's life, and 16 a call.
+pub fn take_timing_marks(answers: &mut Vec<u8>) -> u32 {
+    let all = answers.len();
+    let mut others = Vec::new();
+    let mut rest = &answers[..];
+    while !rest.is_empty() {
+        // An answer is three bytes, but for YES, which begins as no other.
+        let (answer, more) = rest.split_at(if rest[0] == IAC { 3 } else { YES.len() });
+        if answer != WONT_TIMING_MARK {
+            others.extend_from_slice(answer);
+        }
+        rest = more;
+    }
+    *answers = others;
+    (all - answers.len()) as u32
+}
+
+/// The next bytes of answers to DO TIMING-MARK of which so many bytes are still to be written: all
+/// of them, or as many as lie in one piece.
+pub fn timing_mark_answers(unwritten: u32) -> &'static [u8] {
+    let from = (3 - unwritten as usize % 3) % 3;
+    let bytes = TIMING_MARK_ANSWERS.as_flattened();
+    &bytes[from..bytes.len().min(from + unwritten as usize)]
+}
+
 /// Reads one client's telnet commands, across reads. 16 bytes, and 80 more once it was asked for
 /// an option.
 #[derive(Debug, Default)]

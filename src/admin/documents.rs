@@ -35,6 +35,9 @@ pub(crate) struct Status {
     pub(crate) senders_waiting: usize,
     pub(crate) sender_wait_seconds: f64,
     pub(crate) messages_skipped: u64,
+    /// Dropped for being too long.
+    #[serde(default)]
+    pub(crate) lines_discarded: u64,
     /// Every reason is there.
     pub(crate) closed_by_reason: BTreeMap<String, u64>,
     /// Who is furthest behind, that one first: the first 50.

@@ -182,6 +182,12 @@ impl Snapshot {
             "Messages that slow clients missed, and were told so, each counted once a client",
             None,
             totals.skipped,
+        )?;
+        out.counter(
+            "linehub_lines_discarded",
+            "Lines that were longer than the limit and dropped, where only they are",
+            None,
+            figures.discarded,
         )
     }
 

@@ -182,6 +182,7 @@ impl View {
             senders_waiting: figures.senders_waiting,
             sender_wait_seconds: seconds(figures.waited),
             messages_skipped: figures.totals.skipped,
+            lines_discarded: figures.discarded,
             closed_by_reason: BTreeMap::from(closed_by_reason),
             furthest_behind: self.clients(Order::Behind, behind).clients,
             recently_closed: self.closed(behind).closed,

@@ -9,9 +9,10 @@ mod save;
 mod writer;
 
 use std::future::Future;
+use std::io;
 use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -22,13 +23,14 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::close::CloseReason;
-use crate::config::{Config, Grace, HalfClose};
+use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::format::Format;
-use crate::hub::{Feed, Hub, Orders};
+use crate::framing::LineLimit;
+use crate::hub::{Condition, Feed, Hub, Orders};
 use crate::limits::Place;
 use crate::listen::Stream;
 
-use reader::{Read, Reader};
+use reader::{InputRules, Read, Reader};
 pub(crate) use save::SavedClient;
 use writer::Writer;
 
@@ -45,6 +47,8 @@ const DRAIN_BYTES_MAX: u32 = 16 * 1024 * 1024;
 pub(crate) struct Rules {
     /// Looked at in every read: the rest is not.
     line_bytes_max: AtomicUsize,
+    discards_long_lines: AtomicBool,
+    http_guard: AtomicBool,
     last: Mutex<LastRules>,
 }
 
@@ -61,6 +65,8 @@ impl From<&Config> for Rules {
     fn from(config: &Config) -> Rules {
         Rules {
             line_bytes_max: AtomicUsize::new(config.line_bytes_max),
+            discards_long_lines: AtomicBool::new(config.long_line == LongLine::Discard),
+            http_guard: AtomicBool::new(config.http_guard),
             last: Mutex::new(LastRules::from(config)),
         }
     }
@@ -81,11 +87,21 @@ impl Rules {
     /// Has all clients go by another configuration from now on.
     pub(crate) fn set(&self, config: &Config) {
         self.line_bytes_max.store(config.line_bytes_max, Relaxed);
+        let discards = config.long_line == LongLine::Discard;
+        self.discards_long_lines.store(discards, Relaxed);
+        self.http_guard.store(config.http_guard, Relaxed);
         *self.last() = LastRules::from(config);
     }
 
     fn line_bytes_max(&self) -> usize {
         self.line_bytes_max.load(Relaxed)
+    }
+
+    fn line(&self) -> LineLimit {
+        LineLimit {
+            bytes_max: self.line_bytes_max(),
+            discard: self.discards_long_lines.load(Relaxed),
+        }
     }
 
     fn last(&self) -> MutexGuard<'_, LastRules> {
@@ -116,6 +132,7 @@ impl LastRules {
             }),
             CloseReason::Stalled => Some(format!("stalled for {}s", seconds(self.stall_timeout))),
             CloseReason::Idle => Some(format!("idle for {}s", seconds(self.idle_timeout))),
+            CloseReason::Http => Some("HTTP request, but this is no HTTP server".to_owned()),
             CloseReason::Eof
             | CloseReason::Reset
             | CloseReason::Full
@@ -136,6 +153,10 @@ pub(crate) struct Client {
     input: Input,
     output: Output,
     reason: Option<CloseReason>,
+    /// What its peer had acknowledged when it was last probed.
+    acknowledged: u32,
+    /// The connection broke without a word from the peer.
+    timed_out: bool,
     place: Option<Place>,
 }
 
@@ -295,14 +316,21 @@ impl Client {
             input: Input::Open,
             output: Output::Streaming,
             reason: None,
+            acknowledged: 0,
+            timed_out: false,
             place: Some(place),
         }
     }
 
     /// Does what the hub ordered; whether to go at once.
     fn obey(&mut self, orders: Orders) -> bool {
-        if orders.contain(Orders::SKIP) && self.output == Output::Streaming {
+        if orders.contain(Orders::SKIP)
+            && matches!(self.output, Output::Streaming | Output::Flushing)
+        {
             self.writer.skip(&mut self.feed);
+        }
+        if orders.contain(Orders::PROBE) && self.probe() {
+            return true;
         }
         if orders.contain(Orders::DRAIN) {
             match self.input {
@@ -317,6 +345,36 @@ impl Client {
             self.close(CloseReason::Shutdown);
         }
         orders.contain(Orders::ABORT)
+    }
+
+    /// Looks how far the peer has come; whether to go at once.
+    fn probe(&mut self) -> bool {
+        // One whose state is not told is left to the timeouts.
+        let Ok(peer) = self.stream.progress() else {
+            return false;
+        };
+        let member = self.feed.member();
+        if mem::replace(&mut self.acknowledged, peer.acknowledged) != peer.acknowledged {
+            member.note_progress();
+        }
+        member.set(Condition::Unacknowledged, !peer.has_all);
+        if peer.is_gone && self.output != Output::Broken {
+            self.reason.get_or_insert(CloseReason::Reset);
+            // What it had sent is still there to be read.
+            self.break_output(true);
+        }
+        // The end of the daemon waits for nobody who has everything, the end included.
+        let is_over = self.output == Output::Shut && self.reason == Some(CloseReason::Shutdown);
+        is_over && peer.has_all
+    }
+
+    /// The peer takes nothing any more.
+    fn break_output(&mut self, timed_out: bool) {
+        self.reason.get_or_insert(CloseReason::Reset);
+        self.timed_out = timed_out;
+        self.output = Output::Broken;
+        self.feed.detach();
+        self.feed.member().set(Condition::Leaving, true);
     }
 
     /// Begins the end, for this reason unless it has begun for another. The others are told now;
@@ -340,14 +398,21 @@ impl Client {
         }
         self.output = Output::Flushing;
         self.place = None;
+        self.feed.give_up_admission();
         self.feed.leave();
         let line_bytes_max = self.reader.line_bytes_max();
         if let Some(detail) = self.rules.last().detail(reason, line_bytes_max) {
             self.writer.say_goodbye(&mut self.feed, reason, detail);
         }
         if owed_less {
-            self.feed.member().set_leaving();
+            self.feed.member().set(Condition::Leaving, true);
         }
+    }
+
+    /// It is not read from until its socket has taken what it asked for.
+    fn is_held(&self) -> bool {
+        matches!(self.input, Input::Open | Input::Draining(_))
+            && self.writer.own_pending() > OWN_BYTES_MAX
     }
 
     /// Reads once; whether to go at once.
@@ -357,21 +422,20 @@ impl Client {
             Input::Discarded => return self.poll_discard(cx),
             Input::Paused | Input::Ended => return false,
         }
+        if self.is_held() {
+            self.feed.give_up_admission();
+            return false;
+        }
         let mut answers = Vec::new();
-        let read = if self.writer.own_pending() > OWN_BYTES_MAX {
-            // The writer, which is polled next, wakes the task when the socket takes them.
-            Poll::Pending
-        } else {
-            let line_bytes_max = self.rules.line_bytes_max();
-            self.reader.poll(
-                cx,
-                &self.stream,
-                &mut self.feed,
-                line_bytes_max,
-                &mut answers,
-            )
+        let rules = InputRules {
+            line: self.rules.line(),
+            http_guard: self.rules.http_guard.load(Relaxed),
+            end_is_line_end: !self.timed_out,
         };
-        self.writer.interpose(&mut self.feed, &answers);
+        let read = self
+            .reader
+            .poll(cx, &self.stream, &mut self.feed, rules, &mut answers);
+        self.writer.answer(&mut self.feed, answers);
         if self.reader.crlf() {
             self.writer.use_crlf(&mut self.feed);
         }
@@ -418,6 +482,7 @@ impl Client {
 
     fn pause_input(&mut self) {
         self.input = Input::Paused;
+        self.feed.give_up_admission();
         self.feed.input_done();
     }
 
@@ -445,16 +510,17 @@ impl Client {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
                 self.output = Output::Shut;
+                // What comes after its end is nothing to it.
+                self.feed.detach();
                 if self.reason != Some(CloseReason::Shutdown) {
                     // A drain has a deadline of its own.
-                    self.feed.member().set_leaving();
+                    self.feed.member().set(Condition::Leaving, true);
                 }
                 self.stream.shut_write().is_err()
             }
-            Poll::Ready(Err(_)) => {
-                self.output = Output::Broken;
-                self.feed.detach();
-                self.feed.member().set_leaving();
+            Poll::Ready(Err(error)) => {
+                let was_closed = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+                self.break_output(!was_closed.contains(&error.kind()));
                 false
             }
         }
@@ -470,6 +536,7 @@ impl Client {
         if orders.contain(Orders::FREEZE) {
             return Poll::Ready(Stop::Frozen);
         }
+        let was_held = self.is_held();
         if self.poll_input(cx) {
             return Poll::Ready(Stop::Gone);
         }
@@ -486,6 +553,10 @@ impl Client {
             };
         if gone {
             return Poll::Ready(Stop::Gone);
+        }
+        if was_held && !self.is_held() {
+            // Its input was passed over, which registers for nothing.
+            cx.waker().wake_by_ref();
         }
         Poll::Pending
     }

@@ -2,14 +2,17 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem;
 use std::task::{Context, Poll, ready};
 
 use serde_bytes::ByteBuf;
+use tracing::info;
 
 use crate::close::CloseReason;
 use crate::format::Format;
-use crate::framing::{Framer, Lines};
-use crate::hub::{Feed, READ_BYTES_MAX};
+use crate::framing::{Framer, LineLimit, Lines};
+use crate::http;
+use crate::hub::{Admission, Feed, READ_BYTES_MAX};
 use crate::listen::Stream;
 use crate::telnet::{self, Telnet};
 
@@ -27,6 +30,21 @@ pub(super) struct Reader {
     framer: Framer,
     /// For `text`, whose clients may be telnet.
     telnet: Option<Telnet>,
+    /// It has sent a whole line: the first one may be a web browser's.
+    has_begun: bool,
+    /// It was logged that a line of its was dropped.
+    has_discarded: bool,
+}
+
+/// What its input is held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InputRules {
+    /// For lines that begin from here on.
+    pub(super) line: LineLimit,
+    /// Whether a first line that is an HTTP request ends the client.
+    pub(super) http_guard: bool,
+    /// Whether the end of the input ends a line: not if the peer never said that there is an end.
+    pub(super) end_is_line_end: bool,
 }
 
 /// What a read came to.
@@ -46,6 +64,8 @@ impl Reader {
         Reader {
             framer: Framer::new(line_bytes_max),
             telnet,
+            has_begun: false,
+            has_discarded: false,
         }
     }
 
@@ -54,14 +74,22 @@ impl Reader {
             unfinished: ByteBuf::from(self.framer.unfinished()),
             line_bytes_max: self.framer.line_bytes_max(),
             telnet: self.telnet.as_ref().map(Telnet::save),
+            has_begun: self.has_begun,
+            is_discarding: self.framer.is_discarding(),
         }
     }
 
     /// Goes on where [`Reader::save`] was called.
     pub(super) fn restore(saved: SavedReader) -> Reader {
+        let framer = match saved.is_discarding {
+            true => Framer::resume_discarding(saved.line_bytes_max),
+            false => Framer::resume(saved.line_bytes_max, saved.unfinished.into_vec()),
+        };
         Reader {
-            framer: Framer::resume(saved.line_bytes_max, saved.unfinished.into_vec()),
+            framer,
             telnet: saved.telnet.as_ref().map(Telnet::restore),
+            has_begun: saved.has_begun,
+            has_discarded: false,
         }
     }
 
@@ -75,8 +103,7 @@ impl Reader {
         self.telnet.as_ref().is_some_and(Telnet::crlf)
     }
 
-    /// Reads once and publishes what it brought. Lines that begin in it may have `line_bytes_max`
-    /// bytes. Telnet's answers are appended to `answers`.
+    /// Reads once and publishes what it brought. Telnet's answers are appended to `answers`.
     ///
     /// Pending while nothing is there to read or the buffer has no room; nothing is read then.
     pub(super) fn poll(
@@ -84,7 +111,7 @@ impl Reader {
         cx: &mut Context<'_>,
         stream: &Stream,
         feed: &mut Feed,
-        line_bytes_max: usize,
+        rules: InputRules,
         answers: &mut Vec<u8>,
     ) -> Poll<Read> {
         if ready!(stream.poll_readable(cx)).is_err() {
@@ -94,8 +121,14 @@ impl Reader {
         SCRATCH.with_borrow_mut(|scratch| {
             let space = &mut scratch[telnet::ROOM..][..admission.read_bytes_max()];
             let read = match ready!(stream.poll_read(cx, space)) {
-                Ok(0) => return Poll::Ready(self.finish(feed)),
+                Ok(0) => return Poll::Ready(self.finish(feed, Some(admission), rules)),
                 Ok(read) => read,
+                // A peer that has closed resets, too, when something more comes for it: what it
+                // sent is still all there.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    self.finish(feed, Some(admission), rules);
+                    return Poll::Ready(Read::Over(CloseReason::Reset));
+                }
                 Err(_) => return Poll::Ready(Read::Over(CloseReason::Reset)),
             };
             feed.member().tally.bytes_in.add(read as u64);
@@ -104,38 +137,74 @@ impl Reader {
                 Some(telnet) => telnet.filter(buf, answers),
                 None => &buf[telnet::ROOM..],
             };
-            let mut lines = self.framer.push_within(line_bytes_max, data);
-            let leaves = self.telnet.is_some() && cut_at_leave_line(&mut lines);
-            feed.publish(Some(admission), &lines);
-            Poll::Ready(if leaves {
-                Read::Over(CloseReason::Eof)
-            } else if lines.too_long {
-                Read::Over(CloseReason::LineTooLong)
-            } else if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
-                match self.finish(feed) {
+            let mut lines = self.framer.push_within(rules.line, data);
+            if let Some(over) = self.take_in(feed, Some(admission), &mut lines, rules) {
+                return Poll::Ready(over);
+            }
+            if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
+                return Poll::Ready(match self.finish(feed, None, rules) {
                     Read::End => Read::Over(CloseReason::Eof),
                     over => over,
-                }
-            } else {
-                Read::Bytes(read)
-            })
+                });
+            }
+            Poll::Ready(Read::Bytes(read))
         })
     }
 
     /// The input has ended: what is left of it is a line too.
-    fn finish(&mut self, feed: &mut Feed) -> Read {
+    fn finish(&mut self, feed: &mut Feed, admission: Option<Admission>, rules: InputRules) -> Read {
+        if !rules.end_is_line_end {
+            return Read::End;
+        }
         let stray = self.telnet.as_mut().and_then(Telnet::finish);
         let last = stray.map(|byte| [byte]);
         let too_long = last.is_some_and(|last| self.framer.push(&last).too_long);
         let mut rest = self.framer.finish();
-        if self.telnet.is_some() {
-            cut_at_leave_line(&mut rest);
+        rest.too_long |= too_long;
+        match self.take_in(feed, admission, &mut rest, rules) {
+            None | Some(Read::Over(CloseReason::Eof)) => Read::End,
+            Some(over) => over,
         }
-        feed.publish(None, &rest);
-        if too_long || rest.too_long {
-            Read::Over(CloseReason::LineTooLong)
+    }
+
+    /// Publishes lines that have come in, as far as they are messages; what is to become of the
+    /// client, if they decide that.
+    fn take_in(
+        &mut self,
+        feed: &mut Feed,
+        admission: Option<Admission>,
+        lines: &mut Lines<'_>,
+        rules: InputRules,
+    ) -> Option<Read> {
+        let first = if self.has_begun {
+            None
         } else {
-            Read::End
+            lines.iter().next()
+        };
+        if let Some(first) = first {
+            self.has_begun = true;
+            if rules.http_guard && http::is_request_line(first) {
+                return Some(Read::Over(CloseReason::Http));
+            }
+        }
+        let leaves = self.telnet.is_some() && cut_at_leave_line(lines);
+        feed.publish(admission, lines);
+        if lines.discarded > 0 {
+            feed.note_discarded(lines.discarded);
+            if !mem::replace(&mut self.has_discarded, true) {
+                info!(
+                    client = feed.member().id.0,
+                    limit = self.framer.line_bytes_max(),
+                    "dropped a line that is too long"
+                );
+            }
+        }
+        if leaves {
+            Some(Read::Over(CloseReason::Eof))
+        } else if lines.too_long {
+            Some(Read::Over(CloseReason::LineTooLong))
+        } else {
+            None
         }
     }
 

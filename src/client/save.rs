@@ -39,6 +39,17 @@ pub(super) struct SavedReader {
     pub(super) line_bytes_max: usize,
     /// `None` where it is not looked for.
     pub(super) telnet: Option<TelnetState>,
+    /// A whole line has come.
+    #[serde(default = "yes")]
+    pub(super) has_begun: bool,
+    /// The unfinished line is dropped up to its end.
+    #[serde(default)]
+    pub(super) is_discarding: bool,
+}
+
+/// For states of before, whose clients were not asked.
+fn yes() -> bool {
+    true
 }
 
 /// A [`Writer`].
@@ -86,6 +97,8 @@ impl Client {
             input: saved.input,
             output: saved.output,
             reason: saved.reason,
+            acknowledged: 0,
+            timed_out: false,
             place,
         }
     }
@@ -135,6 +148,8 @@ mod tests {
             unfinished: ByteBuf::from("half a line"),
             line_bytes_max: 65536,
             telnet: Some(TelnetState::default()),
+            has_begun: true,
+            is_discarding: false,
         };
         let writer = SavedWriter {
             format: Format::Text,

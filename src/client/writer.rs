@@ -7,8 +7,9 @@ use serde_bytes::ByteBuf;
 
 use crate::close::CloseReason;
 use crate::format::{self, Format};
-use crate::hub::Feed;
+use crate::hub::{Condition, Feed};
 use crate::listen::Stream;
+use crate::telnet;
 
 use super::save::SavedWriter;
 
@@ -28,7 +29,10 @@ pub(super) struct Writer {
     /// this client, each after a whole line.
     own: Vec<u8>,
     /// Bytes of `own` that are written.
-    written: usize,
+    written: u32,
+    /// Bytes still to be written of answers to DO TIMING-MARK, which come after `own`. They are all
+    /// the same, and as many as the client likes: as a number, they cost nothing.
+    marks: u32,
     /// Messages it missed and has not been told of.
     skipped: u64,
     /// Said last, when the feed has ended.
@@ -42,16 +46,24 @@ impl Writer {
             crlf: false,
             own: Vec::new(),
             written: 0,
+            marks: 0,
             skipped: 0,
             farewell: None,
         }
     }
 
     pub(super) fn save(&self) -> SavedWriter {
+        let mut own = self.own_unwritten().to_vec();
+        let mut marks = self.marks;
+        while marks > 0 {
+            let next = telnet::timing_mark_answers(marks);
+            own.extend_from_slice(next);
+            marks -= next.len() as u32;
+        }
         SavedWriter {
             format: self.format,
             crlf: self.crlf,
-            own: ByteBuf::from(&self.own[self.written..]),
+            own: ByteBuf::from(own),
             skipped: self.skipped,
             farewell: self.farewell.clone(),
         }
@@ -64,6 +76,7 @@ impl Writer {
             crlf: saved.crlf,
             own: saved.own.into_vec(),
             written: 0,
+            marks: 0,
             skipped: saved.skipped,
             farewell: saved.farewell,
         }
@@ -79,15 +92,27 @@ impl Writer {
 
     /// Bytes of its own that wait for the socket.
     pub(super) fn own_pending(&self) -> usize {
-        self.own.len() - self.written
+        self.own_unwritten().len() + self.marks as usize
     }
 
-    /// Queues bytes before the rest of the feed, but never inside a line.
-    pub(super) fn interpose(&mut self, feed: &mut Feed, bytes: &[u8]) {
-        if bytes.is_empty() {
+    fn own_unwritten(&self) -> &[u8] {
+        &self.own[self.written as usize..]
+    }
+
+    /// Queues telnet's answers before the rest of the feed, but never inside a line.
+    pub(super) fn answer(&mut self, feed: &mut Feed, mut answers: Vec<u8>) {
+        if answers.is_empty() {
             return;
         }
         self.finish_line(feed);
+        self.marks += telnet::take_timing_marks(&mut answers);
+        self.queue(&answers);
+    }
+
+    fn queue(&mut self, bytes: &[u8]) {
+        // What is written already must not pile up before what never gets its turn.
+        self.own.drain(..self.written as usize);
+        self.written = 0;
         self.own.extend_from_slice(bytes);
     }
 
@@ -117,11 +142,34 @@ impl Writer {
         stream: &Stream,
         feed: &mut Feed,
     ) -> Poll<io::Result<()>> {
+        let mut refused = false;
+        let all = self.poll_all(cx, stream, feed, &mut refused);
+        // Told once: the sweep must not see it taken back for a moment.
+        feed.member().set(Condition::Blocked, refused);
+        all
+    }
+
+    /// [`Writer::poll`], which says whether it was the socket that took no more.
+    fn poll_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        feed: &mut Feed,
+        refused: &mut bool,
+    ) -> Poll<io::Result<()>> {
         let mut budget = WRITE_BYTES_MAX;
+        let mut write = |cx: &mut Context<'_>, slices: &[IoSlice<'_>]| {
+            let written = stream.poll_write(cx, slices);
+            *refused = written.is_pending();
+            written
+        };
         loop {
             let written = if self.own_pending() > 0 {
-                let slice = IoSlice::new(&self.own[self.written..]);
-                let written = ready!(poll_write(cx, stream, feed, &[slice]))?;
+                let own = match self.own_unwritten() {
+                    [] => telnet::timing_mark_answers(self.marks),
+                    own => own,
+                };
+                let written = ready!(write(cx, &[IoSlice::new(own)]))?;
                 feed.member().tally.bytes_out.add(written as u64);
                 self.own_written(written);
                 written
@@ -132,7 +180,7 @@ impl Writer {
             } else if ready!(feed.poll_more(cx)) {
                 let mut slices = [IoSlice::new(&[]); SLICES];
                 let filled = feed.gather(&mut slices);
-                let written = ready!(poll_write(cx, stream, feed, &slices[..filled]))?;
+                let written = ready!(write(cx, &slices[..filled]))?;
                 feed.advance(written);
                 written
             } else if let Some((reason, detail)) = self.farewell.take() {
@@ -159,8 +207,13 @@ impl Writer {
     }
 
     fn own_written(&mut self, written: usize) {
+        let written = written as u32;
+        if self.own.is_empty() {
+            self.marks -= written;
+            return;
+        }
         self.written += written;
-        if self.written == self.own.len() {
+        if self.own_unwritten().is_empty() {
             // Not cleared: an idle client keeps no memory for it.
             (self.own, self.written) = (Vec::new(), 0);
         }
@@ -170,19 +223,7 @@ impl Writer {
     /// after it.
     pub(super) fn finish_line(&mut self, feed: &mut Feed) {
         if let Some(rest) = feed.take_rest_of_line() {
-            self.own.extend_from_slice(&rest);
+            self.queue(&rest);
         }
     }
-}
-
-/// Writes, and lets the sweep know whether the socket refuses.
-fn poll_write(
-    cx: &mut Context<'_>,
-    stream: &Stream,
-    feed: &Feed,
-    slices: &[IoSlice<'_>],
-) -> Poll<io::Result<usize>> {
-    let written = stream.poll_write(cx, slices);
-    feed.member().set_blocked(written.is_pending());
-    written
 }

@@ -253,7 +253,7 @@ mod tests {
             (
                 "zzz = 1",
                 "1: zzz: no such option; allowed: admin, admin-host, buffer, drain-timeout, echo, format, half-close, \
-                 idle-timeout, listen, log, max-clients, max-line, no-notices, slow-client, \
+                 http-guard, idle-timeout, listen, log, long-line, max-clients, max-line, no-notices, slow-client, \
                  slow-grace, stall-timeout, worker-threads",
             ),
             (

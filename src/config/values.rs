@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 pub(crate) use super::address::whole_number;
 use super::address::{AddressError, host_name};
-use super::{Address, Grace, HalfClose, LogLevel, SlowClient};
+use super::{Address, Grace, HalfClose, LogLevel, LongLine, SlowClient};
 use crate::format::Format;
 
 /// Far above any machine, and below the largest count that tokio's semaphores hold.
@@ -80,6 +80,14 @@ pub(super) fn half_close(text: &str) -> Result<HalfClose, String> {
         "close" => Ok(HalfClose::Close),
         "keep" => Ok(HalfClose::Keep),
         _ => Err(format!("'{text}' is unknown; allowed: close or keep")),
+    }
+}
+
+pub(super) fn long_line(text: &str) -> Result<LongLine, String> {
+    match text {
+        "close" => Ok(LongLine::Close),
+        "discard" => Ok(LongLine::Discard),
+        _ => Err(format!("'{text}' is unknown; allowed: close or discard")),
     }
 }
 
@@ -401,6 +409,11 @@ mod tests {
         assert_eq!(
             half_close("open").unwrap_err(),
             "'open' is unknown; allowed: close or keep"
+        );
+        assert_eq!(long_line("discard"), Ok(LongLine::Discard));
+        assert_eq!(
+            long_line("cut").unwrap_err(),
+            "'cut' is unknown; allowed: close or discard"
         );
         assert_eq!(slow_client("skip"), Ok(SlowClient::Skip));
         assert_eq!(

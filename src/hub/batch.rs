@@ -58,6 +58,20 @@ impl Encodings {
         self.0 & 1 << encoding as u8 != 0
     }
 
+    /// What a byte that is read may become at worst, which is an LF: a prefix for each encoding, with
+    /// numbers of eight digits for a client and of fourteen for `seq`.
+    pub(super) fn expansion(self) -> usize {
+        let text = if self.needs_text() { 32 } else { 0 };
+        let crlf = if self.contains(Encoding::TextCrlf) {
+            33
+        } else {
+            0
+        };
+        let raw = usize::from(self.needs_raw());
+        let json = if self.contains(Encoding::Json) { 76 } else { 0 };
+        text + crlf + raw + json
+    }
+
     /// Whether batches have to carry text: CRLF text is made from it.
     pub(super) fn needs_text(self) -> bool {
         self.contains(Encoding::Text) || self.contains(Encoding::TextCrlf)
@@ -269,6 +283,15 @@ impl Batch {
 }
 
 impl Part {
+    /// Places that it takes in the one order.
+    fn numbers(self) -> u64 {
+        match self.kind {
+            Kind::Lines => u64::from(self.messages),
+            Kind::Notice(_) => 1,
+            Kind::Shutdown => 0,
+        }
+    }
+
     /// Lines it has in `text`.
     fn lines(&self) -> usize {
         match self.kind {
@@ -332,6 +355,8 @@ pub(super) struct Node {
     pub(super) index: u64,
     /// Their bytes, own lines included.
     pub(super) sizes_before: Sizes,
+    /// What they cost the buffer, in bytes: rises with every batch.
+    pub(super) cost_before: u64,
     pub(super) next: OnceLock<Next>,
 }
 
@@ -343,10 +368,23 @@ pub(super) struct Next {
 }
 
 impl Node {
-    pub(super) fn new(index: u64, sizes_before: Sizes) -> Arc<Node> {
+    /// The place before the first batch of a stream, which has this index.
+    pub(super) fn first(index: u64) -> Arc<Node> {
         Arc::new(Node {
             index,
-            sizes_before,
+            sizes_before: Sizes::default(),
+            cost_before: 0,
+            next: OnceLock::new(),
+        })
+    }
+
+    /// The place behind this batch, which comes next here.
+    pub(super) fn after(&self, batch: &Batch) -> Arc<Node> {
+        let cost = batch.charge.as_ref().map_or(0, Charge::bytes);
+        Arc::new(Node {
+            index: self.index + 1,
+            sizes_before: self.sizes_before.plus(batch.sizes),
+            cost_before: self.cost_before + (cost as u64).max(1),
             next: OnceLock::new(),
         })
     }
@@ -378,6 +416,8 @@ pub(super) struct Assembly {
     origins: Vec<ClientId>,
     parts: Vec<Part>,
     messages: u64,
+    /// Sequence numbers of its parts.
+    numbers: u64,
     text: Vec<u8>,
     text_ends: Vec<u32>,
     raw: Vec<u8>,
@@ -487,7 +527,9 @@ impl Assembly {
         self.sizes.add(Encoding::Json, json);
         self.sizes.add(Encoding::Raw, raw);
         let cost = batch + PART_BYTES + text + raw + crlf + json;
-        self.first_seq.get_or_insert(first_seq);
+        let begun = self.first_seq.get_or_insert(first_seq);
+        debug_assert_eq!(begun.0 + self.numbers, first_seq.0, "a batch has no gaps");
+        self.numbers += part.numbers();
         self.origins.push(origin);
         self.parts.push(part);
         self.messages += u64::from(part.messages);
@@ -553,6 +595,7 @@ impl Assembly {
         self.first_seq = None;
         self.charge = None;
         self.messages = 0;
+        self.numbers = 0;
         self.cost = 0;
         self.sizes = Sizes::default();
         self.origins.clear();

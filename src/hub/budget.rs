@@ -3,8 +3,11 @@
 //! Everything that clients have still to receive is charged here before it is accepted, and
 //! released when the last client has it. A sender asks before it *reads*, so one that waits holds
 //! nothing but its unfinished line, and its TCP window closes by itself.
+//!
+//! What formatting may make of a read is part of what it is charged for beforehand: a read of
+//! nothing but LFs becomes thirty times its size in `text` alone.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// What one read takes, in bytes, at least and at most: a 256th of the buffer between them.
+/// What one read takes, in bytes, at least and at most: a 256th of the buffer between them, as far
+/// as an admission covers the worst that can become of it.
 ///
 /// One read is one batch, and a batch is one write to each client: what a write costs beside its
 /// bytes, above all waking whoever reads at the other end, is paid less often the larger it is,
@@ -23,6 +27,13 @@ const READ_BYTES: (usize, usize) = (64 * 1024, READ_BYTES_MAX);
 
 /// What any read takes at most, in bytes.
 pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// What any read takes at least, in bytes: with a buffer of almost nothing, lines still pass.
+const READ_BYTES_MIN: usize = 256;
+
+/// The largest admission of a buffer of up to eight times as much: half of a small buffer, so that
+/// reads are not cut too short, and an eighth of a large one, so that several workers read at once.
+const ADMISSION_BYTES: usize = 4 * 1024 * 1024;
 
 /// The account of the buffer.
 #[derive(Debug)]
@@ -38,27 +49,27 @@ pub(crate) struct Budget {
 struct Account {
     limit: usize,
     used: usize,
-    /// What one sender is admitted for: one read, and as much again for what formatting adds, but
-    /// no more than half of a small buffer. What the read really costs is settled afterwards; lines
-    /// so short that their prefixes outweigh them may take the buffer over its limit by that read.
+    /// What becomes of a byte that is read, at worst, in all encodings in use.
+    expansion: usize,
+    /// What one sender is admitted for, in bytes. What the read really costs is settled afterwards.
     admission: usize,
-    /// Who waits, in the order they came. Tickets rise from front to back.
-    queue: VecDeque<Waiting>,
+    /// Who waits, in the order they came.
+    queue: BTreeMap<Ticket, Waiting>,
     /// The number of the last ticket given out.
     issued: u64,
-    /// The number of the last ticket admitted: every one up to it is.
+    /// The number of the last ticket admitted: every one up to it is, or was given up.
     admitted: u64,
     /// Tickets admitted, and charged, that nobody has come back with yet.
     uncollected: usize,
+    /// Senders and accept loops that were ever admitted: stands still when nobody gets in.
+    admissions: u64,
     waits: Waits,
 }
 
 /// Somebody in the queue.
 #[derive(Debug)]
 struct Waiting {
-    ticket: Ticket,
-    /// `None` once it gave up.
-    waker: Option<Waker>,
+    waker: Waker,
     who: Who,
 }
 
@@ -132,14 +143,16 @@ impl Budget {
             account: Mutex::new(Account {
                 limit,
                 used: 0,
+                expansion: 1,
                 admission: admission(limit),
-                queue: VecDeque::new(),
+                queue: BTreeMap::new(),
                 issued: 0,
                 admitted: 0,
                 uncollected: 0,
+                admissions: 0,
                 waits: Waits::default(),
             }),
-            read_bytes_max: AtomicUsize::new(read_bytes_max(limit)),
+            read_bytes_max: AtomicUsize::new(read_bytes_max(limit, 1)),
             pressed: Notify::new(),
         })
     }
@@ -154,9 +167,21 @@ impl Budget {
         account.limit = limit;
         account.admission = admission(limit);
         account.used += outstanding * account.admission;
-        self.read_bytes_max.store(read_bytes_max(limit), Relaxed);
+        self.set_read_bytes_max(&account);
         self.release(account, 0);
         self.pressed.notify_one();
+    }
+
+    /// From now on a byte that is read becomes so many at worst.
+    pub(super) fn set_expansion(&self, expansion: usize) {
+        let mut account = self.lock();
+        account.expansion = expansion.max(1);
+        self.set_read_bytes_max(&account);
+    }
+
+    fn set_read_bytes_max(&self, account: &Account) {
+        let bytes = read_bytes_max(account.limit, account.expansion);
+        self.read_bytes_max.store(bytes, Relaxed);
     }
 
     /// Ready once there is room for one read, first come first served. `ticket` keeps the place
@@ -178,7 +203,10 @@ impl Budget {
                 account.keep_waiting(held, cx.waker());
                 return Poll::Pending;
             }
-            None if account.queue.is_empty() && account.has_room() => account.used += admission,
+            None if account.queue.is_empty() && account.has_room() => {
+                account.used += admission;
+                account.admissions += 1;
+            }
             None => {
                 *ticket = Some(account.line_up(cx.waker().clone(), who));
                 drop(account);
@@ -214,15 +242,11 @@ impl Budget {
             let bytes = account.admission;
             account.uncollected -= 1;
             self.release(account, bytes);
-        } else if let Ok(at) = account
-            .queue
-            .binary_search_by_key(&ticket, |waiting| waiting.ticket)
+        } else if let Some(waiting) = account.queue.remove(&ticket)
+            && waiting.who == Who::Sender
         {
-            account.queue[at].waker = None;
-            if account.queue[at].who == Who::Sender {
-                let waiting = account.waits.waiting - 1;
-                account.waits.set(waiting);
-            }
+            let waiting = account.waits.waiting - 1;
+            account.waits.set(waiting);
         }
     }
 
@@ -246,14 +270,31 @@ impl Budget {
         self.pressed.notified().await;
     }
 
+    /// Senders and accept loops that wait for room now.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.lock().queue.len()
+    }
+
     /// Bytes in the buffer now, admissions included.
     pub(crate) fn used(&self) -> usize {
         self.lock().used
     }
 
-    /// Senders that wait for room now.
-    pub(crate) fn waiting(&self) -> usize {
-        self.lock().queue.len()
+    /// Bytes the buffer may hold.
+    pub(super) fn limit(&self) -> usize {
+        self.lock().limit
+    }
+
+    /// Whether somebody waits for room, and how many ever got it.
+    pub(super) fn queue_state(&self) -> (bool, u64) {
+        let account = self.lock();
+        (!account.queue.is_empty(), account.admissions)
+    }
+
+    /// What one sender is admitted for: so much has to be free for the next one.
+    pub(super) fn admission_bytes(&self) -> usize {
+        self.lock().admission
     }
 
     /// The account as it stands.
@@ -288,14 +329,16 @@ impl Budget {
     }
 }
 
-/// What one read may bring with a buffer of `limit` bytes.
-fn read_bytes_max(limit: usize) -> usize {
-    (limit / 256).clamp(READ_BYTES.0, READ_BYTES.1)
+/// What one read may bring with a buffer of `limit` bytes, each of which may become `expansion`.
+fn read_bytes_max(limit: usize, expansion: usize) -> usize {
+    let covered = admission(limit) / expansion;
+    let read = (limit / 256).clamp(READ_BYTES.0, READ_BYTES.1);
+    read.min(covered).max(READ_BYTES_MIN)
 }
 
 /// What one sender is admitted for in a buffer of `limit` bytes.
 fn admission(limit: usize) -> usize {
-    (2 * read_bytes_max(limit)).min(limit / 2)
+    (limit / 8).max(ADMISSION_BYTES.min(limit / 2))
 }
 
 impl Account {
@@ -307,11 +350,7 @@ impl Account {
     fn line_up(&mut self, waker: Waker, who: Who) -> Ticket {
         self.issued += 1;
         let ticket = Ticket(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
-        self.queue.push_back(Waiting {
-            ticket,
-            waker: Some(waker),
-            who,
-        });
+        self.queue.insert(ticket, Waiting { waker, who });
         if who == Who::Sender {
             self.waits.set(self.waits.waiting + 1);
         }
@@ -319,14 +358,8 @@ impl Account {
     }
 
     fn keep_waiting(&mut self, ticket: Ticket, waker: &Waker) {
-        if let Ok(at) = self
-            .queue
-            .binary_search_by_key(&ticket, |waiting| waiting.ticket)
-        {
-            match &mut self.queue[at].waker {
-                Some(held) => held.clone_from(waker),
-                none => *none = Some(waker.clone()),
-            }
+        if let Some(waiting) = self.queue.get_mut(&ticket) {
+            waiting.waker.clone_from(waker);
         }
     }
 
@@ -334,18 +367,15 @@ impl Account {
     fn admit_waiting(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
         let mut senders = 0;
-        while let Some(Waiting { ticket, waker, who }) = self.queue.front() {
-            // One that gave up needs no room.
-            if waker.is_some() && !self.has_room() {
-                break;
-            }
+        while self.has_room()
+            && let Some((ticket, waiting)) = self.queue.pop_first()
+        {
             self.admitted = ticket.0.get();
-            senders += usize::from(waker.is_some() && *who == Who::Sender);
-            if let Some(waker) = self.queue.pop_front().and_then(|waiting| waiting.waker) {
-                woken.push(waker);
-                self.used += self.admission;
-                self.uncollected += 1;
-            }
+            self.used += self.admission;
+            self.uncollected += 1;
+            self.admissions += 1;
+            senders += usize::from(waiting.who == Who::Sender);
+            woken.push(waiting.waker);
         }
         if senders > 0 {
             self.waits.set(self.waits.waiting - senders);
@@ -425,7 +455,7 @@ mod tests {
         assert_eq!((budget.used(), budget.waiting()), (8192, 2));
 
         // Admitted, but nobody has come back for it when the limit changes again.
-        budget.set_limit(1 << 20);
+        budget.set_limit(1 << 26);
         assert_eq!(budget.waiting(), 0);
         budget.set_limit(4096);
         assert!(budget.is_pressed());
@@ -439,5 +469,32 @@ mod tests {
         drop((held, collected));
         assert_eq!(budget.used(), 0);
         assert!(!budget.is_pressed());
+    }
+
+    #[test]
+    fn who_gives_up_leaves_nothing_behind_that_looks_like_waiting() {
+        let budget = Budget::new(8192);
+        let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
+        let mut waiting = None;
+        assert!(ask(&budget, &mut waiting).is_none());
+        assert!(budget.is_pressed());
+        budget.give_up(waiting.take().unwrap());
+        assert!(!budget.is_pressed());
+        assert_eq!(budget.queue_state(), (false, 2));
+        drop(held);
+    }
+
+    #[test]
+    fn read_is_never_admitted_for_less_than_may_become_of_it() {
+        for shift in 12..30 {
+            let limit = 1 << shift;
+            for expansion in [1, 33, 76, 150] {
+                let read = read_bytes_max(limit, expansion);
+                let covered = admission(limit).max(READ_BYTES_MIN * expansion);
+                assert!(read * expansion <= covered, "{limit} {expansion}");
+                assert!(2 * admission(limit) <= limit, "{limit}");
+            }
+        }
+        assert_eq!(read_bytes_max(64 << 20, 32), READ_BYTES_MAX, "text alone");
     }
 }

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::member::DETACHED;
 use super::record::Arrival;
@@ -50,6 +51,8 @@ pub(crate) struct Figures {
     pub(crate) messages: u64,
     /// Notices that have.
     pub(crate) notices: u64,
+    /// Lines that were dropped for being too long.
+    pub(crate) discarded: u64,
     /// Clients that were closed, by the code of the reason.
     pub(crate) closed: [u64; CloseReason::ALL.len()],
     /// Bytes in the buffer, and how many it may hold.
@@ -95,9 +98,21 @@ pub(crate) struct ClosedClient {
 /// Clients that are no more: all of them by their reason, and the last ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Closed {
+    #[serde(deserialize_with = "by_reason")]
     pub(super) by_reason: [u64; CloseReason::ALL.len()],
     /// Oldest first.
     pub(super) last: VecDeque<ClosedClient>,
+}
+
+/// Reasons are only ever added behind those there are.
+fn by_reason<'de, D: Deserializer<'de>>(
+    saved: D,
+) -> Result<[u64; CloseReason::ALL.len()], D::Error> {
+    let mut counts = Vec::deserialize(saved)?;
+    counts.resize(CloseReason::ALL.len(), 0);
+    counts
+        .try_into()
+        .map_err(|_| D::Error::custom("more reasons than there are"))
 }
 
 impl Totals {
@@ -168,6 +183,7 @@ impl Hub {
             totals: state.gone,
             messages: state.messages,
             notices: (state.next_seq - 1).saturating_sub(state.messages),
+            discarded: self.discarded.load(Relaxed),
             closed: state.closed.by_reason,
             buffer_used: buffer.used,
             buffer_limit: buffer.limit,
@@ -215,7 +231,7 @@ impl Hub {
         let member = &seat.member;
         let (mut bytes_pending, mut messages_behind) = (0, 0);
         let position = member.position.load(Relaxed);
-        if position < state.tail.index {
+        if position < state.tail.cost_before {
             let lead = member.lead.load(Relaxed);
             let end = state.tail.sizes_before.of(seat.encoding);
             bytes_pending = end.wrapping_sub(lead.wrapping_add(totals.bytes_out));
@@ -231,7 +247,7 @@ impl Hub {
                 .saturating_sub(totals.lines_out)
                 .saturating_sub(totals.skipped);
         }
-        debug_assert!(position <= state.tail.index || position == DETACHED);
+        debug_assert!(position <= state.tail.cost_before || position == DETACHED);
         (bytes_pending, messages_behind)
     }
 

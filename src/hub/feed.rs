@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use super::batch::{Encoding, Node};
 use super::budget::Who;
-use super::member::{DETACHED, Member};
+use super::member::{Condition, DETACHED, Member};
 use super::save::{SavedFeed, SavedPlace};
 use super::{Admission, Hub, Park, Start, Ticket, Totals};
 use crate::close::CloseReason;
@@ -132,9 +132,21 @@ impl Feed {
 
     /// Ready when the buffer has room for what one read may bring. To be called before reading.
     pub(crate) fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Admission> {
-        self.hub
+        let admission = self
+            .hub
             .budget
-            .poll_admit(Who::Sender, &mut self.ticket, cx)
+            .poll_admit(Who::Sender, &mut self.ticket, cx);
+        self.member.set(Condition::Waiting, admission.is_pending());
+        admission
+    }
+
+    /// Stops waiting for room: to be called when [`Feed::poll_admit`] is not asked again, so that
+    /// nobody waits for what this client has been given and does not come for.
+    pub(crate) fn give_up_admission(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.hub.budget.give_up(ticket);
+            self.member.set(Condition::Waiting, false);
+        }
     }
 
     /// Whether [`Feed::poll_admit`] was pending when it was last asked.
@@ -356,6 +368,11 @@ impl Feed {
         Some(missed)
     }
 
+    /// Lines of this client were dropped for being too long.
+    pub(crate) fn note_discarded(&self, lines: u64) {
+        self.hub.discarded.fetch_add(lines, Relaxed);
+    }
+
     /// Takes no more from the stream, and lets go of what it has not had.
     pub(crate) fn detach(&mut self) {
         if self.offset > 0 {
@@ -376,9 +393,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.hub.budget.give_up(ticket);
-        }
+        self.give_up_admission();
         self.detach();
         self.leave();
         self.hub.remove(self.slot, self.encoding);

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
 use std::task::Waker;
 
 use super::batch::{Encoding, Node};
@@ -19,17 +19,32 @@ pub(crate) struct Member {
     pub(crate) tally: Tally,
     /// What it has been told to do and has not yet seen.
     orders: AtomicU32,
-    /// The index of the place in the stream it has come to; [`DETACHED`] once it takes no more.
+    /// The place in the stream it has come to, as what the batches before it cost the buffer;
+    /// [`DETACHED`] once it takes no more.
     pub(super) position: AtomicU64,
     /// Bytes of the stream in its encoding before that place, less those that its socket had taken
     /// when it came there (modulo 2^64): with `bytes_out` it says how far along the stream it is.
     pub(super) lead: AtomicU64,
-    /// It has output that its socket does not take.
-    pub(super) blocked: AtomicBool,
-    /// It says goodbye, which has a deadline.
-    pub(super) leaving: AtomicBool,
+    /// A set of [`Condition`]s, which only the client's own task changes.
+    conditions: AtomicU8,
+    /// Its peer has acknowledged something since the sweep last asked.
+    pub(super) progressed: AtomicBool,
     /// Wakes its task, which is one and the same for life.
     waker: OnceLock<Waker>,
+}
+
+/// What the sweep has to know of a client's state.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Condition {
+    /// It has output that its socket does not take.
+    Blocked = 1,
+    /// It says goodbye, which has a deadline.
+    Leaving = 1 << 1,
+    /// It has something to send, and the daemon makes it wait.
+    Waiting = 1 << 2,
+    /// When last probed, its peer had not acknowledged all that was sent to it.
+    Unacknowledged = 1 << 3,
 }
 
 /// The position of a client that takes nothing more from the stream.
@@ -88,6 +103,8 @@ impl Orders {
     pub(crate) const FREEZE: Orders = Orders(1 << 12);
     /// Go now, whatever is left.
     pub(crate) const ABORT: Orders = Orders(1 << 11);
+    /// See how far the peer has come, and whether it is still there.
+    pub(crate) const PROBE: Orders = Orders(1 << 13);
 
     /// Close for this reason.
     pub(crate) fn close(reason: CloseReason) -> Orders {
@@ -114,8 +131,8 @@ impl Member {
             orders: AtomicU32::new(0),
             position: AtomicU64::new(DETACHED),
             lead: AtomicU64::new(0),
-            blocked: AtomicBool::new(false),
-            leaving: AtomicBool::new(false),
+            conditions: AtomicU8::new(0),
+            progressed: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
     }
@@ -127,7 +144,7 @@ impl Member {
         let place = node.sizes_before.of(encoding).wrapping_add(offset as u64);
         let lead = place.wrapping_sub(taken);
         self.lead.store(lead, Relaxed);
-        self.position.store(node.index, Relaxed);
+        self.position.store(node.cost_before, Relaxed);
     }
 
     /// Says which task to wake when an order is given. Only the first call counts.
@@ -149,14 +166,23 @@ impl Member {
         }
     }
 
-    /// Whether its output has been waiting for the socket since it was last said not to.
-    pub(crate) fn set_blocked(&self, blocked: bool) {
-        self.blocked.store(blocked, Relaxed);
+    /// Says whether a condition holds. To be called by the client's own task only.
+    pub(crate) fn set(&self, condition: Condition, holds: bool) {
+        let held = self.conditions.load(Relaxed);
+        let bit = condition as u8;
+        let conditions = if holds { held | bit } else { held & !bit };
+        if conditions != held {
+            self.conditions.store(conditions, Relaxed);
+        }
     }
 
-    /// Starts the deadline of its goodbye.
-    pub(crate) fn set_leaving(&self) {
-        self.leaving.store(true, Relaxed);
+    pub(super) fn is(&self, condition: Condition) -> bool {
+        self.conditions.load(Relaxed) & condition as u8 != 0
+    }
+
+    /// Its peer has acknowledged something, which counts as taken.
+    pub(crate) fn note_progress(&self) {
+        self.progressed.store(true, Relaxed);
     }
 
     pub(super) fn order(&self, order: Orders) {

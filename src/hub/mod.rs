@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
@@ -35,13 +35,13 @@ use crate::format::Notice;
 use crate::framing::Lines;
 use crate::ids::{ClientId, Seq};
 
-use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node, Sizes};
+use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
 use budget::Budget;
 pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
 use census::Closed;
 pub(crate) use census::{ClientFigures, ClosedClient, Figures, Totals};
 pub(crate) use feed::Feed;
-pub(crate) use member::{Member, Orders};
+pub(crate) use member::{Condition, Member, Orders};
 pub(crate) use record::Arrival;
 use record::{ListenerNames, Record};
 pub(crate) use save::{SavedFeed, SavedHub};
@@ -81,7 +81,6 @@ impl From<&Config> for Settings {
 pub(crate) struct Hub {
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     echo: bool,
-    began: Instant,
     budget: Arc<Budget>,
     state: Mutex<State>,
     /// Raised by every publish: a feed that is on the list to be woken need not look again.
@@ -94,8 +93,12 @@ pub(crate) struct Hub {
     frozen: Notify,
     /// Told to look over the clients at once.
     asked: Notify,
-    /// How often the sweep has looked over the clients.
+    /// How often the sweep has looked over the clients and not found the buffer jammed.
     looks: AtomicU64,
+    /// The time for which the process ran under its eyes, in microseconds.
+    ran_us: AtomicU64,
+    /// Lines that were dropped for being too long.
+    discarded: AtomicU64,
 }
 
 /// A sign of life: of two that are taken one after the other, different ones.
@@ -105,8 +108,8 @@ pub(crate) struct Pulse {
     published: u64,
     /// Bytes read from clients and taken by them.
     moved: u64,
-    /// Senders that wait for the buffer.
-    waiting: usize,
+    /// Whether somebody waits for the buffer, and how many ever got room in it.
+    queue: (bool, u64),
 }
 
 #[derive(Debug)]
@@ -189,11 +192,10 @@ impl Hub {
     pub(crate) fn new(config: &Config) -> Arc<Hub> {
         Arc::new(Hub {
             echo: config.echo,
-            began: Instant::now(),
             budget: Budget::new(config.buffer_bytes),
             state: Mutex::new(State {
                 settings: Settings::from(config),
-                tail: Node::new(0, Sizes::default()),
+                tail: Node::first(0),
                 assembly: Assembly::default(),
                 next_seq: 1,
                 next_id: 1,
@@ -217,6 +219,8 @@ impl Hub {
             frozen: Notify::new(),
             asked: Notify::new(),
             looks: AtomicU64::new(0),
+            ran_us: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
         })
     }
 
@@ -269,7 +273,7 @@ impl Hub {
             left: false,
             freezing: false,
         });
-        self.audience.store(state.audience(self.echo).0, Relaxed);
+        self.audience_changed(state);
         slot
     }
 
@@ -278,7 +282,7 @@ impl Hub {
     pub(crate) fn pulse(&self) -> Pulse {
         // An idle hub shows by this that it is awake.
         self.asked.notify_one();
-        let waiting = self.budget.waiting();
+        let queue = self.budget.queue_state();
         let state = self.lock();
         let moved = state.seats.iter().map(|(_, seat)| {
             let tally = &seat.member.tally;
@@ -288,7 +292,7 @@ impl Hub {
             looks: self.looks.load(Relaxed),
             published: self.version(),
             moved: moved.fold(0, u64::wrapping_add),
-            waiting,
+            queue,
         }
     }
 
@@ -402,11 +406,15 @@ impl Hub {
             if state.phase == Phase::Sealed {
                 return None;
             }
-            let first_seq = state.take_seqs(messages);
-            state.messages += messages as u64;
             if audience == Encodings::default() {
+                // Nobody hears it: it takes its numbers, and no batch may count across them.
+                state.cut();
+                state.take_seqs(messages);
+                state.messages += messages as u64;
                 return None;
             }
+            let first_seq = state.take_seqs(messages);
+            state.messages += messages as u64;
             let index = match prepared {
                 Some((mut batch, cost)) => {
                     batch.pay(charge(cost));
@@ -461,7 +469,15 @@ impl Hub {
             // Nobody will come for it.
             state.assembly.clear();
         }
-        self.audience.store(state.audience(self.echo).0, Relaxed);
+        self.audience_changed(&state);
+    }
+
+    /// Clients, or their encodings, have changed: what a read is prepared in and charged for.
+    fn audience_changed(&self, state: &State) {
+        let audience = state.audience(self.echo);
+        if self.audience.swap(audience.0, Relaxed) != audience.0 {
+            self.budget.set_expansion(audience.expansion());
+        }
     }
 
     /// One client's input is done; the last one ends the wait of a drain.
@@ -485,7 +501,7 @@ impl Hub {
         state.seats[slot].encoding = to;
         state.count_encoding(from, -1);
         state.count_encoding(to, 1);
-        self.audience.store(state.audience(self.echo).0, Relaxed);
+        self.audience_changed(&state);
     }
 
     /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
@@ -605,7 +621,7 @@ impl State {
     /// Puts a batch at the end of the stream; its index.
     fn link(&mut self, batch: Batch) -> u64 {
         let index = self.tail.index;
-        let node = Node::new(index + 1, self.tail.sizes_before.plus(batch.sizes));
+        let node = self.tail.after(&batch);
         let next = Next {
             batch,
             node: node.clone(),

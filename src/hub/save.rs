@@ -15,7 +15,7 @@ use super::Hub;
 use super::batch::{Batch, Encoding, Encodings, Kind, Node, Part, Sizes, View};
 use super::census::{Closed, Totals};
 use super::feed::Feed;
-use super::member::Member;
+use super::member::{Condition, Member};
 use super::record::{Arrival, Record};
 use crate::config::Config;
 use crate::ids::{ClientId, Seq};
@@ -32,6 +32,9 @@ pub(crate) struct SavedHub<B = ByteBuf> {
     gone: Totals,
     closed: Closed,
     waited: Duration,
+    /// Lines that were dropped for being too long.
+    #[serde(default)]
+    discarded: u64,
     /// The index of the first batch.
     first_index: u64,
     /// What some client has still to get, oldest first.
@@ -135,6 +138,7 @@ impl<'a> SavedHub<&'a Bytes> {
             gone: state.gone,
             closed: state.closed.clone(),
             waited: hub.budget.figures().waited,
+            discarded: hub.discarded.load(Relaxed),
             first_index: oldest.map_or(tail.index, |node| node.index),
             batches,
         }
@@ -160,6 +164,7 @@ impl SavedHub {
                 .by_reason
                 .iter()
                 .any(|count| *count > NUMBER_MAX)
+            || self.discarded > NUMBER_MAX
             || self.waited > Duration::from_nanos(NUMBER_MAX)
         {
             return Err(Inconsistent("a number is out of range"));
@@ -172,7 +177,8 @@ impl SavedHub {
         state.gone = self.gone;
         state.closed = self.closed;
         hub.budget.add_waited(self.waited);
-        state.tail = Node::new(self.first_index, Sizes::default());
+        hub.discarded.store(self.discarded, Relaxed);
+        state.tail = Node::first(self.first_index);
         let mut places = Places {
             first_index: self.first_index,
             echo: self.echo,
@@ -343,7 +349,7 @@ impl Places {
             member.move_to(node, saved.place.offset, saved.place.encoding);
         }
         if saved.leaving {
-            member.set_leaving();
+            member.set(Condition::Leaving, true);
         }
         let mut state = hub.lock();
         state.count_encoding(saved.place.encoding, 1);
@@ -369,7 +375,7 @@ impl SavedFeed {
             messages_before: seat.record.messages_before,
             place,
             left: seat.left,
-            leaving: member.leaving.load(Relaxed),
+            leaving: member.is(Condition::Leaving),
             input_done: seat.input_done,
             tally: Totals::from(seat),
         }

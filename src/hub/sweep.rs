@@ -1,13 +1,17 @@
 //! Who holds the buffer up, and who has gone quiet: one look over all clients every now and then,
 //! so that no client needs a timer of its own.
+//!
+//! Time is counted in which this process ran: while it is stopped, or the machine is suspended,
+//! nobody can be served, and nobody is late.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use super::member::DETACHED;
-use super::{Hub, Orders, Seat, State};
+use super::member::{Condition, DETACHED};
+use super::{Hub, Orders, Seat, Settings, State};
+use crate::clock::RunningTime;
 use crate::close::CloseReason;
 use crate::config::{Grace, SlowClient};
 
@@ -22,6 +26,24 @@ const CALM_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 /// grace.
 const PRESSED_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
+/// A look may take one such part of all time: with many clients, there are fewer of them.
+const LOOK_SHARE: u32 = 4;
+
+/// How often a client whose socket refuses is asked what its peer has acknowledged.
+const BLOCKED_PROBE: Duration = Duration::from_millis(250);
+
+/// How often all others are that were sent something, or that cannot tell by themselves that their
+/// peer is gone: so much later at most than a silent peer could be known to be.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// The patience of senders grows back in so many times the time that it was spent in: over any
+/// minute, slow clients make them wait for the grace and this part of the minute at most.
+const PATIENCE_REGROWTH: u32 = 32;
+
+/// Nobody has got room in the buffer for this long after the grace, although somebody waits: nothing
+/// that clients may do leads to that.
+const JAM: Duration = Duration::from_secs(5);
+
 /// A buffer that held this much, in bytes, and is nearly empty again leaves memory worth returning.
 const TRIM_BYTES: usize = 1024 * 1024;
 
@@ -31,13 +53,14 @@ pub(super) struct Watch {
     /// Bytes that had gone through it either way, and when that was last seen to change.
     moved: u64,
     moved_at: Option<Moment>,
-    /// Bytes that its socket had taken, and since when it has taken none of what waits for it.
+    /// Bytes that its socket had taken, and since when its peer has taken none of what waits for it.
     taken: u64,
     refuses_since: Option<Moment>,
     leaves_since: Option<Moment>,
-    /// For how long it has kept the others waiting since it last had everything, in microseconds.
-    held_us: u64,
-    /// It was told that it is behind when it stood here; [`DETACHED`] if it never was.
+    /// When it was last asked how far its peer has come.
+    probed_at: Option<Moment>,
+    /// It was told that it is behind when it stood here, and has not had everything since;
+    /// [`DETACHED`] if neither.
     told_at: u64,
 }
 
@@ -49,13 +72,13 @@ impl Default for Watch {
             taken: 0,
             refuses_since: None,
             leaves_since: None,
-            held_us: 0,
+            probed_at: None,
             told_at: DETACHED,
         }
     }
 }
 
-/// A moment in the hub's life, to the microsecond: eight bytes, even where there may be none.
+/// A moment in the hub's running time, to the microsecond: eight bytes, even where there may be none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(NonZeroU64);
 
@@ -78,23 +101,49 @@ impl Watch {
     }
 }
 
-/// Who stands at the oldest line still needed, and since when.
-#[derive(Clone, Copy, Debug)]
-struct Oldest {
-    index: u64,
-    since: Moment,
+/// What holds the buffer up, from one look to the next.
+#[derive(Debug)]
+struct Pressure {
+    /// Somebody waited for the buffer at the last look.
+    pressed: bool,
+    /// How long senders may still be made to wait by clients that are slower than the others: the
+    /// grace, less what was waited lately.
+    patience: Duration,
+    /// Where the oldest line stood that somebody still needed, and since when.
+    oldest: Option<(u64, Moment)>,
+    /// How many had ever got room in the buffer, and when that was last seen to change.
+    admissions: u64,
+    admitted_at: Moment,
+}
+
+impl Pressure {
+    /// Nobody waits: patience grows back.
+    fn ease(&mut self, ran: Duration, settings: &Settings) {
+        self.oldest = None;
+        if let Grace::For(grace) = settings.slow_grace {
+            let regrown = self.patience.saturating_add(ran / PATIENCE_REGROWTH);
+            self.patience = regrown.min(grace);
+        }
+    }
 }
 
 /// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
 /// behind, or take too long over their goodbye.
 pub(crate) async fn run(hub: Arc<Hub>) {
-    let mut oldest = None;
-    let mut looked = hub.moment();
-    let mut pressed = false;
+    let mut pressure = Pressure {
+        pressed: false,
+        // Cut down to the grace by the first look.
+        patience: Duration::MAX,
+        oldest: None,
+        admissions: 0,
+        admitted_at: hub.moment(),
+    };
+    let mut running = RunningTime::start();
+    let mut look_took = Duration::ZERO;
     let mut peak = 0;
     loop {
-        let tick = hub.tick(pressed);
-        if pressed {
+        let tick = hub.tick(&pressure).max(look_took * LOOK_SHARE);
+        if pressure.pressed {
             tokio::time::sleep(tick).await;
         } else {
             // No arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
@@ -104,18 +153,13 @@ pub(crate) async fn run(hub: Arc<Hub>) {
                 () = hub.asked.notified() => {}
             }
         }
-        let now = hub.moment();
-        pressed = hub.budget.is_pressed();
-        let mut state = hub.lock();
-        hub.look_for_the_quiet(&mut state, now);
-        if pressed {
-            hub.look_for_the_behind(&mut state, now, now.since(looked), &mut oldest);
-        } else {
-            oldest = None;
+        let ran = running.lap(tick);
+        hub.ran_us.fetch_add(micros(ran), Relaxed);
+        hub.look(&mut pressure, ran);
+        if !hub.is_jammed(&mut pressure) {
+            hub.looks.fetch_add(1, Relaxed);
         }
-        looked = now;
-        drop(state);
-        hub.looks.fetch_add(1, Relaxed);
+        look_took = running.since_lap();
 
         let used = hub.budget.used();
         peak = peak.max(used);
@@ -142,17 +186,20 @@ fn give_memory_back() {
 fn give_memory_back() {}
 
 impl Hub {
+    /// The time for which this process ran, as of the last look.
     pub(super) fn moment(&self) -> Moment {
         // From one on.
-        Moment(NonZeroU64::MIN.saturating_add(micros(self.began.elapsed())))
+        Moment(NonZeroU64::MIN.saturating_add(self.ran_us.load(Acquire)))
     }
 
-    fn tick(&self, pressed: bool) -> Duration {
+    fn tick(&self, pressure: &Pressure) -> Duration {
         let settings = self.lock().settings;
-        if pressed {
+        if pressure.pressed {
+            let (least, most) = PRESSED_TICK;
             return match settings.slow_grace {
-                Grace::For(grace) => (grace / 16).clamp(PRESSED_TICK.0, PRESSED_TICK.1),
-                Grace::Forever => PRESSED_TICK.1,
+                Grace::For(_) if pressure.patience.is_zero() => least,
+                Grace::For(grace) => (grace / 16).clamp(least, most),
+                Grace::Forever => most,
             };
         }
         let timeouts = [settings.stall_timeout, settings.idle_timeout];
@@ -165,121 +212,181 @@ impl Hub {
         (shortest / 16).clamp(CALM_TICK.0, CALM_TICK.1)
     }
 
-    /// Stalled, idle, or at its goodbye for too long.
-    fn look_for_the_quiet(&self, state: &mut State, now: Moment) {
+    /// Looks at every client once. `ran` is how long it is since the last look.
+    fn look(&self, pressure: &mut Pressure, ran: Duration) {
+        let now = self.moment();
+        let was_pressed = std::mem::replace(&mut pressure.pressed, self.budget.is_pressed());
+        let mut state = self.lock();
         let settings = state.settings;
-        let over = |since: Moment, timeout: Option<Duration>| {
-            timeout.is_some_and(|timeout| now.since(since) >= timeout)
-        };
+        let tail = state.cut().cost_before;
         for (_, seat) in &mut state.seats {
-            let (member, watch) = (&seat.member, &mut seat.record.watch);
-            if member.leaving.load(Relaxed) {
-                if over(*watch.leaves_since.get_or_insert(now), Some(GOODBYE)) {
-                    member.order(Orders::ABORT);
-                }
-                continue;
+            look_for_the_quiet(seat, &settings, now);
+            let has_all = seat.member.position.load(Relaxed) >= tail;
+            if has_all && !seat.member.is(Condition::Blocked) {
+                seat.record.watch.told_at = DETACHED;
             }
-            let taken = member.tally.bytes_out.get();
-            let moved = taken.wrapping_add(member.tally.bytes_in.get());
-            if watch.moved_at.is_none() || watch.moved != moved {
-                (watch.moved, watch.moved_at) = (moved, Some(now));
-            }
-            if !member.blocked.load(Relaxed) {
-                watch.refuses_since = None;
-            } else if watch.refuses_since.is_none() || watch.taken != taken {
-                (watch.taken, watch.refuses_since) = (taken, Some(now));
-            }
-            if watch
-                .refuses_since
-                .is_some_and(|since| over(since, settings.stall_timeout))
-            {
-                member.order(Orders::close(CloseReason::Stalled));
-            } else if !seat.left
-                && watch
-                    .moved_at
-                    .is_some_and(|since| over(since, settings.idle_timeout))
-            {
-                member.order(Orders::close(CloseReason::Idle));
-            }
+        }
+        if pressure.pressed {
+            let waited = if was_pressed { ran } else { Duration::ZERO };
+            self.look_for_the_slow(&mut state, tail, now, waited, pressure);
+        } else {
+            pressure.ease(ran, &settings);
         }
     }
 
-    /// Behind: still in need of the oldest line after its grace, or kept others waiting for as long.
+    /// Whether those who wait for the buffer wait for nothing: a bug, which must not pass for life.
+    fn is_jammed(&self, pressure: &mut Pressure) -> bool {
+        let now = self.moment();
+        let (somebody_waits, admissions) = self.budget.queue_state();
+        if !somebody_waits || pressure.admissions != admissions {
+            (pressure.admissions, pressure.admitted_at) = (admissions, now);
+            return false;
+        }
+        let state = self.lock();
+        let grace = match state.settings.slow_grace {
+            Grace::For(grace) => grace,
+            Grace::Forever => Duration::ZERO,
+        };
+        let waited = now.since(pressure.admitted_at);
+        let mut clients = state.seats.iter().map(|(_, seat)| &seat.member);
+        let is_held_up = state.settings.slow_grace == Grace::Forever
+            && clients.any(|member| member.is(Condition::Blocked));
+        waited >= grace.saturating_add(JAM) && !is_held_up
+    }
+
+    /// Behind: in need of the oldest line after its grace; or so far behind that senders wait, who
+    /// have no patience left.
     ///
-    /// The first is the rule for a reader that stands still. The second is for one that takes a
-    /// little just before its grace ends, again and again, which would hold everybody to its pace:
-    /// time in which senders wait, while at least half of the others have everything, counts
-    /// against whoever is at the oldest line, until it has everything itself. Readers that are all
-    /// as slow as each other only slow the senders down.
-    fn look_for_the_behind(
+    /// The first is the rule for a reader that stands still. The second is for those that take a
+    /// little just before their grace ends, or stand still one after the other, each with a grace of
+    /// its own: time in which senders wait, while at least half of those who keep up have everything,
+    /// is time in which the slow hold up the others. Readers that are all as slow as each other only
+    /// slow the senders down.
+    ///
+    /// Those who are so close to the oldest line that they would be next, and have stood still for a
+    /// grace, go with it: what one of them holds is not enough to let anybody in. One that was told
+    /// to skip, and has not had everything since, gets no new grace.
+    fn look_for_the_slow(
         &self,
         state: &mut State,
+        tail: u64,
         now: Moment,
-        since_last_look: Duration,
-        oldest: &mut Option<Oldest>,
+        waited: Duration,
+        pressure: &mut Pressure,
     ) {
         let Grace::For(grace) = state.settings.slow_grace else {
             return;
         };
-        let tail = state.cut().index;
-        let mut first = None;
-        for (_, seat) in &mut state.seats {
-            let position = seat.member.position.load(Relaxed);
-            let watch = &mut seat.record.watch;
-            if position >= tail {
-                watch.held_us = 0;
-            } else if watch.told_at == position {
-                // What it holds is about to be released: nobody else has to go for that.
-                return;
-            } else {
-                first = Some(first.map_or(position, |first: u64| first.min(position)));
-            }
-        }
-        let Some(index) = first else {
-            return *oldest = None;
+        pressure.patience = pressure.patience.min(grace);
+        let position = |seat: &Seat| seat.member.position.load(Relaxed);
+        let seats = || state.seats.iter().map(|(_, seat)| seat);
+        let behind = seats().map(position).filter(|position| *position < tail);
+        let Some(oldest) = behind.min() else {
+            pressure.oldest = None;
+            return;
         };
-        let since = match *oldest {
-            Some(held) if held.index == index => held.since,
+        let since = match pressure.oldest {
+            Some((held, since)) if held == oldest => since,
             _ => now,
         };
-        let waited = if oldest.is_some() {
-            since_last_look
-        } else {
-            Duration::ZERO
-        };
-        *oldest = Some(Oldest { index, since });
+        pressure.oldest = Some((oldest, since));
 
-        let at_oldest = |seat: &Seat| seat.member.position.load(Relaxed) == index;
-        let holders = state
-            .seats
-            .iter()
-            .filter(|(_, seat)| at_oldest(seat))
-            .count();
-        let senders = self.budget.waiting();
-        let others = state.seats.len().saturating_sub(holders + senders);
-        let served = state.parked.len().saturating_sub(senders);
-        let waited = if others > 0 && 2 * served >= others {
-            waited
-        } else {
-            Duration::ZERO
-        };
-
-        for (_, seat) in &mut state.seats {
-            if !at_oldest(seat) {
-                continue;
-            }
-            let watch = &mut seat.record.watch;
-            watch.held_us += micros(waited);
-            if now.since(since) < grace && watch.held_us < micros(grace) {
-                continue;
-            }
-            watch.told_at = index;
-            watch.held_us = 0;
-            seat.member.order(match state.settings.slow_client {
-                SlowClient::Disconnect => Orders::close(CloseReason::Slow),
-                SlowClient::Skip => Orders::SKIP,
-            });
+        let next_ones = oldest.saturating_add(self.budget.admission_bytes() as u64);
+        let is_near = |seat: &Seat| position(seat) < next_ones.min(tail);
+        if seats().any(|seat| is_near(seat) && seat.record.watch.told_at == position(seat)) {
+            // What it holds is about to be released: nobody else has to go for that.
+            return;
         }
+        let far_behind = tail.saturating_sub(self.budget.limit() as u64 / 2);
+        let stands_still = |seat: &Seat, time: Duration| {
+            let since = seat.record.watch.refuses_since;
+            since.is_some_and(|since| now.since(since) >= time)
+        };
+        let keeps_up = |seat: &&Seat| {
+            !seat.left
+                && !seat.member.is(Condition::Waiting)
+                && position(seat) >= far_behind
+                && position(seat) != DETACHED
+                && !stands_still(seat, BLOCKED_PROBE)
+        };
+        let keep_up = seats().filter(keeps_up).count();
+        let have_all = seats()
+            .filter(keeps_up)
+            .filter(|seat| position(seat) >= tail)
+            .count();
+        let hold_up_others = keep_up > 0 && 2 * have_all >= keep_up;
+        if hold_up_others {
+            pressure.patience = pressure.patience.saturating_sub(waited);
+        }
+        let overdue = now.since(since) >= grace;
+        if overdue {
+            pressure.patience = Duration::ZERO;
+        }
+        let spent = pressure.patience.is_zero();
+
+        let order = match state.settings.slow_client {
+            SlowClient::Disconnect => Orders::close(CloseReason::Slow),
+            SlowClient::Skip => Orders::SKIP,
+        };
+        for (_, seat) in &mut state.seats {
+            let at = position(seat);
+            let is_behind = is_near(seat)
+                && (seat.record.watch.told_at != DETACHED
+                    || overdue && at == oldest
+                    || spent && (hold_up_others || stands_still(seat, grace)));
+            if is_behind {
+                seat.record.watch.told_at = at;
+                seat.member.order(order);
+            }
+        }
+    }
+}
+
+/// Stalled, idle, gone without a word, or at its goodbye for too long.
+fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment) {
+    let (member, watch) = (&seat.member, &mut seat.record.watch);
+    let over = |since: Option<Moment>, timeout: Option<Duration>| {
+        since.is_some_and(|since| timeout.is_some_and(|timeout| now.since(since) >= timeout))
+    };
+    // What the daemon makes wait is not the client's doing.
+    let waits = member.is(Condition::Waiting);
+    if member.is(Condition::Leaving) {
+        if waits {
+            watch.leaves_since = None;
+        } else if over(Some(*watch.leaves_since.get_or_insert(now)), Some(GOODBYE)) {
+            member.order(Orders::ABORT);
+        }
+        return;
+    }
+    let taken = member.tally.bytes_out.get();
+    let moved = taken.wrapping_add(member.tally.bytes_in.get());
+    if watch.moved_at.is_none() || watch.moved != moved || waits {
+        (watch.moved, watch.moved_at) = (moved, Some(now));
+    }
+    let blocked = member.is(Condition::Blocked);
+    let progressed = member.progressed.load(Relaxed);
+    if progressed {
+        member.progressed.store(false, Relaxed);
+    }
+    if !blocked {
+        watch.refuses_since = None;
+    } else if watch.refuses_since.is_none() || watch.taken != taken || progressed {
+        (watch.taken, watch.refuses_since) = (taken, Some(now));
+    }
+    if over(watch.refuses_since, settings.stall_timeout) {
+        member.order(Orders::close(CloseReason::Stalled));
+    } else if !seat.left && over(watch.moved_at, settings.idle_timeout) {
+        member.order(Orders::close(CloseReason::Idle));
+    }
+    let probe = if blocked { BLOCKED_PROBE } else { PROBE };
+    // An idle peer that owes no answer is asked by the system.
+    let may_owe = blocked
+        || seat.input_done
+        || member.is(Condition::Unacknowledged)
+        || watch.moved_at.is_some_and(|at| now.since(at) <= PROBE);
+    if may_owe && over(Some(*watch.probed_at.get_or_insert(now)), Some(probe)) {
+        watch.probed_at = Some(now);
+        member.order(Orders::PROBE);
     }
 }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tracing::{info, warn};
 
 use super::{
@@ -151,7 +152,7 @@ impl Adoption {
                 (_, origin) => origin,
             };
             listeners.push(Listener {
-                io: register(adopted.socket.into())?,
+                io: register(adopted.socket.into(), Interest::READABLE)?,
                 label: adopted.name.label(),
                 name: adopted.name,
                 format,

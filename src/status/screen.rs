@@ -327,6 +327,7 @@ mod tests {
             senders_waiting: 1,
             sender_wait_seconds: 61.9,
             messages_skipped: 0,
+            lines_discarded: 0,
             closed_by_reason: [("eof".to_owned(), 0), ("slow".to_owned(), 2)].into(),
             furthest_behind: (1..=clients.min(50)).map(client).collect(),
             recently_closed: vec![closed],

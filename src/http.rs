@@ -1,0 +1,58 @@
+//! The one thing to know of HTTP: what a request looks like to somebody who did not ask for one.
+//!
+//! Any web page may have a browser send a request to any address, a hub on loopback included, and
+//! whatever the page likes in its body. Each line of it would be a message.
+
+/// Whether a line begins an HTTP request (RFC 9112, section 3): `POST / HTTP/1.1`, CR or not.
+pub(crate) fn is_request_line(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, version) = (words.next(), words.next_back());
+    let is_method = |word: &[u8]| {
+        !word.is_empty()
+            && word
+                .iter()
+                .all(|byte| byte.is_ascii_graphic() && *byte != b':')
+    };
+    let is_version = |word: &[u8]| {
+        let digits = word.strip_prefix(b"HTTP/").unwrap_or_default();
+        matches!(digits, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    };
+    // The target between them may be anything: browsers escape blanks, others need not.
+    words.next().is_some() && method.is_some_and(is_method) && version.is_some_and(is_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_lines_are_told_from_lines_about_them() {
+        for line in [
+            "GET / HTTP/1.1",
+            "POST /a?b=c HTTP/1.0\r",
+            "PRI * HTTP/2.0",
+            "CONNECT example.org:443 HTTP/1.1",
+            "M-SEARCH * HTTP/1.1",
+            "GET /a b HTTP/1.1",
+        ] {
+            assert!(is_request_line(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "",
+            "GET",
+            "GET /",
+            "HTTP/1.1",
+            "GET HTTP/1.1",
+            "HTTP/1.1 200 OK",
+            " / HTTP/1.1",
+            "GET / HTTP/1.x",
+            "GET / http/1.1",
+            "log: GET / HTTP/1.1",
+            "127.0.0.1 - - \"GET / HTTP/1.1\" 200",
+            "GET / HTTP/1.1 200",
+        ] {
+            assert!(!is_request_line(line.as_bytes()), "{line}");
+        }
+    }
+}
