@@ -139,7 +139,9 @@ fn stopping_is_said_with_the_time_it_may_take_and_who_is_left() {
         .launch(&["--no-notices", "--drain-timeout=10m"])
         .start();
     let mut client = Client::connect(&server);
-    let stays = Client::connect(&server);
+    // More than its kernel takes: one that had everything would not be waited for.
+    let stays = Client::connect_stuck(&server, 0);
+    Flood::default().send(&mut client, 60_000);
     server.signal(Signal::TERM);
     let stopping = manager.wait("STOPPING=1");
     assert!(
@@ -346,8 +348,8 @@ fn an_inherited_listener_has_the_same_options_as_one_of_our_own() {
     assert!(kept.out_of_band_inline().unwrap());
     assert!(kept.nonblocking().unwrap());
     assert_eq!(kept.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
-    let timeout = kept.tcp_user_timeout().unwrap();
-    assert_eq!(timeout, Some(Duration::from_secs(50)));
+    // It would end a peer that answers and only reads slowly: see `slow`.
+    assert_eq!(kept.tcp_user_timeout().unwrap(), None);
     let flags = std::fs::read_to_string(format!("/proc/{}/fdinfo/3", server.pid())).unwrap();
     let flags = flags
         .lines()

@@ -32,9 +32,17 @@ const LOOK_SHARE: u32 = 4;
 /// How often a client whose socket refuses is asked what its peer has acknowledged.
 const BLOCKED_PROBE: Duration = Duration::from_millis(250);
 
-/// How often all others are that were sent something, or that cannot tell by themselves that their
-/// peer is gone: so much later at most than a silent peer could be known to be.
+/// How often one is that only reads (`--half-close keep`): nothing else tells that it has gone.
+const READER_PROBE: Duration = Duration::from_secs(1);
+
+/// How often all others are that were sent something: so much later at most than a silent peer could
+/// be known to be.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// Who has taken nothing for this long, or has not had everything once, is slow by itself and not held
+/// up by the machine: longer than others may have their turn before it, and short beside a grace.
+const STANDSTILL: Duration = Duration::from_millis(20);
+const LAG: Duration = Duration::from_millis(250);
 
 /// The patience of senders grows back in so many times the time that it was spent in: over any
 /// minute, slow clients make them wait for the grace and this part of the minute at most.
@@ -50,12 +58,16 @@ const TRIM_BYTES: usize = 1024 * 1024;
 /// What the sweep remembers of a client between two looks. Small: there is one for each client.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// Bytes that had gone through it either way, and when that was last seen to change.
-    moved: u64,
+    /// Bytes that had gone through it either way (modulo 2^32), and when that was last seen to
+    /// change.
+    moved: u32,
     moved_at: Option<Moment>,
-    /// Bytes that its socket had taken, and since when its peer has taken none of what waits for it.
-    taken: u64,
+    /// Bytes that its socket had taken (modulo 2^32), and since when its peer has taken none of what
+    /// waits for it.
+    taken: u32,
     refuses_since: Option<Moment>,
+    /// Since when it has not been seen to have everything.
+    behind_since: Option<Moment>,
     leaves_since: Option<Moment>,
     /// When it was last asked how far its peer has come.
     probed_at: Option<Moment>,
@@ -71,6 +83,7 @@ impl Default for Watch {
             moved_at: None,
             taken: 0,
             refuses_since: None,
+            behind_since: None,
             leaves_since: None,
             probed_at: None,
             told_at: DETACHED,
@@ -97,7 +110,19 @@ fn micros(duration: Duration) -> u64 {
 impl Watch {
     /// Since when this many bytes have gone through the client; `None` when that is news.
     pub(super) fn still_since(&self, moved: u64) -> Option<Moment> {
-        self.moved_at.filter(|_| self.moved == moved)
+        self.moved_at.filter(|_| self.moved == moved as u32)
+    }
+
+    /// Whether its peer has taken nothing of what waits for it for so long.
+    fn stands_still(&self, time: Duration, now: Moment) -> bool {
+        self.refuses_since
+            .is_some_and(|since| now.since(since) >= time)
+    }
+
+    /// Whether it is not one of those who take all that comes, and have only not come round to it.
+    fn lags(&self, now: Moment) -> bool {
+        let behind = |since| now.since(since) >= LAG;
+        self.stands_still(STANDSTILL, now) || self.behind_since.is_some_and(behind)
     }
 }
 
@@ -220,10 +245,14 @@ impl Hub {
         let settings = state.settings;
         let tail = state.cut().cost_before;
         for (_, seat) in &mut state.seats {
-            look_for_the_quiet(seat, &settings, now);
+            look_for_the_quiet(seat, &settings, now, pressure.pressed);
+            let watch = &mut seat.record.watch;
             let has_all = seat.member.position.load(Relaxed) >= tail;
             if has_all && !seat.member.is(Condition::Blocked) {
-                seat.record.watch.told_at = DETACHED;
+                watch.told_at = DETACHED;
+                watch.behind_since = None;
+            } else {
+                watch.behind_since.get_or_insert(now);
             }
         }
         if pressure.pressed {
@@ -298,16 +327,12 @@ impl Hub {
             return;
         }
         let far_behind = tail.saturating_sub(self.budget.limit() as u64 / 2);
-        let stands_still = |seat: &Seat, time: Duration| {
-            let since = seat.record.watch.refuses_since;
-            since.is_some_and(|since| now.since(since) >= time)
-        };
         let keeps_up = |seat: &&Seat| {
             !seat.left
                 && !seat.member.is(Condition::Waiting)
                 && position(seat) >= far_behind
                 && position(seat) != DETACHED
-                && !stands_still(seat, BLOCKED_PROBE)
+                && !seat.record.watch.stands_still(BLOCKED_PROBE, now)
         };
         let keep_up = seats().filter(keeps_up).count();
         let have_all = seats()
@@ -315,7 +340,8 @@ impl Hub {
             .filter(|seat| position(seat) >= tail)
             .count();
         let hold_up_others = keep_up > 0 && 2 * have_all >= keep_up;
-        if hold_up_others {
+        let holds = |seat: &Seat| position(seat) == oldest && seat.record.watch.lags(now);
+        if hold_up_others && seats().any(holds) {
             pressure.patience = pressure.patience.saturating_sub(waited);
         }
         let overdue = now.since(since) >= grace;
@@ -329,13 +355,16 @@ impl Hub {
             SlowClient::Skip => Orders::SKIP,
         };
         for (_, seat) in &mut state.seats {
-            let at = position(seat);
-            let is_behind = is_near(seat)
-                && (seat.record.watch.told_at != DETACHED
-                    || overdue && at == oldest
-                    || spent && (hold_up_others || stands_still(seat, grace)));
-            if is_behind {
-                seat.record.watch.told_at = at;
+            let (at, is_near) = (position(seat), is_near(seat));
+            let watch = &mut seat.record.watch;
+            let is_next = || {
+                watch.told_at != DETACHED
+                    || spent
+                        && watch.lags(now)
+                        && (hold_up_others || watch.stands_still(grace, now))
+            };
+            if is_near && (overdue && at == oldest || is_next()) {
+                watch.told_at = at;
                 seat.member.order(order);
             }
         }
@@ -343,12 +372,13 @@ impl Hub {
 }
 
 /// Stalled, idle, gone without a word, or at its goodbye for too long.
-fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment) {
+fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment, pressed: bool) {
     let (member, watch) = (&seat.member, &mut seat.record.watch);
     let over = |since: Option<Moment>, timeout: Option<Duration>| {
         since.is_some_and(|since| timeout.is_some_and(|timeout| now.since(since) >= timeout))
     };
-    // What the daemon makes wait is not the client's doing.
+    // What the daemon makes wait is not the client's doing; nor is what it gets nothing of because
+    // the buffer is full.
     let waits = member.is(Condition::Waiting);
     if member.is(Condition::Leaving) {
         if waits {
@@ -358,9 +388,9 @@ fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment) {
         }
         return;
     }
-    let taken = member.tally.bytes_out.get();
-    let moved = taken.wrapping_add(member.tally.bytes_in.get());
-    if watch.moved_at.is_none() || watch.moved != moved || waits {
+    let taken = member.tally.bytes_out.get() as u32;
+    let moved = taken.wrapping_add(member.tally.bytes_in.get() as u32);
+    if watch.moved_at.is_none() || watch.moved != moved || waits || pressed {
         (watch.moved, watch.moved_at) = (moved, Some(now));
     }
     let blocked = member.is(Condition::Blocked);
@@ -378,7 +408,11 @@ fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment) {
     } else if !seat.left && over(watch.moved_at, settings.idle_timeout) {
         member.order(Orders::close(CloseReason::Idle));
     }
-    let probe = if blocked { BLOCKED_PROBE } else { PROBE };
+    let probe = match (blocked, seat.input_done) {
+        (true, _) => BLOCKED_PROBE,
+        (_, true) => READER_PROBE,
+        _ => PROBE,
+    };
     // An idle peer that owes no answer is asked by the system.
     let may_owe = blocked
         || seat.input_done
