@@ -281,11 +281,6 @@ impl Budget {
         self.lock().used
     }
 
-    /// Bytes the buffer may hold.
-    pub(super) fn limit(&self) -> usize {
-        self.lock().limit
-    }
-
     /// Whether somebody waits for room, and how many ever got it.
     pub(super) fn queue_state(&self) -> (bool, u64) {
         let account = self.lock();

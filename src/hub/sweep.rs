@@ -39,10 +39,12 @@ const READER_PROBE: Duration = Duration::from_secs(1);
 /// be known to be.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// Who has taken nothing for this long, or has not had everything once, is slow by itself and not held
-/// up by the machine: longer than others may have their turn before it, and short beside a grace.
-const STANDSTILL: Duration = Duration::from_millis(20);
-const LAG: Duration = Duration::from_millis(250);
+/// How long senders wait at most for one who holds them up when they have no patience left: less than
+/// a person notices, and more than others may have their turn before it on a busy machine.
+const HELD_MIN: Duration = Duration::from_millis(50);
+
+/// Who stands still for this long while others move on is none of those who set the pace.
+const STANDSTILL: Duration = Duration::from_millis(250);
 
 /// The patience of senders grows back in so many times the time that it was spent in: over any
 /// minute, slow clients make them wait for the grace and this part of the minute at most.
@@ -56,39 +58,37 @@ const JAM: Duration = Duration::from_secs(5);
 const TRIM_BYTES: usize = 1024 * 1024;
 
 /// What the sweep remembers of a client between two looks. Small: there is one for each client.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Bytes that had gone through it either way (modulo 2^32), and when that was last seen to
     /// change.
     moved: u32,
     moved_at: Option<Moment>,
     /// Bytes that its socket had taken (modulo 2^32), and since when its peer has taken none of what
-    /// waits for it.
+    /// waits for it; once it is leaving, since when it is.
     taken: u32,
     refuses_since: Option<Moment>,
-    /// Since when it has not been seen to have everything.
-    behind_since: Option<Moment>,
-    leaves_since: Option<Moment>,
+    /// Where in the stream it was (modulo 2^32), and since when it has been there, while more has come.
+    position: u32,
+    stands_since: Option<Moment>,
+    /// For how long it has kept others waiting since it last had everything, in microseconds.
+    held_us: u32,
     /// When it was last asked how far its peer has come.
     probed_at: Option<Moment>,
-    /// It was told that it is behind when it stood here, and has not had everything since;
-    /// [`DETACHED`] if neither.
-    told_at: u64,
+    said: Said,
 }
 
-impl Default for Watch {
-    fn default() -> Watch {
-        Watch {
-            moved: 0,
-            moved_at: None,
-            taken: 0,
-            refuses_since: None,
-            behind_since: None,
-            leaves_since: None,
-            probed_at: None,
-            told_at: DETACHED,
-        }
-    }
+/// What the sweep has last said to a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Said {
+    #[default]
+    Nothing,
+    /// That it is behind. It still stands where it did then.
+    Behind,
+    /// The same. It has moved on since, but not had everything.
+    WasBehind,
+    /// It is leaving, and is told nothing but the end of its time.
+    Leaving,
 }
 
 /// A moment in the hub's running time, to the microsecond: eight bytes, even where there may be none.
@@ -113,16 +113,32 @@ impl Watch {
         self.moved_at.filter(|_| self.moved == moved as u32)
     }
 
-    /// Whether its peer has taken nothing of what waits for it for so long.
+    /// Whether it has been at the same place for so long although more has come.
     fn stands_still(&self, time: Duration, now: Moment) -> bool {
-        self.refuses_since
+        self.stands_since
             .is_some_and(|since| now.since(since) >= time)
     }
 
-    /// Whether it is not one of those who take all that comes, and have only not come round to it.
-    fn lags(&self, now: Moment) -> bool {
-        let behind = |since| now.since(since) >= LAG;
-        self.stands_still(STANDSTILL, now) || self.behind_since.is_some_and(behind)
+    /// Notes where the client is in a stream that ends at `tail`.
+    fn note_position(&mut self, position: u64, tail: u64, blocked: bool, now: Moment) {
+        let moved = self.position != position as u32;
+        self.position = position as u32;
+        if moved && self.said == Said::Behind {
+            self.said = Said::WasBehind;
+        }
+        if position < tail {
+            if moved || self.stands_since.is_none() {
+                self.stands_since = Some(now);
+            }
+            return;
+        }
+        self.stands_since = None;
+        if !blocked {
+            self.held_us = 0;
+            if self.said == Said::WasBehind {
+                self.said = Said::Nothing;
+            }
+        }
     }
 }
 
@@ -246,14 +262,10 @@ impl Hub {
         let tail = state.cut().cost_before;
         for (_, seat) in &mut state.seats {
             look_for_the_quiet(seat, &settings, now, pressure.pressed);
+            let position = seat.member.position.load(Relaxed);
+            let blocked = seat.member.is(Condition::Blocked);
             let watch = &mut seat.record.watch;
-            let has_all = seat.member.position.load(Relaxed) >= tail;
-            if has_all && !seat.member.is(Condition::Blocked) {
-                watch.told_at = DETACHED;
-                watch.behind_since = None;
-            } else {
-                watch.behind_since.get_or_insert(now);
-            }
+            watch.note_position(position, tail, blocked, now);
         }
         if pressure.pressed {
             let waited = if was_pressed { ran } else { Duration::ZERO };
@@ -283,18 +295,18 @@ impl Hub {
         waited >= grace.saturating_add(JAM) && !is_held_up
     }
 
-    /// Behind: in need of the oldest line after its grace; or so far behind that senders wait, who
-    /// have no patience left.
+    /// Behind: in need of the oldest line after its grace, or holding others up for as long as senders
+    /// have patience.
     ///
     /// The first is the rule for a reader that stands still. The second is for those that take a
-    /// little just before their grace ends, or stand still one after the other, each with a grace of
-    /// its own: time in which senders wait, while at least half of those who keep up have everything,
-    /// is time in which the slow hold up the others. Readers that are all as slow as each other only
-    /// slow the senders down.
+    /// little just before their grace ends, or come one after the other, each with a grace of its own:
+    /// time in which senders wait, while at least half of those that move on have everything, is held
+    /// against whoever is at the oldest line, or about to be and standing still. Readers most of whom
+    /// are slow only slow the senders down.
     ///
-    /// Those who are so close to the oldest line that they would be next, and have stood still for a
-    /// grace, go with it: what one of them holds is not enough to let anybody in. One that was told
-    /// to skip, and has not had everything since, gets no new grace.
+    /// Those near the oldest line whose sockets have refused for a grace go with it: what one of them
+    /// holds may not be enough to let anybody in. One that was told to skip, and has not had
+    /// everything since, gets no new grace.
     fn look_for_the_slow(
         &self,
         state: &mut State,
@@ -306,7 +318,8 @@ impl Hub {
         let Grace::For(grace) = state.settings.slow_grace else {
             return;
         };
-        pressure.patience = pressure.patience.min(grace);
+        let patience = pressure.patience.min(grace);
+        pressure.patience = patience;
         let position = |seat: &Seat| seat.member.position.load(Relaxed);
         let seats = || state.seats.iter().map(|(_, seat)| seat);
         let behind = seats().map(position).filter(|position| *position < tail);
@@ -319,52 +332,50 @@ impl Hub {
             _ => now,
         };
         pressure.oldest = Some((oldest, since));
+        let overdue = now.since(since) >= grace;
 
-        let next_ones = oldest.saturating_add(self.budget.admission_bytes() as u64);
-        let is_near = |seat: &Seat| position(seat) < next_ones.min(tail);
-        if seats().any(|seat| is_near(seat) && seat.record.watch.told_at == position(seat)) {
+        let near = oldest.saturating_add(self.budget.admission_bytes() as u64);
+        let is_near = |seat: &Seat| position(seat) < near.min(tail);
+        if seats().any(|seat| is_near(seat) && seat.record.watch.said == Said::Behind) {
             // What it holds is about to be released: nobody else has to go for that.
             return;
         }
-        let far_behind = tail.saturating_sub(self.budget.limit() as u64 / 2);
-        let keeps_up = |seat: &&Seat| {
+        let moves_on = |seat: &&Seat| {
             !seat.left
                 && !seat.member.is(Condition::Waiting)
-                && position(seat) >= far_behind
-                && position(seat) != DETACHED
-                && !seat.record.watch.stands_still(BLOCKED_PROBE, now)
+                && ![oldest, DETACHED].contains(&position(seat))
+                && !seat.record.watch.stands_still(grace.min(STANDSTILL), now)
         };
-        let keep_up = seats().filter(keeps_up).count();
-        let have_all = seats()
-            .filter(keeps_up)
-            .filter(|seat| position(seat) >= tail)
-            .count();
-        let hold_up_others = keep_up > 0 && 2 * have_all >= keep_up;
-        let holds = |seat: &Seat| position(seat) == oldest && seat.record.watch.lags(now);
-        if hold_up_others && seats().any(holds) {
-            pressure.patience = pressure.patience.saturating_sub(waited);
+        let (mut move_on, mut have_all) = (0, 0);
+        for position in seats().filter(moves_on).map(position) {
+            move_on += 1;
+            have_all += usize::from(position >= tail);
         }
-        let overdue = now.since(since) >= grace;
-        if overdue {
-            pressure.patience = Duration::ZERO;
-        }
-        let spent = pressure.patience.is_zero();
+        let hold_others_up = move_on > 0 && 2 * have_all >= move_on;
 
         let order = match state.settings.slow_client {
             SlowClient::Disconnect => Orders::close(CloseReason::Slow),
             SlowClient::Skip => Orders::SKIP,
         };
         for (_, seat) in &mut state.seats {
-            let (at, is_near) = (position(seat), is_near(seat));
+            if !is_near(seat) {
+                continue;
+            }
+            let is_oldest = position(seat) == oldest;
             let watch = &mut seat.record.watch;
-            let is_next = || {
-                watch.told_at != DETACHED
-                    || spent
-                        && watch.lags(now)
-                        && (hold_up_others || watch.stands_still(grace, now))
-            };
-            if is_near && (overdue && at == oldest || is_next()) {
-                watch.told_at = at;
+            if hold_others_up && (is_oldest || watch.stands_still(waited, now)) {
+                watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
+            }
+            let held = Duration::from_micros(watch.held_us.into());
+            let refused = |since| now.since(since) >= grace;
+            if overdue && is_oldest
+                || held >= patience.max(grace.min(HELD_MIN))
+                || (overdue || patience.is_zero()) && watch.refuses_since.is_some_and(refused)
+                || watch.said == Said::WasBehind
+            {
+                let spent = if overdue { grace } else { held };
+                pressure.patience = pressure.patience.min(patience.saturating_sub(spent));
+                (watch.said, watch.held_us) = (Said::Behind, 0);
                 seat.member.order(order);
             }
         }
@@ -381,9 +392,9 @@ fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment, pressed
     // the buffer is full.
     let waits = member.is(Condition::Waiting);
     if member.is(Condition::Leaving) {
-        if waits {
-            watch.leaves_since = None;
-        } else if over(Some(*watch.leaves_since.get_or_insert(now)), Some(GOODBYE)) {
+        if waits || watch.said != Said::Leaving {
+            (watch.said, watch.refuses_since) = (Said::Leaving, Some(now));
+        } else if over(watch.refuses_since, Some(GOODBYE)) {
             member.order(Orders::ABORT);
         }
         return;
