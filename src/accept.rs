@@ -106,7 +106,10 @@ impl Reception {
         let mut backoff = BACKOFF.0;
         loop {
             let turn = async {
-                listener.ready().await?;
+                tokio::select! {
+                    ready = listener.ready() => ready?,
+                    () = self.nudged() => {}
+                }
                 // Notices go to the buffer: accepting waits for room there as sending does.
                 Ok(self.hub.admit().await)
             };
@@ -136,6 +139,14 @@ impl Reception {
         // Who had connected before the stop may have sent something already.
         self.accept_rest(&listener);
         listener
+    }
+
+    /// Waits until it is to try although nothing is known to be there: see `rest`.
+    async fn nudged(&self) {
+        #[cfg(debug_assertions)]
+        self.hub.nudge.notified().await;
+        #[cfg(not(debug_assertions))]
+        std::future::pending::<()>().await;
     }
 
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.

@@ -70,6 +70,8 @@ pub mod limits;
 pub mod listen;
 pub mod logging;
 mod peer;
+#[cfg(debug_assertions)]
+mod rest;
 pub mod server;
 pub mod status;
 pub mod systemd;

@@ -87,6 +87,9 @@ pub enum Request {
     Reload,
     /// Go on as the program that is now at the path of this one.
     HandOver,
+    /// Poll everything once more, to see whether somebody waits for a lost wake-up: see `rest`.
+    #[cfg(debug_assertions)]
+    CheckRest,
 }
 
 impl Request {
@@ -142,6 +145,8 @@ fn requested() -> SigSet {
         Signal::SIGINT,
         Signal::SIGTERM,
         Signal::SIGUSR2,
+        #[cfg(debug_assertions)]
+        Signal::SIGUSR1,
     ]
     .into_iter()
     .collect()
@@ -165,6 +170,8 @@ impl Requests for Signals {
                 Ok(signal @ Signal::SIGINT) => (signal, Request::Stop),
                 Ok(signal @ Signal::SIGUSR2) => (signal, Request::HandOver),
                 Ok(signal @ Signal::SIGTERM) => (signal, Request::Terminate),
+                #[cfg(debug_assertions)]
+                Ok(Signal::SIGUSR1) => return Request::CheckRest,
                 _ => continue,
             };
             info!(signal = signal.as_str(), "signal");

@@ -236,6 +236,10 @@ impl Server {
                         continue;
                     }
                 }
+                #[cfg(debug_assertions)]
+                Request::CheckRest => {
+                    tokio::spawn(crate::rest::check(service.hub.clone()));
+                }
                 Request::HandOver => {
                     if let Some(asked) = service.exec(&mut requests).await {
                         request = asked;

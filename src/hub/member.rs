@@ -103,6 +103,9 @@ impl Orders {
     pub(crate) const FREEZE: Orders = Orders(1 << 12);
     /// Go now, whatever is left.
     pub(crate) const ABORT: Orders = Orders(1 << 11);
+    /// Poll once more: see `rest`.
+    #[cfg(debug_assertions)]
+    pub(crate) const NUDGE: Orders = Orders(1 << 14);
     /// See how far the peer has come, and whether it is still there.
     pub(crate) const PROBE: Orders = Orders(1 << 13);
 
@@ -155,6 +158,12 @@ impl Member {
             // which looks for orders next, finds the order.
             fence(SeqCst);
         }
+    }
+
+    /// Whether it has not seen this order yet.
+    #[cfg(debug_assertions)]
+    pub(super) fn is_ordered(&self, order: Orders) -> bool {
+        Orders(self.orders.load(Acquire)).contain(order)
     }
 
     /// Takes the orders given since the last call.

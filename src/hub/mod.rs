@@ -99,6 +99,9 @@ pub(crate) struct Hub {
     ran_us: AtomicU64,
     /// Lines that were dropped for being too long.
     discarded: AtomicU64,
+    /// Has the accept loops try once more: see `rest`.
+    #[cfg(debug_assertions)]
+    pub(crate) nudge: Notify,
 }
 
 /// A sign of life: of two that are taken one after the other, different ones.
@@ -221,6 +224,8 @@ impl Hub {
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
+            #[cfg(debug_assertions)]
+            nudge: Notify::new(),
         })
     }
 
@@ -303,6 +308,28 @@ impl Hub {
             .seats
             .iter()
             .for_each(|(_, seat)| seat.member.order(order));
+    }
+
+    /// What would be different if anything had happened.
+    #[cfg(debug_assertions)]
+    pub(crate) fn traces(&self) -> String {
+        let figures = self.figures();
+        let version = self.version();
+        format!(
+            "version {version}, {:?}",
+            census::Figures {
+                waited: Duration::ZERO,
+                ..figures
+            }
+        )
+    }
+
+    /// Whether some client has not seen this order yet.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_ordered(&self, order: Orders) -> bool {
+        let state = self.lock();
+        let mut seats = state.seats.iter();
+        seats.any(|(_, seat)| seat.member.is_ordered(order))
     }
 
     /// Has every client read what it was sent already, and waits until all have. Cancel safe.

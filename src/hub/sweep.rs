@@ -367,9 +367,9 @@ impl Hub {
                 watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
             }
             let held = Duration::from_micros(watch.held_us.into());
-            let refused = |since| now.since(since) >= grace;
+            let refused = |since| now.since(since) >= grace.max(HELD_MIN);
             if overdue && is_oldest
-                || held >= patience.max(grace.min(HELD_MIN))
+                || held >= patience.max(HELD_MIN)
                 || (overdue || patience.is_zero()) && watch.refuses_since.is_some_and(refused)
                 || watch.said == Said::WasBehind
             {

@@ -448,8 +448,30 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Has a daemon that rests poll everything once more, which must change nothing: else somebody was
+    /// waiting for a wake-up that had been lost. One that is busy, stopped or on its way out does not
+    /// rest, and none that is no debug build can be asked.
+    fn check_rest(&mut self) {
+        if !cfg!(debug_assertions) || !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        self.signal(Signal::USR1);
+        let mut answer = String::new();
+        self.log.wait_at_most(Duration::from_secs(5), |state| {
+            let found = state.lines.iter().rfind(|line| line.starts_with("rest: "));
+            answer = found.cloned().unwrap_or_default();
+            found.is_some() || state.ended
+        });
+        assert!(!answer.starts_with("rest: disturbed"), "{answer}");
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_rest();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(thread) = self.thread.take() {
@@ -517,11 +539,15 @@ impl Log {
     }
 
     /// Waits until `ready` holds; false if patience ended first.
-    fn wait(&self, mut ready: impl FnMut(&mut LogState) -> bool) -> bool {
+    fn wait(&self, ready: impl FnMut(&mut LogState) -> bool) -> bool {
+        self.wait_at_most(PATIENCE, ready)
+    }
+
+    fn wait_at_most(&self, time: Duration, mut ready: impl FnMut(&mut LogState) -> bool) -> bool {
         let state = self.state.lock().unwrap();
         let (_state, timeout) = self
             .changed
-            .wait_timeout_while(state, PATIENCE, |state| !ready(state))
+            .wait_timeout_while(state, time, |state| !ready(state))
             .unwrap();
         !timeout.timed_out()
     }

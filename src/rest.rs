@@ -1,0 +1,50 @@
+//! In debug builds: at rest, one more poll of every client, every accept loop and the sweep changes
+//! nothing. If it does, somebody was waiting for a wake-up that had been lost.
+//!
+//! SIGUSR1 asks; the black-box tests do so at the end of each daemon's life. The answer is one line
+//! on stderr, whatever is logged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hub::{Hub, Orders};
+
+/// How often it is looked whether the hub rests, and how often in a row it has to be the same.
+const LOOK: Duration = Duration::from_millis(25);
+const LOOKS: u32 = 4;
+
+/// How often it is looked at all: a daemon that is under load does not rest.
+const LOOKS_MAX: u32 = 80;
+
+/// Polls everything once more, when nothing has happened for a while, and says what came of it.
+pub(crate) async fn check(hub: Arc<Hub>) {
+    let mut before = hub.traces();
+    let mut same = 0;
+    for _ in 0..LOOKS_MAX {
+        tokio::time::sleep(LOOK).await;
+        let now = hub.traces();
+        same = if now == before { same + 1 } else { 0 };
+        before = now;
+        if same == LOOKS {
+            break;
+        }
+    }
+    if same < LOOKS {
+        eprintln!("rest: busy");
+        return;
+    }
+    hub.order_all(Orders::NUDGE);
+    hub.nudge.notify_waiters();
+    tokio::time::sleep(LOOK).await;
+    while hub.is_ordered(Orders::NUDGE) {
+        tokio::time::sleep(LOOK).await;
+    }
+    // A task may be in the middle of the poll that saw it.
+    tokio::time::sleep(LOOK).await;
+    let after = hub.traces();
+    if after == before {
+        eprintln!("rest: quiet");
+    } else {
+        eprintln!("rest: disturbed: {before} became {after}");
+    }
+}
