@@ -68,6 +68,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod limits;
 pub mod listen;
+mod log_queue;
 pub mod logging;
 mod peer;
 #[cfg(debug_assertions)]

@@ -1,5 +1,6 @@
 //! The log, on stderr: lines for people on a terminal, priorities for the journal under systemd.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
@@ -15,6 +16,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogLevel;
+use crate::log_queue::{self, LogWriter};
 
 /// Puts another filter in the place of the one in force. Empty until the log is started.
 static REFILTER: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
@@ -32,12 +34,16 @@ enum Style {
 
 /// Starts the log at this level. RUST_LOG, when set, takes its place.
 ///
-/// To be called once: a second call changes nothing.
-pub fn start(level: LogLevel) {
+/// To be called once: a second call changes nothing. Signals have to be held back already, from the
+/// thread that this starts too.
+///
+/// # Errors
+/// The system refuses the thread.
+pub fn start(level: LogLevel) -> io::Result<()> {
     let (filter, complaint) = filter(level, env::var("RUST_LOG").ok().as_deref());
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(LogWriter::default)
         // A log that cannot be written (the reader of a pipe is gone) must not end the daemon, and
         // reporting it on the same stderr would panic.
         .log_internal_errors(false)
@@ -45,6 +51,15 @@ pub fn start(level: LogLevel) {
         .with_filter_reloading();
     let handle = log.reload_handle();
     if log.try_init().is_ok() {
+        log_queue::start(say_lost)?;
+        // What is said of a panic goes the same way: on stderr itself, a task would wait for it.
+        std::panic::set_hook(Box::new(|panic| {
+            let trace = Backtrace::capture();
+            match trace.status() {
+                BacktraceStatus::Captured => tracing::error!("{panic}\n{trace}"),
+                _ => tracing::error!("{panic}"),
+            }
+        }));
         let refilter = move |filter| {
             // It fails only when the log is gone.
             let _ = handle.reload(filter);
@@ -54,6 +69,26 @@ pub fn start(level: LogLevel) {
     if let Some(complaint) = complaint {
         tracing::warn!("{complaint}");
     }
+    Ok(())
+}
+
+/// A line of the log about those that are not in it.
+fn say_lost(lines: u64) -> String {
+    let mut line = String::new();
+    // A String takes everything.
+    let _ = Style::of_stderr().begin(&mut Writer::new(&mut line), Level::WARN);
+    let _ = writeln!(
+        line,
+        "log lines were lost: nobody read them in time lines={lines}"
+    );
+    line
+}
+
+pub use crate::log_queue::flush;
+
+/// Log lines that were lost because nobody read those before them.
+pub(crate) fn lost() -> u64 {
+    log_queue::lost()
 }
 
 /// Goes on at another level, unless RUST_LOG is set.
@@ -73,7 +108,16 @@ pub fn complain(reason: &str) {
     // A String takes everything, and there is nobody to tell if stderr does not.
     let _ = write!(OneLine(&mut line), "{reason}");
     line.push('\n');
-    let _ = io::stderr().write_all(line.as_bytes());
+    match REFILTER.get() {
+        None => {
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+        // Behind what the log says, and no more waited for than that.
+        Some(_) => {
+            let _ = LogWriter.write_all(line.as_bytes());
+            flush();
+        }
+    }
 }
 
 /// What to log, and what is wrong with `rust_log` if it cannot be used.

@@ -48,10 +48,19 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
 
-    logging::start(config.log);
+    // First of all: from here on a signal must not end what clients were handed over to.
+    let started = lifecycle::hold_signals().context("cannot hold signals back");
+    let started =
+        started.and_then(|()| logging::start(config.log).context("cannot start the log's thread"));
+    if let Err(error) = started {
+        return refuse(FAILED, &format!("{error:#}"));
+    }
     source.advise(&config);
     match serve(config, source) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => refuse(FAILED, &format!("{error:#}")),
     }
 }
@@ -71,9 +80,7 @@ fn run(command: &Command) -> ExitCode {
 }
 
 fn serve(config: Config, source: Source) -> anyhow::Result<()> {
-    // First of all: from here on a signal must not end what clients were handed over to.
-    lifecycle::hold_signals().context("cannot hold signals back")?;
-    // And then: what the runtime opens must not be taken for inherited.
+    // Before anything else is opened: what the runtime opens must not be taken for inherited.
     let mut manager = Manager::from_environment()?;
     let legacy = Legacy::take(mem::take(&mut manager.inherited.stored));
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;

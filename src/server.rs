@@ -25,6 +25,7 @@ use crate::hub::{self, Hub, Orders, SavedHub};
 use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
 use crate::listen::{Listener, Name, Stream};
+use crate::logging;
 use crate::systemd::report::{self, Watchdog};
 use crate::systemd::{Manager, Notifier, StoreError};
 
@@ -420,6 +421,8 @@ impl Service {
         let mut state = halted.state(&self.hub, &self.counters, |_| true);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let state = state.write().context("cannot save the state")?;
+        // What this one has logged is not the next one's to say.
+        tokio::task::spawn_blocking(logging::flush).await?;
         // The next daemon has to begin with its own beats first.
         self.notifier.watchdog().await;
         let pass_on = |inherited| {

@@ -16,6 +16,7 @@ use crate::close::CloseReason;
 use crate::counters::{Carrier, Counters, Outcomes};
 use crate::hub::Figures;
 use crate::lifecycle::Phase;
+use crate::logging;
 
 /// How the figures are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +183,12 @@ impl Snapshot {
             "Messages that slow clients missed, and were told so, each counted once a client",
             None,
             totals.skipped,
+        )?;
+        out.counter(
+            "linehub_log_lines_lost",
+            "Log lines that were not written because nobody read those before them in time",
+            None,
+            logging::lost(),
         )?;
         out.counter(
             "linehub_lines_discarded",
