@@ -70,6 +70,7 @@ pub mod limits;
 pub mod listen;
 mod log_queue;
 pub mod logging;
+pub mod memory;
 mod peer;
 #[cfg(debug_assertions)]
 mod rest;

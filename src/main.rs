@@ -11,7 +11,7 @@ use linehub::config::{Config, Source};
 use linehub::handover::{self, Legacy};
 use linehub::server::Server;
 use linehub::systemd::Manager;
-use linehub::{bench, connect, generate, lifecycle, limits, logging, status};
+use linehub::{bench, connect, generate, lifecycle, limits, logging, memory, status};
 use tokio::runtime::{Builder, Runtime};
 
 /// It could not serve: a listener could not be opened, or the system refused what it needs.
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     if let Some(command) = &cli.command {
         return run(command);
     }
+    memory::share_one_arena();
     let source = Source::new(&cli, limits::raise_open_files());
     let config = match source.read() {
         Ok(config) => config,

@@ -14,6 +14,7 @@ use super::{Hub, Orders, Seat, Settings, State};
 use crate::clock::RunningTime;
 use crate::close::CloseReason;
 use crate::config::{Grace, SlowClient};
+use crate::memory;
 
 /// How long a client that is being closed may take over its last words and its own close.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -39,9 +40,9 @@ const READER_PROBE: Duration = Duration::from_secs(1);
 /// be known to be.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// How long senders wait at most for one who holds them up when they have no patience left: less than
-/// a person notices, and more than others may have their turn before it on a busy machine.
-const HELD_MIN: Duration = Duration::from_millis(50);
+/// How long senders wait at most for one who holds them up when they have no patience left: about
+/// what a person notices, and more than others may have their turn before it on a busy machine.
+const HELD_MIN: Duration = Duration::from_millis(100);
 
 /// Who stands still for this long while others move on is none of those who set the pace.
 const STANDSTILL: Duration = Duration::from_millis(250);
@@ -206,25 +207,10 @@ pub(crate) async fn run(hub: Arc<Hub>) {
         peak = peak.max(used);
         if peak >= TRIM_BYTES && used <= peak / 8 {
             peak = used;
-            give_memory_back();
+            memory::give_back();
         }
     }
 }
-
-/// Hands what the storm left free in the allocator back to the system. Left to itself, glibc keeps
-/// whatever lies below the last small piece that is still in use.
-#[cfg(target_env = "gnu")]
-#[allow(unsafe_code)]
-fn give_memory_back() {
-    // SAFETY: malloc_trim(3) may be called at any time from any thread; it only releases pages that
-    // hold nothing.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-#[cfg(not(target_env = "gnu"))]
-fn give_memory_back() {}
 
 impl Hub {
     /// The time for which this process ran, as of the last look.
