@@ -17,14 +17,14 @@
 pub(crate) mod program;
 pub(crate) mod store;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, ensure};
-use rustix::fs::{Dir, MemfdFlags, Mode, OFlags};
+use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
@@ -56,6 +56,9 @@ pub(crate) struct State<B = ByteBuf, C = Counters> {
     pub(crate) listeners: Vec<SavedListener>,
     pub(crate) clients: Vec<SavedClient>,
     pub(crate) counters: C,
+    /// Where the admin server was told to listen, and the port that it had there.
+    #[serde(default)]
+    pub(crate) admin: Option<(String, u16)>,
     /// The numbers of the sockets, of the listeners and then of the clients: for an exec, which
     /// leaves them as they are. In the store, they are queued in this order.
     pub(crate) descriptors: Vec<RawFd>,
@@ -174,6 +177,11 @@ impl Left {
         Ok(Left { state, sockets })
     }
 
+    /// Where the admin server was, for [`AdminSocket`](crate::admin::AdminSocket).
+    pub(crate) fn admin(&self) -> Option<(String, u16)> {
+        self.state.admin.clone()
+    }
+
     /// The hub, the listeners, the clients, and the counters.
     pub(crate) fn split(self) -> (SavedHub, Vec<Kept>, Vec<LeftClient>, Counters) {
         let mut sockets = self.sockets.into_iter();
@@ -184,50 +192,63 @@ impl Left {
 }
 
 fn after_exec(number: &str) -> anyhow::Result<Left> {
-    // What is not taken out of these closes at the end: nobody knows what it was for.
-    let mut open = open_descriptors().context("cannot list the open descriptors")?;
+    let mut inherited = Inherited::default();
     let number: RawFd = number
         .parse()
         .with_context(|| format!("{STATE_VARIABLE} is no number"))?;
-    let memory = open.remove(&number).with_context(|| {
+    let memory = inherited.take(number).with_context(|| {
         format!("descriptor {number}, which {STATE_VARIABLE} names, is not open")
     })?;
     let state = State::read(memory.into()).context("cannot read the state")?;
     let sockets = state.descriptors.iter().map(|number| {
-        let socket = open.remove(number);
+        let socket = inherited.take(*number);
         socket.with_context(|| format!("descriptor {number} of the state is not open"))
     });
     let sockets = sockets.collect::<anyhow::Result<_>>()?;
     Left::new(state, sockets)
 }
 
-/// All that is open beyond standard input, output and error, to own; no child inherits it.
-#[allow(unsafe_code)]
-fn open_descriptors() -> anyhow::Result<BTreeMap<RawFd, OwnedFd>> {
-    let mut open = BTreeMap::new();
-    for number in open_numbers()? {
-        // SAFETY: it was open when the process began and nothing here opened it: this is called
-        // once, before anything else opens descriptors. So nothing else owns or closes it.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        inherit(descriptor.as_fd(), false)?;
-        open.insert(number, descriptor);
-    }
-    Ok(open)
+/// What is open beyond standard input, output and error when a program begins after an exec. What is
+/// not taken out of it closes at the end: nobody knows what it was for.
+///
+/// It needs no `/proc`, which may have gone since the daemon before was started.
+#[derive(Debug, Default)]
+struct Inherited {
+    taken: BTreeSet<RawFd>,
 }
 
-fn open_numbers() -> anyhow::Result<Vec<RawFd>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let list = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
-    let own = list.as_raw_fd();
-    let mut numbers = Vec::new();
-    for entry in Dir::new(list)? {
-        // The two dots are no numbers.
-        if let Ok(number) = entry?.file_name().to_string_lossy().parse() {
-            numbers.push(number);
+impl Inherited {
+    /// A descriptor, to own, which no child inherits; `None` if it is not open, or taken already.
+    #[allow(unsafe_code)]
+    fn take(&mut self, number: RawFd) -> Option<OwnedFd> {
+        // SAFETY: it is borrowed for this question only, which any number may be asked.
+        let flags = rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number.max(0)) });
+        if number < FIRST_DESCRIPTOR || flags.is_err() || !self.taken.insert(number) {
+            return None;
+        }
+        // SAFETY: it is open, nothing here opened it, as this happens before anything else opens
+        // descriptors, and it is given away once.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        inherit(descriptor.as_fd(), false).ok()?;
+        Some(descriptor)
+    }
+}
+
+impl Drop for Inherited {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        let mut from = FIRST_DESCRIPTOR;
+        let ends = self.taken.iter().copied().chain([RawFd::MAX]);
+        for end in ends {
+            if from < end {
+                // SAFETY: nobody owns what is open there: see `take`. A kernel before 5.9 leaves it.
+                unsafe {
+                    libc::syscall(libc::SYS_close_range, from, end - 1, 0);
+                }
+            }
+            from = end.saturating_add(1);
         }
     }
-    numbers.retain(|number| *number >= FIRST_DESCRIPTOR && *number != own);
-    Ok(numbers)
 }
 
 /// Lets the next program have a descriptor, or not.

@@ -154,7 +154,7 @@ impl Listener {
         let mut listeners = adoption.into_listeners(config.format)?;
         for (spec, wanted) in missing {
             let others: Vec<Name> = listeners.iter().map(|other| other.name.clone()).collect();
-            match wanted.open(&others, specs, false) {
+            match wanted.open(&others, specs, |_| false) {
                 Ok(opened) => listeners.extend(opened),
                 Err(error) => note(spec, error),
             }
@@ -169,7 +169,8 @@ impl Listener {
         spec: &ListenSpec,
     ) -> anyhow::Result<Listener> {
         let domain = Domain::for_address(address);
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
+            .map_err(explain_no_family)?;
         // A restart must not wait for the last connections of the daemon before it.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(shares)?;
@@ -177,7 +178,9 @@ impl Listener {
             socket.set_only_v6(only_v6)?;
         }
         set_tcp_options(&socket)?;
-        socket.bind(&address.into())?;
+        socket
+            .bind(&address.into())
+            .map_err(|error| explain_privileged(error, address.port()))?;
         socket.listen(BACKLOG as i32)?;
         if shares {
             // Nobody else is to share the port. (The kernel remembers, and may let a program of the
@@ -280,7 +283,7 @@ impl AsFd for Listener {
 }
 
 /// An entry of the configuration, and the addresses that it stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     spec: ListenSpec,
     /// A host name may have several: all of them are listened on.
@@ -315,13 +318,13 @@ impl Wanted {
         Ok(self)
     }
 
-    /// Opens it, beside these others and all that the configuration names. `shares` is for a port
-    /// that another socket of ours, made ready for it, still has.
+    /// Opens it, beside these others and all that the configuration names. `shares` says for which
+    /// addresses another socket of ours, made ready for it, still has the port.
     fn open(
         self,
         others: &[Name],
         all: &[ListenSpec],
-        shares: bool,
+        shares: impl Fn(&SocketAddr) -> bool,
     ) -> anyhow::Result<Vec<Listener>> {
         let mut listeners: Vec<Listener> = Vec::new();
         for name in self.names {
@@ -335,7 +338,7 @@ impl Wanted {
                     let port = address.port();
                     let only_v6 = others.iter().any(|other| other.takes_all_ipv4(port))
                         || all.iter().any(|other| takes_all_ipv4(&other.address, port));
-                    let opened = Listener::open_tcp(address, only_v6, shares, &self.spec);
+                    let opened = Listener::open_tcp(address, only_v6, shares(&address), &self.spec);
                     opened.map_err(|error| {
                         let own = listeners.iter().map(|listener| &listener.name);
                         match others.iter().chain(own).find(|other| other.has_port(port)) {
@@ -352,7 +355,7 @@ impl Wanted {
 }
 
 /// An address for the daemon's own use, and the addresses that it stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WantedPrivate(Wanted);
 
 impl WantedPrivate {
@@ -369,9 +372,21 @@ impl WantedPrivate {
         Wanted::resolve(&spec).await.map(WantedPrivate)
     }
 
+    /// The same on this port; `None` where the port is given, or there is none.
+    pub(crate) fn on_port(&self, port: u16) -> Option<WantedPrivate> {
+        let mut again = self.0.clone();
+        for name in &mut again.names {
+            match name {
+                Name::Tcp(address) if address.port() == 0 => address.set_port(port),
+                _ => return None,
+            }
+        }
+        Some(WantedPrivate(again))
+    }
+
     /// Opens it. To be called on the runtime that is to accept from it.
     pub(crate) fn open(self) -> anyhow::Result<Vec<Listener>> {
-        self.0.open(&[], &[], false)
+        self.0.open(&[], &[], |_| false)
     }
 }
 
@@ -387,6 +402,38 @@ impl Name {
 
     fn has_port(&self, port: u16) -> bool {
         matches!(self, Name::Tcp(address) if address.port() == port)
+    }
+}
+
+/// Whether an error that a listener could not be opened for will be there at every start: the process
+/// may not open such sockets at all.
+pub fn is_for_good(error: &anyhow::Error) -> bool {
+    let refused = Errno::AFNOSUPPORT.raw_os_error();
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.raw_os_error() == Some(refused))
+}
+
+fn explain_no_family(error: io::Error) -> anyhow::Error {
+    let explained = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
+    let error = anyhow::Error::from(error);
+    match explained {
+        true => error.context(
+            "this process may open no such sockets: a service without a network serves what its              socket unit opens, so leave `listen` out of its configuration",
+        ),
+        false => error,
+    }
+}
+
+fn explain_privileged(error: io::Error, port: u16) -> anyhow::Error {
+    let explained = error.kind() == io::ErrorKind::PermissionDenied && port < 1024;
+    let error = anyhow::Error::from(error);
+    match explained {
+        true => error.context(
+            "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), or a socket unit of the              service manager",
+        ),
+        false => error,
     }
 }
 

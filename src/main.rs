@@ -11,7 +11,7 @@ use linehub::config::{Config, Source};
 use linehub::handover::{self, Legacy};
 use linehub::server::Server;
 use linehub::systemd::Manager;
-use linehub::{bench, connect, generate, lifecycle, limits, logging, memory, status};
+use linehub::{bench, connect, generate, lifecycle, limits, listen, logging, memory, status};
 use tokio::runtime::{Builder, Runtime};
 
 /// It could not serve: a listener could not be opened, or the system refused what it needs.
@@ -62,7 +62,15 @@ fn main() -> ExitCode {
             logging::flush();
             ExitCode::SUCCESS
         }
-        Err(error) => refuse(FAILED, &format!("{error:#}")),
+        Err(error) => {
+            // Starting again would change nothing.
+            let code = if listen::is_for_good(&error) {
+                MISUSED
+            } else {
+                FAILED
+            };
+            refuse(code, &format!("{error:#}"))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::config::{Config, Source};
 use crate::counters::{Carrier, Counters};
 use crate::handover::program::Program;
-use crate::handover::{self, LeftClient, Legacy, STARTING_AFRESH, State, store};
+use crate::handover::{self, Left, LeftClient, Legacy, STARTING_AFRESH, State, store};
 use crate::hub::{self, Hub, Orders, SavedHub};
 use crate::lifecycle::{Lifecycle, Phase, Request, Requests};
 use crate::limits::Places;
@@ -93,6 +93,7 @@ impl Server {
         let notifier = Arc::new(manager.notifier());
         // Before anything is made of it: what cannot be taken up must not come back again and again.
         store::clear(&notifier, legacy.in_store.iter().map(String::as_str)).await;
+        let admin_before = legacy.left.as_ref().and_then(Left::admin);
         let (state, kept, counters) = match legacy.left {
             Some(left) => {
                 let (hub, kept, clients, counters) = left.split();
@@ -111,7 +112,7 @@ impl Server {
                 "serving on without a listener"
             );
         }
-        let admin = open_admin(&config).await;
+        let admin = open_admin(&config, admin_before).await;
         let admin = admin.or_else(|error| match state {
             None => Err(error),
             Some(_) => {
@@ -252,7 +253,7 @@ impl Server {
         };
         let lifecycle = service.lifecycle.clone();
         tokio::select! {
-            () = service.go(stop) => {}
+            () = service.go(stop, &source) => {}
             // Whatever is still open is closed with the process, as asked.
             () = stop_again(&mut requests) => warn!("stopping at once"),
         }
@@ -262,9 +263,14 @@ impl Server {
 }
 
 /// Opens the admin address of the configuration, if it has one.
-async fn open_admin(config: &Config) -> anyhow::Result<Option<AdminSocket>> {
+async fn open_admin(
+    config: &Config,
+    before: Option<(String, u16)>,
+) -> anyhow::Result<Option<AdminSocket>> {
     let wanted = WantedAdmin::resolve(config).await?;
-    wanted.map(WantedAdmin::open).transpose()
+    wanted
+        .map(|wanted| wanted.open_as_before(before))
+        .transpose()
 }
 
 /// Makes clients of saved ones and of their sockets.
@@ -319,17 +325,17 @@ impl Service {
 
     /// Ends: into the service manager's hands if that was asked for and it has room for the
     /// connections, else with a drain.
-    async fn go(self, stop: Request) {
+    async fn go(self, stop: Request, source: &Source) {
         let notifier = self.notifier.clone();
         let time = self.config.drain_timeout + EXIT_TIME;
         // A manager that does not listen holds nothing up.
-        tokio::join!(notifier.stopping(time), self.leave_or_drain(stop));
+        tokio::join!(notifier.stopping(time), self.leave_or_drain(stop, source));
     }
 
-    async fn leave_or_drain(mut self, stop: Request) {
+    async fn leave_or_drain(mut self, stop: Request, source: &Source) {
         if stop == Request::Terminate {
             match store::available(&self.notifier).await {
-                Ok(()) => match self.leave().await {
+                Ok(()) => match self.leave(source).await {
                     Ok(()) => return,
                     Err(error) => {
                         self.counters.handovers.by(Carrier::Store).failed.add_one();
@@ -419,6 +425,7 @@ impl Service {
     ) -> anyhow::Result<Infallible> {
         let sockets: Vec<_> = halted.sockets(|_| true).collect();
         let mut state = halted.state(&self.hub, &self.counters, |_| true);
+        state.admin = self.admin.as_ref().and_then(Admin::place);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let state = state.write().context("cannot save the state")?;
         // What this one has logged is not the next one's to say.
@@ -440,13 +447,19 @@ impl Service {
     /// Leaves all connections to the service manager, for the daemon that it starts next.
     ///
     /// # Errors
-    /// It does not say that it has them. The service goes on.
-    async fn leave(&mut self) -> anyhow::Result<()> {
+    /// That daemon would not start, by its configuration; or the manager does not say that it has
+    /// them. The service goes on.
+    async fn leave(&mut self, source: &Source) -> anyhow::Result<()> {
+        reload::read(source)
+            .await
+            .context("the next daemon could not start")?;
         let halted = self.halt().await;
         // The others the manager passes to every daemon it starts.
         let ours = |listener: &Listener| !listener.is_managers();
         let sockets: Vec<_> = halted.sockets(ours).collect();
-        let state = halted.state(&self.hub, &self.counters, ours).write();
+        let mut state = halted.state(&self.hub, &self.counters, ours);
+        state.admin = self.admin.as_ref().and_then(Admin::place);
+        let state = state.write();
         let left = match state.context("cannot save the state") {
             Ok(state) => store::leave(&self.notifier, &state, &sockets).await,
             Err(error) => Err(error),
@@ -487,6 +500,7 @@ impl Halted {
                 .map(|frozen| frozen.client.save())
                 .collect(),
             counters,
+            admin: None,
             descriptors: Vec::new(),
         }
     }

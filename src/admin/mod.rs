@@ -90,13 +90,15 @@ impl Drop for OwnRuntime {
 #[derive(Debug)]
 pub(crate) struct Admin {
     address: Address,
+    /// Of a TCP address.
+    port: Option<u16>,
     hosts: Arc<Hosts>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
 /// An admin address that names were looked up for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct WantedAdmin {
     address: Address,
     hosts: Vec<String>,
@@ -122,6 +124,29 @@ impl WantedAdmin {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Opens it, on the port it had `before` if that was picked for the same address.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub(crate) fn open_as_before(
+        self,
+        before: Option<(String, u16)>,
+    ) -> anyhow::Result<AdminSocket> {
+        let port = before.filter(|(address, _)| *address == self.address.to_string());
+        let again = port.and_then(|(_, port)| self.wanted.on_port(port));
+        match again.map(|wanted| {
+            WantedAdmin {
+                wanted,
+                ..self.clone()
+            }
+            .open()
+        }) {
+            Some(Ok(admin)) => Ok(admin),
+            // Somebody else has it now: another one is picked again.
+            _ => self.open(),
+        }
     }
 
     /// Opens it.
@@ -158,6 +183,13 @@ impl AdminSocket {
             info!(address = %listener.name(), "admin listening");
         }
         let stop = CancellationToken::new();
+        let port = self
+            .listeners
+            .iter()
+            .find_map(|listener| match listener.name() {
+                Name::Tcp(bound) => Some(bound.port()),
+                Name::Unix(_) => None,
+            });
         let (runtime, listeners) = (self.runtime, self.listeners);
         let thread = thread::Builder::new()
             .name("linehub-admin".to_owned())
@@ -169,6 +201,7 @@ impl AdminSocket {
             })?;
         Ok(Admin {
             address: self.address,
+            port,
             hosts: self.hosts,
             stop,
             thread: Some(thread),
@@ -180,6 +213,11 @@ impl Admin {
     /// Whether it answers at this address.
     pub(crate) fn is_at(&self, address: Option<&Address>) -> bool {
         Some(&self.address) == address
+    }
+
+    /// Where it was told to listen, and on which port it does, for the next daemon.
+    pub(crate) fn place(&self) -> Option<(String, u16)> {
+        Some((self.address.to_string(), self.port?))
     }
 
     /// Answers to these names from now on.

@@ -1,5 +1,7 @@
 //! From the listeners that are open to those that another configuration asks for.
 
+use std::net::SocketAddr;
+
 use socket2::SockRef;
 use tracing::info;
 
@@ -61,7 +63,8 @@ impl WantedAll {
         let mut opened: Vec<Listener> = Vec::new();
         for wanted in missing {
             let address = wanted.spec.address.clone();
-            let more = wanted.open(&others, &config.listen, shared.any());
+            let shares = |address: &SocketAddr| shared.stand_in_for(address);
+            let more = wanted.open(&others, &config.listen, shares);
             let more = more.map_err(|error| cannot_listen(&address, error))?;
             others.extend(more.iter().map(|other| other.name.clone()));
             opened.extend(more);
@@ -119,8 +122,17 @@ impl<'a> Shared<'a> {
         shared
     }
 
-    fn any(&self) -> bool {
-        !self.0.is_empty()
+    /// Whether one of them is in the way of this address, which cannot be opened beside it. Only
+    /// then: a port that is shared without need could be somebody else's, who shares it too.
+    fn stand_in_for(&self, wanted: &SocketAddr) -> bool {
+        self.0.iter().any(|listener| match &listener.name {
+            Name::Tcp(open) => {
+                let (open_ip, ip) = (open.ip(), wanted.ip());
+                let is_any = open_ip.is_unspecified() || ip.is_unspecified();
+                open.port() == wanted.port() && (open_ip == ip || is_any)
+            }
+            Name::Unix(_) => false,
+        })
     }
 
     fn set(&self, shares: bool) {

@@ -35,14 +35,20 @@ struct Opened {
     admin: Option<AdminSocket>,
 }
 
+/// Reads the configuration as it is now. Cancel safe.
+pub(super) async fn read(source: &Source) -> anyhow::Result<Config> {
+    let source = source.clone();
+    // A file may be on a disk that does not answer: clients are served meanwhile.
+    let config = tokio::task::spawn_blocking(move || source.read())
+        .await
+        .context("reading the configuration was given up")??;
+    Ok(config)
+}
+
 impl Reload {
     /// Does what takes time: reads the file, and looks names up. Cancel safe.
     pub(super) async fn prepare(source: &Source) -> anyhow::Result<Reload> {
-        let source = source.clone();
-        // A file may be on a disk that does not answer: clients are served meanwhile.
-        let config = tokio::task::spawn_blocking(move || source.read())
-            .await
-            .context("reading the configuration was given up")??;
+        let config = read(source).await?;
         let wanted = WantedAll::resolve(&config).await?;
         let admin = WantedAdmin::resolve(&config).await?;
         Ok(Reload {
@@ -158,7 +164,10 @@ impl Service {
         self.config = config;
         self.admin_by(admin);
         // Before the level changes, and perhaps hides it.
-        info!(changed = changed.join(","), "configuration reloaded");
+        match changed.as_slice() {
+            [] => info!("configuration reloaded, nothing changed"),
+            changed => info!(changed = changed.join(","), "configuration reloaded"),
+        }
         logging::set_level(self.config.log);
     }
 }
