@@ -78,8 +78,11 @@ pub struct Cli {
 
     /// Check the configuration, say which saved state can be taken up, and exit: a running daemon
     /// asks the one that is to follow it.
-    #[arg(long, hide = true)]
-    pub check_handover: bool,
+    ///
+    /// Its value is the version of the states that one writes. Daemons that did not say so write 2.
+    #[arg(long, hide = true, value_name = "VERSION")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "2")]
+    pub check_handover: Option<u32>,
 
     /// Log more: -v is --log debug, -vv is --log trace
     #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS, conflicts_with = "log")]
@@ -226,6 +229,9 @@ pub struct Options {
 
     /// Serve a status page and metrics over HTTP here [default: off]
     ///
+    /// Where RUNTIME_DIRECTORY is set, as in a service with RuntimeDirectory=, the default is the Unix
+    /// socket admin.sock there.
+    ///
     /// A page for people at `/`; `/metrics` for Prometheus; `/status`, `/clients` and `/closed` as
     /// JSON; `/healthz` and `/readyz` for whoever keeps the daemon running. It can only be read, by
     /// everybody who can connect: leave it on a loopback address or a Unix socket, which `linehub
@@ -325,6 +331,40 @@ fn level(verbose: u8, quiet: u8) -> Option<Typed> {
         2.. => "trace",
     };
     Some(level.into())
+}
+
+/// Says which of these variables look like options and are none: `LINEHUB_MAXLINE`, and what was
+/// probably meant, if anything was.
+pub(crate) fn strangers(
+    variables: impl IntoIterator<Item = OsString>,
+) -> Vec<(String, Option<String>)> {
+    let mut options = Options::default();
+    let mut known: Vec<&str> = options.single_valued().map(|(name, _)| name).to_vec();
+    known.extend(options.several_valued().map(|(name, _)| name));
+    known.push("config");
+    let known: Vec<String> = known
+        .into_iter()
+        .map(|name| Place::Environment.name(name))
+        .collect();
+    let variables = variables
+        .into_iter()
+        .filter_map(|name| name.into_string().ok());
+    let strange = variables.filter(|name| {
+        // The last two are for other programs than the daemon, and between daemons.
+        name.starts_with("LINEHUB_")
+            && !known.contains(name)
+            && !name.starts_with("LINEHUB_BENCH_")
+            && name != crate::handover::STATE_VARIABLE
+    });
+    let meant = |name: String| {
+        let likeness = |known: &&String| strsim::jaro_winkler(&name, known);
+        let nearest = known
+            .iter()
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let nearest = nearest.filter(|nearest| likeness(nearest) > 0.9).cloned();
+        (name, nearest)
+    };
+    strange.map(meant).collect()
 }
 
 impl Options {

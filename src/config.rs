@@ -5,6 +5,7 @@ mod address;
 mod file;
 pub(crate) mod values;
 
+use std::env;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +17,7 @@ pub use self::address::{Address, AddressError};
 pub(crate) use self::file::parse;
 use self::values::CLIENTS_CEILING;
 pub(crate) use self::values::switch;
-use crate::cli::{Cli, Options, Typed};
+use crate::cli::{self, Cli, Options, Typed};
 use crate::format::Format;
 
 /// Descriptors kept back from clients: listeners, the log, the runtime's own, and connections that
@@ -84,6 +85,8 @@ pub struct Source {
     typed: Options,
     file: Option<PathBuf>,
     open_files: u64,
+    /// Where the service manager has the daemon keep its sockets: RUNTIME_DIRECTORY.
+    runtime_directory: Option<String>,
 }
 
 /// One listener.
@@ -161,6 +164,7 @@ impl Source {
             typed: cli.options.clone(),
             file: cli.config.clone(),
             open_files,
+            runtime_directory: env::var("RUNTIME_DIRECTORY").ok(),
         }
     }
 
@@ -171,7 +175,13 @@ impl Source {
     /// The first mistake in it, or why the file cannot be read.
     pub fn read(&self) -> Result<Config, ConfigError> {
         let file = self.file.as_deref().map(file::read).transpose()?;
-        let options = self.typed.clone().or(file.unwrap_or_default());
+        let mut options = self.typed.clone().or(file.unwrap_or_default());
+        // As systemd.exec(5) says, there may be several.
+        let directory = self.runtime_directory.as_deref();
+        if let Some(directory) = directory.and_then(|all| all.split(':').next()) {
+            let admin = format!("unix:{directory}/admin.sock");
+            options.admin.get_or_insert_with(|| admin.as_str().into());
+        }
         Config::from_options(&options, self.open_files)
     }
 
@@ -183,6 +193,17 @@ impl Source {
                 clients_max,
                 clients_possible, "the open-file limit allows fewer clients than --max-clients"
             );
+        } else if clients_possible <= CLIENTS_FEW {
+            warn!(
+                open_files = self.open_files,
+                clients_possible, "the open-file limit allows only few clients"
+            );
+        }
+        for (variable, meant) in cli::strangers(env::vars_os().map(|(name, _)| name)) {
+            match meant {
+                Some(meant) => warn!(variable, "no such option; did you mean {meant}?"),
+                None => warn!(variable, "no such option"),
+            }
         }
     }
 }
@@ -289,6 +310,9 @@ impl Config {
         names.map(|(name, _)| name).collect()
     }
 }
+
+/// Where the open-file limit allows no more clients than this, it was hardly meant to.
+const CLIENTS_FEW: usize = 32;
 
 /// How many clients an open-file limit has room for, beside an admin server if there is one; at
 /// least 1.
@@ -481,6 +505,7 @@ mod tests {
             },
             file: Some(path.clone()),
             open_files: 1024,
+            runtime_directory: None,
         };
         let config = source.read().unwrap();
         assert_eq!((config.line_bytes_max, config.buffer_bytes), (20, 1 << 20));

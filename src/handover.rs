@@ -10,9 +10,9 @@
 //! | [`store`]: the service manager keeps them | SIGTERM, where it does | queued in one socketpair | a memfd |
 //!
 //! A state is one line that names its version, and then a [`State`] as MessagePack: batches are
-//! bytes and no text. A daemon takes up states of its own version only, and says beforehand, when
-//! it is asked (`--check-handover`), which that is; a change to anything that is saved, or to how
-//! lines look while some client has half of one, is a new version.
+//! bytes and no text. A daemon takes up states of its own version and of the one before, and says
+//! beforehand, when it is asked (`--check-handover`), whether it can; a change to anything that is
+//! saved, or to how lines look while some client has half of one, is a new version.
 
 pub(crate) mod program;
 pub(crate) mod store;
@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, ensure};
@@ -36,12 +37,28 @@ use crate::hub::SavedHub;
 use crate::listen::{Kept, SavedListener};
 use crate::systemd::Passed;
 
-/// How a state begins. Also what `--check-handover` answers.
-pub const HEADER: &str = "linehub state 3\n";
+/// The version of the states that this daemon writes, and all of those that it reads.
+pub(crate) const VERSION: u32 = 3;
+const VERSIONS: RangeInclusive<u32> = 2..=VERSION;
+
+/// How a state of this version begins.
+fn header(version: u32) -> String {
+    format!("linehub state {version}\n")
+}
+
+/// What a daemon that writes states of this version is answered by `--check-handover`: their header,
+/// if this one can read them, else that of its own.
+pub fn answer(version: u32) -> String {
+    header(if VERSIONS.contains(&version) {
+        version
+    } else {
+        VERSION
+    })
+}
 
 /// What to do when the form of a state changes.
 #[cfg(test)]
-pub(crate) const VERSION: &str = "raise the version in HEADER, then write the new form down";
+pub(crate) const NEW_FORM: &str = "raise VERSION, then write the new form down";
 
 /// Tells the daemon after an exec which descriptor the state is in.
 pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
@@ -93,7 +110,7 @@ impl State<&Bytes, &Counters> {
     pub(crate) fn write(&self) -> anyhow::Result<File> {
         let memory = rustix::fs::memfd_create("linehub-state", MemfdFlags::CLOEXEC)?;
         let mut out = BufWriter::new(File::from(memory));
-        out.write_all(HEADER.as_bytes())?;
+        out.write_all(header(VERSION).as_bytes())?;
         rmp_serde::encode::write_named(&mut out, self)?;
         Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?)
     }
@@ -104,17 +121,19 @@ impl State {
         memory.rewind()?;
         let mut input = BufReader::new(memory);
         let mut header = String::new();
-        let bound = HEADER.len() as u64 + 20;
+        let bound = self::header(VERSION).len() as u64 + 20;
         (&mut input).take(bound).read_line(&mut header)?;
         ensure!(
             header.starts_with("linehub state "),
             "it is no state of linehub"
         );
         ensure!(
-            header == HEADER,
+            VERSIONS
+                .map(self::header)
+                .any(|readable| readable == header),
             "its version is '{}', and this daemon reads '{}'",
             header.trim_end(),
-            HEADER.trim_end()
+            self::header(VERSION).trim_end()
         );
         let state: State = rmp_serde::from_read(input).context("it is damaged")?;
         Ok(state)
@@ -258,4 +277,26 @@ pub(crate) fn inherit(descriptor: BorrowedFd<'_>, inherited: bool) -> io::Result
         false => FdFlags::CLOEXEC,
     };
     Ok(rustix::io::fcntl_setfd(descriptor, flags)?)
+}
+
+/// The bytes of a form that was written down as `escape_ascii` shows them.
+#[cfg(test)]
+pub(crate) fn unescape(golden: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = golden.trim_end().bytes();
+    while let Some(byte) = rest.next() {
+        let escaped = (byte == b'\\').then(|| rest.next().unwrap());
+        bytes.push(match escaped {
+            None => byte,
+            Some(b'x') => {
+                let hex = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(str::from_utf8(&hex).unwrap(), 16).unwrap()
+            }
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'r') => b'\r',
+            Some(other) => other,
+        });
+    }
+    bytes
 }

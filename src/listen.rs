@@ -6,11 +6,12 @@ mod adopt;
 mod change;
 
 use std::fmt;
+use std::fs::Permissions;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -384,9 +385,16 @@ impl WantedPrivate {
         Some(WantedPrivate(again))
     }
 
-    /// Opens it. To be called on the runtime that is to accept from it.
+    /// Opens it. A Unix socket is its user's alone. To be called on the runtime that is to accept from
+    /// it.
     pub(crate) fn open(self) -> anyhow::Result<Vec<Listener>> {
-        self.0.open(&[], &[], |_| false)
+        let listeners = self.0.open(&[], &[], |_| false)?;
+        for listener in &listeners {
+            if let Name::Unix(path) = &listener.name {
+                std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            }
+        }
+        Ok(listeners)
     }
 }
 

@@ -40,8 +40,8 @@ fn main() -> ExitCode {
         Err(error) if Legacy::is_waiting() => return refuse(FAILED, &error.to_string()),
         Err(error) => return refuse(MISUSED, &error.to_string()),
     };
-    if cli.check_handover {
-        let _ = write!(io::stdout(), "{}", handover::HEADER);
+    if let Some(version) = cli.check_handover {
+        let _ = write!(io::stdout(), "{}", handover::answer(version));
         return ExitCode::SUCCESS;
     }
     if cli.check {

@@ -126,7 +126,26 @@ impl AsFd for Client {
 mod tests {
     use super::*;
     use crate::counters::Counters;
-    use crate::handover::VERSION;
+    use crate::handover::{NEW_FORM, unescape};
+
+    #[test]
+    fn form_of_the_version_before_is_read() {
+        type Before = (
+            [Input; 5],
+            [Output; 4],
+            Vec<CloseReason>,
+            [Format; 3],
+            SavedReader,
+            SavedWriter,
+            Counters,
+        );
+        let form = unescape(include_str!("saved-2.golden"));
+        let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
+        assert_eq!(reasons, CloseReason::ALL[..9]);
+        assert_eq!(reader.unfinished.as_ref(), b"half a line");
+        assert!(reader.has_begun && !reader.is_discarding);
+        assert_eq!(writer.own.as_ref(), b"own");
+    }
 
     /// A daemon of the same version must be able to read this for ever.
     #[test]
@@ -169,6 +188,6 @@ mod tests {
         );
         let form = rmp_serde::to_vec_named(&parts).unwrap();
         let form = form.escape_ascii().to_string();
-        assert_eq!(form, include_str!("saved.golden").trim_end(), "{VERSION}");
+        assert_eq!(form, include_str!("saved.golden").trim_end(), "{NEW_FORM}");
     }
 }

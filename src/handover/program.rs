@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{HEADER, STATE_VARIABLE, inherit};
+use super::{STATE_VARIABLE, VERSION, header, inherit};
 use crate::systemd::{PRIVATE_VARIABLES, SPENT_VARIABLES};
 
 /// How long the new program may take to prove that it runs.
@@ -74,7 +74,7 @@ impl Program {
         let mut command = Command::new(&self.path);
         command
             .args(self.args.get(1..).unwrap_or_default())
-            .arg(PROOF)
+            .arg(format!("{PROOF}={VERSION}"))
             .env_remove(STATE_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -168,9 +168,9 @@ fn judge(status: ExitStatus, answer: &str, words: &str) -> anyhow::Result<()> {
     }
     let answer_line = answer.lines().next().unwrap_or_default();
     ensure!(
-        answer == HEADER,
+        answer == header(VERSION),
         "it reads '{answer_line}', and not '{}'",
-        HEADER.trim_end()
+        header(VERSION).trim_end()
     );
     Ok(())
 }
@@ -209,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_answer_is_a_proof() {
         assert!(
-            program(&format!("printf '{}'", HEADER.escape_default()))
+            program(&format!("printf '{}'", header(VERSION).escape_default()))
                 .prove()
                 .await
                 .is_ok()
