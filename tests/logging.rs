@@ -153,3 +153,44 @@ fn at_the_default_level_nothing_is_logged_per_line() {
     let log = server.log();
     assert!(log.len() < 20, "{log:#?}");
 }
+
+/// `linehub 2>&1 | less`, a supervisor that hangs: a pipe holds some hundred lines.
+#[test]
+fn log_that_nobody_reads_stops_nobody() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hub.sock");
+    let mut daemon = std::process::Command::new(crate::common::BINARY)
+        .arg(format!("--listen=unix:{}", path.display()))
+        .arg("--no-notices")
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let address = Address::Unix(path.clone());
+    eventually("it listens", || path.exists());
+    for _ in 0..3_000 {
+        drop(Client::dial(&address));
+    }
+    let mut one = Client::dial(&address);
+    let mut two = Client::dial(&address);
+    one.send_line("hello");
+    assert!(two.read_line().ends_with(": hello"));
+    let pid = rustix::process::Pid::from_raw(daemon.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(two.read_line(), "Server shutting down");
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn panic_and_what_is_complained_of_at_the_end_stay_in_the_log() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let exit = crate::common::run(&["--listen", &address], &[]);
+    assert_eq!(exit.code, Some(1));
+    let last = exit.stderr.lines().last().unwrap();
+    assert!(
+        last.starts_with(&format!("linehub: cannot listen on {address}: ")),
+        "{last}"
+    );
+}

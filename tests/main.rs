@@ -43,5 +43,7 @@ mod systemd;
 mod telnet;
 /// The systemd units that the binary prints, as systemd itself sees them.
 mod units;
+/// Wake-ups that must not be lost: nobody waits for what has come already.
+mod wakeups;
 /// Bytes to lines.
 mod wire;

@@ -226,3 +226,20 @@ fn clients_that_were_just_leaving_see_a_fin_and_their_lines_are_delivered() {
     drop((witness, clients));
     assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
 }
+
+#[test]
+fn client_that_has_everything_and_stays_holds_up_no_stop() {
+    let mut server = Server::start(&["--no-notices", "--drain-timeout=1h"]);
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    one.send_line("hello");
+    two.expect_message(1, "hello");
+    server.signal(Signal::TERM);
+    // Neither closes. Their systems have acknowledged all of it, the end included.
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+    assert_eq!(server.count_log("did not take everything"), 0);
+    for client in [&mut one, &mut two] {
+        client.expect_line("Server shutting down");
+        client.expect_eof();
+    }
+}

@@ -383,3 +383,174 @@ fn a_reader_that_pauses_within_the_buffer_loses_nothing() {
     Flood::expect(&mut sleeper, sender.id(), 1, sent);
     sleeper.expect_message(sender.id(), "end");
 }
+
+/// Each has taken one line less than the one before, and no more: each would have a grace of its own.
+#[test]
+fn stuck_readers_one_line_apart_have_one_grace_together() {
+    const STUCK: usize = 8;
+    let grace = Duration::from_secs(2);
+    let dir = tempfile::tempdir().unwrap();
+    let unix = format!("--listen=unix:{}", dir.path().join("hub.sock").display());
+    let server = Server::start(&[
+        "--no-notices",
+        "--format=raw",
+        "--buffer=1MiB",
+        "--slow-grace=2s",
+        "--listen=127.0.0.1:0",
+        &unix,
+    ]);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let mut say = |sender: &mut Client, text: String| {
+        sender.send_line(&text);
+        reader.expect_line(&text);
+    };
+    let stuck: Vec<_> = (0..STUCK)
+        .map(|n| {
+            let client = Client::connect_to(&server, 1);
+            say(&mut sender, format!("{n:0>999}"));
+            client
+        })
+        .collect();
+    let started = std::time::Instant::now();
+    let slow = "client disconnected reason=slow";
+    for n in 0.. {
+        if server.count_log(slow) == STUCK {
+            break;
+        }
+        // Waits here once the buffer is full.
+        say(&mut sender, format!("{n:0>9999}"));
+    }
+    assert!(started.elapsed() < 4 * grace, "one after the other");
+    drop(stuck);
+}
+
+#[test]
+fn client_that_was_told_goodbye_and_does_not_close_holds_nobody_up() {
+    let server = Server::start(&["--no-notices", "--buffer=64KiB", "--slow-grace=forever"]);
+    let mut leaver = Client::connect(&server);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    leaver.send_bytes(b"\xff\xec");
+    leaver.expect_eof();
+    let mut flood = Flood::default();
+    for _ in 0..5 {
+        let next = flood.sent + 1;
+        flood.send(&mut sender, CHUNK);
+        Flood::expect(&mut reader, sender.id(), next, flood.sent);
+    }
+    // Nor was its end waited for, which comes two seconds after its goodbye.
+    assert_eq!(server.count_log("client disconnected"), 0);
+    drop(leaver);
+}
+
+#[test]
+fn client_that_has_shut_its_sending_side_skips_as_others_do() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=256KiB",
+        "--slow-client=skip",
+        "--slow-grace=10ms",
+        "--stall-timeout=off",
+    ]);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let mut shut = Client::connect_stuck(&server, 0);
+    let mut half = Flood::default();
+    half.send(&mut sender, BEYOND_THE_KERNEL / 2);
+    shut.finish();
+    Flood::expect(&mut reader, sender.id(), 1, half.sent);
+    let next = half.sent + 1;
+    // Nobody else ends the wait that there would be.
+    let mut done = 0;
+    while done < BEYOND_THE_KERNEL {
+        let from = half.sent + 1;
+        half.send(&mut sender, CHUNK);
+        Flood::expect(&mut reader, sender.id(), from, half.sent);
+        done += CHUNK;
+    }
+    assert!(half.sent > next);
+}
+
+#[test]
+fn what_a_full_buffer_makes_wait_is_not_idle() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=64KiB",
+        "--slow-grace=4s",
+        "--idle-timeout=1s",
+    ]);
+    let _stuck = Client::connect_stuck(&server, 0);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let mut flood = Flood::default();
+    let slow = "client disconnected client=1 reason=slow";
+    while server.count_log(slow) == 0 {
+        let next = flood.sent + 1;
+        flood.send(&mut sender, CHUNK);
+        Flood::expect(&mut reader, sender.id(), next, flood.sent);
+    }
+    assert_eq!(server.count_log("client disconnected"), 1);
+}
+
+#[test]
+fn time_in_which_the_daemon_was_stopped_counts_against_nobody() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=64KiB",
+        "--idle-timeout=1s",
+        "--stall-timeout=1s",
+        "--slow-grace=1s",
+    ]);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect_stuck(&server, 0);
+    // Its socket refuses, and it is behind, at the moment of the stop.
+    let mut flood = Flood::default();
+    let bytes = flood.lines(BEYOND_THE_KERNEL);
+    let mut half = sender.sender();
+    let sending = std::thread::spawn(move || half.write_all(&bytes).unwrap());
+    let reading = std::thread::spawn(move || {
+        reader.wake();
+        Flood::expect(&mut reader, 1, 1, BEYOND_THE_KERNEL / 2);
+        reader
+    });
+    server.signal(rustix::process::Signal::STOP);
+    // Nothing tells how long a process has been stopped but the time.
+    std::thread::sleep(Duration::from_secs(3));
+    server.signal(rustix::process::Signal::CONT);
+    let mut reader = reading.join().unwrap();
+    Flood::expect(&mut reader, 1, BEYOND_THE_KERNEL / 2 + 1, BEYOND_THE_KERNEL);
+    sending.join().unwrap();
+    sender.send_line("end");
+    reader.expect_message(1, "end");
+    assert_eq!(server.count_log("client disconnected"), 0);
+}
+
+#[test]
+fn reader_that_was_reset_is_told_from_one_that_left() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=64KiB",
+        "--slow-grace=forever",
+        "--stall-timeout=off",
+    ]);
+    let readers: Vec<_> = (0..20).map(|_| Client::connect_stuck(&server, 0)).collect();
+    let mut sender = Client::connect(&server);
+    let mut flood = Flood::default();
+    // They are in the middle of the stream, and nobody is read from.
+    while sender.send_unless_blocked(&flood.lines(CHUNK), Duration::from_millis(300)) {}
+    readers.into_iter().for_each(Client::reset);
+    server.wait_log_count("client disconnected reason=reset", 20);
+}
+
+#[test]
+fn reader_that_only_reads_and_is_gone_is_noticed_though_nothing_is_sent() {
+    let server = Server::start(&["--no-notices", "--half-close=keep"]);
+    let mut reader = Client::connect(&server);
+    reader.finish();
+    let mut other = Client::connect(&server);
+    other.send_line("hello");
+    reader.expect_message(2, "hello");
+    reader.reset();
+    server.wait_log("client disconnected client=1 reason=reset");
+}

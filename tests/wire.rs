@@ -261,3 +261,99 @@ fn lines_of_many_senders_at_once_are_never_mixed() {
     }
     assert_eq!(next, [201; 8]);
 }
+
+/// A client that closes with something unread resets its connection, whatever it had sent before.
+#[test]
+fn rest_of_a_client_whose_kernel_resets_is_a_line() {
+    let server = Server::start(&[]);
+    let mut observer = Client::connect(&server);
+    for n in 0..30 {
+        let mut client = Client::connect(&server);
+        let id = client.id();
+        observer.expect_line(&format!("New client connected: {id}"));
+        observer.send_line("unread");
+        // It is there now, and not read.
+        server.wait_log(&format!("client connected client={id}"));
+        let rest = format!("rest {n}");
+        client.send_bytes(rest.as_bytes());
+        drop(client);
+        observer.expect_message(id, &rest);
+        observer.expect_line(&format!("Client disconnected: {id}"));
+    }
+}
+
+#[test]
+fn with_discard_only_the_line_that_is_too_long_is_dropped_and_counted() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--max-line=100",
+        "--long-line=discard",
+        "--admin=127.0.0.1:0",
+    ]);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let long = "x".repeat(101);
+    let exact = "y".repeat(100);
+    for (sent, got) in [
+        (format!("one\n{long}\ntwo\n"), vec!["one", "two"]),
+        (
+            format!("{long}\n{long}\nthree\n{exact}\n"),
+            vec!["three", &exact],
+        ),
+        (format!("{exact}\r\n{long}\r\nfour\n"), vec![&exact, "four"]),
+    ] {
+        // Whole, and a byte at a time.
+        sender.send_bytes(sent.as_bytes());
+        for byte in sent.bytes() {
+            sender.send_bytes(&[byte]);
+        }
+        for _ in 0..2 {
+            got.iter().for_each(|line| reader.expect_message(1, line));
+        }
+    }
+    // The rest of one that never ends is none either.
+    sender.send_bytes(long.repeat(1000).as_bytes());
+    sender.finish();
+    server.wait_log("client disconnected client=1 reason=eof");
+    marker_alone(&server, &mut reader);
+    server.wait_log("dropped a line that is too long client=1 limit=100");
+    assert_eq!(server.count_log("dropped a line"), 1, "once a client");
+    let status = crate::common::http::get_json(&server.admin(), "/status");
+    assert_eq!(status["lines_discarded"], 9);
+}
+
+fn marker_alone(server: &Server, reader: &mut Client) {
+    crate::common::marker(&mut Client::connect(server), reader);
+}
+
+#[test]
+fn first_line_that_is_an_http_request_ends_the_client_before_anything_is_published() {
+    let request = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nfrom a web page\n";
+    for format in ["text", "json", "raw"] {
+        let listen = format!("--listen=127.0.0.1:0,format={format}");
+        let server = Server::start(&["--no-notices", "--listen=127.0.0.1:0", &listen]);
+        let mut observer = Client::connect(&server);
+        for cut in [1, request.len()] {
+            let mut page = Client::connect_to(&server, 1);
+            let id = page.id();
+            for piece in request.chunks(cut) {
+                if !page.send_unless_blocked(piece, std::time::Duration::from_secs(5)) {
+                    break;
+                }
+            }
+            server.wait_log(&format!("client disconnected client={id} reason=http"));
+        }
+        marker_alone(&server, &mut observer);
+        // Only the first line: a log of requests is welcome.
+        let mut log = Client::connect(&server);
+        log.send_line("requests:");
+        log.send_line("GET / HTTP/1.1");
+        observer.expect_message(log.id(), "requests:");
+        observer.expect_message(log.id(), "GET / HTTP/1.1");
+    }
+    let server = Server::start(&["--no-notices", "--http-guard=off"]);
+    let mut observer = Client::connect(&server);
+    let mut page = Client::connect(&server);
+    page.send_bytes(request);
+    observer.expect_message(2, "POST / HTTP/1.1");
+}
