@@ -5,11 +5,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use rustix::net::{
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg,
-    sockopt::set_socket_recv_buffer_size,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::common::{Address, Client, Server};
 
@@ -34,9 +32,12 @@ fn crowd_that_skips_in_the_middle_of_long_lines_never_stands_still() {
     ]);
     let streams: Vec<TcpStream> = (0..6)
         .map(|_| {
-            let stream = TcpStream::connect(tcp(&server, 0)).unwrap();
-            set_socket_recv_buffer_size(&stream, 16 * 1024).unwrap();
-            stream
+            // Before it connects: a window that shrinks later makes the sender wait for a timer.
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(16 * 1024).unwrap();
+            socket.set_tcp_nodelay(true).unwrap();
+            socket.connect(&tcp(&server, 0).into()).unwrap();
+            socket.into()
         })
         .collect();
     let readers: Vec<_> = streams
