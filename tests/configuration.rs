@@ -438,6 +438,29 @@ fn an_address_can_grow_and_shrink_on_its_port() {
     assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "taken");
 }
 
+/// A listener that goes away lends its port to the one that takes its place, and to nobody else.
+#[test]
+fn reload_never_takes_a_port_that_another_daemon_has() {
+    let listen = |port: u16| format!("no-notices = true\nlisten = '127.0.0.1:{port}'");
+    let (port, other_port) = (free_port(), free_port());
+    // It has shared its port before, which the kernel remembers of it.
+    let mut other = Configured::start(&[], &format!("listen = '0.0.0.0:{other_port}'"));
+    other.reload_well(&listen(other_port));
+    let mut daemon = Configured::start(&[], &listen(port));
+    let reason = daemon.reload_badly(&listen(other_port));
+    let wanted = format!("cannot listen on 127.0.0.1:{other_port}: Address already in use");
+    assert!(reason.contains(&wanted), "{reason}");
+    let mut one = Client::dial(&tcp(port));
+    let mut two = Client::dial(&tcp(port));
+    daemon.server.wait_log_count("client connected", 2);
+    one.send_line("as before");
+    assert!(two.read_line().ends_with(": as before"));
+    assert_eq!(
+        daemon.reload_well(&listen(port)).rsplit("INFO ").next(),
+        Some("configuration reloaded changed=nothing")
+    );
+}
+
 #[test]
 fn a_bad_file_changes_nothing_and_says_why() {
     let port = free_port();

@@ -508,6 +508,44 @@ fn sigint_stops_though_the_manager_keeps_descriptors() {
     assert!(manager.stored().is_empty());
 }
 
+/// The next daemon would refuse the file, and systemd 252 drops what it keeps for one that does not
+/// start.
+#[test]
+fn restart_with_a_mistake_in_the_file_says_so_and_says_goodbye() {
+    let manager = Manager::keeping();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("linehub.toml");
+    fs::write(&file, "no-notices = true\n").unwrap();
+    let args = ["--listen=127.0.0.1:0", "--config", file.to_str().unwrap()];
+    let mut server = manager.launch(&args).start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    fs::write(&file, "no-notices = maybe\n").unwrap();
+    one.send_line("on its way");
+    server.signal(Signal::TERM);
+    two.expect_message(1, "on its way");
+    for client in [&mut one, &mut two] {
+        client.expect_line("Server shutting down");
+        client.expect_eof();
+    }
+    let line = server.wait_log("ERROR handover failed: stopping instead");
+    assert!(line.contains("linehub.toml:1: "), "{line}");
+    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+    assert!(manager.stored().is_empty());
+}
+
+#[test]
+fn admin_port_that_was_picked_stays_over_an_exec_and_a_restart() {
+    let manager = Manager::keeping();
+    let args = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"];
+    let server = manager.launch(&args).start();
+    let before = server.admin();
+    exec(&server);
+    assert_eq!(server.admin(), before);
+    let server = restart(&manager, server, &args);
+    assert_eq!(server.admin(), before);
+}
+
 #[test]
 fn manager_that_keeps_no_descriptors_means_a_drain() {
     let manager = Manager::start();

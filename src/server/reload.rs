@@ -164,10 +164,11 @@ impl Service {
         self.config = config;
         self.admin_by(admin);
         // Before the level changes, and perhaps hides it.
-        match changed.as_slice() {
-            [] => info!("configuration reloaded, nothing changed"),
-            changed => info!(changed = changed.join(","), "configuration reloaded"),
-        }
+        let changed = match changed.is_empty() {
+            true => "nothing".to_owned(),
+            false => changed.join(","),
+        };
+        info!(changed, "configuration reloaded");
         logging::set_level(self.config.log);
     }
 }
