@@ -76,14 +76,6 @@ pub struct Cli {
     #[arg(long, help_heading = PROCESS)]
     pub check: bool,
 
-    /// Check the configuration, say which saved state can be taken up, and exit: a running daemon
-    /// asks the one that is to follow it.
-    ///
-    /// Its value is the version of the states that one writes. Daemons that did not say so write 2.
-    #[arg(long, hide = true, value_name = "VERSION")]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "2")]
-    pub check_handover: Option<u32>,
-
     /// Log more: -v is --log debug, -vv is --log trace
     #[arg(short, long, action = ArgAction::Count, help_heading = PROCESS, conflicts_with = "log")]
     verbose: u8,
@@ -103,6 +95,12 @@ pub struct Cli {
     /// What to do instead of serving.
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// Check the configuration, say which saved state can be taken up, and exit: what a running daemon
+    /// asks the one that is to follow it, with the version of the states that it writes. No option for
+    /// people, hence none of clap's.
+    #[arg(skip)]
+    pub check_handover: Option<u32>,
 }
 
 /// Every option of the daemon as it was typed; `None` where it was not.
@@ -305,10 +303,21 @@ impl Cli {
         args: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Cli, Stop> {
+        let mut check_handover = None;
+        let args = args.into_iter().filter(|arg| {
+            let version = arg.to_str().and_then(handover_version);
+            check_handover = check_handover.or(version);
+            version.is_none()
+        });
+        let args: Vec<OsString> = args.collect();
+        if args.len() == 2 && args[1] == "help" {
+            return Cli::read([args[0].clone(), "--help".into()], variable);
+        }
         let mut cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(error),
             _ => Stop::Usage(explain(&error)),
         })?;
+        cli.check_handover = check_handover;
         cli.options.log = cli.options.log.or(level(cli.verbose, cli.quiet));
         let environment = Options::from_environment(&variable).map_err(Stop::Usage)?;
         cli.options = cli.options.or(environment);
@@ -317,6 +326,15 @@ impl Cli {
             .config
             .or(file.filter(|file| !file.is_empty()).map(PathBuf::from));
         Ok(cli)
+    }
+}
+
+/// What `--check-handover` asks for, if the argument is that one. Daemons that did not say their
+/// version write 2.
+fn handover_version(arg: &str) -> Option<u32> {
+    match arg.strip_prefix("--check-handover")? {
+        "" => Some(2),
+        value => value.strip_prefix('=')?.parse().ok(),
     }
 }
 
@@ -504,9 +522,16 @@ fn explain(error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             match context(ContextKind::SuggestedArg) {
+                _ if ["--port", "-p"].contains(&argument) => {
+                    format!("{argument}: no such option; --listen 127.0.0.1:PORT says the port too")
+                }
                 "" => format!("{argument}: no such option; --help lists them"),
                 known => format!("{argument}: no such option; did you mean {known}?"),
             }
+        }
+        // After an address, as nc and telnet take it.
+        ErrorKind::UnknownArgument if argument.parse::<u16>().is_ok() => {
+            format!("'{argument}': unexpected; an address is one word, HOST:{argument}")
         }
         ErrorKind::UnknownArgument => {
             format!("'{argument}': unexpected; only options are allowed, and --help lists them")
@@ -515,7 +540,7 @@ fn explain(error: &clap::Error) -> String {
             let command = context(ContextKind::InvalidSubcommand);
             match Cli::command().find_subcommand(command) {
                 Some(_) => format!("'{command}': takes no option before it"),
-                None => format!("'{command}': no such command; --help lists them"),
+                None => no_such_command(command),
             }
         }
         // clap has its help ready instead, since that is long.
@@ -530,7 +555,7 @@ fn explain(error: &clap::Error) -> String {
         }
         ErrorKind::InvalidSubcommand => match context(ContextKind::InvalidSubcommand) {
             command if command.starts_with('-') => format!("{command}: no such option here"),
-            command => format!("'{command}': no such command; --help lists them"),
+            command => no_such_command(command),
         },
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{option}: the value is missing; allowed: {option} {placeholder}")
@@ -548,6 +573,17 @@ fn explain(error: &clap::Error) -> String {
             let line = text.lines().next().unwrap_or_default();
             line.strip_prefix("error: ").unwrap_or(line).to_owned()
         }
+    }
+}
+
+fn no_such_command(typed: &str) -> String {
+    let likeness = |command: &str| strsim::jaro_winkler(typed, command);
+    let cli = Cli::command();
+    let names = cli.get_subcommands().map(clap::Command::get_name);
+    let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|nearest| likeness(nearest) > 0.85) {
+        Some(nearest) => format!("'{typed}': no such command; did you mean {nearest}?"),
+        None => format!("'{typed}': no such command; --help lists them"),
     }
 }
 

@@ -121,24 +121,30 @@ impl Desk {
                 return Some(plain(StatusCode::FORBIDDEN, why));
             }
         }
-        if request.method != Method::GET {
-            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
+        // What goes on for ever has no end that HEAD could leave out.
+        let is_head = request.method == Method::HEAD && request.uri.path() != "/events";
+        if request.method != Method::GET && !is_head {
+            let why = "only GET and HEAD are allowed\n";
+            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, why);
             refusal
                 .headers_mut()
-                .insert(header::ALLOW, HeaderValue::from_static("GET"));
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return Some(refusal);
         }
         None
     }
 
     /// Whether the host that a request names is to be one of the daemon's own. No name leads a browser
-    /// to a Unix socket; but one with a port comes through a tunnel from a TCP port, where any may.
+    /// to a Unix socket; but one with a port or with a domain comes through a tunnel from a TCP port,
+    /// where any may.
     fn is_checked(&self, request: &Parts) -> bool {
         let host = request.headers.get(header::HOST);
         let host = host.and_then(|host| host.to_str().ok());
         let port = host.and_then(|host| host.rsplit_once(':'));
         let has_port = port.is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-        self.is_tcp || has_port
+        let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let has_domain = host.is_some_and(|host| host.contains('.') && host.chars().all(in_names));
+        self.is_tcp || has_port || has_domain
     }
 
     async fn route(&self, request: &Parts, watches: &AtomicBool) -> Response<Body> {

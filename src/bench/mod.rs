@@ -76,6 +76,8 @@ pub fn run(args: &BenchArgs) -> ExitCode {
 
 /// Runs what is planned and reports it; whether all was good.
 fn measure(plan: &Plan) -> Result<bool> {
+    // Not only after a run that may have taken an hour.
+    plan.plot.as_deref().map(plot::try_open).transpose()?;
     let mut interrupt = Interrupt::new()?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut failure = None;

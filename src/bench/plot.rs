@@ -1,5 +1,7 @@
 //! Latency and throughput over time, as an SVG.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,10 +22,21 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A curve: its name, its colour, and its value at a point.
 type Curve<'a> = (&'a str, RGBColor, &'a dyn Fn(&Point) -> Option<f64>);
 
+/// Sees whether the file can be written. What is in it stays; a new one is empty.
+pub(super) fn try_open(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    let opened = options.create(true).append(true).open(path);
+    opened.map(drop).map_err(|error| cannot_write(path, &error))
+}
+
 /// Writes both charts into a file.
 pub(super) fn write(outcome: &Outcome, path: &Path) -> Result<()> {
     let svg = draw(&outcome.latencies.points)?;
-    std::fs::write(path, svg).map_err(|error| anyhow!("--plot: {}: {error}", path.display()))
+    std::fs::write(path, svg).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> anyhow::Error {
+    anyhow!("--plot: {}: {error}", path.display())
 }
 
 fn draw(points: &[Point]) -> Result<String> {

@@ -9,8 +9,7 @@ const LOAD: &str = "Load";
 const REPORT: &str = "Report";
 
 const BENCH_MORE: &str = "\
-It checks while it measures: from the first line to the last, every reader must get every line, whole,
-once, and in the order that is the same for all.
+It checks while it measures: from the first line to the last, every reader must get every line, whole, once, and in the order that is the same for all.
 
 Examples:
   How fast is it here?
@@ -22,8 +21,8 @@ Examples:
 
 Exit codes:
   0  Every line reached every reader. Stuck readers do not count.
-  1  Lines were lost, doubled, cut, reordered or skipped, a reader or sender was closed, or the load
-     could not be run.
+  1  Lines were lost, doubled, cut, reordered or skipped, a reader or sender
+     was closed, or the load could not be run.
   2  A wrong option.";
 
 /// What linehub does besides serving.

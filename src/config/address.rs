@@ -32,11 +32,36 @@ impl FromStr for Address {
             None => host_and_port(text),
         };
         address.map_err(|wrong| {
+            let hint = meant(text).map(|meant| format!("; did you mean {meant}?"));
+            let hint = hint.unwrap_or_default();
             AddressError(format!(
-                "{wrong}; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH"
+                "{wrong}; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH{hint}"
             ))
         })
     }
+}
+
+/// What a text that is no address was probably meant to say: the ways of other programs.
+fn meant(text: &str) -> Option<String> {
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if let Some(port) = text.strip_prefix("*:").filter(|port| is_port(port)) {
+        return Some(format!("0.0.0.0:{port}, or [::]:{port} for IPv6 too"));
+    }
+    if let Some(port) = text.strip_prefix(':').filter(|port| is_port(port)) {
+        return Some(format!(
+            "127.0.0.1:{port}, or [::]:{port} for every interface"
+        ));
+    }
+    if text.starts_with('/') || text.starts_with("./") {
+        return Some(format!("unix:{text}"));
+    }
+    let (scheme, rest) = text.split_once("://")?;
+    let rest = rest.trim_end_matches('/');
+    let meant = match scheme {
+        "unix" => format!("unix:{rest}"),
+        _ => rest.to_owned(),
+    };
+    meant.parse::<Address>().is_ok().then_some(meant)
 }
 
 fn unix_path(path: &str) -> Result<Address, String> {
@@ -222,7 +247,14 @@ mod tests {
                 &format!("'{long}' has a path of 108 bytes, and a socket's can have 107"),
             ),
         ] {
-            let expected = format!("{wrong}; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH");
+            let hint = match text {
+                ":2345" => "; did you mean 127.0.0.1:2345, or [::]:2345 for every interface?",
+                "tcp://h:1" => "; did you mean h:1?",
+                "*:1" => "; did you mean 0.0.0.0:1, or [::]:1 for IPv6 too?",
+                "/run/x.sock" => "; did you mean unix:/run/x.sock?",
+                _ => "",
+            };
+            let expected = format!("{wrong}; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH{hint}");
             assert_eq!(
                 text.parse::<Address>(),
                 Err(AddressError(expected)),

@@ -39,8 +39,15 @@ fn synopsis(command: &Command) -> Roff {
     roff.text([bold("linehub"), roman(" ["), italic("OPTIONS"), roman("]")]);
     for sub in command.get_subcommands() {
         let name = bold(sub.get_bin_name().unwrap_or(sub.get_name()));
+        let mut form = vec![name];
+        if sub.has_subcommands() {
+            form.extend([roman(" "), italic("WHAT")]);
+        } else {
+            form.extend([roman(" ["), italic("OPTIONS"), roman("]")]);
+            form.extend(positionals(sub));
+        }
         roff.control("br", []);
-        roff.text([name, roman(" "), italic("COMMAND")]);
+        roff.text(form);
     }
     roff
 }
@@ -60,24 +67,56 @@ fn add_commands(roff: &mut Roff, command: &Command) {
             continue;
         }
         let mut name = vec![bold(sub.get_bin_name().unwrap_or(sub.get_name()))];
-        for positional in sub.get_positionals() {
-            let value = positional.get_id().as_str().to_uppercase();
-            name.extend([roman(" "), italic(value)]);
-        }
+        name.extend(positionals(sub));
         term(
             roff,
             name,
             &sub.get_about().map(ToString::to_string).unwrap_or_default(),
         );
-        let about = |arg: &Arg| Some((arg.get_long()?.to_owned(), arg.get_help()?.to_string()));
-        for (long, help) in sub.get_arguments().filter_map(about) {
-            if long != "help" {
-                roff.control("RS", []);
-                term(roff, vec![bold(format!("--{long}"))], &help);
-                roff.control("RE", []);
+        for arg in sub.get_arguments() {
+            let Some(name) = option(arg) else { continue };
+            let help = arg.get_long_help().or(arg.get_help());
+            let help = help.map(ToString::to_string).unwrap_or_default();
+            let mut paragraphs = help.split("\n\n");
+            roff.control("RS", []);
+            term(roff, name, paragraphs.next().unwrap_or_default());
+            for paragraph in paragraphs {
+                roff.control("IP", []);
+                roff.text([roman(paragraph)]);
             }
+            roff.control("RE", []);
         }
     }
+}
+
+/// `--rate N`, and its short form before it if it has one; `None` for what is no option to explain.
+fn option(arg: &Arg) -> Option<Vec<Inline>> {
+    let long = arg.get_long().filter(|long| *long != "help")?;
+    let mut name = Vec::new();
+    if let Some(short) = arg.get_short() {
+        name.extend([bold(format!("-{short}")), roman(", ")]);
+    }
+    name.push(bold(format!("--{long}")));
+    if let (true, Some([value])) = (arg.get_action().takes_values(), arg.get_value_names()) {
+        name.extend([roman(" "), italic(value.as_str())]);
+    }
+    Some(name)
+}
+
+/// What a command takes beside options, each in brackets if it need not be given.
+fn positionals(command: &Command) -> Vec<Inline> {
+    let each = command.get_positionals().flat_map(|positional| {
+        let name = match positional.get_value_names() {
+            Some([name]) => name.to_string(),
+            _ => positional.get_id().as_str().to_uppercase(),
+        };
+        let (open, close) = match positional.is_required_set() {
+            true => (" ", ""),
+            false => (" [", "]"),
+        };
+        [roman(open), italic(name), roman(close)]
+    });
+    each.collect()
 }
 
 fn sections() -> Roff {
@@ -160,6 +199,9 @@ mod tests {
             "\"EXIT STATUS\"",
             "linehub generate service",
             "--socket-activated",
+            "\\fBlinehub bench\\fR [\\fIOPTIONS\\fR] [\\fIHOST:PORT|unix:PATH\\fR]",
+            "\\fB--rate\\fR \\fIN\\fR",
+            "Each line has a time at which it is due",
         ] {
             assert!(page.contains(text), "{text} in {page}");
         }

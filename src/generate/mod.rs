@@ -5,9 +5,52 @@ mod configuration;
 mod manual;
 mod units;
 
-use clap::CommandFactory;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Command, CommandFactory, ValueHint};
 
 use crate::cli::{Cli, Generate};
+
+/// The command line with the words that its options take. Elsewhere they are read with the rest of the
+/// configuration, so that an error names the place that a word was typed at.
+fn with_values() -> Command {
+    let words = |name: &str| -> &'static [&'static str] {
+        match name {
+            "format" => &["text", "json", "raw"],
+            "log" => &["error", "warn", "info", "debug", "trace"],
+            "half-close" => &["close", "keep"],
+            "long-line" => &["close", "discard"],
+            "http-guard" => &["on", "off"],
+            "slow-client" => &["disconnect", "skip"],
+            "echo" | "no-notices" | "retry" => &["true", "false"],
+            "sweep" => &["senders=", "readers=", "size=", "rate=", "stuck="],
+            _ => &[],
+        }
+    };
+    let offer = |arg: Arg| {
+        let (words, takes) = (
+            words(arg.get_id().as_str().replace('_', "-").as_str()),
+            &arg,
+        );
+        let has_value = takes.get_action().takes_values();
+        match words {
+            [] if has_value && arg.get_value_hint() == ValueHint::Unknown => {
+                // Neither files nor anything else that a shell could know.
+                arg.value_hint(ValueHint::Other)
+            }
+            [] => arg,
+            words => arg.value_parser(PossibleValuesParser::new(words)),
+        }
+    };
+    let mut command = Cli::command().mut_args(offer);
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    for name in names.iter().filter(|name| *name != "generate") {
+        command = command.mut_subcommand(name, |sub| sub.mut_args(offer));
+    }
+    command
+}
 
 /// The text of one of them, ready to be written to a file.
 pub fn text(what: Generate) -> String {
@@ -19,7 +62,7 @@ pub fn text(what: Generate) -> String {
         Generate::Man => manual::roff(&mut Cli::command()),
         Generate::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "linehub", &mut script);
+            clap_complete::generate(shell, &mut with_values(), "linehub", &mut script);
             String::from_utf8_lossy(&script).into_owned()
         }
     }
