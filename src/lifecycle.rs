@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -57,21 +59,34 @@ impl fmt::Display for Phase {
 
 /// The one place where the phase is kept.
 #[derive(Clone, Debug)]
-pub struct Lifecycle(watch::Sender<Phase>);
+pub struct Lifecycle {
+    phase: watch::Sender<Phase>,
+    entered: Arc<Mutex<Instant>>,
+}
 
 impl Lifecycle {
     pub(crate) fn new() -> Lifecycle {
-        Lifecycle(watch::Sender::new(Phase::Starting))
+        Lifecycle {
+            phase: watch::Sender::new(Phase::Starting),
+            entered: Arc::new(Mutex::new(Instant::now())),
+        }
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
         info!(%phase, "phase");
-        self.0.send_replace(phase);
+        *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.phase.send_replace(phase);
+    }
+
+    /// The phase, and for how long it has been that.
+    pub(crate) fn phase(&self) -> (Phase, Duration) {
+        let entered = *self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        (*self.phase.borrow(), entered.elapsed())
     }
 
     /// Watches the phase.
     pub fn watch(&self) -> watch::Receiver<Phase> {
-        self.0.subscribe()
+        self.phase.subscribe()
     }
 }
 

@@ -180,7 +180,7 @@ impl Server {
         );
         let view = Arc::new(View::new(
             self.hub.clone(),
-            self.lifecycle.watch(),
+            self.lifecycle.clone(),
             self.counters.clone(),
             self.places.clone(),
         ));

@@ -335,10 +335,10 @@ mod tests {
     async fn hub_that_does_nothing_any_more_is_not_healthy() {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let hub = Hub::new(&config);
-        let phase = Lifecycle::new().watch();
+        let lifecycle = Lifecycle::new();
         let places = Places::new(None);
         let desk = Desk {
-            view: Arc::new(View::new(hub.clone(), phase, Arc::default(), places)),
+            view: Arc::new(View::new(hub.clone(), lifecycle, Arc::default(), places)),
             events: Events::new(),
             hosts: Arc::new(Hosts::new(Vec::new())),
             is_tcp: false,

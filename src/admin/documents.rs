@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Status {
     pub(crate) version: String,
     pub(crate) phase: String,
+    /// For how long it has been that.
+    #[serde(default)]
+    pub(crate) phase_seconds: f64,
     pub(crate) pid: u32,
     /// Times are RFC 3339, in UTC.
     pub(crate) now: String,

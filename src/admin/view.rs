@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,7 +21,7 @@ use crate::counters::Counters;
 use crate::format::Format;
 use crate::hub::{Arrival, ClientFigures, ClosedClient, Figures, Hub, Pulse, Totals};
 use crate::ids::ClientId;
-use crate::lifecycle::Phase;
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::limits::Places;
 use crate::listen::Listener;
 
@@ -43,13 +42,15 @@ const STATUS_ROWS: usize = 50;
 #[derive(Debug)]
 pub(crate) struct View {
     hub: Arc<Hub>,
-    phase: watch::Receiver<Phase>,
+    lifecycle: Lifecycle,
     counters: Arc<Counters>,
     places: Arc<Places>,
     listeners: Mutex<Vec<ListenerRow>>,
     history: Mutex<History>,
     census: Mutex<Option<Census>>,
     started: SystemTime,
+    /// The same, by a clock that nobody sets.
+    began: Instant,
 }
 
 /// In which order clients are listed.
@@ -71,19 +72,23 @@ pub(super) struct Page {
 impl View {
     pub(crate) fn new(
         hub: Arc<Hub>,
-        phase: watch::Receiver<Phase>,
+        lifecycle: Lifecycle,
         counters: Arc<Counters>,
         places: Arc<Places>,
     ) -> View {
+        let started = own_process::started();
+        let age = started.elapsed().unwrap_or_default();
+        let now = Instant::now();
         View {
             hub,
-            phase,
+            lifecycle,
             counters,
             places,
             listeners: Mutex::default(),
             history: Mutex::default(),
             census: Mutex::default(),
-            started: own_process::started(),
+            started,
+            began: now.checked_sub(age).unwrap_or(now),
         }
     }
 
@@ -110,7 +115,7 @@ impl View {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        self.lifecycle.phase().0
     }
 
     pub(super) fn pulse(&self) -> Pulse {
@@ -160,14 +165,15 @@ impl View {
         let closed = metrics::closed_by_reason(figures, self.counters.refused.get());
         let closed_by_reason = closed.map(|(reason, count)| (reason.label().to_owned(), count));
         let now = SystemTime::now();
-        let uptime = now.duration_since(self.started).unwrap_or_default();
+        let (phase, phase_lasts) = self.lifecycle.phase();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            phase: self.phase().to_string(),
+            phase: phase.to_string(),
+            phase_seconds: seconds(phase_lasts),
             pid: process::id(),
             now: rfc3339(now),
             started: rfc3339(self.started),
-            uptime_seconds: seconds(uptime),
+            uptime_seconds: seconds(self.began.elapsed()),
             listeners: lock(&self.listeners).clone(),
             clients: figures.clients,
             clients_max: self.places.max(),
@@ -318,14 +324,13 @@ mod tests {
     use crate::close::CloseReason;
     use crate::config::Config;
     use crate::framing::Lines;
-    use crate::lifecycle::Lifecycle;
 
     fn view() -> (View, Arc<Hub>) {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let hub = Hub::new(&config);
-        let phase = Lifecycle::new().watch();
         let places = Places::new(config.clients_max);
-        (View::new(hub.clone(), phase, Arc::default(), places), hub)
+        let view = View::new(hub.clone(), Lifecycle::new(), Arc::default(), places);
+        (view, hub)
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct StatusArgs {
     #[arg(long, value_name = "HOST:PORT|unix:PATH", allow_hyphen_values = true)]
     pub admin: Option<String>,
 
-    /// Go on, every second, in place; Ctrl-C ends it
+    /// Go on, every second, in place; q or Ctrl-C ends it
     #[arg(long)]
     pub watch: bool,
 

@@ -1,6 +1,7 @@
 //! `linehub status`: what the running daemon does, in a terminal.
 
 mod ask;
+mod keys;
 mod screen;
 
 use std::io::{self, IsTerminal, Write};
@@ -13,6 +14,7 @@ use crate::admin::documents::Status;
 use crate::cli::StatusArgs;
 use crate::config::{Address, AddressError};
 use crate::logging::complain;
+use keys::{End, Keys};
 
 /// Where the generated service has its admin address.
 const ADDRESS: &str = "unix:/run/linehub/admin.sock";
@@ -73,10 +75,18 @@ async fn show(address: &Address, args: &StatusArgs) -> anyhow::Result<()> {
         return print(&document(args, &text, &status, usize::MAX));
     }
     let in_place = io::stdout().is_terminal() && !args.json;
+    let mut keys = if in_place { Keys::take()? } else { None };
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            end = ended(&mut keys) => {
+                drop(keys);
+                end.obey();
+                return Ok(());
+            }
+        }
         let (columns, rows) = screen::size();
         let text = match ask::status(address).await {
             Ok((text, status)) => document(args, &text, &status, rows),
@@ -88,6 +98,14 @@ async fn show(address: &Address, args: &StatusArgs) -> anyhow::Result<()> {
             true => print(&screen::redraw(&text, columns, rows))?,
             false => print(&text)?,
         }
+    }
+}
+
+/// Waits for the keyboard to end it, where there is one.
+async fn ended(keys: &mut Option<Keys>) -> End {
+    match keys {
+        Some(keys) => keys.end().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -57,7 +57,11 @@ pub(super) fn text(status: &Status, rows: usize) -> String {
 }
 
 fn head(status: &Status) -> String {
-    let uptime = duration(status.uptime_seconds);
+    // What is soon over counts from its own beginning.
+    let lasts = duration(match status.phase.as_str() {
+        "running" => status.uptime_seconds,
+        _ => status.phase_seconds,
+    });
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // A String takes everything.
@@ -66,7 +70,7 @@ fn head(status: &Status) -> String {
     line(
         "linehub",
         format!(
-            "{} {} for {uptime}, PID {}",
+            "{} {} for {lasts}, PID {}",
             printable(&status.version),
             printable(&status.phase),
             status.pid
@@ -302,6 +306,7 @@ mod tests {
         Status {
             version: "0.1.0".to_owned(),
             phase: "running".to_owned(),
+            phase_seconds: 3600.0,
             pid: 7,
             now: "2026-01-05T10:00:10.000Z".to_owned(),
             started: "2026-01-05T09:00:00.000Z".to_owned(),
