@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::common::{Client, Flood, PATIENCE, Server, eventually, payload};
+use crate::common::{Client, Flood, Launch, PATIENCE, Server, eventually, payload};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -305,6 +305,77 @@ fn three_hundred_stuck_readers_cost_the_buffer_once_and_it_is_given_back() {
     let mut sender = Client::connect(&server);
     let mut reader = Client::connect(&server);
     crate::common::marker(&mut sender, &mut reader);
+}
+
+/// What the README says of memory, against all at once that could make it untrue: clients that are
+/// stuck, that ask telnet's questions and read no answer, that send nothing but line ends while the
+/// buffer is full, that never end a line, and many that only are there.
+#[test]
+fn memory_stays_within_what_the_readme_says_whatever_clients_do() {
+    const BUFFER: u64 = 32 * MIB;
+    const IDLE: usize = 2000;
+    const EACH: usize = 60;
+    const BEGUN: usize = 60_000;
+    let server = Launch::new(&[
+        "--no-notices",
+        "--buffer=32MiB",
+        "--slow-grace=forever",
+        "--stall-timeout=off",
+        "--worker-threads=4",
+        "--admin=127.0.0.1:0",
+        "--listen=127.0.0.1:0",
+    ])
+    // Not what each client does: this test would keep all of it.
+    .env("RUST_LOG", "warn,linehub::server=info,linehub::admin=info")
+    .start();
+    crate::common::raise_open_files();
+    let dial = |_| Client::dial(server.addr(0));
+    let empty = server.rss();
+    let idle: Vec<_> = (0..IDLE).map(dial).collect();
+    let mut stuck: Vec<_> = (0..EACH).map(dial).collect();
+    let mut begun: Vec<_> = (0..EACH).map(dial).collect();
+    for client in &mut begun {
+        for _ in 0..10 {
+            client.send_bytes(&[b'x'; BEGUN / 10]);
+        }
+    }
+    let attack = |bytes: &'static [u8]| {
+        let attackers: Vec<_> = (0..EACH).map(dial).collect();
+        let senders = attackers.iter().map(Client::sender).map(|mut socket| {
+            std::thread::spawn(move || {
+                let wait = Some(Duration::from_secs(2));
+                socket.set_write_timeout(wait).unwrap();
+                // Until it waits for good, as all do in the end.
+                while socket.write_all(bytes).is_ok() {}
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        (attackers, senders)
+    };
+    static QUESTIONS: [[u8; 3]; 100_000] = [*b"\xff\xfd\x06"; 100_000];
+    let asking = attack(QUESTIONS.as_flattened());
+    let ending = attack(&[b'\n'; 256 * 1024]);
+    for sender in asking.1.into_iter().chain(ending.1) {
+        sender.join().unwrap();
+    }
+    let status = crate::common::http::get_json(&server.admin(), "/status");
+    assert!(status["senders_waiting"].as_u64() > Some(0), "{status}");
+    assert!(
+        status["buffer_used_bytes"].as_u64() <= Some(BUFFER),
+        "{status}"
+    );
+    let clients = (IDLE + 4 * EACH) as u64;
+    let lines = EACH as u64 * BEGUN as u64 * 9 / 8;
+    let allowed = empty + BUFFER * 9 / 8 + 2048 * clients + lines + 10 * MIB;
+    let (now, peak) = (server.rss(), server.peak_rss());
+    println!("empty {empty}, now {now}, peak {peak}, allowed {allowed}");
+    assert!(now > empty + BUFFER / 2, "the buffer is not full: {now}");
+    assert!(
+        peak < allowed,
+        "{peak} bytes, {allowed} allowed, {empty} when empty"
+    );
+    stuck.clear();
+    drop((idle, begun, asking.0, ending.0));
 }
 
 /// Twenty senders that never read, all at once, each 1.6 MB; then whether a line goes from `healthy`

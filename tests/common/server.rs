@@ -408,13 +408,19 @@ impl Server {
 
     /// Resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most it ever was.
+    pub(crate) fn peak_rss(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
         let status = self.proc("status");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("VmRSS");
-        let kib = line.split_whitespace().nth(1).expect("a number");
-        kib.parse::<u64>().expect("a number") * 1024
+        let line = status.lines().find(|line| line.starts_with(name));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.expect(name).parse::<u64>().expect("a number") * 1024
     }
 
     /// Processor time used so far, user and system.
