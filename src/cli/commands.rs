@@ -65,6 +65,8 @@ pub enum Generate {
     },
     /// The systemd socket unit, linehub.socket: ports below 1024, or no network for the service
     Socket,
+    /// The user that the service runs as, for systemd-sysusers
+    Sysusers,
     /// A drop-in for the service, for systemd 254 and later
     Dropin,
     /// A configuration file with every option at its default

@@ -51,11 +51,13 @@ pub(crate) const SECTIONS: [Section; 6] = [
                 ],
             ),
             Example(
-                "A service: write its unit and its configuration, and start it.",
+                "A service: make its user, write its unit and its configuration, and start it.",
                 &[
+                    "linehub generate sysusers | systemd-sysusers -",
                     "linehub generate service > /etc/systemd/system/linehub.service",
                     "linehub generate config > /etc/linehub.toml",
-                    "systemctl daemon-reload && systemctl enable --now linehub",
+                    "systemctl daemon-reload && systemctl enable linehub",
+                    "systemctl restart linehub",
                 ],
             ),
         ],
@@ -126,8 +128,9 @@ pub(crate) const SECTIONS: [Section; 6] = [
             ),
             Term(
                 "/run/linehub/",
-                "That service's own directory, for Unix sockets. Its status page and metrics are at \
-                 admin.sock in it, which `linehub status` asks.",
+                "That service's own directory, for Unix sockets, which all users of the machine can \
+                 open. Its status page and metrics are at admin.sock in it, which is for root, and \
+                 which `linehub status` asks.",
             ),
         ],
     },

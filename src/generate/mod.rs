@@ -57,6 +57,7 @@ pub fn text(what: Generate) -> String {
     match what {
         Generate::Service { socket_activated } => units::service(socket_activated),
         Generate::Socket => units::SOCKET.to_owned(),
+        Generate::Sysusers => units::SYSUSERS.to_owned(),
         Generate::Dropin => units::DROPIN.to_owned(),
         Generate::Config => configuration::toml(&mut Cli::command()),
         Generate::Man => manual::roff(&mut Cli::command()),

@@ -3,6 +3,9 @@
 /// `linehub.socket`.
 pub(super) const SOCKET: &str = include_str!("units/linehub.socket");
 
+/// The user of `linehub.service`.
+pub(super) const SYSUSERS: &str = include_str!("units/sysusers.conf");
+
 /// What systemd 254 and later can do better.
 pub(super) const DROPIN: &str = include_str!("units/dropin.conf");
 
