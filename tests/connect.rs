@@ -453,7 +453,7 @@ fn person(args: &[&str], address: &str) -> Option<Program> {
 /// what the terminal makes of it, not the editor.
 fn enter(person: &mut Program, line: &str) {
     person.type_in(format!("{line}\r").as_bytes());
-    person.wait_output(&format!("{line}\r\n\x1b[?2026h\r\x1b[K> "));
+    person.wait_output(&format!("\r\x1b[J> {line}\r\n> "));
 }
 
 #[test]
@@ -468,7 +468,7 @@ fn lines_that_come_while_a_person_types_do_not_tear_their_line() {
     person.wait_output("half a li");
     other.send_line("in between");
     // The line is cleared, what came is printed in its place, and the prompt is below it again.
-    person.wait_output("\r\x1b[KMessage from client 1: in between\r\n> half a li");
+    person.wait_output("\r\x1b[JMessage from client 1: in between\r\n> half a li");
     person.type_in(b"ne\r");
     other.expect_message(2, "half a line");
 }

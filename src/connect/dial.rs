@@ -1,12 +1,18 @@
 //! A connection to the server, and what its socket knows of it.
 
 use std::io;
-use std::net::ToSocketAddrs;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
 
+use super::watched::watch;
 use crate::config::Address;
 use crate::listen;
 
@@ -14,54 +20,146 @@ use crate::listen;
 /// longer than a person waits, and than a retry needs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to the first address of the server that answers. Blocks.
-///
-/// # Errors
-/// What the last of its addresses said.
-pub(super) fn dial(address: &Address) -> io::Result<Socket> {
-    match address {
-        Address::Unix(path) => {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            socket.connect_timeout(&SockAddr::unix(path)?, CONNECT_TIMEOUT)?;
-            Ok(socket)
-        }
-        Address::Tcp { host, port } => {
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-            for address in (host.as_str(), *port).to_socket_addrs()? {
-                match dial_tcp(&address.into()) {
-                    Ok(socket) => return Ok(socket),
-                    Err(error) => last = error,
+/// A connected stream socket.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: AsyncFd<OwnedFd>,
+    peer: SockAddr,
+    shut: bool,
+}
+
+impl Connection {
+    /// Connects to the first address of the server that answers.
+    ///
+    /// # Errors
+    /// What the last of its addresses said.
+    pub(super) async fn dial(address: &Address) -> io::Result<Connection> {
+        match address {
+            Address::Unix(path) => Connection::make(SockAddr::unix(path)?).await,
+            Address::Tcp { host, port } => {
+                let mut last = Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "the host has no address",
+                ));
+                for address in lookup_host((host.as_str(), *port)).await? {
+                    last = Connection::make(address.into()).await;
+                    if last.is_ok() {
+                        break;
+                    }
                 }
+                last
             }
-            Err(last)
         }
     }
-}
 
-fn dial_tcp(address: &SockAddr) -> io::Result<Socket> {
-    let socket = Socket::new(address.domain(), Type::STREAM, Some(Protocol::TCP))?;
-    listen::set_tcp_options(&socket)?;
-    socket.connect_timeout(address, CONNECT_TIMEOUT)?;
-    // While nobody listens on a port of this machine, an attempt that is given that very port for its
-    // own end connects to itself, and would keep the server from listening there again.
-    if socket.local_addr()? == *address {
-        return Err(io::ErrorKind::ConnectionRefused.into());
+    async fn make(peer: SockAddr) -> io::Result<Connection> {
+        let socket = Socket::new(peer.domain(), Type::STREAM.nonblocking(), None)?;
+        if peer.domain() != Domain::UNIX {
+            listen::set_tcp_options(&socket)?;
+        }
+        let begun = match socket.connect(&peer) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
+            begun => begun.map(|()| true)?,
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let socket = watch(socket.into(), both)?;
+        if !begun {
+            let made = timeout(CONNECT_TIMEOUT, socket.writable()).await;
+            made.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))??
+                .retain_ready();
+        }
+        let made = SockRef::from(&socket);
+        if let Some(error) = made.take_error()? {
+            return Err(error);
+        }
+        // While nobody listens on a port of this machine, an attempt that is given that very port for
+        // its own end connects to itself, and would keep the server from listening there again.
+        if peer.domain() != Domain::UNIX && made.local_addr()? == peer {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(Connection {
+            socket,
+            peer,
+            shut: false,
+        })
     }
-    Ok(socket)
-}
 
-/// How many bytes of what the socket took have not been acknowledged, the end of output counted as
-/// one of them. For a Unix socket it is only known whether all has been read, when it is 0.
-#[allow(unsafe_code)]
-pub(super) fn unacknowledged(socket: &Socket) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as the socket is borrowed, and the kernel writes one
-    // int through the pointer, as tcp(7) and unix(7) say of SIOCOUTQ, which is TIOCOUTQ.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    // It fails for no connected stream socket.
-    if result == 0 {
-        usize::try_from(bytes).unwrap_or(0)
-    } else {
-        0
+    /// Appends what comes to `bytes`, as much as they have room for without growing, and returns how
+    /// much that was; 0 at the end. Cancel safe.
+    pub(super) async fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let receive = |socket: &OwnedFd| {
+            let (_, read) = rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::empty())?;
+            Ok(read)
+        };
+        self.socket.async_io(Interest::READABLE, receive).await
+    }
+
+    /// Waits until the socket may take bytes. Cancel safe.
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// Gives the socket what it takes without waiting.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let send = |socket: &OwnedFd| Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?);
+        match self.socket.try_io(Interest::WRITABLE, send) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
+    }
+
+    /// Tells the server that no more comes.
+    pub(super) fn shut(&mut self) {
+        self.shut = true;
+        // It fails for a connection that is gone, which reading tells too.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Whether the server was told that no more comes.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// What has come can still be received, and then an end.
+    pub(super) fn abandon(&self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Whom it is connected to, if an address says more than a path.
+    pub(super) fn peer(&self) -> Option<String> {
+        Some(self.peer.as_socket()?.to_string())
+    }
+
+    /// How many bytes of lines are not in the hands of the server's machine.
+    pub(super) fn unacknowledged(&self) -> usize {
+        match self.peer.domain() {
+            // What a Unix socket takes is there at once.
+            Domain::UNIX => 0,
+            _ => self.outstanding().saturating_sub(usize::from(self.shut)),
+        }
+    }
+
+    /// Whether the server's machine has everything, the end too; over a Unix socket, whether the
+    /// server has read everything.
+    pub(super) fn is_settled(&self) -> bool {
+        self.shut && self.outstanding() == 0
+    }
+
+    /// How many bytes of what the socket took have not been acknowledged, the end of output counted
+    /// as one of them. For a Unix socket it is only known whether all has been read, when it is 0.
+    #[allow(unsafe_code)]
+    fn outstanding(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes one int
+        // through the pointer, as tcp(7) and unix(7) say of SIOCOUTQ, which is TIOCOUTQ.
+        let result =
+            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        // It fails for no connected stream socket.
+        if result == 0 {
+            usize::try_from(bytes).unwrap_or(0)
+        } else {
+            0
+        }
     }
 }

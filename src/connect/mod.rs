@@ -3,39 +3,46 @@
 //! Lines from standard input go to the server, and what comes from there goes to standard output:
 //!
 //! ```text
-//! stdin, or lines typed at a terminal ─► outbox ─► server ─► receive ─► output ─► stdout, or a screen
-//!                                        └── session: connects, again if need be, and ends ──┘
+//! stdin ─► (prompt: keys ─► lines) ─► outbox ─► connection ─► output ─► (screen) ─► stdout
+//!                        └── session: connects, again if need be, and ends ──┘
 //! ```
+//!
+//! All of it is one task, which waits for whatever happens first.
 
 mod backoff;
+mod close_notice;
 mod dial;
+mod editor;
 mod outbox;
 mod output;
-mod receive;
+mod prompt;
+mod screen;
 mod session;
-mod status;
-mod task;
-mod terminal;
-mod wait;
+mod watched;
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ConnectArgs;
 use crate::config::{self, Address};
 use crate::logging;
 
-use output::{Output, Screen};
-use session::{Ended, Finish, Input, Plan, Session, Stop};
-use status::Status;
-use terminal::{Printer, Terminal};
+use output::{Output, View};
+use prompt::Prompt;
+use session::{Finish, Plan, Session};
+use watched::Input;
 
 /// It could not connect, or the connection ended before all was done.
 const FAILED: u8 = 1;
 /// An argument is wrong.
 const MISUSED: u8 = 2;
+/// A signal ended it, of which this is added to the number, as shells do.
+const SIGNALLED: u8 = 128;
 
 /// How long a server that has everything may take to close. One that reads on after the end of input
 /// (`--half-close keep`) never does, and one that does tells by it that it has read all.
@@ -79,62 +86,56 @@ fn understand(args: &ConnectArgs) -> Result<(Address, bool), String> {
 }
 
 fn connect(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<ExitCode> {
-    let terminal = match args.listen_only {
-        true => None,
-        false => Terminal::open()?,
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(converse(args, address, retry));
+    // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<ExitCode> {
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let is_person = is_terminal && !args.listen_only && !args.send_only && !prompt::is_dumb();
+    let view = match () {
+        () if args.send_only => View::Nothing,
+        () if is_person => View::Prompt(Box::new(Prompt::open()?)),
+        () if io::stdout().is_terminal() => View::Lines,
+        () => View::Bytes,
     };
-    let (terminal, input) = match terminal {
-        Some((terminal, lines)) => (Some(terminal), Input::Open(lines.into())),
-        None if args.listen_only => (None, Input::Absent),
-        None => (None, Input::Open(stdin()?)),
-    };
-    let output = match &terminal {
-        _ if args.send_only => Output::Discard,
-        Some(terminal) => Output::Screen(Screen::new(terminal.printer())),
-        None if io::stdout().is_terminal() => Output::Screen(Screen::new(Printer::stdout()?)),
-        None => Output::Stdout,
-    };
-    let finish = match terminal {
-        Some(_) => Finish::Leave {
+    let finish = match () {
+        () if is_person => Finish::Leave {
             grace: CLOSE_GRACE_OF_A_PERSON,
             patience: Some(LEAVE_PATIENCE),
         },
-        None if args.send_only => Finish::Leave {
+        () if args.send_only => Finish::Leave {
             grace: CLOSE_GRACE,
             patience: None,
         },
-        None => Finish::Read,
+        () => Finish::Read,
     };
     let plan = Plan {
         address,
         retry,
-        prints: !args.send_only,
         finish,
     };
-    let status = Status::new(terminal.as_ref().map(Terminal::printer));
-    let ended = Session::new(plan, input, output, status).run();
-    Ok(end(ended, terminal))
-}
-
-/// Says why the command ended, and leaves the terminal as it was.
-fn end(ended: Ended, terminal: Option<Terminal>) -> ExitCode {
-    let Ended {
-        stop,
-        mut status,
-        left,
-    } = ended;
-    if let Stop::Failed(why) = &stop {
-        status.complain(why);
+    let input = match args.listen_only {
+        true => Input::Absent,
+        false => Input::stdin()?,
+    };
+    let session = Session::new(plan, input, Output::new(view, false)?);
+    if !is_person {
+        return Ok(session.run().await);
     }
-    if let Some(terminal) = terminal {
-        terminal.close(left);
-    }
-    match stop {
-        Stop::Done => ExitCode::SUCCESS,
-        Stop::Failed(_) => ExitCode::from(FAILED),
-    }
-}
-
-fn stdin() -> io::Result<OwnedFd> {
-    io::stdin().as_fd().try_clone_to_owned()
+    let by_signal = |signal| SIGNALLED + u8::try_from(signal).unwrap_or(0);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    // The terminal is as it was when the session is dropped.
+    Ok(select! {
+        code = session.run() => code,
+        // Ctrl-C is a signal only after the person has left; it says the same again.
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::from(by_signal(libc::SIGTERM)),
+        _ = hangup.recv() => ExitCode::from(by_signal(libc::SIGHUP)),
+    })
 }

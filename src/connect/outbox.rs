@@ -80,6 +80,16 @@ impl Outbox {
         self.end += bytes;
     }
 
+    /// Takes what is no longer than one read, after [`is_full`](Outbox::is_full) was false.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(READ_BYTES) {
+            let room = self.room();
+            let taken = chunk.len().min(room.len());
+            room[..taken].copy_from_slice(&chunk[..taken]);
+            self.filled(taken);
+        }
+    }
+
     /// What the socket is to take next.
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.sent..self.end]

@@ -1,162 +1,303 @@
-//! What comes in, and where it goes.
+//! What comes in, and what the command says of itself, and where they go.
 
-use std::io;
+use std::io::{self, IsTerminal, Write};
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
 
 use memchr::memrchr;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::termios::tcgetwinsize;
+use tokio::io::{AsyncWriteExt, Stdout, stdout};
 
-use super::terminal::Printer;
-use crate::format;
+use super::prompt::{Done, Prompt};
+use super::watched::Readers;
+use crate::{format, logging};
 
 /// A line longer than this is broken on a screen, so that the memory for one that never ends is
 /// bounded. Nobody reads so long a line.
 const SHOWN_LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Where incoming bytes go.
-pub(super) enum Output {
-    /// Nowhere.
-    Discard,
-    /// To standard output, exactly as they come.
-    Stdout,
-    /// To a screen: whole lines, with control characters made visible.
-    Screen(Screen),
+/// How what comes in is shown.
+#[derive(Debug)]
+pub(super) enum View {
+    /// Not at all, and it does not matter whether standard output has a reader.
+    Nothing,
+    /// Exactly as it comes.
+    Bytes,
+    /// In whole lines, with control characters made visible.
+    Lines,
+    /// The same, above the line that a person types.
+    Prompt(Box<Prompt>),
 }
 
-/// Lines for a person.
-pub(super) struct Screen {
-    printer: Printer,
-    unfinished: Vec<u8>,
+/// Standard output, and standard error.
+#[derive(Debug)]
+pub(super) struct Output {
+    view: View,
+    stdout: Stdout,
+    readers: Readers,
+    /// What is to be written.
+    pending: Vec<u8>,
+    /// Whether standard output has all that was pending.
+    flushed: bool,
+    lines: VisibleLines,
+    quiet: bool,
+    /// How many rows of standard error the next status replaces.
+    rows_to_replace: usize,
+}
+
+/// Lines for a screen, of bytes that come in pieces.
+#[derive(Debug, Default)]
+struct VisibleLines {
+    begun: Vec<u8>,
 }
 
 impl Output {
-    /// Takes what one read brought, and has it out when it returns.
-    ///
-    /// # Errors
-    /// `BrokenPipe` when nobody reads standard output any more.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Output::Discard => Ok(()),
-            Output::Stdout => write_all(io::stdout().as_fd(), bytes),
-            Output::Screen(screen) => screen.take(bytes),
+    pub(super) fn new(view: View, quiet: bool) -> io::Result<Output> {
+        let mut output = Output {
+            view,
+            stdout: stdout(),
+            readers: Readers::of_stdout()?,
+            pending: Vec::new(),
+            flushed: true,
+            lines: VisibleLines::default(),
+            quiet,
+            rows_to_replace: 0,
+        };
+        output.draw();
+        Ok(output)
+    }
+
+    /// Whether it takes more.
+    pub(super) fn is_ready(&self) -> bool {
+        let waits = matches!(&self.view, View::Prompt(prompt) if prompt.is_asking());
+        self.pending.is_empty() && !waits
+    }
+
+    /// Takes all of what one read brought.
+    pub(super) fn take(&mut self, bytes: &mut Vec<u8>) {
+        match &self.view {
+            View::Nothing => {}
+            View::Bytes => {
+                mem::swap(&mut self.pending, bytes);
+                self.flushed = false;
+            }
+            View::Lines | View::Prompt(_) => {
+                let lines = self.lines.take(bytes);
+                self.print(&lines);
+            }
         }
+        bytes.clear();
     }
 
     /// The connection has ended: what it brought of a line is shown.
-    pub(super) fn end(&mut self) -> io::Result<()> {
-        match self {
-            Output::Screen(screen) => screen.break_line(),
-            Output::Discard | Output::Stdout => Ok(()),
-        }
-    }
-}
-
-impl Screen {
-    pub(super) fn new(printer: Printer) -> Screen {
-        Screen {
-            printer,
-            unfinished: Vec::new(),
-        }
+    pub(super) fn end_line(&mut self) {
+        let line = self.lines.end();
+        self.print(&line);
     }
 
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let whole = memrchr(b'\n', bytes).map_or(0, |at| at + 1);
-        let (whole, begun) = bytes.split_at(whole);
-        if !whole.is_empty() {
-            let mut lines = mem::take(&mut self.unfinished);
-            lines.extend_from_slice(whole);
-            self.show(&lines)?;
+    fn print(&mut self, lines: &[u8]) {
+        match &mut self.view {
+            View::Prompt(prompt) => prompt.print(lines),
+            _ => self.pending.extend_from_slice(lines),
         }
-        self.unfinished.extend_from_slice(begun);
-        if self.unfinished.len() > SHOWN_LINE_BYTES_MAX {
-            self.break_line()?;
+        self.draw();
+    }
+
+    /// Has the prompt, where there is one, drawn again, and all of it written.
+    fn draw(&mut self) {
+        if let View::Prompt(prompt) = &mut self.view {
+            prompt.draw(&mut self.pending);
+        }
+        self.flushed &= self.pending.is_empty();
+    }
+
+    /// Waits for something to happen here, and does what there is to do. Cancel safe.
+    ///
+    /// # Errors
+    /// Standard output cannot be written; `BrokenPipe` when nobody reads it any more.
+    pub(super) async fn happen(&mut self) -> io::Result<()> {
+        let is_shown = !matches!(self.view, View::Nothing);
+        let changed = async {
+            match &mut self.view {
+                View::Prompt(prompt) => prompt.changed().await,
+                _ => std::future::pending().await,
+            }
+        };
+        let write = async {
+            match self.pending.is_empty() {
+                false => self.stdout.write(&self.pending).await,
+                true => self.stdout.flush().await.map(|()| 0),
+            }
+        };
+        tokio::select! {
+            written = write, if !self.flushed => {
+                self.flushed = self.pending.is_empty();
+                self.pending.drain(..written?);
+            }
+            gone = self.readers.gone(), if is_shown => {
+                gone?;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            () = changed => self.draw(),
         }
         Ok(())
     }
 
-    fn break_line(&mut self) -> io::Result<()> {
-        if self.unfinished.is_empty() {
-            return Ok(());
+    /// Has all out.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        while !self.flushed {
+            self.happen().await?;
         }
-        let mut line = mem::take(&mut self.unfinished);
-        line.push(b'\n');
-        self.show(&line)
+        Ok(())
     }
 
-    fn show(&mut self, lines: &[u8]) -> io::Result<()> {
-        let mut shown = Vec::with_capacity(lines.len());
-        format::visible_lines(lines, &mut shown);
-        self.printer.print(&String::from_utf8_lossy(&shown))
+    /// Whether standard input brings keys, which [`press`](Output::press) takes.
+    pub(super) fn takes_keys(&self) -> bool {
+        matches!(self.view, View::Prompt(_))
+    }
+
+    /// Takes keys, and returns what the person did by them.
+    pub(super) fn press(&mut self, keys: &[u8]) -> Vec<Done> {
+        let View::Prompt(prompt) = &mut self.view else {
+            return Vec::new();
+        };
+        let done = prompt.take(keys, &mut self.pending);
+        if done.last() == Some(&Done::Left) {
+            prompt.leave_line(&mut self.pending);
+            self.view = View::Lines;
+        }
+        self.draw();
+        done
+    }
+
+    /// Stops the process if the person has asked for that, until they continue it.
+    pub(super) async fn stop_if_asked(&mut self) -> io::Result<()> {
+        if let View::Prompt(prompt) = &mut self.view
+            && prompt.is_to_stop()
+        {
+            prompt.leave_line(&mut self.pending);
+            self.flushed = false;
+            self.flush().await?;
+            if let View::Prompt(prompt) = &mut self.view {
+                prompt.stop().await;
+            }
+            self.draw();
+        }
+        Ok(())
+    }
+
+    /// Ends the typing of lines, wherever it is: what was being typed is none.
+    pub(super) fn end_prompt(&mut self) {
+        if let View::Prompt(prompt) = &mut self.view {
+            prompt.clear(&mut self.pending);
+            self.view = View::Lines;
+            self.draw();
+        }
+    }
+
+    /// Says what has happened.
+    pub(super) fn say(&mut self, words: &str) {
+        self.tell(words, false);
+    }
+
+    /// Says what goes wrong, though it may go on.
+    pub(super) fn complain(&mut self, reason: &str) {
+        self.tell(&format!("linehub: {reason}"), false);
+    }
+
+    /// Says what goes on until something else is said, which replaces it on a terminal.
+    pub(super) fn go_on(&mut self, reason: &str) {
+        self.tell(&format!("linehub: {reason}"), true);
+    }
+
+    fn tell(&mut self, words: &str, goes_on: bool) {
+        if self.quiet {
+            return;
+        }
+        let line = VisibleLines::default().take(format!("{words}\n").as_bytes());
+        let is_terminal = io::stderr().is_terminal();
+        if let (View::Prompt(prompt), true) = (&mut self.view, is_terminal) {
+            prompt.set_status(if goes_on { &line } else { b"" });
+            self.print(if goes_on { b"" } else { &line });
+            return;
+        }
+        self.replace_status();
+        // There is nobody to tell if it cannot be said.
+        let _ = io::stderr().write_all(&line);
+        // Where a person's own lines are shown too, it is not known which row it is on.
+        if goes_on && is_terminal && !io::stdin().is_terminal() {
+            let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col.into());
+            self.rows_to_replace = line.len().div_ceil(if columns > 0 { columns } else { 80 });
+        }
+    }
+
+    fn replace_status(&mut self) {
+        let rows = mem::take(&mut self.rows_to_replace);
+        if rows > 0 {
+            let _ = write!(io::stderr(), "\x1b[{rows}A\r\x1b[J");
+        }
+    }
+
+    /// Says why the command failed, last of all.
+    pub(super) fn fail(&mut self, reason: &str) {
+        self.replace_status();
+        logging::complain(reason);
     }
 }
 
-/// Writes all of it. Waits where the descriptor is nonblocking, as another program that shares it may
-/// have made it.
-pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let mut writable = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
-                match poll(&mut writable, None) {
-                    Ok(_) | Err(Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error.into()),
+impl VisibleLines {
+    /// Takes bytes, and returns the whole lines that there are with them.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let whole = memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+        let mut lines = Vec::new();
+        if whole > 0 {
+            self.begun.extend_from_slice(&bytes[..whole]);
+            format::visible_lines(&self.begun, &mut lines);
+            self.begun.clear();
+        }
+        self.begun.extend_from_slice(&bytes[whole..]);
+        if self.begun.len() > SHOWN_LINE_BYTES_MAX {
+            lines.append(&mut self.end());
+        }
+        lines
+    }
+
+    /// Ends the line that has not come whole, and returns it.
+    fn end(&mut self) -> Vec<u8> {
+        match self.begun.is_empty() {
+            true => Vec::new(),
+            false => self.take(b"\n"),
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{PipeReader, Read};
-
-    fn screen() -> (Screen, PipeReader) {
-        let (reader, writer) = io::pipe().unwrap();
-        (Screen::new(Printer::Plain(writer.into())), reader)
-    }
-
-    fn shown(reads: &[&[u8]]) -> String {
-        let (mut screen, mut reader) = screen();
-        for read in reads {
-            screen.take(read).unwrap();
-        }
-        screen.break_line().unwrap();
-        drop(screen);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).unwrap();
-        text
-    }
 
     #[test]
-    fn screen_shows_lines_the_same_wherever_reads_are_cut() {
+    fn lines_are_the_same_wherever_reads_are_cut() {
         let bytes = "grüße\tdu\r\n\x1b[31mrot\n\nend".as_bytes();
         let wanted = "grüße\tdu\n\\x1b[31mrot\n\nend\n";
         for at in 0..=bytes.len() {
-            assert_eq!(shown(&[&bytes[..at], &bytes[at..]]), wanted, "{at}");
+            let mut lines = VisibleLines::default();
+            let all = [
+                lines.take(&bytes[..at]),
+                lines.take(&bytes[at..]),
+                lines.end(),
+            ];
+            assert_eq!(String::from_utf8(all.concat()).unwrap(), wanted, "{at}");
         }
     }
 
     #[test]
-    fn screen_breaks_a_line_that_does_not_end() {
-        let (mut screen, mut reader) = screen();
+    fn line_that_does_not_end_is_broken() {
+        let mut lines = VisibleLines::default();
+        let mut shown = 0;
         let reads = SHOWN_LINE_BYTES_MAX / 4096 + 1;
-        let reader = std::thread::spawn(move || {
-            let mut text = String::new();
-            reader.read_to_string(&mut text).map(|_| text)
-        });
         for _ in 0..reads {
-            screen.take(&[b'x'; 4096]).unwrap();
+            shown += lines.take(&[b'x'; 4096]).len();
         }
-        assert!(screen.unfinished.is_empty());
-        drop(screen);
-        let text = reader.join().unwrap().unwrap();
-        assert_eq!(text.len(), reads * 4096 + 1);
+        assert!(lines.begun.is_empty());
+        assert_eq!(shown, reads * 4096 + 1);
     }
 }

@@ -1,0 +1,244 @@
+//! A person at a terminal: a line to type into, which incoming lines do not tear apart.
+
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Signal, getpgrp, kill_current_process_group};
+use rustix::termios::{
+    ControlModes, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr,
+    tcgetpgrp, tcgetwinsize, tcsetattr,
+};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::editor::{self, Editor, Typed};
+use super::screen::{Screen, Size};
+
+const PROMPT: &str = "> ";
+
+/// How long a terminal may take to say where its cursor is: more than a slow line takes, and less
+/// than anybody minds after a window was resized.
+const ANSWER_TIME: Duration = Duration::from_millis(300);
+
+/// How long the process may take to be stopped. Where nobody could continue it, it is not.
+const STOP_TIME: Duration = Duration::from_millis(100);
+
+/// The terminal while a person types lines.
+#[derive(Debug)]
+pub(super) struct Prompt {
+    editor: Editor,
+    screen: Screen,
+    /// What goes on, above the line; it is replaced by what goes on next.
+    status: String,
+    raw: RawMode,
+    resized: Signals,
+    continued: Signals,
+    /// Until when the terminal may answer.
+    answers_until: Instant,
+    is_to_stop: bool,
+}
+
+/// The terminal gives keys instead of lines. Dropping it restores it.
+#[derive(Debug)]
+struct RawMode {
+    before: Termios,
+    raw: Termios,
+}
+
+/// What a person did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    Line(String),
+    Left,
+}
+
+/// Whether standard output is the terminal that this process is controlled by.
+pub(super) fn is_controlling_stdout() -> bool {
+    tcgetpgrp(io::stdout()).is_ok()
+}
+
+/// Whether a person types here: standard input and output are the terminal that this process is
+/// controlled by, and it is in the foreground. A serial line is a terminal too, with no person there.
+pub(super) fn is_person() -> bool {
+    let foreground = Ok(getpgrp());
+    tcgetpgrp(io::stdin()) == foreground && tcgetpgrp(io::stdout()) == foreground
+}
+
+/// Whether the terminal says of itself that it cannot move its cursor.
+pub(super) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
+impl Prompt {
+    /// Begins to take keys.
+    pub(super) fn open() -> io::Result<Prompt> {
+        Ok(Prompt {
+            editor: Editor::default(),
+            screen: Screen::default(),
+            status: String::new(),
+            resized: signal(SignalKind::window_change())?,
+            continued: signal(SignalKind::from_raw(Signal::CONT.as_raw()))?,
+            raw: RawMode::enter()?,
+            answers_until: Instant::now(),
+            is_to_stop: false,
+        })
+    }
+
+    /// Whole lines are to be printed above the line that is typed.
+    pub(super) fn print(&mut self, lines: &[u8]) {
+        self.screen.print(lines);
+    }
+
+    /// Shows what goes on, a line or nothing, instead of what went on before.
+    pub(super) fn set_status(&mut self, line: &[u8]) {
+        self.status = String::from_utf8_lossy(line).into_owned();
+    }
+
+    /// Whether what is printed now waits for the terminal.
+    pub(super) fn is_asking(&self) -> bool {
+        self.screen.is_asking()
+    }
+
+    /// Takes keys. What the person did, up to that they left.
+    pub(super) fn take(&mut self, keys: &[u8], out: &mut Vec<u8>) -> Vec<Done> {
+        let mut done = Vec::new();
+        for typed in self.editor.take(keys) {
+            match typed {
+                Typed::Line(line) => {
+                    let shown = format!("{PROMPT}{}\n", editor::shown(&line));
+                    self.screen.print(shown.as_bytes());
+                    done.push(Done::Line(line));
+                }
+                Typed::Leave => {
+                    done.push(Done::Left);
+                    return done;
+                }
+                Typed::Suspend => self.is_to_stop = true,
+                Typed::Clear => {
+                    self.screen.forget();
+                    out.extend_from_slice(b"\x1b[H\x1b[2J");
+                }
+                Typed::Column(column) => self.screen.answered(size(), column),
+            }
+        }
+        done
+    }
+
+    /// Waits for the window to change, or for the process to be continued, or for an answer that
+    /// does not come. Then it is to be drawn anew. Cancel safe.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.resized.recv() => {
+                self.screen.resized();
+                self.answers_until = Instant::now() + ANSWER_TIME;
+            }
+            _ = self.continued.recv() => self.resume(),
+            () = sleep_until(self.answers_until), if self.is_asking() => {
+                self.screen.settle(size(), None);
+            }
+        }
+    }
+
+    /// Whether the process is to be stopped, which [`stop`](Prompt::stop) does.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.is_to_stop
+    }
+
+    /// Leaves the line as it is, for what comes below it.
+    pub(super) fn leave_line(&mut self, out: &mut Vec<u8>) {
+        let size = size();
+        self.screen.end(size, out);
+        let (before, after) = self.editor.shown(cells_max(size));
+        out.extend_from_slice(format!("{PROMPT}{before}{after}\r\n").as_bytes());
+    }
+
+    /// Takes the line away.
+    pub(super) fn clear(&mut self, out: &mut Vec<u8>) {
+        self.screen.end(size(), out);
+    }
+
+    /// Stops the process, as the key for it does when the terminal gives lines, until it is
+    /// continued. What was to be shown has been.
+    pub(super) async fn stop(&mut self) {
+        self.is_to_stop = false;
+        self.raw.leave();
+        // It fails for nobody: we are in that group.
+        let _ = kill_current_process_group(Signal::TSTP);
+        // The time runs while the process is stopped, so that it goes on at once.
+        let _ = timeout(STOP_TIME, self.continued.recv()).await;
+        self.resume();
+    }
+
+    /// Others had the terminal.
+    fn resume(&mut self) {
+        self.raw.again();
+        self.screen.forget();
+    }
+
+    /// Draws the line anew.
+    pub(super) fn draw(&mut self, out: &mut Vec<u8>) {
+        let size = size();
+        let (before, after) = self.editor.shown(cells_max(size));
+        let was_asking = self.is_asking();
+        let before = format!("{}{PROMPT}{before}", self.status);
+        self.screen.draw(size, &before, &after, out);
+        if self.is_asking() && !was_asking {
+            self.answers_until = Instant::now() + ANSWER_TIME;
+        }
+    }
+}
+
+/// How many cells a line that is typed may take, with a few rows for the rest.
+fn cells_max(size: Size) -> usize {
+    size.columns * size.rows.saturating_sub(4).max(1) - PROMPT.len().min(size.columns - 1)
+}
+
+/// The window's size. A pseudo-terminal that nobody gave one has none.
+fn size() -> Size {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => Size {
+            columns: size.ws_col.into(),
+            rows: size.ws_row.into(),
+        },
+        _ => Size {
+            columns: 80,
+            rows: 24,
+        },
+    }
+}
+
+impl RawMode {
+    fn enter() -> io::Result<RawMode> {
+        let before = tcgetattr(io::stdin())?;
+        let mut raw = before.clone();
+        raw.input_modes -= InputModes::BRKINT
+            | InputModes::ICRNL
+            | InputModes::INPCK
+            | InputModes::ISTRIP
+            | InputModes::IXON;
+        raw.control_modes |= ControlModes::CS8;
+        raw.local_modes -=
+            LocalModes::ECHO | LocalModes::ICANON | LocalModes::IEXTEN | LocalModes::ISIG;
+        raw.special_codes[SpecialCodeIndex::VMIN] = 1;
+        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
+        let mode = RawMode { before, raw };
+        mode.again();
+        Ok(mode)
+    }
+
+    /// In the background, this stops the process until it is in the foreground.
+    fn again(&self) {
+        // A terminal that is gone needs nothing.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.raw);
+    }
+
+    fn leave(&self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,118 @@
+//! Descriptors that the runtime watches, whether or not they block.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Makes the runtime watch a descriptor.
+///
+/// # Errors
+/// It is a regular file, or something else that is never waited for.
+#[allow(unsafe_code)]
+pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open and stays the same descriptor for as long as it lives, and the
+    // `AsyncFd` that it is moved into gives it to nobody who could close it.
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }
+        .map_err(|refused| refused.into_parts().1)
+}
+
+/// Whether something of it is so now. An error and an end always count.
+fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut polled = [PollFd::new(descriptor, what)];
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Where lines to send come from.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Nowhere, and there never is an end.
+    Absent,
+    /// Standard input that can be waited for: a pipe, a terminal, a socket.
+    Watched(AsyncFd<OwnedFd>),
+    /// Standard input that is there at once: a file.
+    File(OwnedFd),
+    /// It ended then.
+    Ended(Instant),
+}
+
+impl Input {
+    /// Standard input, of which nothing is changed: other processes share it.
+    pub(super) fn stdin() -> io::Result<Input> {
+        let stdin = || io::stdin().as_fd().try_clone_to_owned();
+        Ok(match watch(stdin()?, Interest::READABLE) {
+            Ok(watched) => Input::Watched(watched),
+            Err(_) => Input::File(stdin()?),
+        })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Input::Watched(_) | Input::File(_))
+    }
+
+    /// Reads what there is, 0 at the end. Cancel safe: what is read is returned.
+    ///
+    /// It is not nonblocking, as that would hold for whoever shares it; but what is there is read
+    /// without waiting.
+    pub(super) async fn read(&self, room: &mut [u8]) -> io::Result<usize> {
+        let read = |input: &OwnedFd, room: &mut [u8]| match rustix::io::read(input, room) {
+            // A terminal that is gone.
+            Err(Errno::IO) => Ok(0),
+            read => read,
+        };
+        loop {
+            let read = match self {
+                Input::Absent | Input::Ended(_) => return std::future::pending().await,
+                Input::File(input) => read(input, room),
+                Input::Watched(input) => {
+                    let mut guard = input.readable().await?;
+                    if !is_now(input, PollFlags::IN) {
+                        guard.clear_ready();
+                        continue;
+                    }
+                    read(input.get_ref(), room)
+                }
+            };
+            match read {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                read => return Ok(read?),
+            }
+        }
+    }
+}
+
+/// Standard output, watched for that nobody reads it any more.
+#[derive(Debug)]
+pub(super) struct Readers(Option<AsyncFd<OwnedFd>>);
+
+impl Readers {
+    pub(super) fn of_stdout() -> io::Result<Readers> {
+        let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+        // A file has no readers to lose.
+        Ok(Readers(
+            watch(stdout, Interest::READABLE | Interest::ERROR).ok(),
+        ))
+    }
+
+    /// Returns when there are none. Cancel safe.
+    pub(super) async fn gone(&self) -> io::Result<()> {
+        let Some(stdout) = &self.0 else {
+            return std::future::pending().await;
+        };
+        loop {
+            let mut guard = stdout.ready(Interest::READABLE | Interest::ERROR).await?;
+            if is_now(stdout, PollFlags::empty()) {
+                return Ok(());
+            }
+            guard.clear_ready();
+        }
+    }
+}
