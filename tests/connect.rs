@@ -8,7 +8,7 @@ use crate::common::{
     BINARY, Client, Exit, Flood, PATIENCE, Program, Server, eventually, payload, tool,
 };
 
-const CONNECTED: &str = "Connect to server success\n";
+const CONNECTED: &str = "Connect to server success: ";
 const CLOSED: &str = "Server connection closed\n";
 
 fn connect(args: &[&str], address: &str) -> Command {
@@ -110,10 +110,11 @@ fn what_comes_in_goes_out_unchanged() {
 #[test]
 fn status_goes_to_stderr_in_the_words_of_the_original() {
     let server = Server::start(&["--no-notices"]);
-    let exit = run(&[], &server.addr(0).to_string(), b"");
+    let address = server.addr(0).to_string();
+    let exit = run(&[], &address, b"");
     assert_eq!(exit.code, Some(0));
     assert_eq!(exit.stdout, "");
-    assert_eq!(exit.stderr, CONNECTED.to_owned() + CLOSED);
+    assert_eq!(exit.stderr, format!("{CONNECTED}{address}\n{CLOSED}"));
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn send_only_takes_what_it_does_not_print_so_that_nobody_waits_for_it() {
     assert!(status.success(), "{status}");
     assert_eq!(
         String::from_utf8_lossy(&output),
-        CONNECTED.to_owned() + CLOSED
+        format!("{CONNECTED}{address}\n{CLOSED}")
     );
 }
 
@@ -358,6 +359,87 @@ fn connection_closed_by_the_server_is_a_failure() {
     }
 }
 
+/// In a pipe that has ended long before the daemon says anything.
+#[test]
+fn lines_that_were_refused_are_never_called_sent() {
+    for format in ["text", "json"] {
+        let full = Server::start(&["--max-clients=1", "--format", format]);
+        let _only = Client::connect(&full);
+        let short = Server::start(&["--max-line=10", "--format", format]);
+        let mut lines = Flood::default().lines(1000);
+        lines.extend_from_slice(b"\n");
+        for (server, input, why) in [
+            (&full, &lines[..], "server full (1 clients)"),
+            (&full, b"one\n", "server full (1 clients)"),
+            (
+                &short,
+                b"short\nlonger than ten",
+                "line too long (limit 10 bytes)",
+            ),
+            (&short, &lines, "line too long (limit 10 bytes)"),
+        ] {
+            let address = server.addr(0).to_string();
+            for args in [&["--send-only"][..], &["--send-only", "--retry"], &[]] {
+                let exit = run(args, &address, input);
+                assert_eq!(exit.code, Some(1), "{format} {args:?} {}", exit.stderr);
+                let last = exit.stderr.lines().last().unwrap();
+                assert!(last.ends_with(why), "{format} {args:?} {last}");
+            }
+        }
+    }
+}
+
+#[test]
+fn quiet_says_nothing_but_why_it_failed() {
+    let server = Server::start(&["--max-clients=1"]);
+    let address = server.addr(0).to_string();
+    let exit = run(&["-q", "--send-only"], &address, b"line\n");
+    assert_eq!((exit.code, exit.stderr.as_str()), (Some(0), ""));
+    let _only = Client::connect(&server);
+    let exit = run(&["-q", "--send-only"], &address, b"line\n");
+    assert_eq!(exit.code, Some(1));
+    assert_eq!(exit.stderr.lines().count(), 1, "{}", exit.stderr);
+}
+
+/// A pseudo-terminal that controls nobody is what a serial device looks like.
+#[test]
+fn serial_device_gets_the_bytes_and_no_prompt() {
+    let server = Server::start(&["--format=raw"]);
+    let mut other = Client::connect(&server);
+    let device =
+        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY);
+    let device = device.unwrap();
+    rustix::pty::grantpt(&device).unwrap();
+    rustix::pty::unlockpt(&device).unwrap();
+    let name = rustix::pty::ptsname(&device, Vec::new()).unwrap();
+    let line = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    // As `stty raw -echo` makes a serial line.
+    let mut modes = rustix::termios::tcgetattr(&line).unwrap();
+    modes.make_raw();
+    rustix::termios::tcsetattr(&line, rustix::termios::OptionalActions::Now, &modes).unwrap();
+    let mut command = connect(&[], &server.addr(0).to_string());
+    let mut child = command
+        .stdin(line.try_clone().unwrap())
+        .stdout(line.try_clone().unwrap())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    server.wait_log("client connected client=2");
+    let mut device = std::fs::File::from(device);
+    device.write_all(b"$GPGGA,1\n").unwrap();
+    other.expect_line("$GPGGA,1");
+    other.send_bytes(b"\x1bc\xff\x01\n");
+    let mut got = [0; 5];
+    device.read_exact(&mut got).unwrap();
+    assert_eq!(got, *b"\x1bc\xff\x01\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn line_that_the_daemon_refuses_is_not_tried_again() {
     let server = Server::start(&["--max-line=10", "--no-notices"]);
@@ -430,7 +512,8 @@ fn output_that_nobody_reads_any_more_ends_it_without_noise() {
         drop(stdout);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));
-        assert_eq!(String::from_utf8_lossy(&output.stderr), CONNECTED);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr, format!("{CONNECTED}{address}\n"));
     }
 }
 
@@ -444,7 +527,7 @@ fn person(args: &[&str], address: &str) -> Option<Program> {
             .arg("/dev/null")
             .env("TERM", "xterm"),
     );
-    program.wait_output("Connect to server success\r\n");
+    program.wait_output("Connect to server success: ");
     program.wait_output("> ");
     Some(program)
 }
@@ -507,6 +590,20 @@ fn person_leaves_with_ctrl_c_or_ctrl_d_and_with_what_was_typed() {
             other.expect_line("Client disconnected: 2");
         }
     }
+}
+
+#[test]
+fn enter_alone_sends_nothing() {
+    let server = Server::start(&["--no-notices"]);
+    let mut other = Client::connect(&server);
+    let Some(mut person) = person(&[], &server.addr(0).to_string()) else {
+        return;
+    };
+    person.type_in(b"\r\r\r");
+    enter(&mut person, "hello");
+    other.expect_message(2, "hello");
+    person.type_in(b"\x03");
+    assert_eq!(person.wait_end().0.code(), Some(0));
 }
 
 #[test]

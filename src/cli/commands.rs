@@ -40,12 +40,13 @@ pub enum Command {
     ///
     /// Lines from standard input go to the daemon, and what comes from there goes to standard output,
     /// unchanged, a read at a time. Where both are a terminal, there is a prompt that incoming lines do
-    /// not tear apart, with the lines typed before at the arrow keys; Ctrl-C and Ctrl-D leave. Control
+    /// not tear apart, with the lines typed before at the arrow keys; Enter alone sends nothing, and
+    /// Ctrl-C and Ctrl-D leave. Control
     /// characters that come in are shown on a terminal as \xNN.
     ///
     /// When standard input has ended, what still comes in is printed until the daemon closes, which it
     /// does once it has read everything (with `--half-close keep` it does not). `Connect to server
-    /// success`, `Server connection closed` and what goes wrong are said on stderr. When nobody reads
+    /// success: ADDRESS`, `Server connection closed` and what goes wrong are said on stderr. When nobody reads
     /// standard output any more, the command ends without a word.
     #[command(after_help = "", after_long_help = CONNECT_MORE)]
     Connect(ConnectArgs),
@@ -102,12 +103,12 @@ pub struct StatusArgs {
 /// What `linehub connect` takes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectArgs {
-    /// The daemon to connect to
+    /// The daemon to connect to [default: 127.0.0.1:2345]
     ///
     /// An IPv6 address needs brackets: `[::1]:2345`. Every address of a name is tried, each for 10 s
     /// at most.
     #[arg(value_name = "HOST:PORT|unix:PATH")]
-    pub address: String,
+    pub address: Option<String>,
 
     /// Connect again when the connection is gone or cannot be made [default: auto]
     ///
@@ -129,11 +130,28 @@ pub struct ConnectArgs {
     #[arg(long, conflicts_with = "send_only")]
     pub listen_only: bool,
 
+    /// Show nothing as for a person, though standard input and output are a terminal
+    ///
+    /// Without this and --interactive, there is a prompt where both are the terminal that the command is
+    /// controlled by, and it is in the foreground. A serial line is a terminal too, and gets no prompt.
+    #[arg(long)]
+    pub plain: bool,
+
+    /// Show a prompt, as where a person types, on whatever terminal standard input and output are
+    #[arg(long, conflicts_with_all = ["plain", "listen_only", "send_only"])]
+    pub interactive: bool,
+
+    /// Say nothing on stderr but why it failed
+    #[arg(short, long)]
+    pub quiet: bool,
+
     /// Only send; what comes in is read and not printed
     ///
     /// Ends when standard input has ended and the daemon has it all: when it closes, which says that
     /// it has read everything, or 2 s after its machine acknowledged everything, for one that does not
-    /// close (`--half-close keep`).
+    /// close (`--half-close keep`). Whatever else closes the connection, or an error that the daemon
+    /// tells, is a failure: lines may not have been taken. (A daemon that refuses the connection on a
+    /// `raw` listener has no words for it.)
     #[arg(long)]
     pub send_only: bool,
 }
@@ -142,7 +160,7 @@ pub struct ConnectArgs {
 const CONNECT_MORE: &str = "\
 Examples:
   Talk.
-    $ linehub connect 127.0.0.1:2345
+    $ linehub connect
 
   Send a file and know whether the daemon took it all.
     $ linehub connect --send-only 127.0.0.1:2345 < lines && echo sent

@@ -45,8 +45,15 @@ impl CloseNotice {
         })
     }
 
+    /// Why the connection ended, if that was not because of our end: the daemon's reason, or that it
+    /// stops, which it says to those whose end it has not read.
+    pub(super) fn reason_to_doubt(&self) -> Option<String> {
+        let stops = || self.is_shutdown().then(|| "it is shutting down".to_owned());
+        self.reason().or_else(stops)
+    }
+
     /// Whether the daemon said that it stops.
-    pub(super) fn is_shutdown(&self) -> bool {
+    fn is_shutdown(&self) -> bool {
         self.said().any(|said| said == Said::Shutdown)
     }
 

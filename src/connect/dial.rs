@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
@@ -12,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::watched::watch;
+use super::watched::{is_now, watch};
 use crate::config::Address;
 use crate::listen;
 
@@ -26,6 +27,9 @@ pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
     peer: SockAddr,
     shut: bool,
+    /// The server had closed before that.
+    was_closed: bool,
+    sent: bool,
 }
 
 impl Connection {
@@ -81,6 +85,8 @@ impl Connection {
             socket,
             peer,
             shut: false,
+            was_closed: false,
+            sent: false,
         })
     }
 
@@ -101,19 +107,30 @@ impl Connection {
     }
 
     /// Gives the socket what it takes without waiting.
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let send = |socket: &OwnedFd| Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?);
         match self.socket.try_io(Interest::WRITABLE, send) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            sent => sent,
+            sent => sent.inspect(|sent| self.sent |= *sent > 0),
         }
     }
 
     /// Tells the server that no more comes.
     pub(super) fn shut(&mut self) {
+        self.was_closed = is_now(&self.socket, PollFlags::RDHUP);
         self.shut = true;
         // It fails for a connection that is gone, which reading tells too.
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Whether the server had closed when it was told that no more comes.
+    pub(super) fn was_closed(&self) -> bool {
+        self.was_closed
+    }
+
+    /// Whether the socket took anything.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent
     }
 
     /// Whether the server was told that no more comes.

@@ -11,6 +11,9 @@ const LINE_BYTES_MAX: usize = 128 * 1024;
 /// How many lines can be brought back.
 const HISTORY_LINES_MAX: usize = 1000;
 
+/// The longest character in UTF-8.
+const CHAR_BYTES_MAX: usize = 4;
+
 /// What a tab moves to a multiple of, as terminals have it.
 const TAB_CELLS: usize = 8;
 
@@ -138,7 +141,10 @@ impl Editor {
 
     fn left(&self) -> usize {
         let before = &self.line[..self.cursor];
-        before.grapheme_indices(true).last().map_or(0, |(at, _)| at)
+        before
+            .grapheme_indices(true)
+            .next_back()
+            .map_or(0, |(at, _)| at)
     }
 
     fn right(&self) -> usize {
@@ -222,7 +228,7 @@ fn key_len(bytes: &[u8]) -> Option<usize> {
         [b'\x1b', b'O', ..] => Some(3),
         [b'\x1b', ..] => Some(2),
         _ => {
-            let chunk = &bytes[..bytes.len().min(char::MAX_LEN_UTF8)];
+            let chunk = &bytes[..bytes.len().min(CHAR_BYTES_MAX)];
             let valid = match str::from_utf8(chunk) {
                 Ok(valid) => valid,
                 Err(error) if error.valid_up_to() == 0 => return error.error_len(),

@@ -37,6 +37,9 @@ use prompt::Prompt;
 use session::{Finish, Plan, Session};
 use watched::Input;
 
+/// Where the daemon listens by default.
+const ADDRESS: &str = "127.0.0.1:2345";
+
 /// It could not connect, or the connection ended before all was done.
 const FAILED: u8 = 1;
 /// An argument is wrong.
@@ -74,9 +77,13 @@ pub fn run(args: &ConnectArgs) -> ExitCode {
 
 /// Where to, and whether to try again.
 fn understand(args: &ConnectArgs) -> Result<(Address, bool), String> {
-    let address: Address = args.address.parse().map_err(|wrong| format!("{wrong}"))?;
+    let address = args.address.as_deref().unwrap_or(ADDRESS);
+    let address: Address = address.parse().map_err(|wrong| format!("{wrong}"))?;
     if matches!(address, Address::Tcp { port: 0, .. }) {
         return Err(format!("'{address}' has port 0, where nobody listens"));
+    }
+    if args.interactive && !is_terminal() {
+        return Err("--interactive: standard input and output are no terminal".to_owned());
     }
     let retry = match &args.retry {
         Some(text) => config::switch(text).map_err(|wrong| format!("--retry: {wrong}"))?,
@@ -93,13 +100,19 @@ fn connect(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<Exit
     ended
 }
 
+fn is_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
 async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<ExitCode> {
-    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let is_person = is_terminal && !args.listen_only && !args.send_only && !prompt::is_dumb();
+    let may_ask = !args.listen_only && !args.send_only && !args.plain;
+    let is_person = may_ask && is_terminal() && prompt::is_person() && !prompt::is_dumb();
+    let is_person = is_person || args.interactive;
     let view = match () {
         () if args.send_only => View::Nothing,
         () if is_person => View::Prompt(Box::new(Prompt::open()?)),
-        () if io::stdout().is_terminal() => View::Lines,
+        // Of a serial line nobody knows what controls it, and what is one: it gets the bytes.
+        () if !args.plain && prompt::is_controlling_stdout() => View::Lines,
         () => View::Bytes,
     };
     let finish = match () {
@@ -122,7 +135,7 @@ async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Resu
         true => Input::Absent,
         false => Input::stdin()?,
     };
-    let session = Session::new(plan, input, Output::new(view, false)?);
+    let session = Session::new(plan, input, Output::new(view, args.quiet)?);
     if !is_person {
         return Ok(session.run().await);
     }

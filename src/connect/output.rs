@@ -199,11 +199,6 @@ impl Output {
         self.tell(words, false);
     }
 
-    /// Says what goes wrong, though it may go on.
-    pub(super) fn complain(&mut self, reason: &str) {
-        self.tell(&format!("linehub: {reason}"), false);
-    }
-
     /// Says what goes on until something else is said, which replaces it on a terminal.
     pub(super) fn go_on(&mut self, reason: &str) {
         self.tell(&format!("linehub: {reason}"), true);

@@ -106,7 +106,12 @@ impl Session {
                     self.retry_or_stop(why)?
                 }
                 Ok(connection) => {
-                    self.output.say("Connect to server success");
+                    let peer = connection
+                        .peer()
+                        .filter(|peer| *peer != address.to_string());
+                    let peer = peer.map_or_else(String::new, |peer| format!(" ({peer})"));
+                    self.output
+                        .say(&format!("Connect to server success: {address}{peer}"));
                     let since = Instant::now();
                     let why = self.connected(connection).await?;
                     lasted = since.elapsed();
@@ -116,7 +121,7 @@ impl Session {
             let pause = backoff.pause(lasted);
             let seconds = pause.as_secs_f32();
             self.output
-                .complain(&format!("{why}; trying again in {seconds:.1} s"));
+                .go_on(&format!("{why}; trying again in {seconds:.1} s"));
             self.meanwhile(sleep(pause)).await?;
         }
     }
@@ -157,6 +162,8 @@ impl Session {
             let keys = room[..read].to_vec();
             for done in self.output.press(&keys) {
                 match done {
+                    // Pressed to get some air, as a rule. In a pipe, an empty line is one.
+                    Done::Line(line) if line.is_empty() => {}
                     Done::Line(line) => self.outbox.push(format!("{line}\n").as_bytes()),
                     Done::Left => ended = true,
                 }
@@ -181,10 +188,13 @@ impl Session {
         self.output.flush().await.map_err(no_output)?;
         self.output.say("Server connection closed");
 
+        let sends = !matches!(self.input, Input::Absent);
         let has_all = self.outbox.pending().is_empty() && unacknowledged == 0;
-        let reason = notice.reason();
+        let reason = notice.reason_to_doubt();
+        // Its answer to our end, unless it says that it closes for another reason, or did before.
+        let is_answer = connection.is_shut() && !connection.was_closed() && reason.is_none();
         let why = match ended {
-            Ok(()) if connection.is_shut() && has_all => return Err(Stop::Done),
+            Ok(()) if is_answer && has_all => return Err(Stop::Done),
             Ok(()) => match &reason {
                 Some(reason) => format!("the server closed the connection: {reason}"),
                 None => "the server closed the connection".to_owned(),
@@ -198,8 +208,13 @@ impl Session {
                 why
             }
         };
-        let sends = !matches!(self.input, Input::Absent);
-        if sends && reason.as_deref().is_some_and(close_notice::is_final) {
+        let cannot_help = |reason: &str| {
+            close_notice::is_final(reason)
+                || close_notice::is_refusal(reason) && connection.has_sent()
+                || has_all && connection.is_shut()
+        };
+        if sends && reason.as_deref().is_some_and(cannot_help) {
+            // What the server's machine took is not held any more, and it did not read it.
             return Err(Stop::Failed(why));
         }
         let why = self.retry_or_stop(why)?;
@@ -224,7 +239,7 @@ impl Session {
                 connection.shut();
             }
             self.outbox.acknowledged_but(connection.unacknowledged());
-            let leaves = self.check_left(connection, &mut settled)?;
+            let leaves = self.check_left(connection, notice, &mut settled)?;
             let looks = leaves || sent_all && self.outbox.is_full();
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
@@ -257,6 +272,7 @@ impl Session {
     fn check_left(
         &mut self,
         connection: &Connection,
+        notice: &CloseNotice,
         settled: &mut Option<Instant>,
     ) -> Result<bool, Stop> {
         let (Finish::Leave { grace, patience }, Input::Ended(since)) =
@@ -267,7 +283,10 @@ impl Session {
         let waited = since.elapsed();
         // This, also of a Unix socket, says that everything is there, or read.
         if connection.is_settled() && settled.get_or_insert_with(Instant::now).elapsed() >= grace {
-            return Err(Stop::Done);
+            return Err(match notice.reason_to_doubt() {
+                None => Stop::Done,
+                Some(reason) => Stop::Failed(format!("the server closes: {reason}")),
+            });
         }
         if patience.is_some_and(|patience| waited >= patience) {
             // What is cut is pending too.
