@@ -27,6 +27,8 @@ mod logging;
 mod notices;
 /// One order for all.
 mod order;
+/// What the Debian package does when it comes and goes.
+mod package;
 /// The status page, in a browser.
 mod page;
 /// The programs people really use: nc, ncat, socat.

@@ -143,20 +143,87 @@ fn a_unit_with_a_mistake_is_found() {
     assert!(units.exposure("linehub.service") > 5.0);
 }
 
+/// The values of a setting in a unit, in their order. An empty one takes back those before it.
+fn settings(unit: &str, name: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    for line in unit.lines() {
+        match line
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('='))
+        {
+            Some("") => values.clear(),
+            Some(value) => values.push(value.to_owned()),
+            None => {}
+        }
+    }
+    values
+}
+
+fn generated(args: &[&str]) -> String {
+    run(&[&["generate"], args].concat(), &[]).stdout
+}
+
 #[test]
-fn every_command_in_the_service_is_one_that_the_daemon_has() {
-    let unit = run(&["generate", "service"], &[]).stdout;
-    let start = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("ExecStart="));
-    let (program, args) = start.unwrap().split_once(' ').unwrap();
-    assert_eq!(program, "/usr/bin/linehub");
-    let config = run(&["generate", "config"], &[]).stdout;
+fn a_reload_checks_what_the_service_started_with_before_it_signals() {
+    let service = generated(&["service"]);
+    let [start] = &settings(&service, "ExecStart")[..] else {
+        panic!("{service}");
+    };
+    let check = format!("{start} --check");
+    let [first, signal] = &settings(&service, "ExecReload")[..] else {
+        panic!("{service}");
+    };
+    assert_eq!((first, signal.contains("HUP")), (&check, true));
+    // With the drop-in, systemd itself sends the signal.
+    let both = service + &generated(&["dropin"]);
+    assert_eq!(settings(&both, "ExecReload"), [check.as_str()]);
+
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("linehub.toml");
-    std::fs::write(&file, config).unwrap();
-    let args = args.replace("/etc/linehub.toml", file.to_str().unwrap());
-    let args: Vec<&str> = args.split(' ').chain(["--check"]).collect();
-    let exit = run(&args, &[]);
+    let check = check.replace("/etc/linehub.toml", file.to_str().unwrap());
+    let args: Vec<&str> = check.split(' ').collect();
+    assert_eq!(args[0], "/usr/bin/linehub");
+    std::fs::write(&file, generated(&["config"])).unwrap();
+    let exit = run(&args[1..], &[]);
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    std::fs::write(&file, "max_line = 1\n").unwrap();
+    let exit = run(&args[1..], &[]);
+    assert_eq!(exit.code, Some(2), "{}", exit.stderr);
+    assert!(exit.stderr.contains(":1: max_line"), "{}", exit.stderr);
+}
+
+#[test]
+fn the_file_says_it_all_and_a_mistake_in_it_is_not_tried_again() {
+    for service in [&["service"][..], &["service", "--socket-activated"]] {
+        let service = generated(service);
+        // It would win over the file, and nobody would see it there.
+        assert_eq!(settings(&service, "Environment"), [""; 0]);
+        let codes = settings(&service, "RestartPreventExitStatus").join(" ");
+        assert!(codes.split(' ').any(|code| code == "2"), "{codes}");
+    }
+}
+
+#[test]
+fn others_can_open_the_sockets_of_the_service() {
+    let service = generated(&["service"]);
+    // systemd keeps the directories of dynamic users where only root can go.
+    assert_eq!(settings(&service, "DynamicUser"), [""; 0]);
+    assert_eq!(settings(&service, "RuntimeDirectoryMode"), ["0755"]);
+    assert_eq!(settings(&service, "UMask"), ["0111"]);
+    let [user] = &settings(&service, "User")[..] else {
+        panic!("{service}");
+    };
+    let sysusers = generated(&["sysusers"]);
+    assert!(sysusers.contains(&format!("\nu {user} ")), "{sysusers}");
+}
+
+#[test]
+fn the_socket_unit_listens_on_this_machine_only() {
+    let addresses = settings(&generated(&["socket"]), "ListenStream");
+    let local = |address: &String| address.starts_with('/') || address.starts_with("127.0.0.1:");
+    assert!(addresses.iter().all(local), "{addresses:?}");
+    assert!(
+        addresses.contains(&"127.0.0.1:2345".to_owned()),
+        "{addresses:?}"
+    );
 }
