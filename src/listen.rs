@@ -6,12 +6,11 @@ mod adopt;
 mod change;
 
 use std::fmt;
-use std::fs::Permissions;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags};
 use serde::{Deserialize, Serialize};
@@ -202,9 +202,13 @@ impl Listener {
         })
     }
 
-    fn open_unix(path: &Path, spec: &ListenSpec) -> anyhow::Result<Listener> {
+    fn open_unix(path: &Path, spec: &ListenSpec, is_private: bool) -> anyhow::Result<Listener> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        if is_private {
+            // The mode that its file gets, from the first moment on.
+            rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        }
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::new(path)?;
         socket.listen(BACKLOG as i32)?;
@@ -289,6 +293,8 @@ pub(crate) struct Wanted {
     spec: ListenSpec,
     /// A host name may have several: all of them are listened on.
     names: Vec<Name>,
+    /// Whether a Unix socket is for its user alone.
+    is_private: bool,
 }
 
 impl Wanted {
@@ -304,6 +310,7 @@ impl Wanted {
         Ok(Wanted {
             spec: spec.clone(),
             names,
+            is_private: false,
         })
     }
 
@@ -330,7 +337,7 @@ impl Wanted {
         let mut listeners: Vec<Listener> = Vec::new();
         for name in self.names {
             let listener = match name {
-                Name::Unix(path) => Listener::open_unix(&path, &self.spec)?,
+                Name::Unix(path) => Listener::open_unix(&path, &self.spec, self.is_private)?,
                 Name::Tcp(mut address) => {
                     if let Some(Name::Tcp(first)) = listeners.first().map(|first| &first.name) {
                         // With port 0, all addresses of the name get the port of the first one.
@@ -370,7 +377,11 @@ impl WantedPrivate {
             // Nobody who connects there becomes a client.
             format: Format::Text,
         };
-        Wanted::resolve(&spec).await.map(WantedPrivate)
+        let wanted = Wanted::resolve(&spec).await?;
+        Ok(WantedPrivate(Wanted {
+            is_private: true,
+            ..wanted
+        }))
     }
 
     /// The same on this port; `None` where the port is given, or there is none.
@@ -388,13 +399,7 @@ impl WantedPrivate {
     /// Opens it. A Unix socket is its user's alone. To be called on the runtime that is to accept from
     /// it.
     pub(crate) fn open(self) -> anyhow::Result<Vec<Listener>> {
-        let listeners = self.0.open(&[], &[], |_| false)?;
-        for listener in &listeners {
-            if let Name::Unix(path) = &listener.name {
-                std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-            }
-        }
-        Ok(listeners)
+        self.0.open(&[], &[], |_| false)
     }
 }
 
@@ -428,7 +433,8 @@ fn explain_no_family(error: io::Error) -> anyhow::Error {
     let error = anyhow::Error::from(error);
     match explained {
         true => error.context(
-            "this process may open no such sockets: a service without a network serves what its              socket unit opens, so leave `listen` out of its configuration",
+            "this process may open no such sockets: a service without a network serves what its \
+             socket unit opens, so leave `listen` out of its configuration",
         ),
         false => error,
     }
@@ -439,7 +445,8 @@ fn explain_privileged(error: io::Error, port: u16) -> anyhow::Error {
     let error = anyhow::Error::from(error);
     match explained {
         true => error.context(
-            "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), or a socket unit of the              service manager",
+            "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), or a socket unit of the \
+             service manager",
         ),
         false => error,
     }

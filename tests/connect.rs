@@ -536,7 +536,9 @@ fn person(args: &[&str], address: &str) -> Option<Program> {
 /// what the terminal makes of it, not the editor.
 fn enter(person: &mut Program, line: &str) {
     person.type_in(format!("{line}\r").as_bytes());
-    person.wait_output(&format!("\r\x1b[J> {line}\r\n> "));
+    // What goes on, such as attempts to connect, may stand between it and the next prompt.
+    person.wait_output(&format!("\r\x1b[J> {line}\r\n"));
+    person.wait_output("> ");
 }
 
 #[test]
