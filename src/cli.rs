@@ -375,7 +375,9 @@ pub(crate) fn strangers(
             && name != crate::handover::STATE_VARIABLE
     });
     let meant = |name: String| {
-        let likeness = |known: &&String| strsim::jaro_winkler(&name, known);
+        // Less what they all begin with.
+        let own = |name: &str| name.replacen("LINEHUB_", "", 1);
+        let likeness = |known: &&String| strsim::jaro_winkler(&own(&name), &own(known));
         let nearest = known
             .iter()
             .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
@@ -597,6 +599,27 @@ mod tests {
             let found = environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.into())
         })
+    }
+
+    #[test]
+    fn variables_that_only_look_like_options_are_told_from_those_that_are() {
+        let all = [
+            "LINEHUB_MAXLINE",
+            "LINEHUB_MAX_LINE",
+            "LINEHUB_CONFIG",
+            "LINEHUB_BIN",
+            "LINEHUB_STATE_FD",
+            "LINEHUB_BENCH_SERVER",
+            "LINES",
+        ];
+        let meant = Some("LINEHUB_MAX_LINE".to_owned());
+        assert_eq!(
+            strangers(all.map(OsString::from)),
+            [
+                ("LINEHUB_MAXLINE".to_owned(), meant),
+                ("LINEHUB_BIN".to_owned(), None)
+            ]
+        );
     }
 
     fn options(args: &[&str], environment: &[(&str, &str)]) -> Options {
