@@ -27,7 +27,8 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 /// The same for the admin server: its connections, its socket, and its runtime.
 const ADMIN_DESCRIPTORS_RESERVED: u64 = crate::admin::CONNECTIONS_MAX as u64 + 8;
 
-const LISTEN: &str = "127.0.0.1:2345";
+/// Where the daemon listens, and a client looks for it, unless it is said.
+pub(crate) const LISTEN: &str = "127.0.0.1:2345";
 const LINE_BYTES_MAX: usize = 64 << 10;
 const BUFFER_BYTES: usize = 64 << 20;
 const SLOW_GRACE: Duration = Duration::from_secs(1);

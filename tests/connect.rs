@@ -379,7 +379,7 @@ fn lines_that_were_refused_are_never_called_sent() {
             (&short, &lines, "line too long (limit 10 bytes)"),
         ] {
             let address = server.addr(0).to_string();
-            for args in [&["--send-only"][..], &["--send-only", "--retry"], &[]] {
+            for args in [&["--send-only"][..], &[]] {
                 let exit = run(args, &address, input);
                 assert_eq!(exit.code, Some(1), "{format} {args:?} {}", exit.stderr);
                 let last = exit.stderr.lines().last().unwrap();
@@ -537,7 +537,7 @@ fn person(args: &[&str], address: &str) -> Option<Program> {
 fn enter(person: &mut Program, line: &str) {
     person.type_in(format!("{line}\r").as_bytes());
     // What goes on, such as attempts to connect, may stand between it and the next prompt.
-    person.wait_output(&format!("\r\x1b[J> {line}\r\n"));
+    person.wait_output(&format!("\x1b[J\r> {line}\r\n"));
     person.wait_output("> ");
 }
 
@@ -553,7 +553,7 @@ fn lines_that_come_while_a_person_types_do_not_tear_their_line() {
     person.wait_output("half a li");
     other.send_line("in between");
     // The line is cleared, what came is printed in its place, and the prompt is below it again.
-    person.wait_output("\r\x1b[JMessage from client 1: in between\r\n> half a li");
+    person.wait_output("\x1b[J\rMessage from client 1: in between\r\n> half a li");
     person.type_in(b"ne\r");
     other.expect_message(2, "half a line");
 }

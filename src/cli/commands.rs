@@ -39,14 +39,15 @@ pub enum Command {
     /// Connect to a daemon: standard input goes out, what comes in goes to standard output
     ///
     /// Lines from standard input go to the daemon, and what comes from there goes to standard output,
-    /// unchanged, a read at a time. Where both are a terminal, there is a prompt that incoming lines do
-    /// not tear apart, with the lines typed before at the arrow keys; Enter alone sends nothing, and
-    /// Ctrl-C and Ctrl-D leave. Control
-    /// characters that come in are shown on a terminal as \xNN.
+    /// unchanged, a read at a time. In the terminal that it was started from, in the foreground, there
+    /// is a prompt that incoming lines do not tear apart, with the lines typed before at the arrow keys;
+    /// Enter sends what was typed, and nothing if that is nothing; Ctrl-Z stops it until `fg`; Ctrl-C
+    /// and Ctrl-D leave. Control characters that come in are shown in that terminal as \xNN. Any other
+    /// terminal, such as a serial line, is written and read like a pipe.
     ///
     /// When standard input has ended, what still comes in is printed until the daemon closes, which it
     /// does once it has read everything (with `--half-close keep` it does not). `Connect to server
-    /// success: ADDRESS`, `Server connection closed` and what goes wrong are said on stderr. When nobody reads
+    /// success`, `Server connection closed` and what goes wrong are said on stderr. When nobody reads
     /// standard output any more, the command ends without a word.
     #[command(after_help = "", after_long_help = CONNECT_MORE)]
     Connect(ConnectArgs),
@@ -120,8 +121,8 @@ pub struct ConnectArgs {
     /// read. Sent is a line when all of it has been acknowledged by the daemon's machine (over a Unix
     /// socket: taken by it); any other is sent again, whole. So a line can come twice if only the
     /// acknowledgement was lost, and lines are lost that the daemon had not read when it was killed. A
-    /// daemon that is stopped reads what has arrived. A line that the daemon refuses as too long is not
-    /// tried again.
+    /// daemon that is stopped reads what has arrived. One that is full has taken nothing, and gets all
+    /// of it again. A line that the daemon refuses as too long is not tried again.
     #[arg(long, value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub retry: Option<String>,
@@ -130,36 +131,34 @@ pub struct ConnectArgs {
     #[arg(long, conflicts_with = "send_only")]
     pub listen_only: bool,
 
-    /// Show nothing as for a person, though standard input and output are a terminal
+    /// Only send; what comes in is read and not printed
     ///
-    /// Without this and --interactive, there is a prompt where both are the terminal that the command is
-    /// controlled by, and it is in the foreground. A serial line is a terminal too, and gets no prompt.
+    /// Ends well when standard input has ended and the daemon has closed in answer, which says that it
+    /// has read everything. If it says why it closes, or closes before, that is a failure with the
+    /// reason (in `raw` a daemon cannot say it; send to a listener of another format to know). For one
+    /// that does not close (`--half-close keep`): 2 s after its machine acknowledged everything, or over
+    /// a Unix socket it has read everything; but only if anything came from it, else it is a failure
+    /// after 30 s: it may not even have accepted the connection.
     #[arg(long)]
+    pub send_only: bool,
+
+    /// No prompt, and nothing made visible: a terminal is read and written like a pipe
+    #[arg(long, conflicts_with = "interactive")]
     pub plain: bool,
 
-    /// Show a prompt, as where a person types, on whatever terminal standard input and output are
-    #[arg(long, conflicts_with_all = ["plain", "listen_only", "send_only"])]
+    /// A prompt, in whatever terminal standard input and output are
+    #[arg(long, conflicts_with = "listen_only")]
     pub interactive: bool,
 
     /// Say nothing on stderr but why it failed
-    #[arg(short, long)]
+    #[arg(long, short)]
     pub quiet: bool,
-
-    /// Only send; what comes in is read and not printed
-    ///
-    /// Ends when standard input has ended and the daemon has it all: when it closes, which says that
-    /// it has read everything, or 2 s after its machine acknowledged everything, for one that does not
-    /// close (`--half-close keep`). Whatever else closes the connection, or an error that the daemon
-    /// tells, is a failure: lines may not have been taken. (A daemon that refuses the connection on a
-    /// `raw` listener has no words for it.)
-    #[arg(long)]
-    pub send_only: bool,
 }
 
 /// What `linehub connect --help` ends with.
 const CONNECT_MORE: &str = "\
 Examples:
-  Talk.
+  Talk to the daemon on this machine.
     $ linehub connect
 
   Send a file and know whether the daemon took it all.
@@ -169,7 +168,8 @@ Examples:
     $ linehub connect --listen-only unix:/run/linehub.sock >> lines
 
 Exit codes:
-  0  All was sent and the daemon closed; or a person left; or nobody reads standard output any more.
+  0  All was sent and the daemon closed in answer; or a person left; or nobody reads standard output
+     any more.
   1  No connection could be made, or it ended before that: what came after is missing, and lines may
      not have been sent. With --retry only if trying again cannot help.
   2  A wrong option or address.";

@@ -37,6 +37,11 @@ impl CloseNotice {
         self.tail.extend_from_slice(last);
     }
 
+    /// Whether anything came.
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_empty()
+    }
+
     /// The daemon's reason for closing, when it gave one. `raw` has none.
     pub(super) fn reason(&self) -> Option<String> {
         self.said().find_map(|said| match said {
@@ -45,15 +50,8 @@ impl CloseNotice {
         })
     }
 
-    /// Why the connection ended, if that was not because of our end: the daemon's reason, or that it
-    /// stops, which it says to those whose end it has not read.
-    pub(super) fn reason_to_doubt(&self) -> Option<String> {
-        let stops = || self.is_shutdown().then(|| "it is shutting down".to_owned());
-        self.reason().or_else(stops)
-    }
-
     /// Whether the daemon said that it stops.
-    fn is_shutdown(&self) -> bool {
+    pub(super) fn is_shutdown(&self) -> bool {
         self.said().any(|said| said == Said::Shutdown)
     }
 

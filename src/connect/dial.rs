@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
-use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
@@ -13,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::watched::{is_now, watch};
+use super::watched::watch;
 use crate::config::Address;
 use crate::listen;
 
@@ -27,9 +26,8 @@ pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
     peer: SockAddr,
     shut: bool,
-    /// The server had closed before that.
-    was_closed: bool,
-    sent: bool,
+    /// Since when the server's machine is known to have everything.
+    settled: Option<Instant>,
 }
 
 impl Connection {
@@ -85,8 +83,7 @@ impl Connection {
             socket,
             peer,
             shut: false,
-            was_closed: false,
-            sent: false,
+            settled: None,
         })
     }
 
@@ -107,30 +104,19 @@ impl Connection {
     }
 
     /// Gives the socket what it takes without waiting.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let send = |socket: &OwnedFd| Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?);
         match self.socket.try_io(Interest::WRITABLE, send) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            sent => sent.inspect(|sent| self.sent |= *sent > 0),
+            sent => sent,
         }
     }
 
     /// Tells the server that no more comes.
     pub(super) fn shut(&mut self) {
-        self.was_closed = is_now(&self.socket, PollFlags::RDHUP);
         self.shut = true;
         // It fails for a connection that is gone, which reading tells too.
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
-    }
-
-    /// Whether the server had closed when it was told that no more comes.
-    pub(super) fn was_closed(&self) -> bool {
-        self.was_closed
-    }
-
-    /// Whether the socket took anything.
-    pub(super) fn has_sent(&self) -> bool {
-        self.sent
     }
 
     /// Whether the server was told that no more comes.
@@ -150,17 +136,25 @@ impl Connection {
 
     /// How many bytes of lines are not in the hands of the server's machine.
     pub(super) fn unacknowledged(&self) -> usize {
-        match self.peer.domain() {
+        match self.is_unix() {
             // What a Unix socket takes is there at once.
-            Domain::UNIX => 0,
-            _ => self.outstanding().saturating_sub(usize::from(self.shut)),
+            true => 0,
+            false => self.outstanding().saturating_sub(usize::from(self.shut)),
         }
     }
 
-    /// Whether the server's machine has everything, the end too; over a Unix socket, whether the
-    /// server has read everything.
-    pub(super) fn is_settled(&self) -> bool {
-        self.shut && self.outstanding() == 0
+    /// For how long the server's machine has had everything, the end too; over a Unix socket, for
+    /// how long the server itself has.
+    pub(super) fn settled_for(&mut self) -> Option<Duration> {
+        if self.shut && self.outstanding() == 0 {
+            self.settled.get_or_insert_with(Instant::now);
+        }
+        Some(self.settled?.elapsed())
+    }
+
+    /// Whether it is known of everything that the server's machine has, that the server has it.
+    pub(super) fn is_unix(&self) -> bool {
+        self.peer.domain() == Domain::UNIX
     }
 
     /// How many bytes of what the socket took have not been acknowledged, the end of output counted

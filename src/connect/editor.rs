@@ -11,11 +11,11 @@ const LINE_BYTES_MAX: usize = 128 * 1024;
 /// How many lines can be brought back.
 const HISTORY_LINES_MAX: usize = 1000;
 
-/// The longest character in UTF-8.
-const CHAR_BYTES_MAX: usize = 4;
-
 /// What a tab moves to a multiple of, as terminals have it.
 const TAB_CELLS: usize = 8;
+
+/// The longest character of UTF-8.
+const CHAR_BYTES_MAX: usize = 4;
 
 /// What the keys asked for.
 #[derive(Debug, PartialEq, Eq)]

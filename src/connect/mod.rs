@@ -37,9 +37,6 @@ use prompt::Prompt;
 use session::{Finish, Plan, Session};
 use watched::Input;
 
-/// Where the daemon listens by default.
-const ADDRESS: &str = "127.0.0.1:2345";
-
 /// It could not connect, or the connection ended before all was done.
 const FAILED: u8 = 1;
 /// An argument is wrong.
@@ -48,7 +45,7 @@ const MISUSED: u8 = 2;
 const SIGNALLED: u8 = 128;
 
 /// How long a server that has everything may take to close. One that reads on after the end of input
-/// (`--half-close keep`) never does, and one that does tells by it that it has read all.
+/// (`--half-close keep`) never does, and one that closes tells by it that it has read all.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// The same where a person waits, who has typed little.
@@ -77,12 +74,12 @@ pub fn run(args: &ConnectArgs) -> ExitCode {
 
 /// Where to, and whether to try again.
 fn understand(args: &ConnectArgs) -> Result<(Address, bool), String> {
-    let address = args.address.as_deref().unwrap_or(ADDRESS);
+    let address = args.address.as_deref().unwrap_or(config::LISTEN);
     let address: Address = address.parse().map_err(|wrong| format!("{wrong}"))?;
     if matches!(address, Address::Tcp { port: 0, .. }) {
         return Err(format!("'{address}' has port 0, where nobody listens"));
     }
-    if args.interactive && !is_terminal() {
+    if args.interactive && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
         return Err("--interactive: standard input and output are no terminal".to_owned());
     }
     let retry = match &args.retry {
@@ -100,20 +97,13 @@ fn connect(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<Exit
     ended
 }
 
-fn is_terminal() -> bool {
-    io::stdin().is_terminal() && io::stdout().is_terminal()
-}
-
 async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<ExitCode> {
-    let may_ask = !args.listen_only && !args.send_only && !args.plain;
-    let is_person = may_ask && is_terminal() && prompt::is_person() && !prompt::is_dumb();
-    let is_person = is_person || args.interactive;
-    let view = match () {
-        () if args.send_only => View::Nothing,
-        () if is_person => View::Prompt(Box::new(Prompt::open()?)),
-        // Of a serial line nobody knows what controls it, and what is one: it gets the bytes.
-        () if !args.plain && prompt::is_controlling_stdout() => View::Lines,
-        () => View::Bytes,
+    let is_person = args.interactive
+        || !args.plain && !args.listen_only && prompt::is_person() && !prompt::is_dumb();
+    let view = match is_person {
+        true => View::Prompt(Box::new(Prompt::open()?)),
+        false if prompt::is_controlling_stdout() && !args.plain => View::Lines,
+        false => View::Bytes,
     };
     let finish = match () {
         () if is_person => Finish::Leave {
@@ -135,7 +125,8 @@ async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Resu
         true => Input::Absent,
         false => Input::stdin()?,
     };
-    let session = Session::new(plan, input, Output::new(view, args.quiet)?);
+    let output = Output::new(view, args.send_only, args.quiet)?;
+    let session = Session::new(plan, input, output);
     if !is_person {
         return Ok(session.run().await);
     }

@@ -29,11 +29,18 @@ pub(super) struct Outbox {
     bytes_max: usize,
     keeps: bool,
     cut: bool,
+    /// Whether lines of this connection are no longer held.
+    released: bool,
 }
 
-/// The connection broke inside a line whose begin is no longer held.
+/// Lines that cannot be sent again.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cut;
+pub(super) enum Lost {
+    /// The connection broke inside a line whose begin is no longer held.
+    PartialLine,
+    /// The server took none of the lines of a connection, and some are no longer held.
+    Refused,
+}
 
 impl Outbox {
     pub(super) fn new(keeps: bool) -> Outbox {
@@ -51,6 +58,7 @@ impl Outbox {
             bytes_max,
             keeps,
             cut: false,
+            released: false,
         }
     }
 
@@ -128,6 +136,7 @@ impl Outbox {
     }
 
     fn release(&mut self, to: usize) {
+        self.released |= to > self.kept;
         self.kept = to;
         if self.kept == self.end {
             (self.kept, self.sent, self.end) = (0, 0, 0);
@@ -136,13 +145,23 @@ impl Outbox {
 
     /// The connection is gone, with so many bytes of what the socket took not acknowledged. What is
     /// pending now begins with the first line that is not acknowledged as a whole.
-    pub(super) fn rewind(&mut self, unacknowledged: usize) -> Result<(), Cut> {
+    pub(super) fn rewind(&mut self, unacknowledged: usize) -> Result<(), Lost> {
         self.acknowledged_but(unacknowledged);
         if self.cut {
-            return Err(Cut);
+            return Err(Lost::PartialLine);
         }
         self.sent = self.kept;
+        self.released = false;
         Ok(())
+    }
+
+    /// The connection is gone, and the server took nothing of what was sent over it. All of that is
+    /// pending now.
+    pub(super) fn rewind_all(&mut self) -> Result<(), Lost> {
+        match self.released {
+            true => Err(Lost::Refused),
+            false => self.rewind(self.sent - self.kept),
+        }
     }
 
     /// How many lines are pending, the last one perhaps without its end.
@@ -153,10 +172,13 @@ impl Outbox {
     }
 }
 
-impl fmt::Display for Cut {
+impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = KEPT_BYTES_MAX >> 20;
-        write!(f, "a line of more than {mib} MiB is lost with it")
+        match self {
+            Lost::PartialLine => write!(f, "a line of more than {mib} MiB is lost with it"),
+            Lost::Refused => write!(f, "more than {mib} MiB of lines are lost with it"),
+        }
     }
 }
 
@@ -233,12 +255,26 @@ mod tests {
         assert_eq!(fill(&mut outbox, b"gh\nnext\n"), 8);
         assert_eq!(outbox.pending(), b"abcdefgh\nnext\n");
         outbox.taken(8);
-        assert_eq!(outbox.rewind(0), Err(Cut));
+        assert_eq!(outbox.rewind(0), Err(Lost::PartialLine));
 
         // Its end makes it whole again.
         outbox.taken(1);
         assert_eq!(outbox.rewind(0), Ok(()));
         assert_eq!(outbox.pending(), b"next\n");
+    }
+
+    #[test]
+    fn lines_that_were_refused_are_sent_again_if_they_are_all_held() {
+        let mut outbox = with(b"one\ntwo\nthree", 13);
+        assert_eq!(outbox.rewind_all(), Ok(()));
+        assert_eq!(outbox.pending(), b"one\ntwo\nthree");
+        outbox.taken(13);
+        outbox.acknowledged_but(6);
+        assert_eq!(outbox.rewind_all(), Err(Lost::Refused));
+        // What an earlier connection took is no part of the next one.
+        assert_eq!(outbox.rewind(6), Ok(()));
+        assert_eq!(outbox.rewind_all(), Ok(()));
+        assert_eq!(outbox.pending(), b"two\nthree");
     }
 
     #[test]

@@ -18,8 +18,6 @@ const SHOWN_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// How what comes in is shown.
 #[derive(Debug)]
 pub(super) enum View {
-    /// Not at all, and it does not matter whether standard output has a reader.
-    Nothing,
     /// Exactly as it comes.
     Bytes,
     /// In whole lines, with control characters made visible.
@@ -39,6 +37,8 @@ pub(super) struct Output {
     /// Whether standard output has all that was pending.
     flushed: bool,
     lines: VisibleLines,
+    /// Whether what comes in goes nowhere; then standard output needs no reader either.
+    discards: bool,
     quiet: bool,
     /// How many rows of standard error the next status replaces.
     rows_to_replace: usize,
@@ -51,7 +51,7 @@ struct VisibleLines {
 }
 
 impl Output {
-    pub(super) fn new(view: View, quiet: bool) -> io::Result<Output> {
+    pub(super) fn new(view: View, discards: bool, quiet: bool) -> io::Result<Output> {
         let mut output = Output {
             view,
             stdout: stdout(),
@@ -59,6 +59,7 @@ impl Output {
             pending: Vec::new(),
             flushed: true,
             lines: VisibleLines::default(),
+            discards,
             quiet,
             rows_to_replace: 0,
         };
@@ -75,7 +76,7 @@ impl Output {
     /// Takes all of what one read brought.
     pub(super) fn take(&mut self, bytes: &mut Vec<u8>) {
         match &self.view {
-            View::Nothing => {}
+            _ if self.discards => {}
             View::Bytes => {
                 mem::swap(&mut self.pending, bytes);
                 self.flushed = false;
@@ -115,7 +116,6 @@ impl Output {
     /// # Errors
     /// Standard output cannot be written; `BrokenPipe` when nobody reads it any more.
     pub(super) async fn happen(&mut self) -> io::Result<()> {
-        let is_shown = !matches!(self.view, View::Nothing);
         let changed = async {
             match &mut self.view {
                 View::Prompt(prompt) => prompt.changed().await,
@@ -133,7 +133,7 @@ impl Output {
                 self.flushed = self.pending.is_empty();
                 self.pending.drain(..written?);
             }
-            gone = self.readers.gone(), if is_shown => {
+            gone = self.readers.gone(), if !self.discards => {
                 gone?;
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -197,6 +197,11 @@ impl Output {
     /// Says what has happened.
     pub(super) fn say(&mut self, words: &str) {
         self.tell(words, false);
+    }
+
+    /// Says what goes wrong, though it may go on.
+    pub(super) fn complain(&mut self, reason: &str) {
+        self.tell(&format!("linehub: {reason}"), false);
     }
 
     /// Says what goes on until something else is said, which replaces it on a terminal.

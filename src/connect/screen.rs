@@ -10,6 +10,10 @@ use std::mem;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
+/// Clears this row and all below. Not from the first column: from a window's first cell on, it would
+/// be all of the window, which some terminals put among what can be scrolled back to.
+const CLEAR: &[u8] = b"\r \x1b[J\r";
+
 /// Asks the terminal where its cursor is.
 const WHERE: &[u8] = b"\x1b[6n";
 
@@ -97,7 +101,7 @@ impl Screen {
             if drawn.cursor.row > 0 {
                 out.extend_from_slice(format!("\x1b[{}A", drawn.cursor.row).as_bytes());
             }
-            out.extend_from_slice(b"\r\x1b[J");
+            out.extend_from_slice(CLEAR);
         }
         self.drawn = None;
         true
@@ -217,19 +221,19 @@ mod tests {
         screen.print(b"hello\n");
         assert_eq!(
             drawn(&mut screen, WIDE, "> a", "b"),
-            "\r\x1b[Jhello\n> ab \r\x1b[3C"
+            "\r \x1b[J\rhello\n> ab \r\x1b[3C"
         );
         // Over two rows, with the cursor on the first.
-        let text = "\r\x1b[J> abcdefghij \r\x1b[1A\x1b[5C";
+        let text = "\r \x1b[J\r> abcdefghij \r\x1b[1A\x1b[5C";
         assert_eq!(drawn(&mut screen, WIDE, "> abc", "defghij"), text);
         // And on the second, which a full first one begins.
         assert_eq!(
             drawn(&mut screen, WIDE, "> abcdefgh", ""),
-            "\r\x1b[J> abcdefgh \r"
+            "\r \x1b[J\r> abcdefgh \r"
         );
         assert_eq!(
             drawn(&mut screen, WIDE, "> ", ""),
-            "\x1b[1A\r\x1b[J>  \r\x1b[2C"
+            "\x1b[1A\r \x1b[J\r>  \r\x1b[2C"
         );
     }
 
@@ -247,7 +251,7 @@ mod tests {
         );
         screen.answered(NARROW, 3);
         let text = drawn(&mut screen, NARROW, "> abcdef", "");
-        assert_eq!(text, "\x1b[1A\r\x1b[Jhello\n> abcdef \r");
+        assert_eq!(text, "\x1b[1A\r \x1b[J\rhello\n> abcdef \r");
 
         // One that does not, with the cursor pushed to its edge, or which says nothing.
         for column in [Some(2), None] {
@@ -256,7 +260,7 @@ mod tests {
             drawn(&mut screen, NARROW, "> abcde", "");
             screen.settle(NARROW, column);
             let text = drawn(&mut screen, NARROW, "> ", "");
-            assert_eq!(text, "\r\x1b[J>  \r\x1b[2C");
+            assert_eq!(text, "\r \x1b[J\r>  \r\x1b[2C");
         }
 
         // Wider: two rows have become one.
@@ -265,7 +269,7 @@ mod tests {
         drawn(&mut screen, WIDE, "> abcde", "");
         screen.answered(WIDE, 7);
         let text = drawn(&mut screen, WIDE, "> ", "");
-        assert_eq!(text, "\r\x1b[J>  \r\x1b[2C");
+        assert_eq!(text, "\r \x1b[J\r>  \r\x1b[2C");
     }
 
     #[test]
@@ -280,6 +284,9 @@ mod tests {
         screen.answered(WIDE, 7);
         assert!(!screen.is_asking());
         screen.answered(WIDE, 1);
-        assert_eq!(drawn(&mut screen, WIDE, "> ", ""), "\r\x1b[J>  \r\x1b[2C");
+        assert_eq!(
+            drawn(&mut screen, WIDE, "> ", ""),
+            "\r \x1b[J\r>  \r\x1b[2C"
+        );
     }
 }

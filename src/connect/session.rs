@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use tokio::select;
 use tokio::time::sleep;
 
-use super::FAILED;
 use super::backoff::Backoff;
 use super::close_notice::{self, CloseNotice};
 use super::dial::Connection;
@@ -18,6 +17,7 @@ use super::outbox::Outbox;
 use super::output::Output;
 use super::prompt::Done;
 use super::watched::Input;
+use super::{CLOSE_GRACE, FAILED};
 use crate::config::Address;
 
 /// How much one read takes: what a fast stream brings while the last batch is written.
@@ -26,6 +26,10 @@ const READ_BYTES: usize = 256 * 1024;
 /// Nothing tells when the server's machine acknowledges, so that is looked at this often where it is
 /// waited for: when all is sent and the command is to end, or no more fits into the outbox.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a server whose machine has everything, and which has not sent anything, may take to show
+/// that it is there. One that makes senders wait may need long.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the command is to do.
 #[derive(Debug)]
@@ -41,8 +45,8 @@ pub(super) struct Plan {
 pub(super) enum Finish {
     /// What comes in goes out until the server closes.
     Read,
-    /// The command ends when the server closes, which says that it has read everything, or this long
-    /// after its machine acknowledged everything.
+    /// The command ends when the server closes, which says that it has read everything. One that does
+    /// not is given this long after its machine acknowledged everything.
     Leave {
         grace: Duration,
         /// The command ends this long after the input did in any case, and at once if there is no
@@ -103,25 +107,26 @@ impl Session {
             let why = match dialled {
                 Err(error) => {
                     let why = format!("cannot connect to {address}: {error}");
-                    self.retry_or_stop(why)?
+                    self.retry_or_stop(why)? + "; "
                 }
                 Ok(connection) => {
                     let peer = connection
                         .peer()
                         .filter(|peer| *peer != address.to_string());
-                    let peer = peer.map_or_else(String::new, |peer| format!(" ({peer})"));
+                    let peer = peer.map_or(String::new(), |peer| format!(" ({peer})"));
                     self.output
                         .say(&format!("Connect to server success: {address}{peer}"));
                     let since = Instant::now();
                     let why = self.connected(connection).await?;
+                    self.output.complain(&why);
                     lasted = since.elapsed();
-                    why
+                    String::new()
                 }
             };
             let pause = backoff.pause(lasted);
             let seconds = pause.as_secs_f32();
             self.output
-                .go_on(&format!("{why}; trying again in {seconds:.1} s"));
+                .go_on(&format!("{why}trying again in {seconds:.1} s"));
             self.meanwhile(sleep(pause)).await?;
         }
     }
@@ -162,8 +167,6 @@ impl Session {
             let keys = room[..read].to_vec();
             for done in self.output.press(&keys) {
                 match done {
-                    // Pressed to get some air, as a rule. In a pipe, an empty line is one.
-                    Done::Line(line) if line.is_empty() => {}
                     Done::Line(line) => self.outbox.push(format!("{line}\n").as_bytes()),
                     Done::Left => ended = true,
                 }
@@ -188,39 +191,38 @@ impl Session {
         self.output.flush().await.map_err(no_output)?;
         self.output.say("Server connection closed");
 
-        let sends = !matches!(self.input, Input::Absent);
         let has_all = self.outbox.pending().is_empty() && unacknowledged == 0;
-        let reason = notice.reason_to_doubt();
-        // Its answer to our end, unless it says that it closes for another reason, or did before.
-        let is_answer = connection.is_shut() && !connection.was_closed() && reason.is_none();
-        let why = match ended {
-            Ok(()) if is_answer && has_all => return Err(Stop::Done),
-            Ok(()) => match &reason {
-                Some(reason) => format!("the server closed the connection: {reason}"),
-                None => "the server closed the connection".to_owned(),
-            },
-            Err(error) => {
-                let why = format!("the connection is lost: {error}");
-                if connection.is_shut() && has_all {
-                    // Nothing is left that could be sent again, and whether it was read is unknown.
-                    return Err(Stop::Failed(why));
-                }
-                why
+        let reason = notice.reason();
+        let why = match (&ended, &reason) {
+            (_, Some(reason)) => format!("the server closed the connection: {reason}"),
+            (Err(error), None) => format!("the connection is lost: {error}"),
+            (Ok(()), None) if notice.is_shutdown() => {
+                "the server closed the connection: it is shutting down".to_owned()
             }
+            (Ok(()), None) => "the server closed the connection".to_owned(),
         };
-        let cannot_help = |reason: &str| {
-            close_notice::is_final(reason)
-                || close_notice::is_refusal(reason) && connection.has_sent()
-                || has_all && connection.is_shut()
-        };
-        if sends && reason.as_deref().is_some_and(cannot_help) {
-            // What the server's machine took is not held any more, and it did not read it.
+        // What comes while the server stops may be read no more; what came long before was.
+        let is_late = connection.settled_for() < Some(CLOSE_GRACE) && notice.is_shutdown();
+        let sent_all = connection.is_shut() && has_all;
+        if sent_all && ended.is_ok() && reason.is_none() && !is_late {
+            return Err(Stop::Done);
+        }
+        let is_final = reason.as_deref().is_some_and(close_notice::is_final);
+        let is_refusal = reason.as_deref().is_some_and(close_notice::is_refusal);
+        // Sent again, a line would be refused again; or none is left that could be, and whether the
+        // last was taken is unknown.
+        let sends = !matches!(self.input, Input::Absent);
+        if sends && is_final || sent_all && !is_refusal {
             return Err(Stop::Failed(why));
         }
         let why = self.retry_or_stop(why)?;
-        match self.outbox.rewind(unacknowledged) {
+        let rewound = match is_refusal {
+            true => self.outbox.rewind_all(),
+            false => self.outbox.rewind(unacknowledged),
+        };
+        match rewound {
             Ok(()) => Ok(why),
-            Err(cut) => Err(Stop::Failed(format!("{why}; {cut}"))),
+            Err(lost) => Err(Stop::Failed(format!("{why}; {lost}"))),
         }
     }
 
@@ -231,15 +233,17 @@ impl Session {
         notice: &mut CloseNotice,
     ) -> Result<io::Result<()>, Stop> {
         let mut received = Vec::new();
-        let mut settled = None;
         let mut lost = None;
         loop {
             let sent_all = self.outbox.pending().is_empty();
             if sent_all && matches!(self.input, Input::Ended(_)) && !connection.is_shut() {
                 connection.shut();
             }
-            self.outbox.acknowledged_but(connection.unacknowledged());
-            let leaves = self.check_left(connection, notice, &mut settled)?;
+            // Held as long as there is room: a server that refuses has acknowledged lines by then.
+            if self.outbox.is_full() {
+                self.outbox.acknowledged_but(connection.unacknowledged());
+            }
+            let leaves = self.check_left(connection, notice)?;
             let looks = leaves || sent_all && self.outbox.is_full();
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
@@ -271,24 +275,27 @@ impl Session {
     /// any longer. Says whether this is to be looked at again.
     fn check_left(
         &mut self,
-        connection: &Connection,
+        connection: &mut Connection,
         notice: &CloseNotice,
-        settled: &mut Option<Instant>,
     ) -> Result<bool, Stop> {
-        let (Finish::Leave { grace, patience }, Input::Ended(since)) =
-            (self.plan.finish, &self.input)
-        else {
+        let Input::Ended(since) = self.input else {
             return Ok(false);
         };
-        let waited = since.elapsed();
-        // This, also of a Unix socket, says that everything is there, or read.
-        if connection.is_settled() && settled.get_or_insert_with(Instant::now).elapsed() >= grace {
-            return Err(match notice.reason_to_doubt() {
-                None => Stop::Done,
-                Some(reason) => Stop::Failed(format!("the server closes: {reason}")),
-            });
+        let settled = connection.settled_for();
+        let Finish::Leave { grace, patience } = self.plan.finish else {
+            return Ok(settled.is_none());
+        };
+        // A server that sent something has accepted the connection. One that did not may be no more
+        // than a queue of its kernel.
+        let is_served = connection.is_unix() || !notice.is_empty() || patience.is_some();
+        if settled >= Some(grace) && is_served {
+            return Err(Stop::Done);
         }
-        if patience.is_some_and(|patience| waited >= patience) {
+        if settled >= Some(ANSWER_PATIENCE) {
+            let why = "the server does not answer: whether it took the lines is not known";
+            return Err(Stop::Failed(why.to_owned()));
+        }
+        if patience.is_some_and(|patience| since.elapsed() >= patience) {
             // What is cut is pending too.
             let _ = self.outbox.rewind(connection.unacknowledged());
             return Err(self.leave());

@@ -22,7 +22,7 @@ pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<Async
 }
 
 /// Whether something of it is so now. An error and an end always count.
-pub(super) fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {
+fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
