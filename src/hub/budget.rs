@@ -49,6 +49,8 @@ pub(crate) struct Budget {
 struct Account {
     limit: usize,
     used: usize,
+    /// The part of it that stands for admissions, and becomes what the reads cost.
+    reserved: usize,
     /// What becomes of a byte that is read, at worst, in all encodings in use.
     expansion: usize,
     /// What one sender is admitted for, in bytes. What the read really costs is settled afterwards.
@@ -143,6 +145,7 @@ impl Budget {
             account: Mutex::new(Account {
                 limit,
                 used: 0,
+                reserved: 0,
                 expansion: 1,
                 admission: admission(limit),
                 queue: BTreeMap::new(),
@@ -163,10 +166,12 @@ impl Budget {
         let mut account = self.lock();
         // What was charged for an admission is what will be released for it.
         let outstanding = account.uncollected;
-        account.used -= outstanding * account.admission;
+        let before = outstanding * account.admission;
         account.limit = limit;
         account.admission = admission(limit);
-        account.used += outstanding * account.admission;
+        let after = outstanding * account.admission;
+        account.used = account.used - before + after;
+        account.reserved = account.reserved - before + after;
         self.set_read_bytes_max(&account);
         self.release(account, 0);
         self.pressed.notify_one();
@@ -204,8 +209,7 @@ impl Budget {
                 return Poll::Pending;
             }
             None if account.queue.is_empty() && account.has_room() => {
-                account.used += admission;
-                account.admissions += 1;
+                account.reserve();
             }
             None => {
                 *ticket = Some(account.line_up(cx.waker().clone(), who));
@@ -241,6 +245,7 @@ impl Budget {
         if ticket.0.get() <= account.admitted {
             let bytes = account.admission;
             account.uncollected -= 1;
+            account.reserved -= bytes;
             self.release(account, bytes);
         } else if let Some(waiting) = account.queue.remove(&ticket)
             && waiting.who == Who::Sender
@@ -259,10 +264,14 @@ impl Budget {
         }
     }
 
-    /// Whether the buffer is full: a sender waits, or more is in it than fits.
+    /// Whether the buffer is full of what clients have still to receive: more is in it than fits, or
+    /// so much that whoever waits cannot be let in. What is only reserved for reads that are under way
+    /// is no client's fault.
     pub(crate) fn is_pressed(&self) -> bool {
         let account = self.lock();
-        !account.queue.is_empty() || account.used > account.limit
+        let held = account.used - account.reserved;
+        let waits = !account.queue.is_empty() && held > 0;
+        held > account.limit || (waits && held + account.admission > account.limit)
     }
 
     /// Waits until the buffer fills. Cancel safe.
@@ -342,6 +351,13 @@ impl Account {
         self.used == 0 || self.used + self.admission <= self.limit
     }
 
+    /// Admits somebody.
+    fn reserve(&mut self) {
+        self.used += self.admission;
+        self.reserved += self.admission;
+        self.admissions += 1;
+    }
+
     fn line_up(&mut self, waker: Waker, who: Who) -> Ticket {
         self.issued += 1;
         let ticket = Ticket(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
@@ -366,9 +382,8 @@ impl Account {
             && let Some((ticket, waiting)) = self.queue.pop_first()
         {
             self.admitted = ticket.0.get();
-            self.used += self.admission;
+            self.reserve();
             self.uncollected += 1;
-            self.admissions += 1;
             senders += usize::from(waiting.who == Who::Sender);
             woken.push(waiting.waker);
         }
@@ -391,6 +406,7 @@ impl Admission {
         let budget = self.budget.clone();
         let mut account = budget.lock();
         account.used += bytes;
+        account.reserved -= admitted;
         budget.release(account, admitted);
         Charge { budget, bytes }
     }
@@ -399,7 +415,9 @@ impl Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.budget.release(self.budget.lock(), self.bytes);
+            let mut account = self.budget.lock();
+            account.reserved -= self.bytes;
+            self.budget.release(account, self.bytes);
         }
     }
 }
@@ -440,7 +458,7 @@ mod tests {
     fn larger_buffer_admits_who_waits_and_a_smaller_one_keeps_the_account_whole() {
         let budget = Budget::new(8192);
         let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
-        assert!(held.iter().all(Option::is_some));
+        let held = held.map(|admission| admission.unwrap().charge(4096));
         let mut waiting = [None, None];
         assert!(
             waiting
@@ -472,6 +490,8 @@ mod tests {
         let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
         let mut waiting = None;
         assert!(ask(&budget, &mut waiting).is_none());
+        assert!(!budget.is_pressed(), "no client holds anything");
+        let held = held.map(|admission| admission.unwrap().charge(4096));
         assert!(budget.is_pressed());
         budget.give_up(waiting.take().unwrap());
         assert!(!budget.is_pressed());

@@ -274,7 +274,12 @@ impl SavedView<ByteBuf> {
             .is_none_or(|end| *end as usize == self.bytes.len());
         // What is not in use has no bytes, and may have no ends.
         let whole = self.ends.len() == parts || (!needed && self.ends.is_empty());
-        if !(rises && ends_there && whole) {
+        // Each part is whole lines.
+        let are_lines = self.ends.iter().all(|end| {
+            let part = self.bytes.get(..*end as usize).unwrap_or_default();
+            part.is_empty() || part.ends_with(b"\n")
+        });
+        if !(rises && ends_there && whole && are_lines) {
             return Err(Inconsistent("the parts of a batch do not fit its bytes"));
         }
         Ok(View {
