@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::{
-    BINARY, Client, Exit, Flood, PATIENCE, Program, Server, eventually, payload, tool,
+    BINARY, Client, Exit, Flood, PATIENCE, Program, Server, Tmux, eventually, payload, tool,
 };
 
 const CONNECTED: &str = "Connect to server success: ";
@@ -62,6 +62,11 @@ impl Puppet {
     }
 }
 
+/// What is said of a connection that was made, and then ended.
+fn connected(address: &str) -> String {
+    format!("{CONNECTED}{address}\n")
+}
+
 fn read_exactly(stream: &mut TcpStream, wanted: &str) {
     let mut bytes = vec![0; wanted.len()];
     stream.read_exact(&mut bytes).unwrap();
@@ -108,13 +113,51 @@ fn what_comes_in_goes_out_unchanged() {
 }
 
 #[test]
-fn status_goes_to_stderr_in_the_words_of_the_original() {
+fn status_goes_to_stderr_in_the_words_of_the_original_with_the_address() {
     let server = Server::start(&["--no-notices"]);
     let address = server.addr(0).to_string();
     let exit = run(&[], &address, b"");
     assert_eq!(exit.code, Some(0));
     assert_eq!(exit.stdout, "");
-    assert_eq!(exit.stderr, format!("{CONNECTED}{address}\n{CLOSED}"));
+    assert_eq!(exit.stderr, connected(&address) + CLOSED);
+
+    // A name, and what it meant.
+    let port = server.addr(0).port();
+    let exit = run(&[], &format!("localhost:{port}"), b"");
+    let wanted = connected(&format!("localhost:{port} ({address})"));
+    assert_eq!(exit.stderr, wanted + CLOSED);
+
+    let exit = run(&["-q"], &address, b"");
+    assert_eq!((exit.code, &*exit.stderr), (Some(0), ""));
+}
+
+#[test]
+fn quiet_says_only_why_it_failed() {
+    let server = Server::start(&["--max-clients=1"]);
+    let _only = Client::connect(&server);
+    let exit = run(
+        &["--quiet", "--send-only"],
+        &server.addr(0).to_string(),
+        b"x\n",
+    );
+    assert_eq!(exit.code, Some(1));
+    let wanted = "linehub: the server closed the connection: server full (1 clients)\n";
+    assert_eq!(exit.stderr, wanted);
+}
+
+#[test]
+fn without_an_address_it_is_the_daemons_default() {
+    // Somebody may listen there or not; either way it is named.
+    let output = Command::new(BINARY)
+        .args(["connect", "--send-only"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.lines().next().unwrap().contains("127.0.0.1:2345"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -158,7 +201,7 @@ fn send_only_takes_what_it_does_not_print_so_that_nobody_waits_for_it() {
     assert!(status.success(), "{status}");
     assert_eq!(
         String::from_utf8_lossy(&output),
-        format!("{CONNECTED}{address}\n{CLOSED}")
+        connected(&address) + CLOSED
     );
 }
 
@@ -359,85 +402,126 @@ fn connection_closed_by_the_server_is_a_failure() {
     }
 }
 
-/// In a pipe that has ended long before the daemon says anything.
+/// Whatever the format, and wherever it listens: lines that were refused are not said to be sent.
 #[test]
-fn lines_that_were_refused_are_never_called_sent() {
+fn refused_lines_are_not_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    let too_long = format!("short\n{}\n", "x".repeat(2000));
     for format in ["text", "json"] {
-        let full = Server::start(&["--max-clients=1", "--format", format]);
-        let _only = Client::connect(&full);
-        let short = Server::start(&["--max-line=10", "--format", format]);
-        let mut lines = Flood::default().lines(1000);
-        lines.extend_from_slice(b"\n");
-        for (server, input, why) in [
-            (&full, &lines[..], "server full (1 clients)"),
-            (&full, b"one\n", "server full (1 clients)"),
-            (
-                &short,
-                b"short\nlonger than ten",
-                "line too long (limit 10 bytes)",
-            ),
-            (&short, &lines, "line too long (limit 10 bytes)"),
-        ] {
-            let address = server.addr(0).to_string();
+        let unix = format!("unix:{}", dir.path().join(format).display());
+        let server = Server::start(&[
+            "--listen=127.0.0.1:0",
+            "--listen",
+            &unix,
+            "--format",
+            format,
+            "--max-clients=1",
+            "--max-line=1000",
+        ]);
+        let addresses = [server.addr(0).to_string(), unix];
+        let refused = |address: &str, input: &str, why: &str| {
+            // With --retry, what can never go well is not tried again.
             for args in [&["--send-only"][..], &[]] {
-                let exit = run(args, &address, input);
-                assert_eq!(exit.code, Some(1), "{format} {args:?} {}", exit.stderr);
-                let last = exit.stderr.lines().last().unwrap();
-                assert!(last.ends_with(why), "{format} {args:?} {last}");
+                let exit = run(args, address, input.as_bytes());
+                assert_eq!(exit.code, Some(1), "{format} {address} {args:?}: {exit:?}");
+                assert!(exit.stderr.contains(why), "{format} {address}: {exit:?}");
+            }
+        };
+        for address in &addresses {
+            refused(address, &too_long, "line too long (limit 1000 bytes)");
+        }
+        server.wait_log_count("client disconnected", 4);
+        let only = TcpStream::connect(&addresses[0]).unwrap();
+        server.wait_log_count("client connected", 5);
+        for _ in 0..3 {
+            for address in &addresses {
+                refused(address, &lines, "server full (1 clients)");
+                refused(address, "", "server full (1 clients)");
             }
         }
+        drop(only);
     }
 }
 
 #[test]
-fn quiet_says_nothing_but_why_it_failed() {
+fn refused_lines_are_sent_when_there_is_a_place() {
     let server = Server::start(&["--max-clients=1"]);
     let address = server.addr(0).to_string();
-    let exit = run(&["-q", "--send-only"], &address, b"line\n");
-    assert_eq!((exit.code, exit.stderr.as_str()), (Some(0), ""));
-    let _only = Client::connect(&server);
-    let exit = run(&["-q", "--send-only"], &address, b"line\n");
-    assert_eq!(exit.code, Some(1));
-    assert_eq!(exit.stderr.lines().count(), 1, "{}", exit.stderr);
+    let only = Client::connect(&server);
+    let mut program = Program::spawn(&mut connect_and_tell(&["--retry", "--send-only"], &address));
+    let lines: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    program.type_in(lines.as_bytes());
+    program.end_input();
+    program.wait_output("server full (1 clients)\n");
+    program.wait_output("trying again in ");
+    drop(only);
+    let (status, output) = program.wait_end();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&output));
+    server.wait_log("reason=eof lines_in=1000");
 }
 
-/// A pseudo-terminal that controls nobody is what a serial device looks like.
+/// What a server does with a client that has sent a line and the end, and what comes of it.
 #[test]
-fn serial_device_gets_the_bytes_and_no_prompt() {
-    let server = Server::start(&["--format=raw"]);
-    let mut other = Client::connect(&server);
-    let device =
-        rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY);
-    let device = device.unwrap();
-    rustix::pty::grantpt(&device).unwrap();
-    rustix::pty::unlockpt(&device).unwrap();
-    let name = rustix::pty::ptsname(&device, Vec::new()).unwrap();
-    let line = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(name.to_str().unwrap())
-        .unwrap();
-    // As `stty raw -echo` makes a serial line.
-    let mut modes = rustix::termios::tcgetattr(&line).unwrap();
-    modes.make_raw();
-    rustix::termios::tcsetattr(&line, rustix::termios::OptionalActions::Now, &modes).unwrap();
-    let mut command = connect(&[], &server.addr(0).to_string());
-    let mut child = command
-        .stdin(line.try_clone().unwrap())
-        .stdout(line.try_clone().unwrap())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    server.wait_log("client connected client=2");
-    let mut device = std::fs::File::from(device);
-    device.write_all(b"$GPGGA,1\n").unwrap();
-    other.expect_line("$GPGGA,1");
-    other.send_bytes(b"\x1bc\xff\x01\n");
-    let mut got = [0; 5];
-    device.read_exact(&mut got).unwrap();
-    assert_eq!(got, *b"\x1bc\xff\x01\n");
-    child.kill().unwrap();
-    child.wait().unwrap();
+fn close_is_success_only_as_an_answer() {
+    const STOPS: &str = "the server closed the connection: it is shutting down";
+    let json = "{\"event\":\"error\",\"reason\":\"idle\",\"detail\":\"idle for 60s\"}\n";
+    for (last_words, why) in [
+        ("", None),
+        ("Message from client 2: Error: x\n", None),
+        // Somebody's payload.
+        ("disk 1 ok\nError: disk 2 failed\n", None),
+        ("Error: idle for 60s\n", Some("idle for 60s")),
+        (
+            "Message from client 2: x\r\nError: idle for 60s\r\n",
+            Some("idle for 60s"),
+        ),
+        (json, Some("idle for 60s")),
+        (
+            "Error: idle for 60s\nServer shutting down\n",
+            Some("idle for 60s"),
+        ),
+        ("Server shutting down\n", Some(STOPS)),
+        ("{\"event\":\"shutdown\"}\n", Some(STOPS)),
+    ] {
+        for args in [&["--send-only"][..], &[], &["--send-only", "--retry"]] {
+            let server = Puppet::new();
+            let mut program = Program::spawn(&mut connect_and_tell(args, &server.address));
+            let mut stream = server.accept();
+            program.type_in(b"line\n");
+            program.end_input();
+            read_exactly(&mut stream, "line\n");
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+            stream.write_all(last_words.as_bytes()).unwrap();
+            drop(stream);
+            let (status, output) = program.wait_end();
+            let output = String::from_utf8_lossy(&output).into_owned();
+            let code = i32::from(why.is_some());
+            assert_eq!(status.code(), Some(code), "{args:?} {last_words}: {output}");
+            assert!(output.contains(why.unwrap_or(CLOSED)), "{output}");
+        }
+    }
+}
+
+/// The kernel takes connections and lines on behalf of a daemon that hangs.
+#[test]
+fn lines_that_nobody_answers_are_not_said_to_be_sent() {
+    let server = Puppet::new();
+    let exit = run(&["--send-only"], &server.address, b"line\n");
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("does not answer"), "{}", exit.stderr);
+}
+
+#[test]
+fn close_before_the_end_is_no_success() {
+    let server = Puppet::new();
+    let mut program = Program::spawn(&mut connect_and_tell(&["--send-only"], &server.address));
+    let mut stream = server.accept();
+    program.type_in(b"line\n");
+    read_exactly(&mut stream, "line\n");
+    drop(stream);
+    let (status, _) = program.wait_end();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]
@@ -491,13 +575,13 @@ fn output_that_nobody_reads_any_more_ends_it_without_noise() {
     let server = Server::start(&[]);
     let address = server.addr(0).to_string();
     // While nothing comes, and with the line that finds the pipe closed.
-    for (idle, connected) in [(true, 1), (false, 3)] {
+    for (idle, clients) in [(true, 1), (false, 3)] {
         let mut child = connect(&["--listen-only"], &address)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        server.wait_log_count("client connected", connected);
+        server.wait_log_count("client connected", clients);
         let mut sender = Client::connect(&server);
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         sender.send_line("one");
@@ -512,9 +596,34 @@ fn output_that_nobody_reads_any_more_ends_it_without_noise() {
         drop(stdout);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(0));
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(stderr, format!("{CONNECTED}{address}\n"));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), connected(&address));
     }
+}
+
+/// As a program that shares it may have made it.
+#[test]
+fn nonblocking_output_gets_everything() {
+    let server = Server::start(&["--format=raw", "--slow-grace=forever"]);
+    let address = server.addr(0).to_string();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let mut child = connect(&["--listen-only", "--retry=no", "-q"], &address)
+        .stdout(writer)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    server.wait_log("client connected client=1");
+    // More than a pipe holds, and nobody reads before all of it is sent.
+    let lines = Flood::default().lines(50_000);
+    assert_eq!(run(&["--send-only"], &address, &lines).code, Some(0));
+    let mut received = vec![0; lines.len()];
+    reader.read_exact(&mut received).unwrap();
+    assert!(received == lines);
+    drop(server);
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 /// A person at a terminal, connected.
@@ -527,7 +636,7 @@ fn person(args: &[&str], address: &str) -> Option<Program> {
             .arg("/dev/null")
             .env("TERM", "xterm"),
     );
-    program.wait_output("Connect to server success: ");
+    program.wait_output(CONNECTED);
     program.wait_output("> ");
     Some(program)
 }
@@ -536,9 +645,7 @@ fn person(args: &[&str], address: &str) -> Option<Program> {
 /// what the terminal makes of it, not the editor.
 fn enter(person: &mut Program, line: &str) {
     person.type_in(format!("{line}\r").as_bytes());
-    // What goes on, such as attempts to connect, may stand between it and the next prompt.
-    person.wait_output(&format!("\x1b[J\r> {line}\r\n"));
-    person.wait_output("> ");
+    person.wait_output(&format!("\r \x1b[J\r> {line}\r\n"));
 }
 
 #[test]
@@ -553,7 +660,7 @@ fn lines_that_come_while_a_person_types_do_not_tear_their_line() {
     person.wait_output("half a li");
     other.send_line("in between");
     // The line is cleared, what came is printed in its place, and the prompt is below it again.
-    person.wait_output("\x1b[J\rMessage from client 1: in between\r\n> half a li");
+    person.wait_output("\r \x1b[J\rMessage from client 1: in between\r\n> half a li");
     person.type_in(b"ne\r");
     other.expect_message(2, "half a line");
 }
@@ -592,20 +699,6 @@ fn person_leaves_with_ctrl_c_or_ctrl_d_and_with_what_was_typed() {
             other.expect_line("Client disconnected: 2");
         }
     }
-}
-
-#[test]
-fn enter_alone_sends_nothing() {
-    let server = Server::start(&["--no-notices"]);
-    let mut other = Client::connect(&server);
-    let Some(mut person) = person(&[], &server.addr(0).to_string()) else {
-        return;
-    };
-    person.type_in(b"\r\r\r");
-    enter(&mut person, "hello");
-    other.expect_message(2, "hello");
-    person.type_in(b"\x03");
-    assert_eq!(person.wait_end().0.code(), Some(0));
 }
 
 #[test]
@@ -666,4 +759,234 @@ fn control_characters_are_made_visible_to_a_person() {
     server.wait_log("client connected client=2");
     other.send_bytes(b"\x1b]0;title\x07\xff\r\n");
     person.wait_output("\\x1b]0;title\\x07\\xff\r\n");
+}
+
+/// A terminal that controls nobody, as a serial line: its two ends.
+fn serial_line() -> (std::fs::File, std::fs::File) {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let theirs = ioctl_tiocgptpeer(&ours, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let mut modes = tcgetattr(&theirs).unwrap();
+    modes.make_raw();
+    tcsetattr(&theirs, OptionalActions::Now, &modes).unwrap();
+    (ours.into(), theirs.into())
+}
+
+/// Reads until the text has come, and returns all that came up to its end.
+fn read_until(from: &mut std::fs::File, wanted: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(wanted.as_bytes()) {
+        from.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[test]
+fn serial_line_gets_lines_as_they_come_and_no_prompt() {
+    let server = Server::start(&["--format=raw"]);
+    let address = server.addr(0).to_string();
+    for (i, args) in [&[][..], &["--listen-only"]].iter().enumerate() {
+        let mut other = Client::connect(&server);
+        let (mut instrument, line) = serial_line();
+        let mut child = connect(args, &address)
+            .stdin(line.try_clone().unwrap())
+            .stdout(line)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        server.wait_log_count("client connected", 2 * i + 2);
+        other.send_bytes(b"\x1b[31m\x07\xffSET 1\r\nend\n");
+        let wanted = String::from_utf8_lossy(b"\x1b[31m\x07\xffSET 1\r\nend\n").into_owned();
+        assert_eq!(read_until(&mut instrument, "end\n"), wanted, "{args:?}");
+        if args.is_empty() {
+            instrument.write_all(b"VALUE 7\n").unwrap();
+            other.expect_line("VALUE 7");
+            // Nor was it echoed.
+            other.send_line("next");
+            assert_eq!(read_until(&mut instrument, "next\n"), "next\n");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(other);
+        server.wait_log_count("client disconnected", 2 * i + 2);
+    }
+}
+
+#[test]
+fn interactive_gives_a_prompt_in_any_terminal_and_plain_in_none() {
+    let server = Server::start(&["--format=raw"]);
+    let address = server.addr(0).to_string();
+    let (mut line, theirs) = serial_line();
+    let mut child = connect(&["--interactive", "-q"], &address)
+        .stdin(theirs.try_clone().unwrap())
+        .stdout(theirs)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    read_until(&mut line, "> ");
+    line.write_all(b"\x03").unwrap();
+    assert!(child.wait().unwrap().success());
+
+    let exit = run(&["--interactive"], &address, b"");
+    assert_eq!(exit.code, Some(2));
+    let wanted = "linehub: --interactive: standard input and output are no terminal\n";
+    assert_eq!(exit.stderr, wanted);
+
+    let Some(script) = tool("script") else {
+        return;
+    };
+    let mut other = Client::connect(&server);
+    let mut person = Program::spawn(
+        Command::new(script)
+            .arg("-qec")
+            .arg(format!("{BINARY} connect --plain {address}"))
+            .arg("/dev/null"),
+    );
+    person.wait_output(CONNECTED);
+    server.wait_log_count("client connected", 3);
+    other.send_bytes(b"\x1b[31mred\n");
+    person.wait_output("\x1b[31mred\r\n");
+    person.type_in(b"typed\n");
+    other.expect_line("typed");
+    person.type_in(b"\x04");
+    let (status, output) = person.wait_end();
+    assert!(status.success());
+    assert!(!String::from_utf8_lossy(&output).contains("> "));
+}
+
+#[test]
+fn enter_on_an_empty_prompt_sends_nothing_and_an_empty_line_from_a_pipe_is_one() {
+    let server = Server::start(&[]);
+    let mut other = Client::connect(&server);
+    let address = server.addr(0).to_string();
+    if let Some(mut person) = person(&[], &address) {
+        other.expect_line("New client connected: 2");
+        person.type_in(b"\r\r");
+        enter(&mut person, "something");
+        other.expect_message(2, "something");
+        person.type_in(b"\x03");
+        other.expect_line("Client disconnected: 2");
+    }
+    let id = 2 + u64::from(tool("script").is_some());
+    assert_eq!(run(&["--send-only"], &address, b"\n").code, Some(0));
+    other.expect_line(&format!("New client connected: {id}"));
+    other.expect_message(id, "");
+}
+
+/// How often the text is on the screen.
+fn times(screen: &str, text: &str) -> usize {
+    screen.matches(text).count()
+}
+
+#[test]
+fn window_that_is_resized_loses_nothing_and_keeps_no_fragments() {
+    let server = Server::start(&["--no-notices"]);
+    let Some(tmux) = Tmux::new(80, 24) else {
+        return;
+    };
+    let mut other = Client::connect(&server);
+    tmux.press(&[&format!("{BINARY} connect {}", server.addr(0)), "Enter"]);
+    tmux.wait("a prompt", |screen| screen.ends_with("\n>"));
+    let messages: Vec<String> = (1..=3)
+        .map(|n| format!("Message from client 1: {n} {} end", "m".repeat(70)))
+        .collect();
+    for message in &messages {
+        other.send_line(message.strip_prefix("Message from client 1: ").unwrap());
+    }
+    let line = format!("typed {} LINE", "y".repeat(100));
+    let prompt = format!("\n> {line}");
+    tmux.press(&["-l", &line]);
+    let is_whole = |screen: &str| {
+        screen.ends_with(&prompt)
+            && times(screen, "typed") == 1
+            && times(screen, "LINE") == 1
+            && times(screen, "\n>") == 1
+            && messages.iter().all(|message| times(screen, message) == 1)
+    };
+    tmux.wait("all", is_whole);
+    for (n, columns) in [120, 50, 160, 33, 79, 80].into_iter().enumerate() {
+        // Before it has said so, nobody can know; from then on, it counts.
+        tmux.resize(columns, 24);
+        other.send_line(&format!("resized {n} times"));
+        let resized = format!("Message from client 1: resized {n} times\n> ");
+        tmux.wait(&format!("{columns} columns"), |screen| {
+            screen.contains(&resized) && is_whole(screen)
+        });
+    }
+    tmux.press(&["C-a", "x", "Enter"]);
+    other.expect_message(2, &format!("x{line}"));
+}
+
+#[test]
+fn stopped_and_continued_the_prompt_is_there_again() {
+    let server = Server::start(&["--no-notices"]);
+    let Some(tmux) = Tmux::new(80, 24) else {
+        return;
+    };
+    let mut other = Client::connect(&server);
+    tmux.press(&[&format!("{BINARY} connect {}", server.addr(0)), "Enter"]);
+    tmux.wait("a prompt", |screen| screen.ends_with("\n>"));
+    tmux.press(&["-l", "half a"]);
+    for n in 0..3 {
+        tmux.wait("the line", |screen| screen.ends_with("\n> half a"));
+        tmux.press(&["C-z"]);
+        tmux.wait("the shell", |screen| screen.ends_with("\n$"));
+        let ask = format!("stty -a | grep -ow -e '-icanon' -e icanon; echo shell {n}");
+        tmux.press(&[&ask, "Enter"]);
+        let answered = format!("\nicanon\nshell {n}\n$");
+        tmux.wait("its answer", |screen| screen.ends_with(&answered));
+        other.send_line(&format!("meanwhile {n}"));
+        tmux.press(&["fg", "Enter"]);
+        let message = format!("\nMessage from client 1: meanwhile {n}\n> half a");
+        tmux.wait("what came", |screen| screen.ends_with(&message));
+    }
+    // It takes keys, not lines: this one deletes.
+    tmux.press(&["C-w", "C-w", "whole", "Enter"]);
+    other.expect_message(2, "whole");
+    tmux.press(&["C-c"]);
+    tmux.wait("the shell", |screen| {
+        screen.ends_with("Server connection closed\n$")
+    });
+}
+
+#[test]
+fn retries_take_one_line_of_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", dir.path().join("s").display());
+    let Some(tmux) = Tmux::new(150, 24) else {
+        return;
+    };
+    // With a prompt, and without one.
+    for option in ["", "--listen-only </dev/null"] {
+        let mut server = Server::start(&["--listen", &address]);
+        tmux.press(&[
+            &format!("clear; {BINARY} connect {address} {option}"),
+            "Enter",
+        ]);
+        server.wait_log("client connected");
+        server.stop();
+        // A pause so long comes after several attempts, each of which has said its own.
+        tmux.wait("one status", |screen| {
+            let (_, pause) = screen.rsplit_once("trying again in ").unwrap_or_default();
+            let pause = pause.split(' ').next().unwrap_or_default();
+            let pause: f32 = pause.parse().unwrap_or_default();
+            let statuses = times(screen, "trying again");
+            assert!(statuses <= 1, "{screen}");
+            pause > 0.8 && statuses == 1
+        });
+        let server = Server::start(&["--listen", &address]);
+        server.wait_log("client connected");
+        tmux.wait("the connection", |screen| {
+            times(screen, "trying again") == 0
+                && times(screen, "cannot connect") == 0
+                && times(screen, "Connect to server success") == 2
+        });
+        tmux.press(&["C-c"]);
+        tmux.wait("the shell", |screen| screen.ends_with('$'));
+    }
 }

@@ -138,7 +138,7 @@ pub struct ConnectArgs {
     /// reason (in `raw` a daemon cannot say it; send to a listener of another format to know). For one
     /// that does not close (`--half-close keep`): 2 s after its machine acknowledged everything, or over
     /// a Unix socket it has read everything; but only if anything came from it, else it is a failure
-    /// after 30 s: it may not even have accepted the connection.
+    /// after 10 s: it may not even have accepted the connection.
     #[arg(long)]
     pub send_only: bool,
 

@@ -121,7 +121,7 @@ fn is_text(line: &str) -> bool {
 
 /// Whether the reason for closing holds again when the same lines are sent again.
 pub(super) fn is_final(reason: &str) -> bool {
-    reason.starts_with("line too long")
+    reason.starts_with("line too long") || reason.contains("HTTP")
 }
 
 /// Whether the reason says that nothing at all was taken.

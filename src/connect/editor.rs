@@ -192,22 +192,17 @@ impl Editor {
     /// a longer line, what is around the cursor.
     pub(super) fn shown(&self, cells_max: usize) -> (String, String) {
         let (before, after) = self.line.split_at(self.cursor);
-        let (mut before, after) = (shown(before), shown(after));
-        let mut cells = before.width();
-        while cells >= cells_max {
-            let len = before.graphemes(true).next().map_or(1, str::len);
-            cells -= before[..len].width().min(cells);
-            before.drain(..len);
-        }
-        let mut until = 0;
-        for grapheme in after.graphemes(true) {
+        let (before, after) = (shown(before), shown(after));
+        let mut cells = 0;
+        let mut fits = |grapheme: &str| {
             cells += grapheme.width();
-            if cells >= cells_max {
-                break;
-            }
-            until += grapheme.len();
-        }
-        (before, after[..until].to_owned())
+            cells < cells_max
+        };
+        let len =
+            |graphemes: &mut dyn Iterator<Item = &str>| graphemes.map(str::len).sum::<usize>();
+        let from = before.len() - len(&mut before.graphemes(true).rev().take_while(|g| fits(g)));
+        let until = len(&mut after.graphemes(true).take_while(|g| fits(g)));
+        (before[from..].to_owned(), after[..until].to_owned())
     }
 }
 

@@ -20,7 +20,7 @@ mod screen;
 mod session;
 mod watched;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -139,7 +139,11 @@ async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Resu
         code = session.run() => code,
         // Ctrl-C is a signal only after the person has left; it says the same again.
         _ = interrupt.recv() => ExitCode::SUCCESS,
-        _ = terminate.recv() => ExitCode::from(by_signal(libc::SIGTERM)),
+        _ = terminate.recv() => {
+            // What else is said there begins a line.
+            let _ = io::stdout().write_all(b"\n");
+            ExitCode::from(by_signal(libc::SIGTERM))
+        }
         _ = hangup.recv() => ExitCode::from(by_signal(libc::SIGHUP)),
     })
 }

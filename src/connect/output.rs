@@ -1,14 +1,15 @@
 //! What comes in, and what the command says of itself, and where they go.
 
+use std::future::pending;
 use std::io::{self, IsTerminal, Write};
 use std::mem;
 
 use memchr::memrchr;
 use rustix::termios::tcgetwinsize;
-use tokio::io::{AsyncWriteExt, Stdout, stdout};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::prompt::{Done, Prompt};
-use super::watched::Readers;
+use super::watched::{Readers, write_all};
 use crate::{format, logging};
 
 /// A line longer than this is broken on a screen, so that the memory for one that never ends is
@@ -30,12 +31,13 @@ pub(super) enum View {
 #[derive(Debug)]
 pub(super) struct Output {
     view: View,
-    stdout: Stdout,
     readers: Readers,
     /// What is to be written.
     pending: Vec<u8>,
-    /// Whether standard output has all that was pending.
-    flushed: bool,
+    /// What is being written, on a thread: others share standard output, so it has to block.
+    writing: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    /// The room of what was written last.
+    spare: Vec<u8>,
     lines: VisibleLines,
     /// Whether what comes in goes nowhere; then standard output needs no reader either.
     discards: bool,
@@ -54,10 +56,10 @@ impl Output {
     pub(super) fn new(view: View, discards: bool, quiet: bool) -> io::Result<Output> {
         let mut output = Output {
             view,
-            stdout: stdout(),
             readers: Readers::of_stdout()?,
             pending: Vec::new(),
-            flushed: true,
+            writing: None,
+            spare: Vec::new(),
             lines: VisibleLines::default(),
             discards,
             quiet,
@@ -77,10 +79,7 @@ impl Output {
     pub(super) fn take(&mut self, bytes: &mut Vec<u8>) {
         match &self.view {
             _ if self.discards => {}
-            View::Bytes => {
-                mem::swap(&mut self.pending, bytes);
-                self.flushed = false;
-            }
+            View::Bytes => mem::swap(&mut self.pending, bytes),
             View::Lines | View::Prompt(_) => {
                 let lines = self.lines.take(bytes);
                 self.print(&lines);
@@ -103,12 +102,11 @@ impl Output {
         self.draw();
     }
 
-    /// Has the prompt, where there is one, drawn again, and all of it written.
+    /// Draws the prompt anew, where there is one.
     fn draw(&mut self) {
         if let View::Prompt(prompt) = &mut self.view {
             prompt.draw(&mut self.pending);
         }
-        self.flushed &= self.pending.is_empty();
     }
 
     /// Waits for something to happen here, and does what there is to do. Cancel safe.
@@ -116,22 +114,27 @@ impl Output {
     /// # Errors
     /// Standard output cannot be written; `BrokenPipe` when nobody reads it any more.
     pub(super) async fn happen(&mut self) -> io::Result<()> {
+        if self.writing.is_none() && !self.pending.is_empty() {
+            let bytes = mem::replace(&mut self.pending, mem::take(&mut self.spare));
+            self.writing = Some(spawn_blocking(|| write_all(io::stdout(), bytes)));
+        }
         let changed = async {
             match &mut self.view {
                 View::Prompt(prompt) => prompt.changed().await,
-                _ => std::future::pending().await,
+                _ => pending().await,
             }
         };
-        let write = async {
-            match self.pending.is_empty() {
-                false => self.stdout.write(&self.pending).await,
-                true => self.stdout.flush().await.map(|()| 0),
+        let written = async {
+            match &mut self.writing {
+                Some(writing) => writing.await,
+                None => pending().await,
             }
         };
         tokio::select! {
-            written = write, if !self.flushed => {
-                self.flushed = self.pending.is_empty();
-                self.pending.drain(..written?);
+            written = written => {
+                self.writing = None;
+                self.spare = written??;
+                self.spare.clear();
             }
             gone = self.readers.gone(), if !self.discards => {
                 gone?;
@@ -144,7 +147,7 @@ impl Output {
 
     /// Has all out.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        while !self.flushed {
+        while self.writing.is_some() || !self.pending.is_empty() {
             self.happen().await?;
         }
         Ok(())
@@ -175,7 +178,6 @@ impl Output {
             && prompt.is_to_stop()
         {
             prompt.leave_line(&mut self.pending);
-            self.flushed = false;
             self.flush().await?;
             if let View::Prompt(prompt) = &mut self.view {
                 prompt.stop().await;

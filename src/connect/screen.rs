@@ -68,7 +68,7 @@ impl Screen {
             let cursor = cell_after(before_cursor, size.columns);
             let end = cell_after(&text, size.columns);
             // The blank gives the cursor a cell of its own, on the next row if this one is full.
-            out.extend_from_slice(text.replace('\n', "\r\n").as_bytes());
+            out.extend_from_slice(text.as_bytes());
             out.extend_from_slice(b" \r");
             if end.row > cursor.row {
                 out.extend_from_slice(format!("\x1b[{}A", end.row - cursor.row).as_bytes());

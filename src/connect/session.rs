@@ -28,8 +28,8 @@ const READ_BYTES: usize = 256 * 1024;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long a server whose machine has everything, and which has not sent anything, may take to show
-/// that it is there. One that makes senders wait may need long.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// that it is there. One that makes senders wait may need a while.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the command is to do.
 #[derive(Debug)]

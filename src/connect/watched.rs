@@ -1,4 +1,5 @@
-//! Descriptors that the runtime watches, whether or not they block.
+//! Standard input and output, which others share: they are waited for without being made
+//! nonblocking.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +30,24 @@ fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {
     };
     let mut polled = [PollFd::new(descriptor, what)];
     poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Writes all of it, and returns its room. Blocks, also where the descriptor is nonblocking, as another
+/// program that shares it may have made it.
+pub(super) fn write_all(to: impl AsFd, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        match rustix::io::write(&to, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                // Whatever it says, the next write finds out.
+                let _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Where lines to send come from.

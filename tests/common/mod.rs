@@ -11,6 +11,7 @@ pub(crate) mod http;
 mod manager;
 mod program;
 mod server;
+mod tmux;
 
 pub(crate) use browser::{Browser, Page, Scheme};
 pub(crate) use client::{Client, Event};
@@ -18,6 +19,7 @@ pub(crate) use flood::{Flood, payload};
 pub(crate) use manager::Manager;
 pub(crate) use program::{Program, tool};
 pub(crate) use server::{Address, BINARY, Exit, Launch, Server, run};
+pub(crate) use tmux::Tmux;
 
 use std::time::{Duration, Instant};
 

@@ -248,6 +248,7 @@ impl Launch {
 }
 
 /// A run that ends by itself: a wrong flag, `--help`, `--check`.
+#[derive(Debug)]
 pub(crate) struct Exit {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
