@@ -8,12 +8,7 @@ pub(crate) fn is_request_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|byte| *byte == b' ');
     let (method, version) = (words.next(), words.next_back());
-    let is_method = |word: &[u8]| {
-        !word.is_empty()
-            && word
-                .iter()
-                .all(|byte| byte.is_ascii_graphic() && *byte != b':')
-    };
+    let is_method = |word: &[u8]| !word.is_empty() && word.iter().all(is_of_method);
     let is_version = |word: &[u8]| {
         let digits = word.strip_prefix(b"HTTP/").unwrap_or_default();
         matches!(digits, [major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
@@ -21,6 +16,32 @@ pub(crate) fn is_request_line(line: &[u8]) -> bool {
     // The target between them may be anything: browsers escape blanks, others need not.
     words.next().is_some() && method.is_some_and(is_method) && version.is_some_and(is_version)
 }
+
+/// Whether a line that is too long to be kept begins as an HTTP request does, with a path or an
+/// address: a web page may make its target as long as it likes.
+pub(crate) fn begins_request(line: &[u8]) -> bool {
+    let Some(blank) = line
+        .iter()
+        .take(METHOD_BYTES_MAX + 1)
+        .position(|byte| *byte == b' ')
+    else {
+        return false;
+    };
+    let (method, target) = (&line[..blank], &line[blank + 1..]);
+    let is_target = target.starts_with(b"/") || target.starts_with(b"http");
+    !method.is_empty() && method.iter().all(is_of_method) && is_target
+}
+
+/// Methods are in capitals: those that browsers send, and all others there are.
+fn is_of_method(byte: &u8) -> bool {
+    byte.is_ascii_uppercase() || *byte == b'-'
+}
+
+/// No method is longer.
+const METHOD_BYTES_MAX: usize = 32;
+
+/// What of a line tells whether it begins a request.
+pub(crate) const BEGIN_BYTES: usize = METHOD_BYTES_MAX + 5;
 
 #[cfg(test)]
 mod tests {
@@ -51,6 +72,7 @@ mod tests {
             "log: GET / HTTP/1.1",
             "127.0.0.1 - - \"GET / HTTP/1.1\" 200",
             "GET / HTTP/1.1 200",
+            "we still speak HTTP/1.1",
         ] {
             assert!(!is_request_line(line.as_bytes()), "{line}");
         }

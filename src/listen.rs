@@ -519,7 +519,8 @@ fn unix_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
     }
     Ok(PeerProgress {
         acknowledged: queued as u32,
-        has_all: queued == 0,
+        // It is in the peer's own queue, and stays there when this end is closed.
+        has_all: true,
         is_gone: false,
     })
 }

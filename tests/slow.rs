@@ -543,6 +543,36 @@ fn client_that_has_shut_its_sending_side_skips_as_others_do() {
     assert!(half.sent > next);
 }
 
+/// It is owed the rest of a line, which it does not take, and nothing of what comes after its end.
+#[test]
+fn client_that_leaves_in_the_middle_of_a_line_holds_nobody_up_with_skip() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--buffer=1MiB",
+        "--slow-client=skip",
+        "--slow-grace=100ms",
+        "--stall-timeout=off",
+    ]);
+    let mut sender = Client::connect(&server);
+    let mut reader = Client::connect(&server);
+    let mut leavers: Vec<_> = (0..4).map(|_| Client::connect_stuck(&server, 0)).collect();
+    let line = "x".repeat(50_000);
+    let mut say = |rounds: usize| {
+        for _ in 0..rounds {
+            sender.send_line(&line);
+            reader.expect_message(1, &line);
+        }
+    };
+    // Well beyond what their kernels take.
+    say(150);
+    leavers[0].finish();
+    leavers[1].send_line("\x04");
+    leavers[2].send_bytes(b"\xff\xec");
+    say(150);
+    leavers[3].finish();
+    say(150);
+}
+
 #[test]
 fn what_a_full_buffer_makes_wait_is_not_idle() {
     let server = Server::start(&[

@@ -351,6 +351,24 @@ fn first_line_that_is_an_http_request_ends_the_client_before_anything_is_publish
         observer.expect_message(log.id(), "requests:");
         observer.expect_message(log.id(), "GET / HTTP/1.1");
     }
+    // Too long to be kept is not too long to be seen.
+    let server = Server::start(&["--no-notices", "--max-line=1KiB", "--long-line=discard"]);
+    let mut observer = Client::connect(&server);
+    let long = format!(
+        "POST /{} HTTP/1.1\r\nHost: x\r\n\r\nevil\n",
+        "a".repeat(5000)
+    );
+    for cut in [1, 700, 10_000] {
+        let mut page = Client::connect(&server);
+        let id = page.id();
+        for piece in long.as_bytes().chunks(cut) {
+            if !page.send_unless_blocked(piece, std::time::Duration::from_secs(5)) {
+                break;
+            }
+        }
+        server.wait_log(&format!("client disconnected client={id} reason=http"));
+    }
+    marker_alone(&server, &mut observer);
     let server = Server::start(&["--no-notices", "--http-guard=off"]);
     let mut observer = Client::connect(&server);
     let mut page = Client::connect(&server);

@@ -5,6 +5,7 @@ use std::io;
 use std::mem;
 use std::task::{Context, Poll, ready};
 
+use memchr::memchr;
 use serde_bytes::ByteBuf;
 use tracing::info;
 
@@ -137,7 +138,11 @@ impl Reader {
                 Some(telnet) => telnet.filter(buf, answers),
                 None => &buf[telnet::ROOM..],
             };
+            let hides_request = !self.has_begun && self.hides_request(data, rules);
             let mut lines = self.framer.push_within(rules.line, data);
+            if hides_request && lines.discarded > 0 {
+                return Poll::Ready(Read::Over(CloseReason::Http));
+            }
             if let Some(over) = self.take_in(feed, Some(admission), &mut lines, rules) {
                 return Poll::Ready(over);
             }
@@ -151,6 +156,23 @@ impl Reader {
         })
     }
 
+    /// Whether the first line begins as an HTTP request does and is, with this data, too long to be kept:
+    /// nothing would be left of it to tell it by.
+    fn hides_request(&self, data: &[u8], rules: InputRules) -> bool {
+        let begun = self.framer.unfinished();
+        let length = begun.len() + memchr(b'\n', data).unwrap_or(data.len());
+        if !rules.http_guard || length <= self.framer.line_bytes_max() {
+            return false;
+        }
+        let begin: Vec<u8> = begun
+            .iter()
+            .chain(data)
+            .copied()
+            .take(http::BEGIN_BYTES)
+            .collect();
+        http::begins_request(&begin)
+    }
+
     /// The input has ended: what is left of it is a line too.
     fn finish(&mut self, feed: &mut Feed, admission: Option<Admission>, rules: InputRules) -> Read {
         if !rules.end_is_line_end {
@@ -158,9 +180,11 @@ impl Reader {
         }
         let stray = self.telnet.as_mut().and_then(Telnet::finish);
         let last = stray.map(|byte| [byte]);
-        let too_long = last.is_some_and(|last| self.framer.push(&last).too_long);
+        let last = last.as_ref().map_or(&[][..], |last| last);
+        let before = self.framer.push_within(rules.line, last);
         let mut rest = self.framer.finish();
-        rest.too_long |= too_long;
+        rest.too_long |= before.too_long;
+        rest.discarded += before.discarded;
         match self.take_in(feed, admission, &mut rest, rules) {
             None | Some(Read::Over(CloseReason::Eof)) => Read::End,
             Some(over) => over,

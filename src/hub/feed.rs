@@ -211,9 +211,7 @@ impl Feed {
     /// `Ready(true)` when there are bytes to write; `Ready(false)` when none will come any more;
     /// else the task is woken when something is published.
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if self.left && self.end == ENDLESS {
-            self.end = self.hub.end();
-        }
+        self.fix_end();
         loop {
             if self.settle() {
                 return Poll::Ready(true);
@@ -222,6 +220,8 @@ impl Feed {
                 return Poll::Ready(false);
             };
             if cursor.index >= self.end {
+                // What comes after its end is nothing to it, and must not wait for it.
+                self.detach();
                 return Poll::Ready(false);
             }
             if self.parked == self.hub.version() {
@@ -234,6 +234,13 @@ impl Feed {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// One that has left gets what had been published by the first time that it looked.
+    fn fix_end(&mut self) {
+        if self.left && self.end == ENDLESS {
+            self.end = self.hub.end();
         }
     }
 
@@ -330,6 +337,7 @@ impl Feed {
     /// Jumps to the newest line; returns how many messages that misses. Not in the middle of a
     /// line: [`Feed::take_rest_of_line`] first.
     pub(crate) fn skip(&mut self) -> u64 {
+        self.fix_end();
         let mut missed = 0;
         if self.offset > 0 {
             missed += self.count_begun().unwrap_or(0);
@@ -350,7 +358,11 @@ impl Feed {
         self.current = self.encoding;
         self.member.move_to(&place, 0, self.encoding);
         self.hub.note_skipped(self.slot, missed);
+        let is_at_end = place.index >= self.end;
         self.cursor = Some(place);
+        if is_at_end {
+            self.detach();
+        }
         missed
     }
 

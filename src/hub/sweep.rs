@@ -323,7 +323,16 @@ impl Hub {
         let near = oldest.saturating_add(self.budget.admission_bytes() as u64);
         let is_near = |seat: &Seat| position(seat) < near.min(tail);
         if seats().any(|seat| is_near(seat) && seat.record.watch.said == Said::Behind) {
-            // What it holds is about to be released: nobody else has to go for that.
+            // What it holds is about to be released: nobody else has to go for that. It has only to
+            // come round to it; one that does not must not be what all the others wait for.
+            let told = state.seats.iter_mut().map(|(_, seat)| seat);
+            for seat in told.filter(|seat| seat.record.watch.said == Said::Behind) {
+                let watch = &mut seat.record.watch;
+                watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
+                if Duration::from_micros(watch.held_us.into()) >= GOODBYE {
+                    seat.member.order(Orders::ABORT);
+                }
+            }
             return;
         }
         let moves_on = |seat: &&Seat| {
