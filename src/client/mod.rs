@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -216,10 +217,12 @@ pub(crate) struct Frozen {
 impl Clients {
     /// Starts a client.
     pub(crate) fn spawn(self: &Arc<Clients>, client: Client) {
-        self.tasks.spawn(Task {
+        // A client bounds what one poll does by itself. By tokio's budget, which tasks share, a socket
+        // could seem to have nothing to read, and a drain would take that for all there was.
+        self.tasks.spawn(unconstrained(Task {
             clients: self.clone(),
             life: Life::Running(client),
-        });
+        }));
     }
 
     /// Where connections that never become clients are looked after: they are waited for too.
@@ -412,6 +415,8 @@ impl Client {
     /// It is not read from until its socket has taken what it asked for.
     fn is_held(&self) -> bool {
         matches!(self.input, Input::Open | Input::Draining(_))
+            // What was sent before the connection broke is still there to be read.
+            && self.output != Output::Broken
             && self.writer.own_pending() > OWN_BYTES_MAX
     }
 

@@ -113,6 +113,11 @@ impl Writer {
         // What is written already must not pile up before what never gets its turn.
         self.own.drain(..self.written as usize);
         self.written = 0;
+        // Nor may it come into the middle of an answer.
+        let begun = self.marks % 3;
+        self.own
+            .extend_from_slice(&telnet::timing_mark_answers(begun)[..begun as usize]);
+        self.marks -= begun;
         self.own.extend_from_slice(bytes);
     }
 
