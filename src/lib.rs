@@ -26,7 +26,10 @@
 //! | [`admin`] | the status page, the metrics and what else an operator sees, over HTTP |
 //! | [`counters`] | what happens to the daemon itself, counted |
 //! | [`ids`], [`peer`] | the numbers a client can see, and who it is |
-//! | [`logging`] | log lines to stderr, for people or for the journal |
+//! | [`logging`], `log_queue` | log lines to stderr, for people or for the journal; nobody waits for who reads them |
+//! | `clock`, [`memory`] | time in which the process ran; what is asked of the allocator |
+//! | `http` | what a request looks like, so that a web page is no client |
+//! | `rest` | in debug builds: at rest, one more poll of everything changes nothing |
 //! | [`systemd`] | the service manager: inherited sockets, notifications, watchdog, descriptor store |
 //!
 //! Beside the daemon, from its outside like any other client of it:
