@@ -18,6 +18,7 @@ const LOOKS_MAX: u32 = 80;
 
 /// Polls everything once more, when nothing has happened for a while, and says what came of it.
 pub(crate) async fn check(hub: Arc<Hub>) {
+    let connections = || hub.figures().connections;
     let mut before = hub.traces();
     let mut same = 0;
     for _ in 0..LOOKS_MAX {
@@ -33,6 +34,7 @@ pub(crate) async fn check(hub: Arc<Hub>) {
         eprintln!("rest: busy");
         return;
     }
+    let there = connections();
     hub.order_all(Orders::NUDGE);
     hub.nudge.notify_waiters();
     tokio::time::sleep(LOOK).await;
@@ -44,6 +46,9 @@ pub(crate) async fn check(hub: Arc<Hub>) {
     let after = hub.traces();
     if after == before {
         eprintln!("rest: quiet");
+    } else if connections() != there {
+        // Somebody came or went just then, which is no doing of the polls.
+        eprintln!("rest: busy");
     } else {
         eprintln!("rest: disturbed: {before} became {after}");
     }
