@@ -200,6 +200,10 @@ impl Source {
                 clients_possible, "the open-file limit allows only few clients"
             );
         }
+    }
+
+    /// Warns of variables that look like options and are none. Once: the environment does not change.
+    pub fn advise_on_variables() {
         for (variable, meant) in cli::strangers(env::vars_os().map(|(name, _)| name)) {
             match meant {
                 Some(meant) => warn!(variable, "no such option; did you mean {meant}?"),

@@ -465,9 +465,15 @@ pub(crate) fn set_tcp_options(socket: &Socket) -> io::Result<()> {
     socket.set_out_of_band_inline(true)
 }
 
-/// Makes the runtime watch a socket.
+/// Makes the runtime watch a socket, or whatever else can be waited for.
+///
+/// # Errors
+/// It is a regular file, or something else that is never waited for.
 #[allow(unsafe_code)]
-fn register<S: AsRawFd + Into<OwnedFd>>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
+pub(crate) fn register<S: AsRawFd + Into<OwnedFd>>(
+    socket: S,
+    interest: Interest,
+) -> io::Result<AsyncFd<S>> {
     // SAFETY: what an `OwnedFd` can be made of is open and stays the same descriptor for as long as
     // it lives, and the `AsyncFd` that it is moved into gives it to nobody who could close it.
     unsafe { AsyncFd::register_with_interest(socket, interest) }
@@ -508,21 +514,31 @@ fn tcp_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
     })
 }
 
-/// See unix(7), SIOCOUTQ.
-#[allow(unsafe_code)]
 fn unix_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
-    let mut queued: libc::c_int = 0;
-    // SAFETY: for this request, the kernel writes one `int` to where it is told; the descriptor is open.
-    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
     Ok(PeerProgress {
-        acknowledged: queued as u32,
+        acknowledged: outstanding_bytes(socket)? as u32,
         // It is in the peer's own queue, and stays there when this end is closed.
         has_all: true,
         is_gone: false,
     })
+}
+
+/// How many bytes of what a socket took its peer's machine has not acknowledged, the end of output
+/// counted as one of them (tcp(7), SIOCOUTQ). Of a Unix socket it says only whether the peer has read
+/// everything, when it is 0 (unix(7)).
+///
+/// # Errors
+/// It is no stream socket.
+#[allow(unsafe_code)]
+pub(crate) fn outstanding_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: for this request, which is TIOCOUTQ, the kernel writes one `int` to where it is told; the
+    // descriptor is open for as long as it is borrowed.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 impl AsRawFd for StreamSocket {

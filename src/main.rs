@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         return refuse(FAILED, &format!("{error:#}"));
     }
     source.advise(&config);
+    Source::advise_on_variables();
     match serve(config, source) {
         Ok(()) => {
             logging::flush();

@@ -883,15 +883,21 @@ fn times(screen: &str, text: &str) -> usize {
     screen.matches(text).count()
 }
 
+/// A person in a terminal of their own, at the prompt, as client 2; client 1 is there before.
+fn person_in_tmux(server: &Server) -> Option<(Tmux, Client)> {
+    let tmux = Tmux::new(80, 24)?;
+    let other = Client::connect(server);
+    tmux.press(&[&format!("{BINARY} connect {}", server.addr(0)), "Enter"]);
+    tmux.wait("a prompt", |screen| screen.ends_with("\n>"));
+    Some((tmux, other))
+}
+
 #[test]
 fn window_that_is_resized_loses_nothing_and_keeps_no_fragments() {
     let server = Server::start(&["--no-notices"]);
-    let Some(tmux) = Tmux::new(80, 24) else {
+    let Some((tmux, mut other)) = person_in_tmux(&server) else {
         return;
     };
-    let mut other = Client::connect(&server);
-    tmux.press(&[&format!("{BINARY} connect {}", server.addr(0)), "Enter"]);
-    tmux.wait("a prompt", |screen| screen.ends_with("\n>"));
     let messages: Vec<String> = (1..=3)
         .map(|n| format!("Message from client 1: {n} {} end", "m".repeat(70)))
         .collect();
@@ -925,12 +931,9 @@ fn window_that_is_resized_loses_nothing_and_keeps_no_fragments() {
 #[test]
 fn stopped_and_continued_the_prompt_is_there_again() {
     let server = Server::start(&["--no-notices"]);
-    let Some(tmux) = Tmux::new(80, 24) else {
+    let Some((tmux, mut other)) = person_in_tmux(&server) else {
         return;
     };
-    let mut other = Client::connect(&server);
-    tmux.press(&[&format!("{BINARY} connect {}", server.addr(0)), "Enter"]);
-    tmux.wait("a prompt", |screen| screen.ends_with("\n>"));
     tmux.press(&["-l", "half a"]);
     for n in 0..3 {
         tmux.wait("the line", |screen| screen.ends_with("\n> half a"));

@@ -362,8 +362,6 @@ impl Client {
         }
         member.set(Condition::Unacknowledged, !peer.has_all);
         if peer.is_gone && self.output != Output::Broken {
-            self.reason.get_or_insert(CloseReason::Reset);
-            // What it had sent is still there to be read.
             self.break_output(true);
         }
         // The end of the daemon waits for nobody who has everything, the end included.
@@ -371,7 +369,7 @@ impl Client {
         is_over && peer.has_all
     }
 
-    /// The peer takes nothing any more.
+    /// The peer takes nothing any more. What it had sent is still there to be read.
     fn break_output(&mut self, timed_out: bool) {
         self.reason.get_or_insert(CloseReason::Reset);
         self.timed_out = timed_out;
@@ -515,8 +513,6 @@ impl Client {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
                 self.output = Output::Shut;
-                // What comes after its end is nothing to it.
-                self.feed.detach();
                 if self.reason != Some(CloseReason::Shutdown) {
                     // A drain has a deadline of its own.
                     self.feed.member().set(Condition::Leaving, true);

@@ -1,7 +1,7 @@
 //! A connection to the server, and what its socket knows of it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
@@ -12,7 +12,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::watched::watch;
 use crate::config::Address;
 use crate::listen;
 
@@ -64,7 +63,7 @@ impl Connection {
             begun => begun.map(|()| true)?,
         };
         let both = Interest::READABLE | Interest::WRITABLE;
-        let socket = watch(socket.into(), both)?;
+        let socket = listen::register(socket.into(), both)?;
         if !begun {
             let made = timeout(CONNECT_TIMEOUT, socket.writable()).await;
             made.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))??
@@ -157,20 +156,8 @@ impl Connection {
         self.peer.domain() == Domain::UNIX
     }
 
-    /// How many bytes of what the socket took have not been acknowledged, the end of output counted
-    /// as one of them. For a Unix socket it is only known whether all has been read, when it is 0.
-    #[allow(unsafe_code)]
     fn outstanding(&self) -> usize {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes one int
-        // through the pointer, as tcp(7) and unix(7) say of SIOCOUTQ, which is TIOCOUTQ.
-        let result =
-            unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
         // It fails for no connected stream socket.
-        if result == 0 {
-            usize::try_from(bytes).unwrap_or(0)
-        } else {
-            0
-        }
+        listen::outstanding_bytes(self.socket.as_fd()).unwrap_or(0)
     }
 }

@@ -10,17 +10,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Makes the runtime watch a descriptor.
-///
-/// # Errors
-/// It is a regular file, or something else that is never waited for.
-#[allow(unsafe_code)]
-pub(super) fn watch(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open and stays the same descriptor for as long as it lives, and the
-    // `AsyncFd` that it is moved into gives it to nobody who could close it.
-    unsafe { AsyncFd::register_with_interest(descriptor, interest) }
-        .map_err(|refused| refused.into_parts().1)
-}
+use crate::listen::register;
 
 /// Whether something of it is so now. An error and an end always count.
 fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {
@@ -67,7 +57,7 @@ impl Input {
     /// Standard input, of which nothing is changed: other processes share it.
     pub(super) fn stdin() -> io::Result<Input> {
         let stdin = || io::stdin().as_fd().try_clone_to_owned();
-        Ok(match watch(stdin()?, Interest::READABLE) {
+        Ok(match register(stdin()?, Interest::READABLE) {
             Ok(watched) => Input::Watched(watched),
             Err(_) => Input::File(stdin()?),
         })
@@ -117,7 +107,7 @@ impl Readers {
         let stdout = io::stdout().as_fd().try_clone_to_owned()?;
         // A file has no readers to lose.
         Ok(Readers(
-            watch(stdout, Interest::READABLE | Interest::ERROR).ok(),
+            register(stdout, Interest::READABLE | Interest::ERROR).ok(),
         ))
     }
 
