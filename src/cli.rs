@@ -3,6 +3,7 @@
 //! so that a value is read, and a mistake reported, the same way wherever it was written.
 
 mod commands;
+mod explain;
 mod help;
 
 use std::ffi::OsString;
@@ -11,10 +12,12 @@ use std::sync::Arc;
 
 use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, CommandFactory, Parser, ValueHint};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueHint};
 
 pub use self::commands::{BenchArgs, Command, ConnectArgs, Generate, StatusArgs};
+pub(crate) use self::explain::nearest;
+pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, wrap};
 
 /// The headings of `--help`, in the order they are shown.
@@ -48,7 +51,6 @@ Try it: start linehub, then run `nc 127.0.0.1 2345` in two terminals and type. -
     after_help = MORE,
     after_long_help = help::sections(),
     styles = STYLES,
-    max_term_width = 100,
     args_override_self = true,
     disable_help_flag = true,
     disable_version_flag = true,
@@ -309,13 +311,18 @@ impl Cli {
             check_handover = check_handover.or(version);
             version.is_none()
         });
-        let args: Vec<OsString> = args.collect();
-        if args.len() == 2 && args[1] == "help" {
-            return Cli::read([args[0].clone(), "--help".into()], variable);
+        let mut args: Vec<OsString> = args.collect();
+        // `linehub help bench`, as other programs have it.
+        if args.get(1).is_some_and(|arg| arg == "help") {
+            args.remove(1);
+            args.push("--help".into());
         }
-        let mut cli = Cli::try_parse_from(args).map_err(|error| match error.kind() {
+        let command = help::lay_out(Cli::command(), help::columns());
+        let matches = command.try_get_matches_from(&args);
+        let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+        let mut cli = cli.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(error),
-            _ => Stop::Usage(explain(&error)),
+            _ => Stop::Usage(explain::explain(&error, &args)),
         })?;
         cli.check_handover = check_handover;
         cli.options.log = cli.options.log.or(level(cli.verbose, cli.quiet));
@@ -349,42 +356,6 @@ fn level(verbose: u8, quiet: u8) -> Option<Typed> {
         2.. => "trace",
     };
     Some(level.into())
-}
-
-/// Says which of these variables look like options and are none: `LINEHUB_MAXLINE`, and what was
-/// probably meant, if anything was.
-pub(crate) fn strangers(
-    variables: impl IntoIterator<Item = OsString>,
-) -> Vec<(String, Option<String>)> {
-    let mut options = Options::default();
-    let mut known: Vec<&str> = options.single_valued().map(|(name, _)| name).to_vec();
-    known.extend(options.several_valued().map(|(name, _)| name));
-    known.push("config");
-    let known: Vec<String> = known
-        .into_iter()
-        .map(|name| Place::Environment.name(name))
-        .collect();
-    let variables = variables
-        .into_iter()
-        .filter_map(|name| name.into_string().ok());
-    let strange = variables.filter(|name| {
-        // The last two are for other programs than the daemon, and between daemons.
-        name.starts_with("LINEHUB_")
-            && !known.contains(name)
-            && !name.starts_with("LINEHUB_BENCH_")
-            && name != crate::handover::STATE_VARIABLE
-    });
-    let meant = |name: String| {
-        // Less what they all begin with.
-        let own = |name: &str| name.replacen("LINEHUB_", "", 1);
-        let likeness = |known: &&String| strsim::jaro_winkler(&own(&name), &own(known));
-        let nearest = known
-            .iter()
-            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        let nearest = nearest.filter(|nearest| likeness(nearest) > 0.9).cloned();
-        (name, nearest)
-    };
-    strange.map(meant).collect()
 }
 
 impl Options {
@@ -429,6 +400,14 @@ impl Options {
             *values = read(option)?.and_then(|several| several.split());
         }
         Ok(options)
+    }
+
+    /// The names of all.
+    pub(crate) fn names() -> Vec<&'static str> {
+        let mut options = Options::default();
+        let mut names: Vec<&str> = options.single_valued().map(|(name, _)| name).to_vec();
+        names.extend(options.several_valued().map(|(name, _)| name));
+        names
     }
 
     /// Every option that can be given several times, under its name.
@@ -510,85 +489,6 @@ impl Place {
     }
 }
 
-/// clap's error in one line, without the usage text that it adds.
-fn explain(error: &clap::Error) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.as_str(),
-        Some(ContextValue::Strings(texts)) => texts.first().map_or("", String::as_str),
-        _ => "",
-    };
-    let argument = context(ContextKind::InvalidArg);
-    let value = context(ContextKind::InvalidValue);
-    // `--max-line <SIZE>` as clap names it.
-    let (option, placeholder) = argument.split_once([' ', '[']).unwrap_or((argument, ""));
-    match error.kind() {
-        ErrorKind::UnknownArgument if argument.starts_with('-') => {
-            match context(ContextKind::SuggestedArg) {
-                _ if ["--port", "-p"].contains(&argument) => {
-                    format!("{argument}: no such option; --listen 127.0.0.1:PORT says the port too")
-                }
-                "" => format!("{argument}: no such option; --help lists them"),
-                known => format!("{argument}: no such option; did you mean {known}?"),
-            }
-        }
-        // After an address, as nc and telnet take it.
-        ErrorKind::UnknownArgument if argument.parse::<u16>().is_ok() => {
-            format!("'{argument}': unexpected; an address is one word, HOST:{argument}")
-        }
-        ErrorKind::UnknownArgument => {
-            format!("'{argument}': unexpected; only options are allowed, and --help lists them")
-        }
-        ErrorKind::ArgumentConflict if !context(ContextKind::InvalidSubcommand).is_empty() => {
-            let command = context(ContextKind::InvalidSubcommand);
-            match Cli::command().find_subcommand(command) {
-                Some(_) => format!("'{command}': takes no option before it"),
-                None => no_such_command(command),
-            }
-        }
-        // clap has its help ready instead, since that is long.
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "the command is missing; --help lists them".to_owned()
-        }
-        ErrorKind::MissingRequiredArgument => {
-            format!(
-                "{}: is missing; --help explains it",
-                context(ContextKind::InvalidArg)
-            )
-        }
-        ErrorKind::InvalidSubcommand => match context(ContextKind::InvalidSubcommand) {
-            command if command.starts_with('-') => format!("{command}: no such option here"),
-            command => no_such_command(command),
-        },
-        ErrorKind::InvalidValue if value.is_empty() => {
-            format!("{option}: the value is missing; allowed: {option} {placeholder}")
-        }
-        ErrorKind::InvalidValue => match error.get(ContextKind::ValidValue) {
-            Some(ContextValue::Strings(known)) => {
-                let known = known.join(", ");
-                format!("{argument}: '{value}' is unknown; allowed: {known}")
-            }
-            _ => format!("{argument}: '{value}' is unknown"),
-        },
-        ErrorKind::TooManyValues => format!("{option}: takes no value, but got '{value}'"),
-        _ => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            line.strip_prefix("error: ").unwrap_or(line).to_owned()
-        }
-    }
-}
-
-fn no_such_command(typed: &str) -> String {
-    let likeness = |command: &str| strsim::jaro_winkler(typed, command);
-    let cli = Cli::command();
-    let names = cli.get_subcommands().map(clap::Command::get_name);
-    let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest.filter(|nearest| likeness(nearest) > 0.85) {
-        Some(nearest) => format!("'{typed}': no such command; did you mean {nearest}?"),
-        None => format!("'{typed}': no such command; --help lists them"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -601,36 +501,8 @@ mod tests {
         })
     }
 
-    #[test]
-    fn variables_that_only_look_like_options_are_told_from_those_that_are() {
-        let all = [
-            "LINEHUB_MAXLINE",
-            "LINEHUB_MAX_LINE",
-            "LINEHUB_CONFIG",
-            "LINEHUB_BIN",
-            "LINEHUB_STATE_FD",
-            "LINEHUB_BENCH_SERVER",
-            "LINES",
-        ];
-        let meant = Some("LINEHUB_MAX_LINE".to_owned());
-        assert_eq!(
-            strangers(all.map(OsString::from)),
-            [
-                ("LINEHUB_MAXLINE".to_owned(), meant),
-                ("LINEHUB_BIN".to_owned(), None)
-            ]
-        );
-    }
-
     fn options(args: &[&str], environment: &[(&str, &str)]) -> Options {
         read(args, environment).unwrap().options
-    }
-
-    fn usage(args: &[&str]) -> String {
-        match read(args, &[]) {
-            Err(Stop::Usage(line)) => line,
-            other => panic!("{args:?} gave {other:?}"),
-        }
     }
 
     fn help(flag: &str) -> String {
@@ -821,65 +693,6 @@ mod tests {
         ] {
             let args = [&["generate"], args].concat();
             assert_eq!(command(&args), Some(Command::Generate { what }), "{args:?}");
-        }
-    }
-
-    #[test]
-    fn wrong_command_line_is_explained_in_one_line() {
-        for (args, expected) in [
-            (
-                vec!["--max-lin", "1"],
-                "--max-lin: no such option; did you mean --max-line?",
-            ),
-            (vec!["--zzz"], "--zzz: no such option; --help lists them"),
-            (vec!["-x"], "-x: no such option; --help lists them"),
-            (vec!["x"], "'x': no such command; --help lists them"),
-            (
-                vec!["--echo", "no"],
-                "'no': no such command; --help lists them",
-            ),
-            (
-                vec!["--echo", "generate", "config"],
-                "'generate': takes no option before it",
-            ),
-            (
-                vec!["generate", "x"],
-                "'x': no such command; --help lists them",
-            ),
-            (
-                vec!["generate", "config", "x"],
-                "'x': unexpected; only options are allowed, and --help lists them",
-            ),
-            (
-                vec!["generate", "completions", "dos"],
-                "<SHELL>: 'dos' is unknown; allowed: bash, elvish, fish, powershell, zsh",
-            ),
-            (
-                vec!["generate", "completions"],
-                "<SHELL>: is missing; --help explains it",
-            ),
-            (
-                vec!["generate"],
-                "the command is missing; --help lists them",
-            ),
-            (
-                vec!["-v", "--log", "info"],
-                "the argument '--verbose...' cannot be used with '--log <LEVEL>'",
-            ),
-            (
-                vec!["--max-line"],
-                "--max-line: the value is missing; allowed: --max-line <SIZE>",
-            ),
-            (
-                vec!["--listen"],
-                "--listen: the value is missing; allowed: --listen <HOST:PORT|unix:PATH>",
-            ),
-            (
-                vec!["--check=yes"],
-                "--check: takes no value, but got 'yes'",
-            ),
-        ] {
-            assert_eq!(usage(&args), expected, "{args:?}");
         }
     }
 

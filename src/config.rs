@@ -17,7 +17,7 @@ pub use self::address::{Address, AddressError};
 pub(crate) use self::file::parse;
 use self::values::CLIENTS_CEILING;
 pub(crate) use self::values::switch;
-use crate::cli::{self, Cli, Options, Typed};
+use crate::cli::{Cli, Options, Typed};
 use crate::format::Format;
 
 /// Descriptors kept back from clients: listeners, the log, the runtime's own, and connections that
@@ -199,16 +199,6 @@ impl Source {
                 open_files = self.open_files,
                 clients_possible, "the open-file limit allows only few clients"
             );
-        }
-    }
-
-    /// Warns of variables that look like options and are none. Once: the environment does not change.
-    pub fn advise_on_variables() {
-        for (variable, meant) in cli::strangers(env::vars_os().map(|(name, _)| name)) {
-            match meant {
-                Some(meant) => warn!(variable, "no such option; did you mean {meant}?"),
-                None => warn!(variable, "no such option"),
-            }
         }
     }
 }

@@ -6,13 +6,14 @@ use std::mem;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use linehub::cli::{Cli, Command, Stop};
+use linehub::cli::{self, Cli, Command, Stop};
 use linehub::config::{Config, Source};
 use linehub::handover::{self, Legacy};
 use linehub::server::Server;
 use linehub::systemd::Manager;
 use linehub::{bench, connect, generate, lifecycle, limits, listen, logging, memory, status};
 use tokio::runtime::{Builder, Runtime};
+use tracing::warn;
 
 /// It could not serve: a listener could not be opened, or the system refused what it needs.
 const FAILED: u8 = 1;
@@ -44,7 +45,9 @@ fn main() -> ExitCode {
         let _ = write!(io::stdout(), "{}", handover::answer(version));
         return ExitCode::SUCCESS;
     }
+    let unknown = cli::unknown_variables(env::vars_os());
     if cli.check {
+        unknown.iter().for_each(|hint| logging::complain(hint));
         let _ = writeln!(io::stdout(), "configuration ok");
         return ExitCode::SUCCESS;
     }
@@ -56,8 +59,8 @@ fn main() -> ExitCode {
     if let Err(error) = started {
         return refuse(FAILED, &format!("{error:#}"));
     }
+    unknown.iter().for_each(|hint| warn!("{hint}"));
     source.advise(&config);
-    Source::advise_on_variables();
     match serve(config, source) {
         Ok(()) => {
             logging::flush();

@@ -120,6 +120,29 @@ fn the_default_of_max_clients_leaves_a_reserve_of_open_files() {
 }
 
 #[test]
+fn open_file_limit_that_leaves_room_for_few_clients_is_said() {
+    let few = "the open-file limit allows only few clients";
+    let mut server = Launch::new(&[]).ulimit("-n 65").start();
+    let line = server.wait_log(&format!("WARN {few}"));
+    assert!(
+        line.contains("clients_possible=1") && line.contains("open_files=65"),
+        "{line}"
+    );
+    let _one = Client::dial(server.addr(0));
+    server.wait_log("client connected client=1");
+    let mut other = Client::dial(server.addr(0));
+    other.expect_line("Error: server full (1 clients)");
+    server.stop();
+    let server = Launch::new(&["--admin=127.0.0.1:0"])
+        .ulimit("-n 130")
+        .start();
+    server.wait_log(&format!("WARN {few}"));
+    let server = Launch::new(&[]).ulimit("-n 130").start();
+    server.wait_log("phase=running");
+    assert_eq!(server.count_log(few), 0);
+}
+
+#[test]
 fn everyone_of_many_who_are_refused_at_once_sees_the_reason() {
     let server = Server::start(&["--max-clients", "1"]);
     let _one = Client::connect(&server);

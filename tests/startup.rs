@@ -1,7 +1,8 @@
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 
-use crate::common::{Client, Launch, Server, marker, run};
+use crate::common::{BINARY, Client, Launch, Program, Server, marker, run, tool};
 
 /// Runs the daemon, which ends with this code and one line on stderr; returns the line.
 #[track_caller]
@@ -281,4 +282,87 @@ fn help_names_every_option_and_version_the_version() {
         version.stdout,
         format!("linehub {}\n", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn what_was_probably_meant_is_said_of_an_address() {
+    for (text, meant) in [
+        ("*:2345", "0.0.0.0:2345, or [::]:2345 for IPv6 too"),
+        (":2345", "127.0.0.1:2345, or [::]:2345 for every interface"),
+        ("/tmp/x.sock", "unix:/tmp/x.sock"),
+        ("tcp://127.0.0.1:2345", "127.0.0.1:2345"),
+        ("127.0.0.1 2345", "127.0.0.1:2345"),
+    ] {
+        let meant = format!("; did you mean {meant}?");
+        for args in [
+            &["--listen", text][..],
+            &["--admin", text],
+            &["connect", text],
+            &["bench", text],
+            &["status", "--admin", text],
+        ] {
+            let line = one_line(2, args, &[]);
+            assert!(
+                line.contains(text) && line.contains(&meant),
+                "{args:?}: {line}"
+            );
+        }
+    }
+    let line = one_line(2, &["connect", "127.0.0.1", "2345"], &[]);
+    assert!(
+        line.ends_with("an address is one word, 127.0.0.1:2345"),
+        "{line}"
+    );
+}
+
+#[test]
+fn variable_that_is_no_option_is_named_with_what_was_meant() {
+    let hint = "LINEHUB_MAXLINE: no such option; did you mean LINEHUB_MAX_LINE?";
+    let mut server = Launch::new(&[]).env("LINEHUB_MAXLINE", "1KiB").start();
+    server.wait_log(&format!("WARN {hint}"));
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_log("configuration reloaded");
+    assert_eq!(server.count_log("LINEHUB_MAXLINE:"), 1, "it is said once");
+    server.stop();
+    let exit = run(&["--check"], &[("LINEHUB_MAXLINE", "1KiB")]);
+    assert_eq!(exit.code, Some(0));
+    assert_eq!(exit.stderr, format!("linehub: {hint}\n"));
+    let exit = run(&["--check"], &[("LINEHUB_MAX_LINE", "1KiB")]);
+    assert_eq!((exit.code, exit.stderr.as_str()), (Some(0), ""));
+}
+
+/// The help on a page of 80 columns, in a terminal: no line is broken that clap was given broken.
+#[test]
+fn help_fits_a_terminal_of_80_columns() {
+    let Some(script) = tool("script") else { return };
+    for command in ["", "connect", "bench"] {
+        let line = format!("stty cols 80 && exec {BINARY} {command} --help");
+        let mut terminal = Command::new(&script);
+        let mut terminal = Program::spawn(terminal.args(["-qec", &line, "/dev/null"]));
+        let (status, output) = terminal.wait_end();
+        assert!(status.success());
+        let text = String::from_utf8_lossy(&output).replace("\x1b[", "\n\x1b[");
+        let text: String = text
+            .lines()
+            .map(|line| match line.strip_prefix("\x1b[") {
+                Some(styled) => styled
+                    .split_once('m')
+                    .map_or("", |(_, text)| text)
+                    .to_owned(),
+                None => format!("\n{line}"),
+            })
+            .collect();
+        assert!(text.contains("\nExamples:\n"), "{text}");
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        for pair in lines.windows(2) {
+            assert!(pair[0].chars().count() <= 80, "{}\nin {text}", pair[0]);
+            // A line that had room for the first word of the next one was broken for no reason.
+            let indent = |line: &str| line.len() - line.trim_start().len();
+            let goes_on = pair[1].trim_start().starts_with(char::is_lowercase)
+                && indent(pair[1]) == indent(pair[0]);
+            let word = pair[1].split_whitespace().next().unwrap_or_default();
+            let had_room = pair[0].chars().count() + 1 + word.len() <= 80;
+            assert!(!(goes_on && had_room), "{pair:?} in {text}");
+        }
+    }
 }

@@ -8,9 +8,8 @@ use clap::{Args, Subcommand, ValueHint};
 const LOAD: &str = "Load";
 const REPORT: &str = "Report";
 
+/// What `linehub bench --help` ends with.
 const BENCH_MORE: &str = "\
-It checks while it measures: from the first line to the last, every reader must get every line, whole, once, and in the order that is the same for all.
-
 Examples:
   How fast is it here?
     $ linehub bench
@@ -21,8 +20,8 @@ Examples:
 
 Exit codes:
   0  Every line reached every reader. Stuck readers do not count.
-  1  Lines were lost, doubled, cut, reordered or skipped, a reader or sender
-     was closed, or the load could not be run.
+  1  Lines were lost, doubled, cut, reordered or skipped, a reader or sender was closed, or the load
+     could not be run.
   2  A wrong option.";
 
 /// What linehub does besides serving.
@@ -52,7 +51,10 @@ pub enum Command {
     #[command(after_help = "", after_long_help = CONNECT_MORE)]
     Connect(ConnectArgs),
     /// Load a daemon and prove that every line reaches every reader, once, whole and in order
-    #[command(after_help = BENCH_MORE)]
+    ///
+    /// It checks while it measures: from the first line to the last, every reader must get every line,
+    /// whole, once, and in the order that is the same for all.
+    #[command(after_help = "", after_long_help = BENCH_MORE)]
     Bench(Box<BenchArgs>),
 }
 

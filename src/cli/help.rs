@@ -1,9 +1,17 @@
 //! What `--help` says after the options, which the man page says too: one text for both.
 
 use std::fmt::Write as _;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use clap::Command;
+use rustix::termios::tcgetwinsize;
 
 /// A page is at most this wide, in characters.
 const WIDTH: usize = 100;
+
+/// And a row of text is at least this wide, where a term takes up a narrow page.
+const ROW_LEAST: usize = 20;
 
 /// A part of the text under a heading of its own.
 #[derive(Clone, Copy, Debug)]
@@ -147,12 +155,12 @@ pub(crate) const SECTIONS: [Section; 6] = [
     },
 ];
 
-/// The sections as `--help` shows them.
+/// The sections as `--help` shows them, each paragraph on a line of its own for [`fill`].
 pub(super) fn sections() -> String {
     let mut text = String::new();
     let mut line = |line: &str| {
         // A String takes everything.
-        let _ = writeln!(text, "{}", line.trim_end());
+        let _ = writeln!(text, "{line}");
     };
     for (i, section) in SECTIONS.iter().enumerate() {
         if i > 0 {
@@ -166,25 +174,13 @@ pub(super) fn sections() -> String {
         let column = terms.max().unwrap_or(0) + 2;
         for (j, body) in section.body.iter().enumerate() {
             match body {
-                Text(text) => {
-                    for row in wrap(text, WIDTH - 2) {
-                        line(&format!("  {row}"));
-                    }
-                }
-                Term(term, text) => {
-                    let mut term = *term;
-                    for row in wrap(text, WIDTH - 2 - column) {
-                        line(&format!("  {term:column$}{row}"));
-                        term = "";
-                    }
-                }
+                Text(text) => line(&format!("  {text}")),
+                Term(term, text) => line(&format!("  {term:column$}{text}")),
                 Example(shows, commands) => {
                     if j > 0 {
                         line("");
                     }
-                    for row in wrap(shows, WIDTH - 2) {
-                        line(&format!("  {row}"));
-                    }
+                    line(&format!("  {shows}"));
                     let mut prompt = "$";
                     for command in *commands {
                         line(&format!("    {prompt} {command}"));
@@ -196,6 +192,86 @@ pub(super) fn sections() -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// Puts a command and those below it on a page of so many columns: what clap breaks by itself, and
+/// the texts after the options, whose columns it does not know.
+pub(super) fn lay_out(command: Command, columns: usize) -> Command {
+    let mut command = command.term_width(columns);
+    if let Some(text) = command.get_after_long_help() {
+        let text = fill(&text.to_string(), columns);
+        command = command.after_long_help(text);
+    }
+    if let Some(text) = command.get_after_help() {
+        let text = fill(&text.to_string(), columns);
+        command = command.after_help(text);
+    }
+    command.mut_subcommands(|sub| lay_out(sub, columns))
+}
+
+/// How many columns a page has: as many as the terminal, [`WIDTH`] at most.
+pub(super) fn columns() -> usize {
+    let of_terminal = |stream: BorrowedFd<'_>| {
+        let size = tcgetwinsize(stream).ok()?;
+        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    };
+    let (out, err) = (io::stdout(), io::stderr());
+    let columns = of_terminal(out.as_fd()).or_else(|| of_terminal(err.as_fd()));
+    let stated = || std::env::var("COLUMNS").ok()?.parse().ok();
+    columns.or_else(stated).unwrap_or(WIDTH).min(WIDTH)
+}
+
+/// Breaks the lines of a text between words, so that it fits into so many columns. A line goes on
+/// below where it began; one that has a term first (`  SIZE  A number`), below what follows the term.
+/// Lines that were broken like that are put together first. Commands to type stay as they are.
+fn fill(text: &str, columns: usize) -> String {
+    let mut filled = String::new();
+    let mut lines = text.lines().peekable();
+    let mut is_command = false;
+    while let Some(line) = lines.next() {
+        // One goes on in the next line after a backslash.
+        is_command = line.trim_start().starts_with("$ ") || is_command && line.starts_with("     ");
+        if is_command || line.is_empty() {
+            filled.push_str(line);
+            filled.push('\n');
+            continue;
+        }
+        let column = column(line);
+        let (start, rest) = line.split_at(column);
+        let mut rest = rest.to_owned();
+        let is_more = |line: &&str| {
+            let is_text = !line.is_empty() && !line.trim_start().starts_with("$ ");
+            is_text && indent(line) == column && self::column(line) == column
+        };
+        while let Some(more) = lines.next_if(is_more) {
+            rest.push(' ');
+            rest.push_str(more.trim_start());
+        }
+        let mut start = start.to_owned();
+        for row in wrap(&rest, columns.saturating_sub(column).max(ROW_LEAST)) {
+            let _ = writeln!(filled, "{start}{row}");
+            start = " ".repeat(column);
+        }
+    }
+    filled.truncate(filled.trim_end().len());
+    filled
+}
+
+/// Where the text of a line begins: behind its term, if it has one.
+fn column(line: &str) -> usize {
+    let indent = indent(line);
+    let term = match indent {
+        0 => None,
+        _ => line[indent..].find("  "),
+    };
+    term.map_or(indent, |end| {
+        let behind = &line[indent + end..];
+        line.len() - behind.trim_start().len()
+    })
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
 }
 
 /// Breaks a paragraph into lines of at most `width` characters, between words.
@@ -226,27 +302,59 @@ mod tests {
 
     #[test]
     fn nothing_of_a_section_is_lost_or_too_wide() {
-        let text = sections();
-        assert!(
-            text.lines().all(|line| line.chars().count() <= WIDTH),
-            "{text}"
-        );
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let flat = words(&text);
-        for Section { title, body } in SECTIONS {
-            assert!(text.contains(&format!("{title}:\n")), "{text}");
-            for body in body {
-                let parts = match body {
-                    Text(text) => vec![*text],
-                    Term(term, text) => {
-                        vec![*term, text.split(' ').next_back().unwrap_or_default()]
+        for columns in [60, 80, WIDTH] {
+            let text = fill(&sections(), columns);
+            let mut lines = text.lines().filter(|line| !line.contains("linehub "));
+            assert!(lines.all(|line| line.chars().count() <= columns), "{text}");
+            for Section { title, body } in SECTIONS {
+                assert!(text.contains(&format!("{title}:\n")), "{text}");
+                for body in body {
+                    let parts = match body {
+                        Text(text) => vec![*text],
+                        Term(term, text) => {
+                            vec![*term, text.split(' ').next_back().unwrap_or_default()]
+                        }
+                        Example(shows, commands) => [&[*shows][..], commands].concat(),
+                    };
+                    for part in parts {
+                        assert!(words(&text).contains(&words(part)), "{part}");
                     }
-                    Example(shows, commands) => [&[*shows][..], commands].concat(),
-                };
-                for part in parts {
-                    assert!(flat.contains(&words(part)), "{part}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn broken_lines_go_on_below_where_their_text_began() {
+        let text = "\
+Broken by hand as
+it was written, once.
+
+Examples:
+  How long does that thing take?
+    $ linehub bench 'with a long line that has to stay as it is' \\
+              --and its rest
+    $ linehub
+Exit codes:
+  0  It went
+     well, as far as anybody knows.
+  1  It did not.";
+        let expected = "\
+Broken by hand as it was
+written, once.
+
+Examples:
+  How long does that
+  thing take?
+    $ linehub bench 'with a long line that has to stay as it is' \\
+              --and its rest
+    $ linehub
+Exit codes:
+  0  It went well, as far
+     as anybody knows.
+  1  It did not.";
+        assert_eq!(fill(text, 25), expected);
+        assert_eq!(fill(&fill(text, 25), 100), fill(text, 100));
     }
 }

@@ -52,8 +52,13 @@ fn meant(text: &str) -> Option<String> {
             "127.0.0.1:{port}, or [::]:{port} for every interface"
         ));
     }
-    if text.starts_with('/') || text.starts_with("./") {
+    let is_path = text.starts_with(['/', '.', '~']) || text.ends_with(".sock");
+    if is_path && !text.contains(':') {
         return Some(format!("unix:{text}"));
+    }
+    if let Some((host, port)) = text.split_once(' ') {
+        let meant = format!("{host}:{}", port.trim());
+        return meant.parse::<Address>().is_ok().then_some(meant);
     }
     let (scheme, rest) = text.split_once("://")?;
     let rest = rest.trim_end_matches('/');
@@ -241,6 +246,8 @@ mod tests {
             ("*:1", "'*:1' has a wrong host name"),
             ("--echo", "'--echo' has a wrong host name"),
             ("/run/x.sock", "'/run/x.sock' has a wrong host name"),
+            ("x.sock", "'x.sock' has no port"),
+            ("h 1", "'h 1' has a wrong host name"),
             ("unix:", "'unix:' has no path"),
             (
                 &long,
@@ -252,6 +259,8 @@ mod tests {
                 "tcp://h:1" => "; did you mean h:1?",
                 "*:1" => "; did you mean 0.0.0.0:1, or [::]:1 for IPv6 too?",
                 "/run/x.sock" => "; did you mean unix:/run/x.sock?",
+                "x.sock" => "; did you mean unix:x.sock?",
+                "h 1" => "; did you mean h:1?",
                 _ => "",
             };
             let expected = format!("{wrong}; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH{hint}");

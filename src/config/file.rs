@@ -9,13 +9,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
-use crate::cli::{Options, Place, Typed};
+use crate::cli::{Options, Place, Typed, nearest};
 
 /// More than any configuration needs, in bytes, and little enough to read whatever the path names.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// How like a known key an unknown one must be to be taken for a slip of it, from 0 to 1.
-const LIKENESS: f64 = 0.8;
 
 /// Reads the options that a file sets.
 pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
@@ -102,11 +99,9 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
             **option = Some(typed.collect::<Result<_, _>>()?);
             continue;
         }
-        let others = several_valued.map(|(known, _)| known);
         let mut known = options.single_valued();
         let Some((_, option)) = known.iter_mut().find(|(known, _)| *known == name) else {
-            let known = known.iter().map(|(known, _)| *known);
-            return Err(wrong(here, nearest(name, known.chain(others))));
+            return Err(wrong(here, no_such_option(name)));
         };
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
@@ -128,15 +123,10 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
 }
 
 /// What an unknown key is told: the known key that was meant, or all there are.
-fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let mut known: Vec<&str> = known.collect();
-    let likeness = |known: &&str| strsim::jaro_winkler(unknown, known);
-    let best = known
-        .iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .filter(|best| likeness(best) >= LIKENESS);
-    match best {
-        Some(best) => format!("no such option; did you mean {best}?"),
+fn no_such_option(unknown: &str) -> String {
+    let mut known = Options::names();
+    match nearest(unknown, known.iter().copied()) {
+        Some(nearest) => format!("no such option; did you mean {nearest}?"),
         None => {
             known.sort_unstable();
             format!("no such option; allowed: {}", known.join(", "))
