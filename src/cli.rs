@@ -18,7 +18,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueHint};
 pub use self::commands::{BenchArgs, Command, ConnectArgs, Generate, StatusArgs};
 pub(crate) use self::explain::nearest;
 pub use self::explain::unknown_variables;
-pub(crate) use self::help::{Body, SECTIONS, wrap};
+pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
 
 /// The headings of `--help`, in the order they are shown.
 const LISTENING: &str = "Listening";

@@ -230,18 +230,110 @@ fn every_shell_has_completions_for_every_option() {
             assert!(exit.stdout.contains(word), "{shell}: {word}");
         }
     }
-    if let Some(bash) = tool("bash") {
-        let script = run(&["generate", "completions", "bash"], &[]).stdout;
-        let completed = Command::new(bash)
-            .args(["--norc", "-c"])
-            .arg(format!(
-                "{script}\nCOMP_WORDS=(linehub --max-l) COMP_CWORD=1\n\
-                 _linehub linehub --max-l linehub\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
-            ))
-            .output()
-            .unwrap();
-        assert_eq!(String::from_utf8_lossy(&completed.stdout), "--max-line\n");
+}
+
+/// What the script for bash offers for the last of these words.
+fn bash_offers(words: &[&str]) -> Option<Vec<String>> {
+    let script = run(&["generate", "completions", "bash"], &[]).stdout;
+    let (last, all) = (words.len(), words.join(" "));
+    let [.., previous, current] = [&["", "linehub"], words].concat()[..] else {
+        panic!("no words")
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a-file.toml"), "").unwrap();
+    let completed = Command::new(tool("bash")?)
+        .current_dir(dir.path())
+        .args(["--norc", "-c"])
+        .arg(format!(
+            "{script}\ncompopt() {{ :; }}\nCOMP_WORDS=(linehub {all}) COMP_CWORD={last}\n\
+             _linehub linehub '{current}' '{previous}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+        ))
+        .output()
+        .unwrap();
+    assert!(completed.stderr.is_empty(), "{completed:?}");
+    let offers = String::from_utf8(completed.stdout).unwrap();
+    Some(offers.split_whitespace().map(str::to_owned).collect())
+}
+
+#[test]
+fn bash_offers_known_values_files_where_one_is_wanted_and_else_nothing() {
+    let words = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+    for (typed, expected) in [
+        (&["--max-l"][..], "--max-line"),
+        (&["--format", ""], "text json raw"),
+        (&["--format", "j"], "json"),
+        // As bash takes `--format=j` apart.
+        (&["--format", "=", "j"], "json"),
+        (&["--log", ""], "error warn info debug trace"),
+        (&["--half-close", ""], "close keep"),
+        (&["--slow-client", ""], "disconnect skip"),
+        (&["--long-line", ""], "close discard"),
+        (&["--echo", "=", ""], "true false"),
+        (&["--config", ""], "a-file.toml"),
+        (&["bench", "--plot", ""], "a-file.toml"),
+        (&["bench", "--format", ""], "text json raw"),
+        (
+            &["bench", "--sweep", ""],
+            "senders= readers= size= rate= stuck=",
+        ),
+        (&["connect", "--retry", "=", ""], "true false"),
+        (&["generate", "completions", "z"], "zsh"),
+    ] {
+        let Some(offers) = bash_offers(typed) else {
+            return;
+        };
+        assert_eq!(offers, words(expected), "{typed:?}");
     }
+    for typed in [
+        &["--listen", ""][..],
+        &["--max-line", ""],
+        &["--admin", ""],
+        &["--check-h"],
+        &["a-f"],
+        &["bench", "--rate", ""],
+        &["bench", "--sweep", "readers", "=", ""],
+        &["connect", "a-f"],
+        &["status", "--admin", ""],
+    ] {
+        assert_eq!(bash_offers(typed), Some(vec![]), "{typed:?}");
+    }
+    let script = run(&["generate", "completions", "bash"], &[]).stdout;
+    assert!(
+        !script.contains("-o default"),
+        "bash would offer files instead"
+    );
+}
+
+#[test]
+fn zsh_and_fish_offer_known_values_and_nothing_that_is_hidden() {
+    let zsh = run(&["generate", "completions", "zsh"], &[]).stdout;
+    for words in [
+        ":FMT:(text json raw)'",
+        ":LEVEL:(error warn info debug trace)'",
+        ":close|keep:(close keep)'",
+        ":disconnect|skip:(disconnect skip)'",
+        ":NAME=A,B,...:(senders= readers= size= rate= stuck=)'",
+        ":FILE:_files'",
+        ":SIZE:'",
+    ] {
+        assert!(zsh.contains(words), "{words} in {zsh}");
+    }
+    assert!(!zsh.contains("_default'"), "{zsh}");
+
+    let fish = run(&["generate", "completions", "fish"], &[]).stdout;
+    let line = |option: &str, after: &str| {
+        let mut lines = fish.lines().skip_while(|line| !line.contains(option));
+        let line = lines.next().expect("the option");
+        assert!(line.contains(after), "{line}");
+    };
+    line("-l format ", "-r -f -a \"text\\t''");
+    line("-l log ", "-r -f -a \"error\\t''");
+    line("-l half-close ", "-r -f -a \"close\\t''");
+    line("-l slow-client ", "-r -f -a \"disconnect\\t''");
+    line("-l sweep ", "-r -f -a \"senders=\\t''");
+    line("-l max-line ", "-r -f");
+    line("-l config ", "-r -F");
+    assert!(!zsh.contains("handover") && !fish.contains("handover"));
 }
 
 #[test]
@@ -261,7 +353,17 @@ fn the_man_page_is_read_without_complaint() {
     let (status, output) = man.wait_end();
     assert!(status.success());
     let text = String::from_utf8_lossy(&output);
-    for words in ["EXIT STATUS", "SIGHUP", "/etc/linehub.toml", "--slow-grace"] {
+    for words in [
+        "EXIT STATUS",
+        "SIGHUP",
+        "/etc/linehub.toml",
+        "--slow-grace",
+        "\n       linehub status [OPTIONS]\n",
+        "\n       linehub bench [OPTIONS] [HOST:PORT|unix:PATH]\n",
+        "\n       --rate <N>\n              Send N lines a second, all senders together",
+        "\n       --admin <HOST:PORT|unix:PATH>\n              Ask ",
+        "$ linehub bench --rate 1000 --plot latency.svg\n",
+    ] {
         assert!(text.contains(words), "{words} in {text}");
     }
 }

@@ -224,7 +224,7 @@ pub(super) fn columns() -> usize {
 /// Breaks the lines of a text between words, so that it fits into so many columns. A line goes on
 /// below where it began; one that has a term first (`  SIZE  A number`), below what follows the term.
 /// Lines that were broken like that are put together first. Commands to type stay as they are.
-fn fill(text: &str, columns: usize) -> String {
+pub(crate) fn fill(text: &str, columns: usize) -> String {
     let mut filled = String::new();
     let mut lines = text.lines().peekable();
     let mut is_command = false;

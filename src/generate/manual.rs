@@ -1,10 +1,15 @@
 //! The man page: the options as clap_mangen writes them, and the sections that `--help` ends with.
 
+use std::io::Write as _;
+
 use clap::{Arg, Command};
 use clap_mangen::Man;
 use roff::{Inline, Roff, bold, italic, roman};
 
-use crate::cli::{Body, SECTIONS};
+use crate::cli::{Body, SECTIONS, fill};
+
+/// A terminal of 80 columns, less what the page is indented by.
+const COLUMNS: usize = 70;
 
 /// Without a date, so that a package is the same whenever it is built.
 const TITLE: &str = concat!(
@@ -27,7 +32,8 @@ pub(super) fn roff(command: &mut Command) -> String {
     // Its headings stand below one for them all.
     let options = String::from_utf8_lossy(&options).replace("\n.SH ", "\n.SS ");
     page.extend_from_slice(format!(".SH OPTIONS\n{options}").as_bytes());
-    let _ = commands(command).to_writer(&mut page);
+    page.extend_from_slice(b".SH COMMANDS\n");
+    commands(&mut page, command);
     let _ = sections().to_writer(&mut page);
     String::from_utf8_lossy(&page).into_owned()
 }
@@ -38,69 +44,67 @@ fn synopsis(command: &Command) -> Roff {
     roff.control("SH", ["SYNOPSIS"]);
     roff.text([bold("linehub"), roman(" ["), italic("OPTIONS"), roman("]")]);
     for sub in command.get_subcommands() {
-        let name = bold(sub.get_bin_name().unwrap_or(sub.get_name()));
-        let mut form = vec![name];
-        if sub.has_subcommands() {
-            form.extend([roman(" "), italic("WHAT")]);
-        } else {
-            form.extend([roman(" ["), italic("OPTIONS"), roman("]")]);
-            form.extend(positionals(sub));
-        }
         roff.control("br", []);
-        roff.text(form);
+        roff.text(form(sub));
     }
     roff
 }
 
-/// Every command that prints or does something, under its full name.
-fn commands(command: &Command) -> Roff {
-    let mut roff = Roff::new();
-    roff.control("SH", ["COMMANDS"]);
-    add_commands(&mut roff, command);
-    roff
-}
-
-fn add_commands(roff: &mut Roff, command: &Command) {
+/// Every command that prints or does something: how it is typed, and all that its `--help` says.
+fn commands(page: &mut Vec<u8>, command: &Command) {
     for sub in command.get_subcommands() {
         if sub.has_subcommands() {
-            add_commands(roff, sub);
+            commands(page, sub);
             continue;
         }
-        let mut name = vec![bold(sub.get_bin_name().unwrap_or(sub.get_name()))];
-        name.extend(positionals(sub));
-        term(
-            roff,
-            name,
-            &sub.get_about().map(ToString::to_string).unwrap_or_default(),
-        );
-        for arg in sub.get_arguments() {
-            let Some(name) = option(arg) else { continue };
-            let help = arg.get_long_help().or(arg.get_help());
-            let help = help.map(ToString::to_string).unwrap_or_default();
-            let mut paragraphs = help.split("\n\n");
-            roff.control("RS", []);
-            term(roff, name, paragraphs.next().unwrap_or_default());
-            for paragraph in paragraphs {
-                roff.control("IP", []);
-                roff.text([roman(paragraph)]);
+        let mut roff = Roff::new();
+        roff.control("SS", []);
+        roff.text(form(sub));
+        let about = sub.get_long_about().or(sub.get_about());
+        let about = about.map(ToString::to_string).unwrap_or_default();
+        for paragraph in about.split("\n\n") {
+            roff.control("PP", []);
+            roff.text([roman(paragraph)]);
+        }
+        // A Vec takes everything.
+        let _ = roff.to_writer(page);
+        let explained = sub.clone().mut_args(|arg| {
+            let is_help = arg.get_id() == "help";
+            arg.hide(is_help)
+        });
+        let mut options = Vec::new();
+        let _ = Man::new(explained).render_options_section(&mut options);
+        let options = String::from_utf8_lossy(&options);
+        // They stand below the command's own heading.
+        for line in options.lines().filter(|line| !line.starts_with(".SH")) {
+            let _ = writeln!(page, "{line}");
+        }
+        if let Some(more) = sub.get_after_long_help() {
+            let mut roff = Roff::new();
+            roff.control("PP", []);
+            roff.control("nf", []);
+            for line in fill(&more.to_string(), COLUMNS).lines() {
+                roff.text([roman(line)]);
             }
-            roff.control("RE", []);
+            roff.control("fi", []);
+            let _ = roff.to_writer(page);
         }
     }
 }
 
-/// `--rate N`, and its short form before it if it has one; `None` for what is no option to explain.
-fn option(arg: &Arg) -> Option<Vec<Inline>> {
-    let long = arg.get_long().filter(|long| *long != "help")?;
-    let mut name = Vec::new();
-    if let Some(short) = arg.get_short() {
-        name.extend([bold(format!("-{short}")), roman(", ")]);
+/// How a command is typed: its full name, and what it takes.
+fn form(command: &Command) -> Vec<Inline> {
+    let mut form = vec![bold(command.get_bin_name().unwrap_or(command.get_name()))];
+    let is_option = |arg: &Arg| !arg.is_positional() && arg.get_id() != "help";
+    if command.has_subcommands() {
+        form.extend([roman(" "), italic("WHAT")]);
+    } else {
+        if command.get_arguments().any(is_option) {
+            form.extend([roman(" ["), italic("OPTIONS"), roman("]")]);
+        }
+        form.extend(positionals(command));
     }
-    name.push(bold(format!("--{long}")));
-    if let (true, Some([value])) = (arg.get_action().takes_values(), arg.get_value_names()) {
-        name.extend([roman(" "), italic(value.as_str())]);
-    }
-    Some(name)
+    form
 }
 
 /// What a command takes beside options, each in brackets if it need not be given.
@@ -200,7 +204,12 @@ mod tests {
             "linehub generate service",
             "--socket-activated",
             "\\fBlinehub bench\\fR [\\fIOPTIONS\\fR] [\\fIHOST:PORT|unix:PATH\\fR]",
-            "\\fB--rate\\fR \\fIN\\fR",
+            "\\fBlinehub status\\fR [\\fIOPTIONS\\fR]\n",
+            "\\fBlinehub generate completions\\fR \\fISHELL\\fR\n",
+            "\\fB--rate\\fR \\fI<N>\\fR",
+            "\\fB--retry\\fR[=\\fI<BOOL>\\fR]",
+            "Every line reached every reader.",
+            "which is where the service that",
             "Each line has a time at which it is due",
         ] {
             assert!(page.contains(text), "{text} in {page}");

@@ -7,6 +7,7 @@ mod units;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, CommandFactory, ValueHint};
+use clap_complete::Shell;
 
 use crate::cli::{Cli, Generate};
 
@@ -38,6 +39,10 @@ fn with_values() -> Command {
                 arg.value_hint(ValueHint::Other)
             }
             [] => arg,
+            // More follows the word at once.
+            [word, ..] if word.ends_with('=') => arg
+                .value_parser(PossibleValuesParser::new(words))
+                .value_hint(ValueHint::Other),
             words => arg.value_parser(PossibleValuesParser::new(words)),
         }
     };
@@ -61,10 +66,29 @@ pub fn text(what: Generate) -> String {
         Generate::Dropin => units::DROPIN.to_owned(),
         Generate::Config => configuration::toml(&mut Cli::command()),
         Generate::Man => manual::roff(&mut Cli::command()),
-        Generate::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut with_values(), "linehub", &mut script);
-            String::from_utf8_lossy(&script).into_owned()
-        }
+        Generate::Completions { shell } => completions(shell),
+    }
+}
+
+/// Completions for a shell, which offer files only where a file is wanted.
+fn completions(shell: Shell) -> String {
+    /// Where bash would look for files if the script finds nothing.
+    const FILES_INSTEAD: &str = " -o bashdefault -o default";
+    /// bash makes three words of `--format=json`.
+    const PREVIOUS: &str = "    prev=\"$3\"\n";
+    const PREVIOUS_BUT_EQUALS: &str = "    prev=\"$3\"
+    if [[ \"${prev}\" == \"=\" ]]; then
+        prev=\"${COMP_WORDS[COMP_CWORD-2]}\"
+        [[ \"${prev}\" == -* ]] || return 0
+    fi
+";
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut with_values(), "linehub", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    match shell {
+        Shell::Bash => script
+            .replace(FILES_INSTEAD, "")
+            .replace(PREVIOUS, PREVIOUS_BUT_EQUALS),
+        _ => script.into_owned(),
     }
 }
