@@ -446,7 +446,7 @@ fn explain_privileged(error: io::Error, port: u16) -> anyhow::Error {
     match explained {
         true => error.context(
             "ports below 1024 need a privilege (CAP_NET_BIND_SERVICE), or a socket unit of the \
-             service manager",
+             service manager; one above 1023 needs nothing",
         ),
         false => error,
     }

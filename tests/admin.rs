@@ -1,11 +1,13 @@
 //! The admin server, asked over HTTP; `linehub status` on top of it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::process::{Command, Stdio};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::http::{self, Answer, get, get_json};
 use crate::common::{
@@ -417,10 +419,9 @@ fn health_and_readiness_are_plain_words() {
 #[test]
 fn draining_daemon_is_healthy_and_not_ready() {
     let (mut server, admin) = start(&["--drain-timeout=10s"]);
-    // It keeps its side open: the drain waits for it.
-    let mut client = Client::connect(&server);
+    let stuck = connect_one_to_wait_for(&server);
     server.signal(Signal::TERM);
-    client.expect_line("Server shutting down");
+    server.wait_log("phase=draining");
     let readiness = get(&admin, "/readyz");
     assert_eq!(
         (readiness.status, readiness.body.as_str()),
@@ -428,9 +429,19 @@ fn draining_daemon_is_healthy_and_not_ready() {
     );
     assert_eq!(get(&admin, "/healthz").status, 200);
     assert_eq!(get_json(&admin, "/status")["phase"], "draining");
-    client.expect_eof();
-    drop(client);
+    drop(stuck);
     assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+}
+
+/// A client that has more to take than fits into sockets, and takes nothing: a drain waits for it.
+fn connect_one_to_wait_for(server: &Server) -> Client {
+    let stuck = Client::connect_stuck(server, 0);
+    let mut sender = Client::connect(server);
+    let mut reader = Client::connect(server);
+    let mut flood = Flood::default();
+    flood.send(&mut sender, 100_000);
+    Flood::expect(&mut reader, sender.id(), 1, 100_000);
+    stuck
 }
 
 #[test]
@@ -977,6 +988,160 @@ fn status_is_redrawn_in_place_in_a_terminal() {
     // Ctrl-C.
     terminal.type_in(b"\x03");
     terminal.wait_end();
+}
+
+/// `linehub status --watch` in a terminal of its own, in whose foreground it is.
+struct Watching {
+    child: Child,
+    keyboard: File,
+    terminal: File,
+    before: String,
+}
+
+impl Watching {
+    fn start(admin: &Address) -> Option<Watching> {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let setsid = tool("setsid")?;
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&keyboard).unwrap();
+        unlockpt(&keyboard).unwrap();
+        let name = ptsname(&keyboard, Vec::new()).unwrap();
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let keyboard = File::from(keyboard);
+        let mut screen = keyboard.try_clone().unwrap();
+        // Ends when the terminal does.
+        std::thread::spawn(move || std::io::copy(&mut screen, &mut std::io::sink()));
+        let before = modes(&terminal);
+        let child = Command::new(setsid)
+            .args(["--ctty", BINARY, "status", "--watch", "--admin"])
+            .arg(admin.to_string())
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let watching = Watching {
+            child,
+            keyboard,
+            terminal,
+            before,
+        };
+        eventually("it takes the keys", || watching.has_keys());
+        Some(watching)
+    }
+
+    fn has_keys(&self) -> bool {
+        modes(&self.terminal) != self.before
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        stat.contains(") T ")
+    }
+
+    fn press(&mut self, key: &[u8]) {
+        self.keyboard.write_all(key).unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Its exit code; the terminal is as it was.
+    #[track_caller]
+    fn end(mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(modes(&self.terminal), self.before);
+        status.unwrap().code()
+    }
+}
+
+/// All that a terminal has to be given back.
+fn modes(terminal: &File) -> String {
+    format!("{:?}", rustix::termios::tcgetattr(terminal).unwrap())
+}
+
+#[test]
+fn status_watch_leaves_the_terminal_as_it_was_however_it_ends() {
+    let (_server, admin) = start(&[]);
+    for (key, code) in [(b"q", 0), (b"\x04", 0), (b"\x03", 130), (b"\x1c", 131)] {
+        let Some(mut watching) = Watching::start(&admin) else {
+            return;
+        };
+        watching.press(b"xyz");
+        watching.press(key);
+        assert_eq!(watching.end(), Some(code), "{key:?}");
+    }
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let Some(watching) = Watching::start(&admin) else {
+            return;
+        };
+        watching.signal(signal);
+        assert_eq!(watching.end(), Some(code), "{signal:?}");
+    }
+}
+
+#[test]
+fn status_watch_gives_the_terminal_back_while_it_is_stopped() {
+    let (_server, admin) = start(&[]);
+    let Some(mut watching) = Watching::start(&admin) else {
+        return;
+    };
+    for _ in 0..2 {
+        watching.press(b"\x1a");
+        eventually("it is stopped", || watching.is_stopped());
+        assert!(!watching.has_keys(), "{}", modes(&watching.terminal));
+        watching.signal(Signal::CONT);
+        eventually("it takes the keys again", || watching.has_keys());
+    }
+    watching.press(b"q");
+    assert_eq!(watching.end(), Some(0));
+}
+
+#[test]
+fn status_watch_ends_while_the_daemon_does_not_answer() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let Some(mut watching) = Watching::start(&Address::Tcp(silent.local_addr().unwrap())) else {
+        return;
+    };
+    let asked = silent.accept().unwrap();
+    let pressed = Instant::now();
+    watching.press(b"q");
+    assert_eq!(watching.end(), Some(0));
+    // It would wait for an answer for 5 s.
+    assert!(pressed.elapsed() < Duration::from_secs(4));
+    drop(asked);
+}
+
+#[test]
+fn status_of_a_drain_counts_from_its_beginning() {
+    let (server, admin) = start(&["--drain-timeout=1m"]);
+    let _stuck = connect_one_to_wait_for(&server);
+    eventually("it runs for more than a second", || {
+        get_json(&admin, "/status")["uptime_seconds"].as_f64() > Some(1.5)
+    });
+    let status = get_json(&admin, "/status");
+    assert!(status["phase_seconds"].as_f64() > Some(1.0), "{status}");
+    server.signal(Signal::INT);
+    server.wait_log("phase=draining");
+    let status = get_json(&admin, "/status");
+    assert_eq!(status["phase"], "draining");
+    let drained = status["phase_seconds"].as_f64().unwrap();
+    assert!(
+        drained < status["uptime_seconds"].as_f64().unwrap() - 1.0,
+        "{status}"
+    );
+    let exit = run(&["status", "--admin", &admin.to_string()], &[]);
+    let head = exit.stdout.lines().next().unwrap();
+    assert!(head.contains(" draining for "), "{head}");
 }
 
 #[test]

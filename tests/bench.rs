@@ -393,6 +393,20 @@ fn plot_shows_latency_and_throughput() {
 }
 
 #[test]
+fn plot_that_cannot_be_written_fails_before_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none").join("x.svg");
+    let begun = std::time::Instant::now();
+    for path in [&*missing, dir.path()] {
+        let exit = bench(&["--duration=1h", "--plot", path.to_str().unwrap()]);
+        assert_eq!((exit.code, exit.stdout.as_str()), (Some(1), ""));
+        let wrong = format!("linehub: --plot: {}: ", path.display());
+        assert!(exit.stderr.starts_with(&wrong), "{}", exit.stderr);
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
+}
+
+#[test]
 fn wrong_values_are_explained_in_one_line() {
     for (args, expected) in [
         (

@@ -314,6 +314,7 @@ fn zsh_and_fish_offer_known_values_and_nothing_that_is_hidden() {
         ":disconnect|skip:(disconnect skip)'",
         ":NAME=A,B,...:(senders= readers= size= rate= stuck=)'",
         ":FILE:_files'",
+        ":HOST\\:PORT|unix\\:PATH:'",
         ":SIZE:'",
     ] {
         assert!(zsh.contains(words), "{words} in {zsh}");

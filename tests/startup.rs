@@ -1,3 +1,4 @@
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -365,4 +366,37 @@ fn help_fits_a_terminal_of_80_columns() {
             assert!(!(goes_on && had_room), "{pair:?} in {text}");
         }
     }
+}
+
+#[test]
+fn port_that_takes_a_privilege_is_explained() {
+    let mut command = match TcpListener::bind("0.0.0.0:80") {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Command::new(BINARY),
+        // Who may open it gives that up, in a network where it takes a privilege.
+        _ => {
+            let (Some(unshare), Some(_)) = (tool("unshare"), tool("setpriv")) else {
+                return;
+            };
+            let mut command = Command::new(unshare);
+            command.args(["--map-root-user", "--net", "setpriv"]);
+            command.args(["--bounding-set=-net_bind_service", BINARY]);
+            command
+        }
+    };
+    let output = command.args(["--listen", "0.0.0.0:80"]).output().unwrap();
+    let line = String::from_utf8(output.stderr).unwrap();
+    if line.starts_with("unshare: ") {
+        // Past the test harness, which would swallow what a passing test prints.
+        let _ = write!(std::io::stderr(), "skipped: {line}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{line}");
+    assert!(
+        line.starts_with("linehub: cannot listen on 0.0.0.0:80: "),
+        "{line}"
+    );
+    for words in ["CAP_NET_BIND_SERVICE", "Permission denied", "above 1023"] {
+        assert!(line.contains(words), "{words} in {line}");
+    }
+    assert_eq!(line.lines().count(), 1, "{line}");
 }

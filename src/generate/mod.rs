@@ -28,12 +28,9 @@ fn with_values() -> Command {
         }
     };
     let offer = |arg: Arg| {
-        let (words, takes) = (
-            words(arg.get_id().as_str().replace('_', "-").as_str()),
-            &arg,
-        );
-        let has_value = takes.get_action().takes_values();
-        match words {
+        let has_value = arg.get_action().takes_values();
+        let known = words(arg.get_id().as_str().replace('_', "-").as_str());
+        match known {
             [] if has_value && arg.get_value_hint() == ValueHint::Unknown => {
                 // Neither files nor anything else that a shell could know.
                 arg.value_hint(ValueHint::Other)
@@ -41,20 +38,17 @@ fn with_values() -> Command {
             [] => arg,
             // More follows the word at once.
             [word, ..] if word.ends_with('=') => arg
-                .value_parser(PossibleValuesParser::new(words))
+                .value_parser(PossibleValuesParser::new(known))
                 .value_hint(ValueHint::Other),
-            words => arg.value_parser(PossibleValuesParser::new(words)),
+            _ => arg.value_parser(PossibleValuesParser::new(known)),
         }
     };
-    let mut command = Cli::command().mut_args(offer);
-    let names: Vec<String> = command
-        .get_subcommands()
-        .map(|sub| sub.get_name().to_owned())
-        .collect();
-    for name in names.iter().filter(|name| *name != "generate") {
-        command = command.mut_subcommand(name, |sub| sub.mut_args(offer));
-    }
-    command
+    Cli::command()
+        .mut_args(offer)
+        .mut_subcommands(|sub| match sub.has_subcommands() {
+            true => sub,
+            false => sub.mut_args(offer),
+        })
 }
 
 /// The text of one of them, ready to be written to a file.
@@ -89,6 +83,8 @@ fn completions(shell: Shell) -> String {
         Shell::Bash => script
             .replace(FILES_INSTEAD, "")
             .replace(PREVIOUS, PREVIOUS_BUT_EQUALS),
+        // To zsh, the name of a value ends at a colon.
+        Shell::Zsh => script.replace(":HOST:PORT|unix:PATH:", r":HOST\:PORT|unix\:PATH:"),
         _ => script.into_owned(),
     }
 }

@@ -4,6 +4,7 @@ mod ask;
 mod keys;
 mod screen;
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,7 +49,12 @@ pub fn run(args: &StatusArgs) -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(show(&address, args)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(show(&address, args));
+            // A name that is still being looked up holds nobody up who leaves.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(error.into()),
     };
     match outcome {
@@ -76,17 +82,22 @@ async fn show(address: &Address, args: &StatusArgs) -> anyhow::Result<()> {
     }
     let in_place = io::stdout().is_terminal() && !args.json;
     let mut keys = if in_place { Keys::take()? } else { None };
+    // Whatever the daemon does, the keyboard is listened to.
+    let end = tokio::select! {
+        failed = watch(address, args, in_place) => return failed.map(|never| match never {}),
+        end = ended(&mut keys) => end,
+    };
+    drop(keys);
+    end.obey();
+    Ok(())
+}
+
+/// Shows the status every second, for ever.
+async fn watch(address: &Address, args: &StatusArgs, in_place: bool) -> anyhow::Result<Infallible> {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            end = ended(&mut keys) => {
-                drop(keys);
-                end.obey();
-                return Ok(());
-            }
-        }
+        ticks.tick().await;
         let (columns, rows) = screen::size();
         let text = match ask::status(address).await {
             Ok((text, status)) => document(args, &text, &status, rows),
