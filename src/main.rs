@@ -6,12 +6,15 @@ use std::mem;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use linehub::cli::{self, Cli, Command, Stop};
+use linehub::config::cli::{self, Cli, Command, Stop};
 use linehub::config::{Config, Source};
-use linehub::handover::{self, Legacy};
+use linehub::ops::handover::{self, Legacy};
+use linehub::ops::systemd::Manager;
 use linehub::server::Server;
-use linehub::systemd::Manager;
-use linehub::{bench, connect, generate, lifecycle, limits, listen, logging, memory, status};
+use linehub::{
+    commands::bench, commands::connect, commands::generate, commands::status, hub::memory,
+    net::listener, net::permits, ops::lifecycle, ops::logging,
+};
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
         return run(command);
     }
     memory::share_one_arena();
-    let source = Source::new(&cli, limits::raise_open_files());
+    let source = Source::new(&cli, permits::raise_open_files());
     let config = match source.read() {
         Ok(config) => config,
         // With clients to take up, it is not to be left at that: the next start may go well.
@@ -68,7 +71,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             // Starting again would change nothing.
-            let code = if listen::is_for_good(&error) {
+            let code = if listener::is_for_good(&error) {
                 MISUSED
             } else {
                 FAILED

@@ -4,8 +4,9 @@
 //! buffer still takes what is its own, so it never waits for itself. It has no timer and, while
 //! nothing happens, no buffer; the hub's sweep tells it when its time is up.
 
+pub(crate) mod acceptor;
 mod reader;
-mod save;
+mod snapshot;
 mod writer;
 
 use std::future::Future;
@@ -23,16 +24,16 @@ use tokio::task::coop::unconstrained;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::close::CloseReason;
 use crate::config::{Config, Grace, HalfClose, LongLine};
-use crate::format::Format;
-use crate::framing::LineLimit;
 use crate::hub::{Condition, Feed, Hub, Orders};
-use crate::limits::Place;
-use crate::listen::Stream;
+use crate::net::listener::Stream;
+use crate::net::permits::Place;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::Format;
+use crate::wire::framing::LineLimit;
 
 use reader::{InputRules, Read, Reader};
-pub(crate) use save::SavedClient;
+pub(crate) use snapshot::SavedClient;
 use writer::Writer;
 
 /// Telnet's answers that may wait for a client's socket, in bytes; one that does not take them is

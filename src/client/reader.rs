@@ -9,15 +9,15 @@ use memchr::memchr;
 use serde_bytes::ByteBuf;
 use tracing::info;
 
-use crate::close::CloseReason;
-use crate::format::Format;
-use crate::framing::{Framer, LineLimit, Lines};
-use crate::http;
 use crate::hub::{Admission, Feed, READ_BYTES_MAX};
-use crate::listen::Stream;
-use crate::telnet::{self, Telnet};
+use crate::net::listener::Stream;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::Format;
+use crate::wire::framing::{Framer, LineLimit, Lines};
+use crate::wire::http_guard;
+use crate::wire::telnet::{self, Telnet};
 
-use super::save::SavedReader;
+use super::snapshot::SavedReader;
 
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
@@ -168,9 +168,9 @@ impl Reader {
             .iter()
             .chain(data)
             .copied()
-            .take(http::BEGIN_BYTES)
+            .take(http_guard::BEGIN_BYTES)
             .collect();
-        http::begins_request(&begin)
+        http_guard::begins_request(&begin)
     }
 
     /// The input has ended: what is left of it is a line too.
@@ -207,7 +207,7 @@ impl Reader {
         };
         if let Some(first) = first {
             self.has_begun = true;
-            if rules.http_guard && http::is_request_line(first) {
+            if rules.http_guard && http_guard::is_request_line(first) {
                 return Some(Read::Over(CloseReason::Http));
             }
         }

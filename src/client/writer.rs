@@ -5,13 +5,13 @@ use std::task::{Context, Poll, ready};
 
 use serde_bytes::ByteBuf;
 
-use crate::close::CloseReason;
-use crate::format::{self, Format};
 use crate::hub::{Condition, Feed};
-use crate::listen::Stream;
-use crate::telnet;
+use crate::net::listener::Stream;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::{self, Format};
+use crate::wire::telnet;
 
-use super::save::SavedWriter;
+use super::snapshot::SavedWriter;
 
 /// Batches that go into one write at most. The array lives on the stack of a poll, not in the
 /// client.

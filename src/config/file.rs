@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
-use crate::cli::{Options, Place, Typed, nearest};
+use crate::config::cli::{Options, Place, Typed, nearest};
 
 /// More than any configuration needs, in bytes, and little enough to read whatever the path names.
 const FILE_BYTES_MAX: u64 = 1 << 20;

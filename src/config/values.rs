@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 pub(crate) use super::address::whole_number;
 use super::address::{AddressError, host_name};
 use super::{Address, Grace, HalfClose, LogLevel, LongLine, SlowClient};
-use crate::format::Format;
+use crate::wire::format::Format;
 
 /// Far above any machine, and below the largest count that tokio's semaphores hold.
 pub(super) const CLIENTS_CEILING: usize = 100_000_000;

@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use super::budget::Charge;
-use crate::format::{self, Format, Notice, digits};
-use crate::framing::Lines;
-use crate::ids::{ClientId, Seq};
+use crate::wire::format::{self, Format, Notice, digits};
+use crate::wire::framing::Lines;
+use crate::wire::ids::{ClientId, Seq};
 
 /// How a client's bytes look: its listener's format, and in `text` which line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

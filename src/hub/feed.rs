@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 
 use super::batch::{Encoding, Node};
 use super::budget::Who;
-use super::member::{Condition, DETACHED, Member};
-use super::save::{SavedFeed, SavedPlace};
+use super::snapshot::{SavedFeed, SavedPlace};
+use super::subscriber::{Condition, DETACHED, Member};
 use super::{Admission, Hub, Park, Start, Ticket, Totals};
-use crate::close::CloseReason;
-use crate::framing::Lines;
-use crate::ids::ClientId;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::framing::Lines;
+use crate::wire::ids::ClientId;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
 ///

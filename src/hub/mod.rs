@@ -3,7 +3,7 @@
 //! [`Hub::join`] makes a connection a client and gives it a [`Feed`]: it publishes through it and
 //! walks the stream with it. What was published is kept once, as a chain of batches that every
 //! feed walks at its own pace without a lock ([`batch`]); its bytes are charged to one account
-//! ([`budget`]); who holds the account up is found by the [`sweep`].
+//! ([`budget`]); who holds the account up is found by the [`reaper`].
 //!
 //! - **Order**: one lock, taken once a published read, gives messages and notices their place.
 //!   All feeds see the same order.
@@ -12,12 +12,15 @@
 
 mod batch;
 mod budget;
-mod census;
+pub(crate) mod clock;
+mod connection;
+pub(crate) mod counters;
 mod feed;
-mod member;
-mod record;
-mod save;
-mod sweep;
+pub mod memory;
+mod reaper;
+mod snapshot;
+mod stats;
+mod subscriber;
 
 use std::collections::HashMap;
 use std::mem;
@@ -31,21 +34,21 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::config::{Config, Grace, SlowClient};
-use crate::format::Notice;
-use crate::framing::Lines;
-use crate::ids::{ClientId, Seq};
+use crate::wire::format::Notice;
+use crate::wire::framing::Lines;
+use crate::wire::ids::{ClientId, Seq};
 
 use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
 use budget::Budget;
 pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
-use census::Closed;
-pub(crate) use census::{ClientFigures, ClosedClient, Figures, Totals};
+pub(crate) use connection::Arrival;
+use connection::{ListenerNames, Record};
 pub(crate) use feed::Feed;
-pub(crate) use member::{Condition, Member, Orders};
-pub(crate) use record::Arrival;
-use record::{ListenerNames, Record};
-pub(crate) use save::{SavedFeed, SavedHub};
-pub(crate) use sweep::run as sweep;
+pub(crate) use reaper::run as sweep;
+pub(crate) use snapshot::{SavedFeed, SavedHub};
+use stats::Closed;
+pub(crate) use stats::{ClientFigures, ClosedClient, Figures, Totals};
+pub(crate) use subscriber::{Condition, Member, Orders};
 
 /// Bytes at which a batch is closed to further parts: about what one read brings at most.
 const ASSEMBLY_BYTES_MAX: usize = 64 * 1024;
@@ -165,7 +168,7 @@ struct Seat {
     encoding: Encoding,
     /// Its place in the list of those to be woken, and the emptying it holds for.
     parked: (u64, usize),
-    /// Boxed, because it then finds room where the seat itself would not: see [`record`].
+    /// Boxed, because it then finds room where the seat itself would not: see [`connection`].
     record: Box<Record>,
     input_done: bool,
     /// Its disconnect notice is out.
@@ -317,7 +320,7 @@ impl Hub {
         let version = self.version();
         format!(
             "version {version}, {:?}",
-            census::Figures {
+            stats::Figures {
                 waited: Duration::ZERO,
                 ..figures
             }

@@ -7,11 +7,11 @@ use anyhow::Context;
 use tracing::{error, info, warn};
 
 use super::{Service, stop_asked};
-use crate::admin::{AdminSocket, WantedAdmin};
 use crate::config::{Config, Source};
-use crate::lifecycle::{Request, Requests};
-use crate::listen::{Listener, WantedAll};
-use crate::logging;
+use crate::net::listener::{Listener, WantedAll};
+use crate::ops::admin::{AdminSocket, WantedAdmin};
+use crate::ops::lifecycle::{Request, Requests};
+use crate::ops::logging;
 
 /// What stays as it was until the daemon is started anew: a client may be in the middle of a line
 /// of its own, and threads are there for life.

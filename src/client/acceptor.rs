@@ -1,0 +1,236 @@
+//! The accept loop of one listener: who becomes a client, who is refused, and what an error means.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use rustix::io::Errno;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::client::{Client, Clients, Rules};
+use crate::hub::counters::Counters;
+use crate::hub::{Arrival, Hub};
+use crate::net::listener::{BACKLOG, Listener, Stream};
+use crate::net::peer::Peer;
+use crate::net::permits::Places;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format;
+
+/// Connections accepted before the clients have their turn: so many, or one for so many clients
+/// there are if that is more. Every turn's notices are a write to each client, so that turns which
+/// did not grow with the crowd would make a storm's cost the square of its size.
+const ACCEPTS_A_TURN: (usize, usize) = (256, 4);
+
+/// How long to wait when the system has no descriptor or memory left: first, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// Refused connections that are waited for at a time. Beyond that they are told and closed at once:
+/// they must not take the descriptors that were kept back for the daemon itself.
+const REFUSALS_MAX: usize = 32;
+
+/// How long a refused connection may take to close its side.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// What every accept loop needs to make clients of connections.
+#[derive(Debug)]
+pub(crate) struct Reception {
+    hub: Arc<Hub>,
+    rules: Arc<Rules>,
+    places: Arc<Places>,
+    clients: Arc<Clients>,
+    counters: Arc<Counters>,
+    refusals: Arc<Semaphore>,
+    /// Connections are being refused, and that has been logged.
+    full: AtomicBool,
+}
+
+/// The listeners that are accepted from, each with a task of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Doors(Vec<Door>);
+
+#[derive(Debug)]
+struct Door {
+    stop: CancellationToken,
+    accepts: JoinHandle<Listener>,
+}
+
+impl Doors {
+    /// Accepts from this listener from now on.
+    pub(crate) fn open(&mut self, reception: &Arc<Reception>, listener: Listener) {
+        let stop = CancellationToken::new();
+        let accepts = reception.clone().run(listener, stop.clone());
+        self.0.push(Door {
+            stop,
+            accepts: tokio::spawn(accepts),
+        });
+    }
+
+    /// Accepts what is in the backlogs, then no more. The listeners stay open as long as they live.
+    pub(crate) async fn close(&mut self) -> Vec<Listener> {
+        self.0.iter().for_each(|door| door.stop.cancel());
+        let mut listeners = Vec::new();
+        for door in self.0.drain(..) {
+            // One that panicked took its listener with it.
+            listeners.extend(door.accepts.await.ok());
+        }
+        listeners
+    }
+}
+
+impl Reception {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        rules: Arc<Rules>,
+        places: Arc<Places>,
+        clients: Arc<Clients>,
+        counters: Arc<Counters>,
+    ) -> Reception {
+        Reception {
+            hub,
+            rules,
+            places,
+            clients,
+            counters,
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            full: AtomicBool::new(false),
+        }
+    }
+
+    /// Accepts until told to stop, then what is in the backlog by then, and gives the listener back.
+    async fn run(self: Arc<Reception>, listener: Listener, stop: CancellationToken) -> Listener {
+        let mut backoff = BACKOFF.0;
+        loop {
+            let turn = async {
+                tokio::select! {
+                    ready = listener.ready() => ready?,
+                    () = self.nudged() => {}
+                }
+                // Notices go to the buffer: accepting waits for room there as sending does.
+                Ok(self.hub.admit().await)
+            };
+            // Cancelling it loses nothing: no connection has been accepted yet.
+            let Some(ready) = stop.run_until_cancelled(turn).await else {
+                break;
+            };
+            let accepted = ready.and_then(|_admission| self.accept_some(&listener));
+            match accepted {
+                Ok(()) => {
+                    backoff = BACKOFF.0;
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => {
+                    self.counters.accept_errors.add_one();
+                    if backoff == BACKOFF.0 {
+                        warn!(listener = %listener.name(), %error, "cannot accept");
+                    }
+                    let pause = tokio::time::sleep(backoff);
+                    if stop.run_until_cancelled(pause).await.is_none() {
+                        break;
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+        // Who had connected before the stop may have sent something already.
+        self.accept_rest(&listener);
+        listener
+    }
+
+    /// Waits until it is to try although nothing is known to be there: see `rest`.
+    async fn nudged(&self) {
+        #[cfg(debug_assertions)]
+        self.hub.nudge.notified().await;
+        #[cfg(not(debug_assertions))]
+        std::future::pending::<()>().await;
+    }
+
+    /// Accepts one turn's connections. An error is one that will not go away by accepting on.
+    fn accept_some(&self, listener: &Listener) -> io::Result<()> {
+        let (least, share) = ACCEPTS_A_TURN;
+        self.accept_at_most(listener, least.max(self.clients.tasks().len() / share))
+    }
+
+    /// Accepts who has connected by now, before the listener is closed.
+    pub(crate) fn accept_rest(&self, listener: &Listener) {
+        // What cannot be accepted now cannot be later either.
+        let _ = self.accept_at_most(listener, BACKLOG);
+    }
+
+    fn accept_at_most(&self, listener: &Listener, connections: usize) -> io::Result<()> {
+        for _ in 0..connections {
+            match listener.accept() {
+                Ok((socket, peer)) => self.receive(listener, socket, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if is_exhaustion(&error) => return Err(error),
+                // What a peer did to its own connection before it was accepted: accept(2) lists
+                // a dozen of these, and says to go on.
+                Err(error) => debug!(listener = %listener.name(), %error, "lost a connection"),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, listener: &Listener, socket: OwnedFd, peer: Peer) {
+        let stream = match Stream::new(socket) {
+            Ok(stream) => stream,
+            Err(error) => {
+                warn!(listener = %listener.name(), %peer, %error, "cannot serve a connection");
+                return;
+            }
+        };
+        let place = match self.places.take() {
+            Ok(place) => place,
+            Err(max) => return self.refuse(listener, stream, peer, max),
+        };
+        self.full.store(false, Relaxed);
+        let feed = self.hub.join(Arrival {
+            peer,
+            listener: listener.label(),
+            format: listener.format(),
+            at: SystemTime::now(),
+        });
+        info!(client = feed.member().id.0, %peer, listener = %listener.name(), "client connected");
+        let client = Client::new(stream, feed, listener.format(), self.rules.clone(), place);
+        self.clients.spawn(client);
+    }
+
+    /// Says that the server is full, and sees that the words arrive: a close over input that was
+    /// not read would make the kernel reset the connection, and them with it.
+    fn refuse(&self, listener: &Listener, stream: Stream, peer: Peer, max: usize) {
+        self.counters.refused.add_one();
+        let reason = CloseReason::Full.label();
+        debug!(listener = %listener.name(), %peer, reason, "connection refused");
+        if !self.full.swap(true, Relaxed) {
+            warn!(clients = max, reason, "refusing connections");
+        }
+        let mut words = Vec::new();
+        let detail = format!("server full ({max} clients)");
+        format::error(listener.format(), CloseReason::Full, &detail, &mut words);
+        if stream.write_at_once(&words).is_err() || stream.shut_write().is_err() {
+            return;
+        }
+        let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
+            return;
+        };
+        let goodbye = async move {
+            let _permit = permit;
+            stream.discard_input().await
+        };
+        self.clients
+            .tasks()
+            .spawn(async { tokio::time::timeout(REFUSAL_TIME, goodbye).await });
+    }
+}
+
+/// Out of descriptors or memory: accepting on would only spin until some come free.
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
+    let exhaustions = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhaustions
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

@@ -1,0 +1,193 @@
+//! A client put away for a handover, and taken up again.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::reader::Reader;
+use super::writer::Writer;
+use super::{Client, Input, Output, Rules};
+use crate::hub::{Feed, SavedFeed};
+use crate::net::listener::Stream;
+use crate::net::permits::Place;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::Format;
+use crate::wire::telnet::TelnetState;
+
+/// A client without its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedClient {
+    /// Its end of the hub.
+    pub(crate) feed: SavedFeed,
+    input: Input,
+    output: Output,
+    reason: Option<CloseReason>,
+    reader: SavedReader,
+    writer: SavedWriter,
+    /// It counts against `--max-clients`.
+    pub(crate) has_place: bool,
+}
+
+/// A [`Reader`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedReader {
+    /// The line that has not ended yet.
+    pub(super) unfinished: ByteBuf,
+    /// The limit that it was begun under.
+    pub(super) line_bytes_max: usize,
+    /// `None` where it is not looked for.
+    pub(super) telnet: Option<TelnetState>,
+    /// A whole line has come.
+    #[serde(default = "yes")]
+    pub(super) has_begun: bool,
+    /// The unfinished line is dropped up to its end.
+    #[serde(default)]
+    pub(super) is_discarding: bool,
+}
+
+/// For states of before, whose clients were not asked.
+fn yes() -> bool {
+    true
+}
+
+/// A [`Writer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedWriter {
+    pub(super) format: Format,
+    pub(super) crlf: bool,
+    /// What of its own queue is not written yet.
+    pub(super) own: ByteBuf,
+    pub(super) skipped: u64,
+    pub(super) farewell: Option<(CloseReason, Box<str>)>,
+}
+
+impl Client {
+    /// All there is to know of a client that has stopped, save its socket.
+    pub(crate) fn save(&self) -> SavedClient {
+        SavedClient {
+            feed: self.feed.save(),
+            input: self.input,
+            output: self.output,
+            reason: self.reason,
+            reader: self.reader.save(),
+            writer: self.writer.save(),
+            has_place: self.place.is_some(),
+        }
+    }
+
+    /// Goes on where [`Client::save`] was called, by the rules of today.
+    pub(crate) fn restore(
+        saved: SavedClient,
+        stream: Stream,
+        mut feed: Feed,
+        rules: Arc<Rules>,
+        place: Option<Place>,
+    ) -> Client {
+        let mut writer = Writer::restore(saved.writer);
+        // The line it has half of was begun by other rules (`--echo`), and ends by them.
+        writer.finish_line(&mut feed);
+        Client {
+            stream,
+            feed,
+            reader: Reader::restore(saved.reader),
+            writer,
+            rules,
+            input: saved.input,
+            output: saved.output,
+            reason: saved.reason,
+            acknowledged: 0,
+            timed_out: false,
+            place,
+        }
+    }
+
+    /// What the hub holds for it, for [`SavedHub::save`](crate::hub::SavedHub::save).
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Leaves the connection to whoever has its socket now: nobody is told anything.
+    pub(crate) fn hand_over(self) {
+        // What its drop would say is not true. The process, and with it all that is not dropped
+        // here, ends next.
+        std::mem::forget(self);
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::counters::Counters;
+    use crate::ops::handover::{NEW_FORM, unescape};
+
+    #[test]
+    fn form_of_the_version_before_is_read() {
+        type Before = (
+            [Input; 5],
+            [Output; 4],
+            Vec<CloseReason>,
+            [Format; 3],
+            SavedReader,
+            SavedWriter,
+            Counters,
+        );
+        let form = unescape(include_str!("saved-2.golden"));
+        let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
+        assert_eq!(reasons, CloseReason::ALL[..9]);
+        assert_eq!(reader.unfinished.as_ref(), b"half a line");
+        assert!(reader.has_begun && !reader.is_discarding);
+        assert_eq!(writer.own.as_ref(), b"own");
+    }
+
+    /// A daemon of the same version must be able to read this for ever.
+    #[test]
+    fn saved_form_is_the_one_of_this_version() {
+        let inputs = [
+            Input::Open,
+            Input::Draining(7),
+            Input::Paused,
+            Input::Discarded,
+            Input::Ended,
+        ];
+        let outputs = [
+            Output::Streaming,
+            Output::Flushing,
+            Output::Shut,
+            Output::Broken,
+        ];
+        let reader = SavedReader {
+            unfinished: ByteBuf::from("half a line"),
+            line_bytes_max: 65536,
+            telnet: Some(TelnetState::default()),
+            has_begun: true,
+            is_discarding: false,
+        };
+        let writer = SavedWriter {
+            format: Format::Text,
+            crlf: true,
+            own: ByteBuf::from("own"),
+            skipped: 3,
+            farewell: Some((CloseReason::Slow, "too slow".into())),
+        };
+        let parts = (
+            inputs,
+            outputs,
+            CloseReason::ALL,
+            Format::ALL,
+            reader,
+            writer,
+            Counters::default(),
+        );
+        let form = rmp_serde::to_vec_named(&parts).unwrap();
+        let form = form.escape_ascii().to_string();
+        assert_eq!(form, include_str!("saved.golden").trim_end(), "{NEW_FORM}");
+    }
+}

@@ -1,0 +1,309 @@
+//! What a reader's line says, in the format that the daemon speaks.
+
+use memchr::memmem;
+use serde_json::Value;
+
+use super::line::{LineKind, Stamp, TAG_BYTES};
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::Format;
+
+/// What a received line is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// A line of this run, whole.
+    Ours(Stamp),
+    /// No whole line, or not one alone. What can still be told of the lines of this run in it.
+    Torn(Vec<Stamp>),
+    /// A notice, or a line of a client that is not ours.
+    Other,
+    /// The reader is told that it missed so many.
+    Skipped(u64),
+    /// The reader is told that it is being closed.
+    Farewell(Farewell),
+}
+
+/// Why a connection was closed, as far as the daemon said it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Farewell {
+    /// As in the daemon's log.
+    pub(super) reason: String,
+    /// In the daemon's own words.
+    pub(super) detail: String,
+}
+
+/// Reads what is received.
+#[derive(Clone, Debug)]
+pub(super) struct Dialect {
+    format: Format,
+    kind: LineKind,
+}
+
+impl Dialect {
+    pub(super) fn new(format: Format, kind: LineKind) -> Dialect {
+        Dialect { format, kind }
+    }
+
+    /// Reads a line, given without its LF.
+    pub(super) fn read(&self, line: &[u8]) -> Seen {
+        match payload(self.format, line) {
+            Some(payload) => match self.kind.read(payload) {
+                Some(stamp) => Seen::Ours(stamp),
+                None => self.read_foreign(line),
+            },
+            None => self.read_unusual(line),
+        }
+    }
+
+    /// A line that has the form of a message, but not of ours.
+    fn read_foreign(&self, line: &[u8]) -> Seen {
+        if memmem::find(line, self.kind.tag()).is_some() {
+            self.torn(line)
+        } else {
+            Seen::Other
+        }
+    }
+
+    /// A line that is no message.
+    fn read_unusual(&self, line: &[u8]) -> Seen {
+        let seen = match self.format {
+            Format::Raw => None,
+            Format::Text => read_text(line),
+            Format::Json => read_json(line),
+        };
+        seen.unwrap_or_else(|| self.torn(line))
+    }
+
+    fn torn(&self, line: &[u8]) -> Seen {
+        let heads = memmem::find_iter(line, self.kind.tag());
+        Seen::Torn(
+            heads
+                .filter_map(|at| self.kind.read_head(&line[at..]))
+                .collect(),
+        )
+    }
+}
+
+/// The payload of a message in this format, if it is one.
+fn payload(format: Format, line: &[u8]) -> Option<&[u8]> {
+    match format {
+        Format::Raw => Some(line),
+        Format::Text => {
+            after_number(line.strip_prefix(b"Message from client ")?).strip_prefix(b": ")
+        }
+        Format::Json => {
+            let rest = after_number(line.strip_prefix(br#"{"event":"message","seq":"#)?);
+            let rest = after_number(rest.strip_prefix(br#","client":"#)?);
+            rest.strip_prefix(br#","data":""#)?.strip_suffix(br#""}"#)
+        }
+    }
+}
+
+fn after_number(text: &[u8]) -> &[u8] {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    &text[digits..]
+}
+
+/// The format in which the daemon showed a line that holds `tag`.
+pub(super) fn format_of(line: &[u8], tag: &[u8; TAG_BYTES]) -> Format {
+    let begins = |format| payload(format, line).is_some_and(|payload| payload.starts_with(tag));
+    let formats = [Format::Text, Format::Json];
+    formats
+        .into_iter()
+        .find(|format| begins(*format))
+        .unwrap_or(Format::Raw)
+}
+
+fn read_text(line: &[u8]) -> Option<Seen> {
+    let text = std::str::from_utf8(line).ok()?;
+    if let Some(count) = text.strip_prefix("Skipped ") {
+        let count = count.strip_suffix(" messages")?.parse().ok()?;
+        return Some(Seen::Skipped(count));
+    }
+    if let Some(farewell) = Farewell::from_text(text) {
+        return Some(Seen::Farewell(farewell));
+    }
+    let notices = ["New client connected: ", "Client disconnected: "];
+    let id = notices
+        .iter()
+        .find_map(|notice| text.strip_prefix(notice))?;
+    after_number(id.as_bytes())
+        .is_empty()
+        .then_some(Seen::Other)
+}
+
+fn read_json(line: &[u8]) -> Option<Seen> {
+    let object: Value = serde_json::from_slice(line).ok()?;
+    match object.get("event")?.as_str()? {
+        "skip" => Some(Seen::Skipped(object.get("count")?.as_u64()?)),
+        "error" | "shutdown" => Farewell::from_json(&object).map(Seen::Farewell),
+        "connect" | "disconnect" => Some(Seen::Other),
+        // Its payload needed more than to be put between quotes, which ours never does.
+        "message" if object.get("data_base64").is_some() => Some(Seen::Other),
+        _ => None,
+    }
+}
+
+impl Farewell {
+    /// The farewell in the last lines of a connection of whatever format, if they hold one.
+    pub(super) fn in_last_lines(bytes: &[u8]) -> Option<Farewell> {
+        let mut lines = bytes.rsplit(|byte| *byte == b'\n');
+        lines.find_map(|line| {
+            let text = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
+            let object = || serde_json::from_str(text).ok();
+            Farewell::from_text(text).or_else(|| Farewell::from_json(&object()?))
+        })
+    }
+
+    fn from_text(text: &str) -> Option<Farewell> {
+        if text == "Server shutting down" {
+            return Some(Farewell::shutdown());
+        }
+        let detail = text.strip_prefix("Error: ")?;
+        let known = [
+            ("too slow", CloseReason::Slow),
+            ("line too long", CloseReason::LineTooLong),
+            ("idle", CloseReason::Idle),
+            ("server full", CloseReason::Full),
+            ("stalled", CloseReason::Stalled),
+        ];
+        let reason = known.iter().find(|(words, _)| detail.starts_with(words));
+        Some(Farewell {
+            reason: reason
+                .map_or("error", |(_, reason)| reason.label())
+                .to_owned(),
+            detail: text.to_owned(),
+        })
+    }
+
+    fn from_json(object: &Value) -> Option<Farewell> {
+        let word = |key| {
+            object
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        match object.get("event")?.as_str()? {
+            "shutdown" => Some(Farewell::shutdown()),
+            "error" => Some(Farewell {
+                reason: word("reason"),
+                detail: format!("Error: {}", word("detail")),
+            }),
+            _ => None,
+        }
+    }
+
+    fn shutdown() -> Farewell {
+        Farewell {
+            reason: CloseReason::Shutdown.label().to_owned(),
+            detail: "Server shutting down".to_owned(),
+        }
+    }
+
+    /// For a connection that ended without a word.
+    pub(super) fn silent(reason: CloseReason) -> Farewell {
+        Farewell {
+            reason: reason.label().to_owned(),
+            detail: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::format::{self, Notice};
+    use crate::wire::ids::{ClientId, Seq};
+
+    fn dialect(format: Format) -> Dialect {
+        Dialect::new(format, LineKind::new(*b"runA", 40))
+    }
+
+    fn sent(number: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        LineKind::new(*b"runA", 40).write(2, number, 0, &mut out);
+        out
+    }
+
+    fn shown(format: Format, run: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        match format {
+            Format::Raw => out.extend_from_slice(run),
+            Format::Text => format::text_lines(ClientId(7), run, &mut out),
+            Format::Json => drop(format::json_lines(ClientId(7), Seq(41), run, &mut out)),
+        }
+        out.pop();
+        out
+    }
+
+    #[test]
+    fn own_lines_are_known_in_every_format() {
+        for format in Format::ALL {
+            let line = shown(format, &sent(5));
+            assert_eq!(format_of(&line, b"runA"), format);
+            let Seen::Ours(stamp) = dialect(format).read(&line) else {
+                panic!("{format}: {}", String::from_utf8_lossy(&line));
+            };
+            assert_eq!((stamp.sender, stamp.number_near(4)), (2, 5));
+            for payload in [&b"hello"[..], b"", b"say \"hi\"", b"\xff\xfe"] {
+                let line = shown(format, &[payload, b"\n"].concat());
+                assert_eq!(dialect(format).read(&line), Seen::Other, "{format}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_lines_is_told() {
+        for format in Format::ALL {
+            let (one, two) = (shown(format, &sent(5)), shown(format, &sent(6)));
+            let numbers = |line: &[u8]| -> Vec<u64> {
+                match dialect(format).read(line) {
+                    Seen::Torn(stamps) => stamps.iter().map(|s| s.number_near(5)).collect(),
+                    seen => panic!("{format}: {seen:?}"),
+                }
+            };
+            assert_eq!(numbers(&one[..one.len() - 1]), [5], "{format}");
+            assert_eq!(numbers(&[&one[..], &two[..]].concat()), [5, 6], "{format}");
+            assert_eq!(
+                numbers(&[&one[..one.len() - 3], &two[..]].concat()),
+                [5, 6],
+                "{format}"
+            );
+            if format != Format::Raw {
+                assert_eq!(numbers(&one[one.len() - 10..]), [0; 0], "{format}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_says_is_understood() {
+        for format in [Format::Text, Format::Json] {
+            let read = |say: &dyn Fn(&mut Vec<u8>)| {
+                let mut out = Vec::new();
+                say(&mut out);
+                out.pop();
+                dialect(format).read(&out)
+            };
+            for notice in [Notice::Connect, Notice::Disconnect] {
+                let seen = read(&|out| match format {
+                    Format::Json => format::json_notice(notice, ClientId(3), Seq(1), out),
+                    _ => format::text_notice(notice, ClientId(3), out),
+                });
+                assert_eq!(seen, Seen::Other);
+            }
+            assert_eq!(
+                read(&|out| format::skip(format, 120, out)),
+                Seen::Skipped(120)
+            );
+            let told = |reason: &str, detail: &str| {
+                let (reason, detail) = (reason.to_owned(), detail.to_owned());
+                Seen::Farewell(Farewell { reason, detail })
+            };
+            let slow =
+                |out: &mut Vec<u8>| format::error(format, CloseReason::Slow, "too slow", out);
+            assert_eq!(read(&slow), told("slow", "Error: too slow"));
+            let shutdown = |out: &mut Vec<u8>| format::shutdown(format, out);
+            assert_eq!(read(&shutdown), told("shutdown", "Server shutting down"));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `linehub bench`: load for a daemon, and proof of what it promises.
+//!
+//! ```text
+//!          plan ─► target ─► crowd ─► rendezvous ─► load ─► outcome ─► report | json | plot
+//!                                                    │
+//!            senders ─► line ─► daemon ─► dialect ─► check (reference, tracker) ─► latency
+//! ```
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `plan` | what was asked for |
+//! | `target`, `procfs` | the daemon, its own or a given one, and what it uses |
+//! | `crowd`, `rendezvous` | all connections, until each of them is served |
+//! | `load` | the run: one thread that sends, receives and checks |
+//! | `senders`, `line` | who sends what, when |
+//! | `dialect`, `check`, `reference`, `tracker` | whether it came: pure |
+//! | `latency` | how late |
+//! | `outcome`, `report`, `json`, `plot`, `progress` | what it came to, and how it is shown |
+
+mod check;
+mod crowd;
+mod dialect;
+mod json;
+mod latency;
+mod line;
+mod load;
+mod outcome;
+mod plan;
+mod plot;
+mod procfs;
+mod progress;
+mod reference;
+mod rendezvous;
+mod report;
+mod senders;
+mod target;
+mod tracker;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use self::crowd::Interrupt;
+use self::outcome::Outcome;
+use self::plan::Plan;
+use self::progress::Progress;
+use self::target::Target;
+use crate::config::cli::BenchArgs;
+use crate::{net::permits, ops::logging};
+
+/// Something is wrong with the daemon, or the load could not be run.
+const FAILED: u8 = 1;
+/// Something is wrong with the command line.
+const MISUSED: u8 = 2;
+
+/// Runs the command to its end: 0 if every line reached every reader, 1 if not, 2 for a wrong option.
+pub fn run(args: &BenchArgs) -> ExitCode {
+    let plan = match Plan::new(args, permits::raise_open_files()) {
+        Ok(plan) => plan,
+        Err(wrong) => {
+            logging::complain(&wrong);
+            return ExitCode::from(MISUSED);
+        }
+    };
+    match measure(&plan) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => {
+            logging::complain(&format!("{error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Runs what is planned and reports it; whether all was good.
+fn measure(plan: &Plan) -> Result<bool> {
+    // Not only after a run that may have taken an hour.
+    plan.plot.as_deref().map(plot::try_open).transpose()?;
+    let mut interrupt = Interrupt::new()?;
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut failure = None;
+    for run in &plan.runs {
+        let progress = Progress::new(run.duration, plan.json);
+        let outcome = Target::reach(plan.address.as_ref(), run)
+            .and_then(|(target, first)| load::run(run, &target, first, &mut interrupt, &progress));
+        match outcome {
+            Ok(outcome) => outcomes.push(outcome),
+            // What was measured before is not lost.
+            Err(error) => failure = Some(error),
+        }
+        if failure.is_some() || interrupt.count() > 0 {
+            break;
+        }
+    }
+    let text = match (plan.sweep, &outcomes[..]) {
+        (_, []) => String::new(),
+        (None, [outcome, ..]) if plan.json => format!("{:#}\n", json::of_run(outcome)),
+        (Some(_), outcomes) if plan.json => {
+            let runs: Vec<Value> = outcomes.iter().map(json::of_run).collect();
+            format!("{:#}\n", Value::from(runs))
+        }
+        (None, [outcome, ..]) => report::of_run(outcome),
+        (Some(swept), outcomes) => report::of_sweep(swept, outcomes),
+    };
+    // Who closed stdout does not want the text.
+    let _ = io::stdout().write_all(text.as_bytes());
+    if let (Some(path), Some(outcome)) = (&plan.plot, outcomes.first()) {
+        plot::write(outcome, path)?;
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(outcomes.iter().all(Outcome::is_good)),
+    }
+}

@@ -1,0 +1,114 @@
+//! What a run came to.
+
+use std::time::Duration;
+
+use super::crowd::Role;
+use super::latency::{Latencies, Spread};
+use super::plan::Run;
+use super::tracker::Faults;
+use crate::config::Address;
+use crate::wire::format::Format;
+
+/// What a run came to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) run: Run,
+    pub(super) format: Format,
+    pub(super) address: Address,
+    pub(super) is_own: bool,
+    /// It was ended before its time.
+    pub(super) interrupted: bool,
+    /// All that was sent was waited for.
+    pub(super) complete: bool,
+    /// From the first connection's begin until the last was served.
+    pub(super) connect_time: Duration,
+    /// How long was sent. What follows, up to the faults, was counted until then.
+    pub(super) elapsed: Duration,
+    pub(super) sent: u64,
+    /// To all readers together.
+    pub(super) delivered: u64,
+    /// The same once everything had arrived.
+    pub(super) delivered_in_all: u64,
+    pub(super) readers_bytes: u64,
+    /// What senders got from one another.
+    pub(super) senders_lines: u64,
+    pub(super) senders_bytes: u64,
+    pub(super) faults: Faults,
+    pub(super) closed: Vec<Closed>,
+    /// Stuck readers that the daemon did not close.
+    pub(super) stuck_open: usize,
+    pub(super) daemon: Option<DaemonUsage>,
+    /// CPUs' worth of time that the load took.
+    pub(super) load_cpu: Option<f64>,
+    /// How late lines were sent, when they had a time.
+    pub(super) late: Option<Spread>,
+    pub(super) latencies: Latencies,
+}
+
+/// A connection that the daemon closed.
+#[derive(Clone, Debug)]
+pub(super) struct Closed {
+    pub(super) role: Role,
+    /// As in the daemon's log.
+    pub(super) reason: String,
+    /// The daemon's words, if it said any.
+    pub(super) detail: String,
+}
+
+/// What the daemon's process used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DaemonUsage {
+    pub(super) pid: u32,
+    /// CPUs' worth of time.
+    pub(super) cpu: f64,
+    /// At the end, in bytes.
+    pub(super) rss: Option<u64>,
+    /// The most that was seen.
+    pub(super) rss_peak: Option<u64>,
+}
+
+impl Outcome {
+    /// Whether every line reached every reader, once, whole and in one order.
+    pub(super) fn is_good(&self) -> bool {
+        self.faults == Faults::default() && self.complete && self.unexpected().next().is_none()
+    }
+
+    /// Connections that were closed and should not have been.
+    pub(super) fn unexpected(&self) -> impl Iterator<Item = &Closed> {
+        self.closed
+            .iter()
+            .filter(|closed| !matches!(closed.role, Role::Stuck(_)))
+    }
+
+    pub(super) fn stuck(&self) -> impl Iterator<Item = &Closed> {
+        self.closed
+            .iter()
+            .filter(|closed| matches!(closed.role, Role::Stuck(_)))
+    }
+
+    fn per_second(&self, number: u64) -> f64 {
+        number as f64 / self.elapsed.as_secs_f64()
+    }
+
+    pub(super) fn lines_in_per_second(&self) -> f64 {
+        self.per_second(self.sent)
+    }
+
+    pub(super) fn bytes_in_per_second(&self) -> f64 {
+        self.per_second(self.sent * (self.run.size as u64 + 1))
+    }
+
+    /// To readers and senders together.
+    pub(super) fn lines_out_per_second(&self) -> f64 {
+        self.per_second(self.delivered + self.senders_lines)
+    }
+
+    /// To readers and senders together.
+    pub(super) fn bytes_out_per_second(&self) -> f64 {
+        self.per_second(self.readers_bytes + self.senders_bytes)
+    }
+
+    pub(super) fn connects_per_second(&self) -> f64 {
+        self.run.connections() as f64 / self.connect_time.as_secs_f64()
+    }
+}

@@ -1,0 +1,343 @@
+//! What was measured, for people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::crowd::Role;
+use super::outcome::{Closed, Outcome};
+use super::plan::Swept;
+use super::tracker::Faults;
+use crate::commands::table::{Table, thousands};
+
+/// Connections that are listed one by one.
+const LISTED_MAX: usize = 10;
+
+/// What is at the limit is not far from one CPU.
+const BUSY: f64 = 0.9;
+
+/// One run.
+pub(super) fn of_run(outcome: &Outcome) -> String {
+    let run = &outcome.run;
+    let mut text = String::new();
+    let mut say = |line: String| {
+        // A String takes everything.
+        let _ = writeln!(text, "{line}");
+    };
+    let whose = match (outcome.is_own, &outcome.daemon) {
+        (true, _) => "a daemon of its own".to_owned(),
+        (false, Some(daemon)) => format!("{}, process {}", outcome.address, daemon.pid),
+        (false, None) => outcome.address.to_string(),
+    };
+    let pace = match run.rate {
+        0 => "as fast as it goes".to_owned(),
+        rate => format!("{} a second", thousands(rate as u64)),
+    };
+    let stuck = match run.stuck {
+        0 => String::new(),
+        stuck => format!(", {stuck} stuck"),
+    };
+    let (senders, readers) = (plural(run.senders, "sender"), plural(run.readers, "reader"));
+    let (size, format, time) = (
+        thousands(run.size as u64),
+        outcome.format,
+        time(outcome.elapsed),
+    );
+    let ended = if outcome.interrupted {
+        ", interrupted"
+    } else {
+        ""
+    };
+    say(format!(
+        "{senders}, {readers}{stuck}, {size}-byte lines, {pace}, for {time}{ended}"
+    ));
+    say(format!("against {whose}, in {format}\n"));
+    say(rates(outcome).text());
+    say(latency(outcome).text());
+    say(usage(outcome).text());
+    for note in notes(outcome) {
+        say(note);
+    }
+    say(verdict(outcome));
+    for line in closed(outcome) {
+        say(line);
+    }
+    text
+}
+
+/// A row for each run.
+pub(super) fn of_sweep(swept: Swept, outcomes: &[Outcome]) -> String {
+    let mut table = Table::of_numbers(&[
+        swept.name(),
+        "in/s",
+        "out/s",
+        "in MB/s",
+        "out MB/s",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "CPU",
+        "memory",
+        "peak",
+        "connects/s",
+        "check",
+    ]);
+    for outcome in outcomes {
+        let mut row = vec![
+            thousands(swept.of(&outcome.run) as u64),
+            count(outcome.lines_in_per_second()),
+            count(outcome.lines_out_per_second()),
+            megabytes(outcome.bytes_in_per_second()),
+            megabytes(outcome.bytes_out_per_second()),
+        ];
+        row.extend(percentiles(outcome));
+        row.extend(daemon_cells(outcome));
+        row.push(thousands(outcome.connects_per_second() as u64));
+        row.push(if outcome.is_good() { "ok" } else { "FAILED" }.to_owned());
+        table.row(row);
+    }
+    let mut text = table.text();
+    for outcome in outcomes {
+        let at = format!("{}={}", swept.name(), swept.of(&outcome.run));
+        let wrong = (!outcome.is_good()).then(|| verdict(outcome));
+        for line in wrong.into_iter().chain(closed(outcome)) {
+            let _ = writeln!(text, "{at}: {}", line.trim_start());
+        }
+    }
+    text
+}
+
+fn rates(outcome: &Outcome) -> Table {
+    let mut table = Table::of_numbers(&["", "lines/s", "MB/s"]);
+    let (lines, bytes) = (outcome.lines_in_per_second(), outcome.bytes_in_per_second());
+    table.row(["in".to_owned(), count(lines), megabytes(bytes)]);
+    let (lines, bytes) = (
+        outcome.lines_out_per_second(),
+        outcome.bytes_out_per_second(),
+    );
+    table.row(["out".to_owned(), count(lines), megabytes(bytes)]);
+    table
+}
+
+fn latency(outcome: &Outcome) -> Table {
+    let mut table = Table::of_numbers(&["", "p50", "p90", "p99", "p99.9", "max"]);
+    table.row([vec!["latency".to_owned()], percentiles(outcome)].concat());
+    table
+}
+
+fn percentiles(outcome: &Outcome) -> Vec<String> {
+    let all = &outcome.latencies.all;
+    let percents = [50.0, 90.0, 99.0, 99.9].map(|percent| all.percentile(percent));
+    let cells = percents.into_iter().chain([all.max()]);
+    cells
+        .map(|latency| latency.map_or("-".to_owned(), time))
+        .collect()
+}
+
+fn usage(outcome: &Outcome) -> Table {
+    let mut table = Table::of_numbers(&["", "CPU", "memory", "peak"]);
+    table.row([vec!["daemon".to_owned()], daemon_cells(outcome)].concat());
+    let load = outcome.load_cpu.map_or("-".to_owned(), percent);
+    table.row(["load".to_owned(), load]);
+    table
+}
+
+fn daemon_cells(outcome: &Outcome) -> Vec<String> {
+    let bytes = |bytes: Option<u64>| {
+        let text = |bytes| format!("{} MB", megabytes(bytes as f64));
+        bytes.map_or("-".to_owned(), text)
+    };
+    match outcome.daemon {
+        Some(daemon) => vec![
+            percent(daemon.cpu),
+            bytes(daemon.rss),
+            bytes(daemon.rss_peak),
+        ],
+        None => vec!["-".to_owned(); 3],
+    }
+}
+
+/// What a reader of the figures has to know.
+fn notes(outcome: &Outcome) -> Vec<String> {
+    let mut notes = vec![format!(
+        "connects: {} in {}, {} a second",
+        thousands(outcome.run.connections() as u64),
+        time(outcome.connect_time),
+        thousands(outcome.connects_per_second() as u64)
+    )];
+    let daemon_cpu = outcome.daemon.map_or(0.0, |daemon| daemon.cpu);
+    if outcome.run.rate == 0 && outcome.load_cpu > Some(BUSY.max(daemon_cpu)) {
+        notes.push("note: the load had no CPU time left; the daemon may do more".to_owned());
+    }
+    let asked = (outcome.run.rate as f64 * outcome.elapsed.as_secs_f64()) as u64;
+    if outcome.sent < asked - asked / 100 {
+        let (sent, asked) = (thousands(outcome.sent), thousands(asked));
+        notes.push(format!(
+            "note: {sent} of {asked} lines were sent: the rate is too high"
+        ));
+    }
+    if let Some(late) = outcome.late.as_ref().and_then(|late| late.percentile(99.0)) {
+        notes.push(format!(
+            "sent late: p99 {}, which the latency includes",
+            time(late)
+        ));
+    }
+    notes
+}
+
+fn verdict(outcome: &Outcome) -> String {
+    let Faults {
+        lost,
+        doubled,
+        cut,
+        reordered,
+        skipped,
+    } = outcome.faults;
+    let delivered = thousands(outcome.delivered_in_all);
+    if outcome.is_good() {
+        return format!(
+            "check: ok; every line came to every reader, once, whole, in one order: {delivered} in all"
+        );
+    }
+    let counts = [
+        (lost, "lost"),
+        (doubled, "doubled"),
+        (cut, "cut"),
+        (reordered, "reordered"),
+        (skipped, "skipped and told"),
+    ];
+    let mut wrong: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", thousands(*count)))
+        .collect();
+    let closed = outcome.unexpected().count();
+    if closed > 0 {
+        wrong.push(format!("{} closed", plural(closed, "connection")));
+    }
+    if !outcome.complete {
+        wrong.push("not waited for to the end".to_owned());
+    }
+    format!(
+        "check: FAILED; {} ({delivered} came in all)",
+        wrong.join(", ")
+    )
+}
+
+/// Who was closed and why.
+fn closed(outcome: &Outcome) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut reasons: Vec<(String, usize)> = Vec::new();
+    for why in outcome.stuck().map(why) {
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((why, 1)),
+        }
+    }
+    let of = outcome.run.stuck;
+    for (why, count) in reasons {
+        lines.push(format!("stuck: {count} of {of} closed, {why}"));
+    }
+    if outcome.stuck_open > 0 {
+        let open = outcome.stuck_open;
+        lines.push(format!(
+            "stuck: {open} of {of} not closed: what waits for them has room"
+        ));
+    }
+    for closed in outcome.unexpected().take(LISTED_MAX) {
+        let who = match closed.role {
+            Role::Reader(number) => format!("reader {}", number + 1),
+            Role::Sender(number) => format!("sender {}", number + 1),
+            Role::Stuck(number) => format!("stuck {}", number + 1),
+        };
+        lines.push(format!("closed: {who}, {}", why(closed)));
+    }
+    let more = outcome.unexpected().skip(LISTED_MAX).count();
+    if more > 0 {
+        lines.push(format!("closed: {more} more"));
+    }
+    lines
+}
+
+fn why(closed: &Closed) -> String {
+    match closed.detail.as_str() {
+        "" => format!("reason {}", closed.reason),
+        detail => format!("reason {} ({detail})", closed.reason),
+    }
+}
+
+/// A number with three or four digits: 612 k, 61.2 M.
+pub(super) fn count(number: f64) -> String {
+    let (number, unit) = match number {
+        1e9.. => (number / 1e9, " G"),
+        1e6.. => (number / 1e6, " M"),
+        1e4.. => (number / 1e3, " k"),
+        _ => return format!("{number:.0}"),
+    };
+    let decimals = if number >= 100.0 { 1 } else { 2 };
+    format!("{number:.decimals$}{unit}")
+}
+
+/// A duration with three digits.
+pub(super) fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    let (number, unit) = match seconds {
+        1.0.. => (seconds, "s"),
+        1e-3.. => (seconds * 1e3, "ms"),
+        _ => (seconds * 1e6, "µs"),
+    };
+    let decimals = match number {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{number:.decimals$} {unit}")
+}
+
+fn megabytes(bytes: f64) -> String {
+    let number = bytes / 1e6;
+    let decimals = if number >= 100.0 { 0 } else { 2 };
+    format!("{number:.decimals$}")
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+fn plural(number: usize, what: &str) -> String {
+    let s = if number == 1 { "" } else { "s" };
+    format!("{} {what}{s}", thousands(number as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_with_few_digits_and_a_unit() {
+        for (number, shown) in [
+            (0.0, "0"),
+            (9_999.0, "9999"),
+            (61_234.0, "61.23 k"),
+            (612_345.0, "612.3 k"),
+            (61.2e6, "61.20 M"),
+            (1.5e9, "1.50 G"),
+        ] {
+            assert_eq!(count(number), shown);
+        }
+        for (nanos, shown) in [
+            (80, "0.08 µs"),
+            (52_300, "52.3 µs"),
+            (1_234_567, "1.23 ms"),
+            (123_456_789, "123 ms"),
+            (10_000_000_000, "10.0 s"),
+        ] {
+            assert_eq!(time(Duration::from_nanos(nanos)), shown);
+        }
+        assert_eq!(
+            [plural(1, "sender"), plural(2, "sender")],
+            ["1 sender", "2 senders"]
+        );
+    }
+}

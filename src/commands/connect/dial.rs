@@ -1,0 +1,163 @@
+//! A connection to the server, and what its socket knows of it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use crate::config::Address;
+use crate::net::listener;
+
+/// How long one address of the server is tried. The kernel itself tries for two minutes, which is
+/// longer than a person waits, and than a retry needs.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connected stream socket.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: AsyncFd<OwnedFd>,
+    peer: SockAddr,
+    shut: bool,
+    /// Since when the server's machine is known to have everything.
+    settled: Option<Instant>,
+}
+
+impl Connection {
+    /// Connects to the first address of the server that answers.
+    ///
+    /// # Errors
+    /// What the last of its addresses said.
+    pub(super) async fn dial(address: &Address) -> io::Result<Connection> {
+        match address {
+            Address::Unix(path) => Connection::make(SockAddr::unix(path)?).await,
+            Address::Tcp { host, port } => {
+                let mut last = Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "the host has no address",
+                ));
+                for address in lookup_host((host.as_str(), *port)).await? {
+                    last = Connection::make(address.into()).await;
+                    if last.is_ok() {
+                        break;
+                    }
+                }
+                last
+            }
+        }
+    }
+
+    async fn make(peer: SockAddr) -> io::Result<Connection> {
+        let socket = Socket::new(peer.domain(), Type::STREAM.nonblocking(), None)?;
+        if peer.domain() != Domain::UNIX {
+            listener::set_tcp_options(&socket)?;
+        }
+        let begun = match socket.connect(&peer) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
+            begun => begun.map(|()| true)?,
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let socket = listener::register(socket.into(), both)?;
+        if !begun {
+            let made = timeout(CONNECT_TIMEOUT, socket.writable()).await;
+            made.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))??
+                .retain_ready();
+        }
+        let made = SockRef::from(&socket);
+        if let Some(error) = made.take_error()? {
+            return Err(error);
+        }
+        // While nobody listens on a port of this machine, an attempt that is given that very port for
+        // its own end connects to itself, and would keep the server from listening there again.
+        if peer.domain() != Domain::UNIX && made.local_addr()? == peer {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(Connection {
+            socket,
+            peer,
+            shut: false,
+            settled: None,
+        })
+    }
+
+    /// Appends what comes to `bytes`, as much as they have room for without growing, and returns how
+    /// much that was; 0 at the end. Cancel safe.
+    pub(super) async fn receive(&self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        let receive = |socket: &OwnedFd| {
+            let (_, read) = rustix::net::recv(socket, spare_capacity(bytes), RecvFlags::empty())?;
+            Ok(read)
+        };
+        self.socket.async_io(Interest::READABLE, receive).await
+    }
+
+    /// Waits until the socket may take bytes. Cancel safe.
+    pub(super) async fn writable(&self) -> io::Result<()> {
+        self.socket.writable().await?.retain_ready();
+        Ok(())
+    }
+
+    /// Gives the socket what it takes without waiting.
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let send = |socket: &OwnedFd| Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?);
+        match self.socket.try_io(Interest::WRITABLE, send) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
+    }
+
+    /// Tells the server that no more comes.
+    pub(super) fn shut(&mut self) {
+        self.shut = true;
+        // It fails for a connection that is gone, which reading tells too.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Whether the server was told that no more comes.
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut
+    }
+
+    /// What has come can still be received, and then an end.
+    pub(super) fn abandon(&self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Whom it is connected to, if an address says more than a path.
+    pub(super) fn peer(&self) -> Option<String> {
+        Some(self.peer.as_socket()?.to_string())
+    }
+
+    /// How many bytes of lines are not in the hands of the server's machine.
+    pub(super) fn unacknowledged(&self) -> usize {
+        match self.is_unix() {
+            // What a Unix socket takes is there at once.
+            true => 0,
+            false => self.outstanding().saturating_sub(usize::from(self.shut)),
+        }
+    }
+
+    /// For how long the server's machine has had everything, the end too; over a Unix socket, for
+    /// how long the server itself has.
+    pub(super) fn settled_for(&mut self) -> Option<Duration> {
+        if self.shut && self.outstanding() == 0 {
+            self.settled.get_or_insert_with(Instant::now);
+        }
+        Some(self.settled?.elapsed())
+    }
+
+    /// Whether it is known of everything that the server's machine has, that the server has it.
+    pub(super) fn is_unix(&self) -> bool {
+        self.peer.domain() == Domain::UNIX
+    }
+
+    fn outstanding(&self) -> usize {
+        // It fails for no connected stream socket.
+        listener::outstanding_bytes(self.socket.as_fd()).unwrap_or(0)
+    }
+}

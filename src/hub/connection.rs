@@ -1,0 +1,159 @@
+//! What the hub keeps of a client for itself: how it came, and what is counted of it under the lock.
+//!
+//! Packed into 104 bytes: that much finds room between the runtime's allocations for the same client,
+//! which are aligned to 128, so that it costs an idle client nothing.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::reaper::Watch;
+use crate::net::peer::Peer;
+use crate::wire::format::Format;
+
+/// How a client came: what can be said of it from its first moment on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Arrival {
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+    /// The listener it connected to, as it is logged.
+    pub(crate) listener: Arc<str>,
+    /// How it sees the stream.
+    pub(crate) format: Format,
+    /// When, to the millisecond.
+    pub(crate) at: SystemTime,
+}
+
+/// A client, as only the hub sees it.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) watch: Watch,
+    /// Messages that were published before it came.
+    pub(super) messages_before: u64,
+    /// Messages it missed under `--slow-client skip`.
+    pub(super) skipped: u64,
+    /// Milliseconds since the epoch.
+    arrived_at: u64,
+    /// An IPv4 address is mapped into IPv6.
+    ip: Ipv6Addr,
+    port: u16,
+    listener: ListenerIndex,
+    is_tcp: bool,
+    format: Format,
+}
+
+/// The names of the listeners that clients came by, each once.
+#[derive(Debug, Default)]
+pub(super) struct ListenerNames(Vec<Arc<str>>);
+
+/// A place among the [`ListenerNames`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ListenerIndex(u16);
+
+impl Record {
+    pub(super) fn new(
+        arrival: &Arrival,
+        messages_before: u64,
+        names: &mut ListenerNames,
+    ) -> Record {
+        let since_epoch = arrival.at.duration_since(SystemTime::UNIX_EPOCH);
+        let (is_tcp, ip, port) = match arrival.peer {
+            Peer::Tcp(address) => (true, address.ip(), address.port()),
+            Peer::Unix => (false, Ipv6Addr::UNSPECIFIED.into(), 0),
+        };
+        Record {
+            watch: Watch::default(),
+            messages_before,
+            skipped: 0,
+            // A clock before the epoch is not worth a second word.
+            arrived_at: since_epoch.map_or(0, |time| time.as_millis() as u64),
+            ip: match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            },
+            port,
+            listener: names.index_of(&arrival.listener),
+            is_tcp,
+            format: arrival.format,
+        }
+    }
+
+    /// What it was made of.
+    pub(super) fn arrival(&self, names: &ListenerNames) -> Arrival {
+        let address = SocketAddr::new(self.ip.to_canonical(), self.port);
+        Arrival {
+            peer: if self.is_tcp {
+                Peer::Tcp(address)
+            } else {
+                Peer::Unix
+            },
+            listener: names.name(self.listener),
+            format: self.format,
+            at: SystemTime::UNIX_EPOCH + Duration::from_millis(self.arrived_at),
+        }
+    }
+}
+
+impl ListenerNames {
+    /// The index of this name. There are as many names as a configuration has listeners, and a few
+    /// more after each reload; of more than 65,535 the last ones are not told apart.
+    fn index_of(&mut self, name: &Arc<str>) -> ListenerIndex {
+        let known = self.0.iter().position(|known| known == name);
+        let at = known.unwrap_or_else(|| {
+            if self.0.len() < usize::from(u16::MAX) {
+                self.0.push(name.clone());
+            }
+            self.0.len() - 1
+        });
+        ListenerIndex(at as u16)
+    }
+
+    fn name(&self, index: ListenerIndex) -> Arc<str> {
+        self.0[usize::from(index.0)].clone()
+    }
+}
+
+#[cfg(test)]
+impl Arrival {
+    /// One at no particular place and time.
+    pub(crate) fn test(format: Format) -> Arrival {
+        Arrival {
+            peer: Peer::Unix,
+            listener: "unix:/x".into(),
+            format,
+            at: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_fits_between_what_the_runtime_allocates() {
+        assert!(size_of::<Record>() <= 104, "{}", size_of::<Record>());
+    }
+
+    #[test]
+    fn arrival_comes_out_as_it_was_put_in() {
+        let mut names = ListenerNames::default();
+        let peers = ["1.2.3.4:5", "[::1]:65535", "[2001:db8::7]:1"].map(|peer| peer.parse());
+        let peers = peers.map(|peer| Peer::Tcp(peer.unwrap()));
+        for peer in peers.into_iter().chain([Peer::Unix]) {
+            for (listener, format) in [("[::]:2345", Format::Raw), ("unix:/x", Format::Text)] {
+                let arrival = Arrival {
+                    peer,
+                    listener: listener.into(),
+                    format,
+                    at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123),
+                };
+                let record = Record::new(&arrival, 7, &mut names);
+                assert_eq!(record.arrival(&names), arrival);
+            }
+        }
+        assert_eq!(names.0.len(), 2);
+    }
+}

@@ -1,0 +1,452 @@
+//! Who holds the buffer up, and who has gone quiet: one look over all clients every now and then,
+//! so that no client needs a timer of its own.
+//!
+//! Time is counted in which this process ran: while it is stopped, or the machine is suspended,
+//! nobody can be served, and nobody is late.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Duration;
+
+use super::subscriber::{Condition, DETACHED};
+use super::{Hub, Orders, Seat, Settings, State};
+use crate::config::{Grace, SlowClient};
+use crate::hub::clock::RunningTime;
+use crate::hub::memory;
+use crate::wire::close_reason::CloseReason;
+
+/// How long a client that is being closed may take over its last words and its own close.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The looks while nothing presses: often enough for the shortest timeout, rare enough for nothing
+/// to be seen of them with 15,000 clients.
+const CALM_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// The looks while senders wait: a client that is behind is found at most this long after its
+/// grace.
+const PRESSED_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+
+/// A look may take one such part of all time: with many clients, there are fewer of them.
+const LOOK_SHARE: u32 = 4;
+
+/// How often a client whose socket refuses is asked what its peer has acknowledged.
+const BLOCKED_PROBE: Duration = Duration::from_millis(250);
+
+/// How often one is that only reads (`--half-close keep`): nothing else tells that it has gone.
+const READER_PROBE: Duration = Duration::from_secs(1);
+
+/// How often all others are that were sent something: so much later at most than a silent peer could
+/// be known to be.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// How long senders wait at most for one who holds them up when they have no patience left: about
+/// what a person notices, and more than others may have their turn before it on a busy machine.
+const HELD_MIN: Duration = Duration::from_millis(100);
+
+/// Who stands still for this long while others move on is none of those who set the pace.
+const STANDSTILL: Duration = Duration::from_millis(250);
+
+/// The patience of senders grows back in so many times the time that it was spent in: over any
+/// minute, slow clients make them wait for the grace and this part of the minute at most.
+const PATIENCE_REGROWTH: u32 = 32;
+
+/// Nobody has got room in the buffer for this long after the grace, although somebody waits: nothing
+/// that clients may do leads to that.
+const JAM: Duration = Duration::from_secs(5);
+
+/// A buffer that held this much, in bytes, and is nearly empty again leaves memory worth returning.
+const TRIM_BYTES: usize = 1024 * 1024;
+
+/// What the sweep remembers of a client between two looks. Small: there is one for each client.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Bytes that had gone through it either way (modulo 2^32), and when that was last seen to
+    /// change.
+    moved: u32,
+    moved_at: Option<Moment>,
+    /// Bytes that its socket had taken (modulo 2^32), and since when its peer has taken none of what
+    /// waits for it; once it is leaving, since when it is.
+    taken: u32,
+    refuses_since: Option<Moment>,
+    /// Where in the stream it was (modulo 2^32), and since when it has been there, while more has come.
+    position: u32,
+    stands_since: Option<Moment>,
+    /// For how long it has kept others waiting since it last had everything, in microseconds.
+    held_us: u32,
+    /// When it was last asked how far its peer has come.
+    probed_at: Option<Moment>,
+    said: Said,
+}
+
+/// What the sweep has last said to a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Said {
+    #[default]
+    Nothing,
+    /// That it is behind. It still stands where it did then.
+    Behind,
+    /// The same. It has moved on since, but not had everything.
+    WasBehind,
+    /// It is leaving, and is told nothing but the end of its time.
+    Leaving,
+}
+
+/// A moment in the hub's running time, to the microsecond: eight bytes, even where there may be none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(NonZeroU64);
+
+impl Moment {
+    /// How long after `earlier` it is; zero if it is before.
+    pub(super) fn since(self, earlier: Moment) -> Duration {
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+/// In microseconds, for 584,000 years.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Watch {
+    /// Since when this many bytes have gone through the client; `None` when that is news.
+    pub(super) fn still_since(&self, moved: u64) -> Option<Moment> {
+        self.moved_at.filter(|_| self.moved == moved as u32)
+    }
+
+    /// Whether it has been at the same place for so long although more has come.
+    fn stands_still(&self, time: Duration, now: Moment) -> bool {
+        self.stands_since
+            .is_some_and(|since| now.since(since) >= time)
+    }
+
+    /// Notes where the client is in a stream that ends at `tail`.
+    fn note_position(&mut self, position: u64, tail: u64, blocked: bool, now: Moment) {
+        let moved = self.position != position as u32;
+        self.position = position as u32;
+        if moved && self.said == Said::Behind {
+            self.said = Said::WasBehind;
+        }
+        if position < tail {
+            if moved || self.stands_since.is_none() {
+                self.stands_since = Some(now);
+            }
+            return;
+        }
+        self.stands_since = None;
+        if !blocked {
+            self.held_us = 0;
+            if self.said == Said::WasBehind {
+                self.said = Said::Nothing;
+            }
+        }
+    }
+}
+
+/// What holds the buffer up, from one look to the next.
+#[derive(Debug)]
+struct Pressure {
+    /// Somebody waited for the buffer at the last look.
+    pressed: bool,
+    /// How long senders may still be made to wait by clients that are slower than the others: the
+    /// grace, less what was waited lately.
+    patience: Duration,
+    /// Where the oldest line stood that somebody still needed, and since when.
+    oldest: Option<(u64, Moment)>,
+    /// How many had ever got room in the buffer, and when that was last seen to change.
+    admissions: u64,
+    admitted_at: Moment,
+}
+
+impl Pressure {
+    /// Nobody waits: patience grows back.
+    fn ease(&mut self, ran: Duration, settings: &Settings) {
+        self.oldest = None;
+        if let Grace::For(grace) = settings.slow_grace {
+            let regrown = self.patience.saturating_add(ran / PATIENCE_REGROWTH);
+            self.patience = regrown.min(grace);
+        }
+    }
+}
+
+/// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
+/// behind, or take too long over their goodbye.
+pub(crate) async fn run(hub: Arc<Hub>) {
+    let mut pressure = Pressure {
+        pressed: false,
+        // Cut down to the grace by the first look.
+        patience: Duration::MAX,
+        oldest: None,
+        admissions: 0,
+        admitted_at: hub.moment(),
+    };
+    let mut running = RunningTime::start();
+    let mut look_took = Duration::ZERO;
+    let mut peak = 0;
+    loop {
+        let tick = hub.tick(&pressure).max(look_took * LOOK_SHARE);
+        if pressure.pressed {
+            tokio::time::sleep(tick).await;
+        } else {
+            // No arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
+            tokio::select! {
+                () = tokio::time::sleep(tick) => {}
+                () = hub.budget.pressed() => {}
+                () = hub.asked.notified() => {}
+            }
+        }
+        let ran = running.lap(tick);
+        hub.ran_us.fetch_add(micros(ran), Relaxed);
+        hub.look(&mut pressure, ran);
+        if !hub.is_jammed(&mut pressure) {
+            hub.looks.fetch_add(1, Relaxed);
+        }
+        look_took = running.since_lap();
+
+        let used = hub.budget.used();
+        peak = peak.max(used);
+        if peak >= TRIM_BYTES && used <= peak / 8 {
+            peak = used;
+            memory::give_back();
+        }
+    }
+}
+
+impl Hub {
+    /// The time for which this process ran, as of the last look.
+    pub(super) fn moment(&self) -> Moment {
+        // From one on.
+        Moment(NonZeroU64::MIN.saturating_add(self.ran_us.load(Acquire)))
+    }
+
+    fn tick(&self, pressure: &Pressure) -> Duration {
+        let settings = self.lock().settings;
+        if pressure.pressed {
+            let (least, most) = PRESSED_TICK;
+            return match settings.slow_grace {
+                Grace::For(_) if pressure.patience.is_zero() => least,
+                Grace::For(grace) => (grace / 16).clamp(least, most),
+                Grace::Forever => most,
+            };
+        }
+        let timeouts = [settings.stall_timeout, settings.idle_timeout];
+        let shortest = timeouts
+            .into_iter()
+            .flatten()
+            .chain([GOODBYE])
+            .min()
+            .unwrap_or(GOODBYE);
+        (shortest / 16).clamp(CALM_TICK.0, CALM_TICK.1)
+    }
+
+    /// Looks at every client once. `ran` is how long it is since the last look.
+    fn look(&self, pressure: &mut Pressure, ran: Duration) {
+        let now = self.moment();
+        let was_pressed = std::mem::replace(&mut pressure.pressed, self.budget.is_pressed());
+        let mut state = self.lock();
+        let settings = state.settings;
+        let tail = state.cut().cost_before;
+        for (_, seat) in &mut state.seats {
+            look_for_the_quiet(seat, &settings, now, pressure.pressed);
+            let position = seat.member.position.load(Relaxed);
+            let blocked = seat.member.is(Condition::Blocked);
+            let watch = &mut seat.record.watch;
+            watch.note_position(position, tail, blocked, now);
+        }
+        if pressure.pressed {
+            let waited = if was_pressed { ran } else { Duration::ZERO };
+            self.look_for_the_slow(&mut state, tail, now, waited, pressure);
+        } else {
+            pressure.ease(ran, &settings);
+        }
+    }
+
+    /// Whether those who wait for the buffer wait for nothing: a bug, which must not pass for life.
+    fn is_jammed(&self, pressure: &mut Pressure) -> bool {
+        let now = self.moment();
+        let (somebody_waits, admissions) = self.budget.queue_state();
+        if !somebody_waits || pressure.admissions != admissions {
+            (pressure.admissions, pressure.admitted_at) = (admissions, now);
+            return false;
+        }
+        let state = self.lock();
+        let grace = match state.settings.slow_grace {
+            Grace::For(grace) => grace,
+            Grace::Forever => Duration::ZERO,
+        };
+        let waited = now.since(pressure.admitted_at);
+        let mut clients = state.seats.iter().map(|(_, seat)| &seat.member);
+        let is_held_up = state.settings.slow_grace == Grace::Forever
+            && clients.any(|member| member.is(Condition::Blocked));
+        waited >= grace.saturating_add(JAM) && !is_held_up
+    }
+
+    /// Behind: in need of the oldest line after its grace, or holding others up for as long as senders
+    /// have patience.
+    ///
+    /// The first is the rule for a reader that stands still. The second is for those that take a
+    /// little just before their grace ends, or come one after the other, each with a grace of its own:
+    /// time in which senders wait, while at least half of those that move on have everything, is held
+    /// against whoever is at the oldest line, or about to be and standing still. Readers most of whom
+    /// are slow only slow the senders down.
+    ///
+    /// Those near the oldest line whose sockets have refused for a grace go with it: what one of them
+    /// holds may not be enough to let anybody in. One that was told to skip, and has not had
+    /// everything since, gets no new grace.
+    fn look_for_the_slow(
+        &self,
+        state: &mut State,
+        tail: u64,
+        now: Moment,
+        waited: Duration,
+        pressure: &mut Pressure,
+    ) {
+        let Grace::For(grace) = state.settings.slow_grace else {
+            return;
+        };
+        let patience = pressure.patience.min(grace);
+        pressure.patience = patience;
+        let position = |seat: &Seat| seat.member.position.load(Relaxed);
+        let seats = || state.seats.iter().map(|(_, seat)| seat);
+        let behind = seats().map(position).filter(|position| *position < tail);
+        let Some(oldest) = behind.min() else {
+            pressure.oldest = None;
+            return;
+        };
+        let since = match pressure.oldest {
+            Some((held, since)) if held == oldest => since,
+            _ => now,
+        };
+        pressure.oldest = Some((oldest, since));
+        let overdue = now.since(since) >= grace;
+
+        let near = oldest.saturating_add(self.budget.admission_bytes() as u64);
+        let is_near = |seat: &Seat| position(seat) < near.min(tail);
+        if seats().any(|seat| is_near(seat) && seat.record.watch.said == Said::Behind) {
+            // What it holds is about to be released: nobody else has to go for that. It has only to
+            // come round to it; one that does not must not be what all the others wait for.
+            let told = state.seats.iter_mut().map(|(_, seat)| seat);
+            for seat in told.filter(|seat| seat.record.watch.said == Said::Behind) {
+                let watch = &mut seat.record.watch;
+                watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
+                if Duration::from_micros(watch.held_us.into()) >= GOODBYE {
+                    seat.member.order(Orders::ABORT);
+                }
+            }
+            return;
+        }
+        let moves_on = |seat: &&Seat| {
+            !seat.left
+                && !seat.member.is(Condition::Waiting)
+                && ![oldest, DETACHED].contains(&position(seat))
+                && !seat.record.watch.stands_still(grace.min(STANDSTILL), now)
+        };
+        let (mut move_on, mut have_all) = (0, 0);
+        for position in seats().filter(moves_on).map(position) {
+            move_on += 1;
+            have_all += usize::from(position >= tail);
+        }
+        let hold_others_up = move_on > 0 && 2 * have_all >= move_on;
+
+        let order = match state.settings.slow_client {
+            SlowClient::Disconnect => Orders::close(CloseReason::Slow),
+            SlowClient::Skip => Orders::SKIP,
+        };
+        for (_, seat) in &mut state.seats {
+            if !is_near(seat) {
+                continue;
+            }
+            let is_oldest = position(seat) == oldest;
+            let watch = &mut seat.record.watch;
+            if hold_others_up && (is_oldest || watch.stands_still(waited, now)) {
+                watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
+            }
+            let held = Duration::from_micros(watch.held_us.into());
+            let refused = |since| now.since(since) >= grace.max(HELD_MIN);
+            if overdue && is_oldest
+                || held >= patience.max(HELD_MIN)
+                || (overdue || patience.is_zero()) && watch.refuses_since.is_some_and(refused)
+                || watch.said == Said::WasBehind
+            {
+                let spent = if overdue { grace } else { held };
+                pressure.patience = pressure.patience.min(patience.saturating_sub(spent));
+                (watch.said, watch.held_us) = (Said::Behind, 0);
+                seat.member.order(order);
+            }
+        }
+    }
+}
+
+/// Stalled, idle, gone without a word, or at its goodbye for too long.
+fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment, pressed: bool) {
+    let (member, watch) = (&seat.member, &mut seat.record.watch);
+    let over = |since: Option<Moment>, timeout: Option<Duration>| {
+        since.is_some_and(|since| timeout.is_some_and(|timeout| now.since(since) >= timeout))
+    };
+    // What the daemon makes wait is not the client's doing; nor is what it gets nothing of because
+    // the buffer is full.
+    let waits = member.is(Condition::Waiting);
+    if member.is(Condition::Leaving) {
+        if waits || watch.said != Said::Leaving {
+            (watch.said, watch.refuses_since) = (Said::Leaving, Some(now));
+        } else if over(watch.refuses_since, Some(GOODBYE)) {
+            member.order(Orders::ABORT);
+        }
+        return;
+    }
+    let taken = member.tally.bytes_out.get() as u32;
+    let moved = taken.wrapping_add(member.tally.bytes_in.get() as u32);
+    if watch.moved_at.is_none() || watch.moved != moved || waits || pressed {
+        (watch.moved, watch.moved_at) = (moved, Some(now));
+    }
+    let blocked = member.is(Condition::Blocked);
+    let progressed = member.progressed.load(Relaxed);
+    if progressed {
+        member.progressed.store(false, Relaxed);
+    }
+    if !blocked {
+        watch.refuses_since = None;
+    } else if watch.refuses_since.is_none() || watch.taken != taken || progressed {
+        (watch.taken, watch.refuses_since) = (taken, Some(now));
+    }
+    if over(watch.refuses_since, settings.stall_timeout) {
+        member.order(Orders::close(CloseReason::Stalled));
+    } else if !seat.left && over(watch.moved_at, settings.idle_timeout) {
+        member.order(Orders::close(CloseReason::Idle));
+    }
+    let probe = match (blocked, seat.input_done) {
+        (true, _) => BLOCKED_PROBE,
+        (_, true) => READER_PROBE,
+        _ => PROBE,
+    };
+    // An idle peer that owes no answer is asked by the system.
+    let may_owe = blocked
+        || seat.input_done
+        || member.is(Condition::Unacknowledged)
+        || watch.moved_at.is_some_and(|at| now.since(at) <= PROBE);
+    if may_owe && over(Some(*watch.probed_at.get_or_insert(now)), Some(probe)) {
+        watch.probed_at = Some(now);
+        member.order(Orders::PROBE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+
+    #[tokio::test]
+    async fn idle_hub_has_a_pulse_for_as_long_as_its_sweep_runs() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let sweep = tokio::spawn(run(hub.clone()));
+        let first = hub.pulse();
+        while hub.pulse() == first {
+            tokio::task::yield_now().await;
+        }
+        sweep.abort();
+        assert!(sweep.await.unwrap_err().is_cancelled());
+        assert_eq!(hub.pulse(), hub.pulse());
+    }
+}

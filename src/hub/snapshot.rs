@@ -1,0 +1,585 @@
+//! The hub put away for a handover, and taken up again: numbers, batches, and where each client is.
+//!
+//! Batches are kept as their bytes in every encoding that was made of them, so that a client which
+//! has half of one goes on at the same byte, whatever the next daemon would have made of it.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteBuf, Bytes};
+
+use super::Hub;
+use super::batch::{Batch, Encoding, Encodings, Kind, Node, Part, Sizes, View};
+use super::connection::{Arrival, Record};
+use super::feed::Feed;
+use super::stats::{Closed, Totals};
+use super::subscriber::{Condition, Member};
+use crate::config::Config;
+use crate::wire::ids::{ClientId, Seq};
+
+/// Everything in the hub that outlives a daemon. `B` is borrowed bytes on the way out and owned
+/// ones on the way in.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedHub<B = ByteBuf> {
+    next_id: u64,
+    next_seq: u64,
+    /// Whether clients got what was their own.
+    echo: bool,
+    messages: u64,
+    gone: Totals,
+    closed: Closed,
+    waited: Duration,
+    /// Lines that were dropped for being too long.
+    #[serde(default)]
+    discarded: u64,
+    /// The index of the first batch.
+    first_index: u64,
+    /// What some client has still to get, oldest first.
+    batches: Vec<SavedBatch<B>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedBatch<B> {
+    first_seq: Seq,
+    origins: Vec<ClientId>,
+    /// What each part is, and the messages in it.
+    parts: Vec<(Kind, u32)>,
+    encodings: Encodings,
+    sizes: Sizes,
+    /// Bytes of the buffer it takes.
+    cost: usize,
+    text: SavedView<B>,
+    raw: SavedView<B>,
+    crlf: Option<SavedView<B>>,
+    json: Option<SavedView<B>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedView<B> {
+    bytes: B,
+    ends: Vec<u32>,
+}
+
+/// A client's end of the hub: its number, its counters and its place in the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedFeed {
+    id: ClientId,
+    arrival: Arrival,
+    messages_before: u64,
+    pub(super) place: SavedPlace,
+    /// Its disconnect notice is out.
+    pub(super) left: bool,
+    /// Its goodbye has a deadline.
+    leaving: bool,
+    input_done: bool,
+    tally: Totals,
+}
+
+/// Where a feed is in the stream; the fields are those of [`Feed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedPlace {
+    /// `None` once it takes no more.
+    pub(super) index: Option<u64>,
+    pub(super) offset: usize,
+    pub(super) parts_before: u32,
+    pub(super) end: u64,
+    pub(super) own_end: u64,
+    pub(super) current: Encoding,
+    pub(super) encoding: Encoding,
+}
+
+/// No count gets so far; beyond it, counting on might overflow.
+const NUMBER_MAX: u64 = 1 << 60;
+
+/// What a saved hub or feed says cannot be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inconsistent(&'static str);
+
+impl fmt::Display for Inconsistent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Inconsistent {}
+
+/// The places of a stream that was taken up, for the clients to return to.
+#[derive(Debug)]
+pub(crate) struct Places {
+    first_index: u64,
+    /// Whether clients got what was their own.
+    echo: bool,
+    /// One before each batch, and the end.
+    nodes: Vec<Arc<Node>>,
+    /// For each encoding, how many of the batches before each place cannot be seen in it.
+    unseen: [Vec<u32>; 4],
+}
+
+impl<'a> SavedHub<&'a Bytes> {
+    /// What the hub holds and these feeds may still need. No client of it may be running.
+    pub(crate) fn save(hub: &Hub, feeds: impl Iterator<Item = &'a Feed>) -> SavedHub<&'a Bytes> {
+        let mut state = hub.lock();
+        let tail = state.cut();
+        let oldest = feeds.filter_map(Feed::node).min_by_key(|node| node.index);
+        let mut batches = Vec::new();
+        let mut place = oldest;
+        while let Some(next) = place.and_then(|node| node.next.get()) {
+            batches.push(SavedBatch::save(&next.batch));
+            place = Some(&next.node);
+        }
+        SavedHub {
+            next_id: state.next_id,
+            next_seq: state.next_seq,
+            echo: hub.echo,
+            messages: state.messages,
+            gone: state.gone,
+            closed: state.closed.clone(),
+            waited: hub.budget.figures().waited,
+            discarded: hub.discarded.load(Relaxed),
+            first_index: oldest.map_or(tail.index, |node| node.index),
+            batches,
+        }
+    }
+}
+
+impl SavedHub {
+    /// A hub that goes on where the saved one stopped, still without clients, and the places they
+    /// return to.
+    pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Hub>, Places), Inconsistent> {
+        let costs = self.batches.iter().map(|batch| batch.cost as u64);
+        let numbers = [self.first_index, costs.fold(0, u64::saturating_add)];
+        let counted = [self.next_id, self.next_seq];
+        if numbers
+            .iter()
+            .chain(&counted)
+            .any(|number| *number > NUMBER_MAX)
+            || counted.contains(&0)
+            || self.messages >= self.next_seq
+            || !self.gone.are_below(NUMBER_MAX)
+            || self
+                .closed
+                .by_reason
+                .iter()
+                .any(|count| *count > NUMBER_MAX)
+            || self.discarded > NUMBER_MAX
+            || self.waited > Duration::from_nanos(NUMBER_MAX)
+        {
+            return Err(Inconsistent("a number is out of range"));
+        }
+        let hub = Hub::new(config);
+        let mut state = hub.lock();
+        state.next_id = self.next_id;
+        state.next_seq = self.next_seq;
+        state.messages = self.messages;
+        state.gone = self.gone;
+        state.closed = self.closed;
+        hub.budget.add_waited(self.waited);
+        hub.discarded.store(self.discarded, Relaxed);
+        state.tail = Node::first(self.first_index);
+        let mut places = Places {
+            first_index: self.first_index,
+            echo: self.echo,
+            nodes: vec![state.tail.clone()],
+            unseen: std::array::from_fn(|_| vec![0]),
+        };
+        for saved in self.batches {
+            let cost = saved.cost;
+            let mut batch = saved.restore()?;
+            places.see(batch.encodings);
+            batch.charge = Some(hub.budget.charge(cost));
+            state.link(batch);
+            places.nodes.push(state.tail.clone());
+        }
+        drop(state);
+        Ok((hub, places))
+    }
+}
+
+impl<'a> SavedBatch<&'a Bytes> {
+    fn save(batch: &'a Batch) -> SavedBatch<&'a Bytes> {
+        let parts = batch.parts.iter();
+        SavedBatch {
+            first_seq: batch.first_seq,
+            origins: batch.origins.to_vec(),
+            parts: parts.map(|part| (part.kind, part.messages)).collect(),
+            encodings: batch.encodings,
+            sizes: batch.sizes,
+            cost: batch.charge.as_ref().map_or(0, |charge| charge.bytes()),
+            text: SavedView::save(&batch.text),
+            raw: SavedView::save(&batch.raw),
+            crlf: batch.crlf.get().map(SavedView::save),
+            json: batch.json.get().map(SavedView::save),
+        }
+    }
+}
+
+impl SavedBatch<ByteBuf> {
+    fn restore(self) -> Result<Batch, Inconsistent> {
+        let parts = self.origins.len();
+        let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
+        let text = self.encodings.needs_text();
+        let raw = self.encodings.needs_raw();
+        if parts == 0 || self.parts.len() != parts {
+            return Err(Inconsistent("a batch has no parts"));
+        }
+        Ok(Batch {
+            first_seq: self.first_seq,
+            messages: messages.sum(),
+            encodings: self.encodings,
+            sizes: self.sizes,
+            text: self.text.restore(parts, text)?,
+            raw: self.raw.restore(parts, raw)?,
+            crlf: restore_made(self.crlf, parts)?,
+            json: restore_made(self.json, parts)?,
+            charge: None,
+            origins: self.origins.into(),
+            parts: self
+                .parts
+                .into_iter()
+                .map(|(kind, messages)| Part { kind, messages })
+                .collect(),
+        })
+    }
+}
+
+/// A view that the first client in need of it makes.
+fn restore_made(
+    saved: Option<SavedView<ByteBuf>>,
+    parts: usize,
+) -> Result<OnceLock<View>, Inconsistent> {
+    Ok(match saved {
+        Some(view) => OnceLock::from(view.restore(parts, true)?),
+        None => OnceLock::new(),
+    })
+}
+
+impl<'a> SavedView<&'a Bytes> {
+    fn save(view: &'a View) -> SavedView<&'a Bytes> {
+        SavedView {
+            bytes: Bytes::new(&view.bytes),
+            ends: view.ends.to_vec(),
+        }
+    }
+}
+
+impl SavedView<ByteBuf> {
+    fn restore(self, parts: usize, needed: bool) -> Result<View, Inconsistent> {
+        let rises = self.ends.is_sorted();
+        let ends_there = self
+            .ends
+            .last()
+            .is_none_or(|end| *end as usize == self.bytes.len());
+        // What is not in use has no bytes, and may have no ends.
+        let whole = self.ends.len() == parts || (!needed && self.ends.is_empty());
+        // Each part is whole lines.
+        let are_lines = self.ends.iter().all(|end| {
+            let part = self.bytes.get(..*end as usize).unwrap_or_default();
+            part.is_empty() || part.ends_with(b"\n")
+        });
+        if !(rises && ends_there && whole && are_lines) {
+            return Err(Inconsistent("the parts of a batch do not fit its bytes"));
+        }
+        Ok(View {
+            bytes: self.bytes.into_vec().into(),
+            ends: self.ends.into(),
+        })
+    }
+}
+
+impl Places {
+    /// Notes in which encodings the next batch can be seen.
+    fn see(&mut self, encodings: Encodings) {
+        for encoding in Encoding::ALL {
+            let seen = match encoding {
+                Encoding::Text | Encoding::TextCrlf => encodings.needs_text(),
+                Encoding::Json | Encoding::Raw => encodings.needs_raw(),
+            };
+            let before = &mut self.unseen[encoding as usize];
+            let unseen = before.last().map_or(0, |count| *count) + u32::from(!seen);
+            before.push(unseen);
+        }
+    }
+
+    /// The node that a saved place is at; `None` when it was detached from the stream.
+    fn find(&self, place: &SavedPlace) -> Result<Option<Arc<Node>>, Inconsistent> {
+        let Some(index) = place.index else {
+            return Ok(None);
+        };
+        let at = index.checked_sub(self.first_index);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let Some((at, node)) = at.and_then(|at| Some((at, self.nodes.get(at)?))) else {
+            return Err(Inconsistent("a client is outside the stream"));
+        };
+        let end = place.end.saturating_sub(self.first_index);
+        let end =
+            usize::try_from(end).map_or(self.nodes.len() - 1, |end| end.min(self.nodes.len() - 1));
+        for encoding in [place.current, place.encoding] {
+            let unseen = &self.unseen[encoding as usize];
+            if at < end && unseen[at] != unseen[end] {
+                return Err(Inconsistent(
+                    "a client has a batch in no encoding of its own",
+                ));
+            }
+        }
+        let next = node.next.get().filter(|_| at < end);
+        let bytes = next.map_or(0, |next| next.batch.view(place.current).bytes.len());
+        let parts = next.map_or(0, |next| next.batch.parts.len());
+        if place.offset > bytes || place.parts_before as usize > parts {
+            return Err(Inconsistent("a client is beyond the end of a batch"));
+        }
+        Ok(Some(node.clone()))
+    }
+
+    /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
+    pub(crate) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, Inconsistent> {
+        let cursor = self.find(&saved.place)?;
+        if saved.id.0 == 0 || saved.id.0 >= hub.lock().next_id {
+            return Err(Inconsistent("a client has a number that was never given"));
+        }
+        if !saved.tally.are_below(NUMBER_MAX) {
+            return Err(Inconsistent("a client has counted beyond all numbers"));
+        }
+        // As if it had always been as it is now, with as much still to come as there is.
+        let messages_before = match (self.echo, hub.echo) {
+            (false, true) => saved.messages_before.wrapping_add(saved.tally.lines_in),
+            (true, false) => saved.messages_before.wrapping_sub(saved.tally.lines_in),
+            _ => saved.messages_before,
+        };
+        let member = Arc::new(Member::new(saved.id));
+        member.tally.restore(saved.tally);
+        if let Some(node) = &cursor {
+            member.move_to(node, saved.place.offset, saved.place.encoding);
+        }
+        if saved.leaving {
+            member.set(Condition::Leaving, true);
+        }
+        let mut state = hub.lock();
+        state.count_encoding(saved.place.encoding, 1);
+        let mut record = Record::new(&saved.arrival, messages_before, &mut state.listeners);
+        record.skipped = saved.tally.skipped;
+        let slot = hub.seat(&mut state, member.clone(), saved.place.encoding, record);
+        let seat = &mut state.seats[slot];
+        seat.input_done = saved.input_done;
+        seat.left = saved.left;
+        drop(state);
+        Ok(Feed::restore(hub.clone(), member, slot, cursor, &saved))
+    }
+}
+
+impl SavedFeed {
+    /// Where a feed of this member is.
+    pub(super) fn save(hub: &Hub, member: &Member, slot: usize, place: SavedPlace) -> SavedFeed {
+        let state = hub.lock();
+        let seat = &state.seats[slot];
+        SavedFeed {
+            id: member.id,
+            arrival: seat.record.arrival(&state.listeners),
+            messages_before: seat.record.messages_before,
+            place,
+            left: seat.left,
+            leaving: member.is(Condition::Leaving),
+            input_done: seat.input_done,
+            tally: Totals::from(seat),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::task::{Context, Poll, Waker};
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::super::stats::ClosedClient;
+    use super::*;
+    use crate::config::cli::Options;
+    use crate::hub::Arrival;
+    use crate::ops::handover::{NEW_FORM, unescape};
+    use crate::wire::close_reason::CloseReason;
+    use crate::wire::format::Format;
+    use crate::wire::framing::Lines;
+
+    fn config() -> Config {
+        Config::from_options(&Options::default(), 1024).unwrap()
+    }
+
+    fn publish(feed: &mut Feed, rest: &[u8]) {
+        feed.publish(
+            None,
+            &Lines {
+                rest,
+                ..Lines::default()
+            },
+        );
+    }
+
+    /// All that a feed has still to show, as far as it is published.
+    fn rest_of(feed: &mut Feed) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while feed.poll_more(&mut cx) == Poll::Ready(true) {
+            let mut slices = [IoSlice::new(&[]); 3];
+            let filled = feed.gather(&mut slices);
+            let before = bytes.len();
+            slices[..filled]
+                .iter()
+                .for_each(|slice| bytes.extend_from_slice(slice));
+            let shown = bytes.len() - before;
+            feed.advance(shown);
+        }
+        bytes
+    }
+
+    /// A hub with clients of every kind, each at another place of what was published.
+    fn filled() -> (Arc<Hub>, Vec<Feed>) {
+        let hub = Hub::new(&config());
+        let formats = [
+            Format::Text,
+            Format::Json,
+            Format::Raw,
+            Format::Text,
+            Format::Text,
+        ];
+        let mut feeds: Vec<_> = formats
+            .into_iter()
+            .map(|format| hub.join(Arrival::test(format)))
+            .collect();
+        feeds[3].use_crlf();
+        for n in 0..40_usize {
+            let line = format!("line {n} \x01\u{9f}\n").repeat(1 + 211 * (n % 3));
+            publish(&mut feeds[n % 5], line.as_bytes());
+            let reader = &mut feeds[(n + 2) % 5];
+            let mut cx = Context::from_waker(Waker::noop());
+            if reader.poll_more(&mut cx) == Poll::Ready(true) {
+                let mut slices = [IoSlice::new(&[]); 1];
+                reader.gather(&mut slices);
+                let part = slices[0].len() / 2 + 1;
+                reader.advance(part);
+            }
+        }
+        // One has left, and is still owed something; one takes no more.
+        feeds[0].leave();
+        feeds[4].detach();
+        publish(&mut feeds[1], b"the last\n");
+        (hub, feeds)
+    }
+
+    fn save(hub: &Hub, feeds: &[Feed]) -> Vec<u8> {
+        let saved = SavedHub::save(hub, feeds.iter());
+        let places: Vec<_> = feeds.iter().map(Feed::save).collect();
+        rmp_serde::to_vec_named(&(saved, places)).unwrap()
+    }
+
+    fn restore(saved: &[u8]) -> Option<(Arc<Hub>, Vec<Feed>)> {
+        let (hub, places): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(saved).ok()?;
+        let (hub, stream) = hub.restore(&config()).ok()?;
+        let feeds = places.into_iter().map(|place| stream.restore(&hub, place));
+        let feeds = feeds.collect::<Result<_, _>>().ok()?;
+        Some((hub, feeds))
+    }
+
+    #[test]
+    fn restored_feeds_show_what_the_saved_ones_would_have() {
+        let (hub, mut feeds) = filled();
+        let saved = save(&hub, &feeds);
+        let (next_hub, mut next_feeds) = restore(&saved).unwrap();
+        assert_eq!(save(&next_hub, &next_feeds), saved);
+        assert_eq!(next_hub.budget.used(), hub.budget.used());
+        for hub_feeds in [&mut feeds, &mut next_feeds] {
+            publish(&mut hub_feeds[2], b"and one more\n");
+            // Its disconnect notice is out; it goes without another.
+            drop(hub_feeds.remove(4));
+        }
+        for (feed, next) in feeds.iter_mut().zip(&mut next_feeds) {
+            let bytes = rest_of(feed);
+            assert!(!bytes.is_empty());
+            assert_eq!(
+                rest_of(next).escape_ascii().to_string(),
+                bytes.escape_ascii().to_string()
+            );
+        }
+        let late = next_hub.join(Arrival::test(Format::Text));
+        assert_eq!(
+            late.member().id,
+            hub.join(Arrival::test(Format::Text)).member().id
+        );
+    }
+
+    #[test]
+    fn form_of_the_version_before_is_read() {
+        let form = unescape(include_str!("saved-2.golden"));
+        let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
+        assert_eq!(hub.closed.by_reason.len(), CloseReason::ALL.len());
+        let (hub, places) = hub.restore(&config()).unwrap();
+        for feed in feeds {
+            places.restore(&hub, feed).unwrap();
+        }
+    }
+
+    /// A daemon of the same version must be able to read this for ever.
+    #[test]
+    fn saved_form_is_the_one_of_this_version() {
+        let hub = Hub::new(&config());
+        let formats = [Format::Text, Format::Json, Format::Raw, Format::Text];
+        let mut feeds: Vec<_> = formats.map(|format| hub.join(Arrival::test(format))).into();
+        feeds[3].use_crlf();
+        publish(&mut feeds[0], b"one\ntwo\n");
+        rest_of(&mut feeds[1]);
+        rest_of(&mut feeds[3]);
+        feeds[2].leave();
+        hub.lock().closed.push(ClosedClient {
+            id: ClientId(1),
+            arrival: Arrival::test(Format::Text),
+            totals: Totals::default(),
+            reason: CloseReason::Slow,
+            at: SystemTime::UNIX_EPOCH,
+            bytes_pending: 0,
+            messages_behind: 0,
+        });
+        hub.seal();
+        let form = save(&hub, &feeds).escape_ascii().to_string();
+        assert_eq!(form, include_str!("saved.golden").trim_end(), "{NEW_FORM}");
+    }
+
+    #[test]
+    fn hub_without_batches_keeps_its_numbers() {
+        let hub = Hub::new(&config());
+        let mut one = hub.join(Arrival::test(Format::Json));
+        drop(hub.join(Arrival::test(Format::Text)));
+        rest_of(&mut one);
+        let (next_hub, _) = restore(&save(&hub, &[])).unwrap();
+        assert_eq!(
+            next_hub.join(Arrival::test(Format::Text)).member().id,
+            ClientId(3)
+        );
+        assert_eq!(next_hub.budget.used(), 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever a state says: it is refused, or it can be walked without a panic.
+        #[test]
+        fn damaged_state_is_refused_or_harmless(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let (hub, feeds) = filled();
+            let mut saved = save(&hub, &feeds);
+            for (at, byte) in damage {
+                let at = at.index(saved.len());
+                saved[at] = byte;
+            }
+            if let Some((hub, mut feeds)) = restore(&saved) {
+                hub.census();
+                hub.figures();
+                hub.closed(0, 1000);
+                feeds.iter_mut().for_each(|feed| { rest_of(feed); });
+            }
+        }
+    }
+}

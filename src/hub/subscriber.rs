@@ -1,0 +1,212 @@
+//! What the hub and a client know of each other: the counters one keeps, the orders the other gives.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
+use std::task::Waker;
+
+use super::batch::{Encoding, Node};
+use super::stats::Totals;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::ids::ClientId;
+
+/// One client, as the hub sees it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Its number.
+    pub(crate) id: ClientId,
+    /// What the client counts.
+    pub(crate) tally: Tally,
+    /// What it has been told to do and has not yet seen.
+    orders: AtomicU32,
+    /// The place in the stream it has come to, as what the batches before it cost the buffer;
+    /// [`DETACHED`] once it takes no more.
+    pub(super) position: AtomicU64,
+    /// Bytes of the stream in its encoding before that place, less those that its socket had taken
+    /// when it came there (modulo 2^64): with `bytes_out` it says how far along the stream it is.
+    pub(super) lead: AtomicU64,
+    /// A set of [`Condition`]s, which only the client's own task changes.
+    conditions: AtomicU8,
+    /// Its peer has acknowledged something since the sweep last asked.
+    pub(super) progressed: AtomicBool,
+    /// Wakes its task, which is one and the same for life.
+    waker: OnceLock<Waker>,
+}
+
+/// What the sweep has to know of a client's state.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Condition {
+    /// It has output that its socket does not take.
+    Blocked = 1,
+    /// It says goodbye, which has a deadline.
+    Leaving = 1 << 1,
+    /// It has something to send, and the daemon makes it wait.
+    Waiting = 1 << 2,
+    /// When last probed, its peer had not acknowledged all that was sent to it.
+    Unacknowledged = 1 << 3,
+}
+
+/// The position of a client that takes nothing more from the stream.
+pub(super) const DETACHED: u64 = u64::MAX;
+
+/// Lines and bytes that went through a client. Only its own task writes them. (What it missed is in
+/// the hub's own record of it.)
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Messages it sent.
+    pub(crate) lines_in: Counter,
+    /// Bytes read from it.
+    pub(crate) bytes_in: Counter,
+    /// Messages it was sent.
+    pub(crate) lines_out: Counter,
+    /// Bytes its socket took.
+    pub(crate) bytes_out: Counter,
+}
+
+impl Tally {
+    /// Goes on counting from here.
+    pub(super) fn restore(&self, totals: Totals) {
+        self.lines_in.add(totals.lines_in);
+        self.bytes_in.add(totals.bytes_in);
+        self.lines_out.add(totals.lines_out);
+        self.bytes_out.add(totals.bytes_out);
+    }
+}
+
+/// A number with one writer and any readers: no locked instruction on the hot path.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What a client has been told to do, taken all at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Orders(u32);
+
+impl Orders {
+    /// It is behind and is to jump to the newest line.
+    pub(crate) const SKIP: Orders = Orders(1 << 8);
+    /// The daemon stops: read what is there already, then no more.
+    pub(crate) const DRAIN: Orders = Orders(1 << 9);
+    /// Everything has been published: write it out and go.
+    pub(crate) const FINISH: Orders = Orders(1 << 10);
+    /// Stop where you are: a handover saves the client.
+    pub(crate) const FREEZE: Orders = Orders(1 << 12);
+    /// Go now, whatever is left.
+    pub(crate) const ABORT: Orders = Orders(1 << 11);
+    /// Poll once more: see `rest`.
+    #[cfg(debug_assertions)]
+    pub(crate) const NUDGE: Orders = Orders(1 << 14);
+    /// See how far the peer has come, and whether it is still there.
+    pub(crate) const PROBE: Orders = Orders(1 << 13);
+
+    /// Close for this reason.
+    pub(crate) fn close(reason: CloseReason) -> Orders {
+        Orders(reason as u32)
+    }
+
+    /// Whether `order` is among them.
+    pub(crate) fn contain(self, order: Orders) -> bool {
+        self.0 & order.0 != 0
+    }
+
+    /// The reason to close for, if that was ordered.
+    pub(crate) fn close_reason(self) -> Option<CloseReason> {
+        CloseReason::from_code(self.0 as u8)
+    }
+}
+
+impl Member {
+    /// A member that takes nothing until it is said to have come somewhere: [`Member::move_to`].
+    pub(super) fn new(id: ClientId) -> Member {
+        Member {
+            id,
+            tally: Tally::default(),
+            orders: AtomicU32::new(0),
+            position: AtomicU64::new(DETACHED),
+            lead: AtomicU64::new(0),
+            conditions: AtomicU8::new(0),
+            progressed: AtomicBool::new(false),
+            waker: OnceLock::new(),
+        }
+    }
+
+    /// It has come to this place, and `offset` bytes beyond it, and takes what follows in this
+    /// encoding.
+    pub(super) fn move_to(&self, node: &Node, offset: usize, encoding: Encoding) {
+        let taken = self.tally.bytes_out.get();
+        let place = node.sizes_before.of(encoding).wrapping_add(offset as u64);
+        let lead = place.wrapping_sub(taken);
+        self.lead.store(lead, Relaxed);
+        self.position.store(node.cost_before, Relaxed);
+    }
+
+    /// Says which task to wake when an order is given. Only the first call counts.
+    pub(crate) fn wake_with(&self, waker: &Waker) {
+        if self.waker.get().is_none() {
+            self.waker.get_or_init(|| waker.clone());
+            // Pairs with the fence in `order`: either the order finds the waker, or the task,
+            // which looks for orders next, finds the order.
+            fence(SeqCst);
+        }
+    }
+
+    /// Whether it has not seen this order yet.
+    #[cfg(debug_assertions)]
+    pub(super) fn is_ordered(&self, order: Orders) -> bool {
+        Orders(self.orders.load(Acquire)).contain(order)
+    }
+
+    /// Takes the orders given since the last call.
+    pub(crate) fn take_orders(&self) -> Orders {
+        // The load keeps the common case free of a locked instruction.
+        match self.orders.load(Relaxed) {
+            0 => Orders::default(),
+            _ => Orders(self.orders.swap(0, Acquire)),
+        }
+    }
+
+    /// Says whether a condition holds. To be called by the client's own task only.
+    pub(crate) fn set(&self, condition: Condition, holds: bool) {
+        let held = self.conditions.load(Relaxed);
+        let bit = condition as u8;
+        let conditions = if holds { held | bit } else { held & !bit };
+        if conditions != held {
+            self.conditions.store(conditions, Relaxed);
+        }
+    }
+
+    pub(super) fn is(&self, condition: Condition) -> bool {
+        self.conditions.load(Relaxed) & condition as u8 != 0
+    }
+
+    /// Its peer has acknowledged something, which counts as taken.
+    pub(crate) fn note_progress(&self) {
+        self.progressed.store(true, Relaxed);
+    }
+
+    pub(super) fn order(&self, order: Orders) {
+        // Of two reasons to close, the first stays.
+        let _ = self.orders.fetch_update(AcqRel, Relaxed, |held| {
+            let reason = if held & 0xff == 0 {
+                order.0 & 0xff
+            } else {
+                held & 0xff
+            };
+            Some((held | order.0) & !0xff | reason)
+        });
+        fence(SeqCst);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+}

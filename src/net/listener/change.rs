@@ -1,0 +1,150 @@
+//! From the listeners that are open to those that another configuration asks for.
+
+use std::net::SocketAddr;
+
+use socket2::SockRef;
+use tracing::info;
+
+use super::adopt::Adoption;
+use super::{Listener, Name, Wanted};
+use crate::config::Config;
+use crate::ops::systemd::Passed;
+
+/// The addresses that a configuration wants listened on: what takes time to find out.
+#[derive(Debug)]
+pub(crate) struct WantedAll(Vec<Wanted>);
+
+impl WantedAll {
+    /// Looks the names up. Cancel safe.
+    ///
+    /// # Errors
+    /// The entry of the configuration that stands for no address.
+    pub(crate) async fn resolve(config: &Config) -> anyhow::Result<WantedAll> {
+        let mut all = Vec::new();
+        for spec in &config.listen {
+            let wanted = Wanted::resolve(spec).await;
+            all.push(wanted.map_err(|error| cannot_listen(&spec.address, error))?);
+        }
+        Ok(WantedAll(all))
+    }
+
+    /// Opens what is wanted and not `open`, and returns what is `open` and not wanted, to be closed. A
+    /// socket that is both stays, and so does one that the service manager opened.
+    ///
+    /// All that can fail is done first: after an error, `open` is as it was.
+    ///
+    /// # Errors
+    /// The listener that cannot be opened.
+    pub(crate) fn open(
+        self,
+        open: &mut Vec<Listener>,
+        config: &Config,
+    ) -> anyhow::Result<Vec<Listener>> {
+        let mut adoption = adoption(open)?;
+        let mut missing = Vec::new();
+        if config.listen_given || !adoption.has_managers() {
+            for wanted in self.0 {
+                let address = wanted.spec.address.clone();
+                let wanted = wanted.claim(&mut adoption, &config.listen);
+                missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
+            }
+        }
+        let formats = adoption.formats(config.format);
+        let closing = open
+            .iter()
+            .zip(&formats)
+            .filter(|(_, format)| format.is_none());
+        let shared = Shared::with(closing.map(|(listener, _)| listener).collect());
+        let staying = open
+            .iter()
+            .zip(&formats)
+            .filter(|(_, format)| format.is_some());
+        let mut others: Vec<Name> = staying.map(|(other, _)| other.name.clone()).collect();
+        let mut opened: Vec<Listener> = Vec::new();
+        for wanted in missing {
+            let address = wanted.spec.address.clone();
+            let shares = |address: &SocketAddr| shared.stand_in_for(address);
+            let more = wanted.open(&others, &config.listen, shares);
+            let more = more.map_err(|error| cannot_listen(&address, error))?;
+            others.extend(more.iter().map(|other| other.name.clone()));
+            opened.extend(more);
+        }
+        drop(shared);
+
+        let (mut staying, mut closing) = (Vec::new(), Vec::new());
+        for (mut listener, format) in open.drain(..).zip(formats) {
+            match format {
+                Some(format) => {
+                    if format != listener.format {
+                        listener.format = format;
+                        info!(address = %listener.name, %format, "listening");
+                    }
+                    staying.push(listener);
+                }
+                None => {
+                    info!(address = %listener.name, "closed a listener");
+                    closing.push(listener);
+                }
+            }
+        }
+        open.extend(staying);
+        for listener in &opened {
+            info!(address = %listener.name, format = %listener.format, "listening");
+        }
+        open.extend(opened);
+        Ok(closing)
+    }
+}
+
+fn cannot_listen(address: &crate::config::Address, error: anyhow::Error) -> anyhow::Error {
+    error.context(format!("cannot listen on {address}"))
+}
+
+/// The same rules as when the sockets are handed over to another daemon, on copies of them.
+fn adoption(open: &[Listener]) -> anyhow::Result<Adoption> {
+    let copies = open.iter().map(|listener| {
+        let socket = listener.io.get_ref().try_clone()?;
+        Ok((listener.save(), socket))
+    });
+    Adoption::of(Vec::<Passed>::new(), copies.collect::<anyhow::Result<_>>()?)
+}
+
+/// Listeners that are about to be closed and share their ports until then, as when `127.0.0.1:2345`
+/// becomes `0.0.0.0:2345`. Otherwise the port would have to be free for a moment, in which
+/// connections are refused and another program can take it.
+struct Shared<'a>(Vec<&'a Listener>);
+
+impl<'a> Shared<'a> {
+    fn with(closing: Vec<&'a Listener>) -> Shared<'a> {
+        let tcp = |listener: &&Listener| matches!(listener.name, Name::Tcp(_));
+        let shared = Shared(closing.into_iter().filter(tcp).collect());
+        shared.set(true);
+        shared
+    }
+
+    /// Whether one of them is in the way of this address, which cannot be opened beside it. Only
+    /// then: a port that is shared without need could be somebody else's, who shares it too.
+    fn stand_in_for(&self, wanted: &SocketAddr) -> bool {
+        self.0.iter().any(|listener| match &listener.name {
+            Name::Tcp(open) => {
+                let (open_ip, ip) = (open.ip(), wanted.ip());
+                let is_any = open_ip.is_unspecified() || ip.is_unspecified();
+                open.port() == wanted.port() && (open_ip == ip || is_any)
+            }
+            Name::Unix(_) => false,
+        })
+    }
+
+    fn set(&self, shares: bool) {
+        for listener in &self.0 {
+            // Where it cannot be set, opening the other one fails, and says why.
+            let _ = SockRef::from(listener.io.get_ref()).set_reuse_port(shares);
+        }
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}

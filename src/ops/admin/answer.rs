@@ -1,0 +1,379 @@
+//! Which request gets which answer.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep};
+
+use super::events::Events;
+use super::host::Hosts;
+use super::metrics::{self, Exposition};
+use super::view::{ANSWER_TIME, Order, Page, View};
+use crate::ops::lifecycle::Phase;
+
+/// The body of an answer.
+pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// How often a hub that is asked for a sign of life is looked at again.
+const PULSE_PERIOD: Duration = Duration::from_millis(10);
+
+/// Rows of a list in one answer: if not asked for, and at most.
+const ROWS: (usize, usize) = (100, 1000);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page, whole: its styles and its script are in it.
+const PAGE: &str = include_str!("page.html");
+
+/// Nothing on the page comes from elsewhere or goes anywhere else, and of styles and scripts only
+/// those that were built in are used, whatever might get into the page.
+static PAGE_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let [style, script] = ["style", "script"].map(|element| {
+        let (_, from) = PAGE.split_once(&format!("<{element}>")).unwrap_or_default();
+        let (text, _) = from
+            .split_once(&format!("</{element}>"))
+            .unwrap_or_default();
+        BASE64_STANDARD.encode(Sha256::digest(text))
+    });
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; \
+         connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'"
+    );
+    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
+
+/// What there is, for who asks for something else.
+const PATHS: &str = "/, /status, /clients, /closed, /events, /metrics, /healthz and /readyz";
+
+/// The answer to a request that reached a socket of this kind.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub(super) view: Arc<View>,
+    pub(super) events: Arc<Events>,
+    /// The names the daemon goes by.
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) is_tcp: bool,
+}
+
+impl Desk {
+    /// Answers a request; `watches` is set if that goes on for as long as the connection does. A body
+    /// that came with it is not read.
+    pub(super) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        watches: Arc<AtomicBool>,
+    ) -> Response<Body> {
+        let (parts, _) = request.into_parts();
+        let mut response = match self.refusal(&parts) {
+            None => self.route(&parts, &watches).await,
+            Some(refusal) => refusal,
+        };
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (header::CACHE_CONTROL, "no-store"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    /// Why a request may not be answered, if it may not.
+    fn refusal(&self, request: &Parts) -> Option<Response<Body>> {
+        // A browser says where a request comes from, if it is to an address that it trusts.
+        let said = |name| request.headers.get(name).map(HeaderValue::as_bytes);
+        if said("sec-fetch-site") == Some(b"cross-site")
+            && said("sec-fetch-mode") != Some(b"navigate")
+        {
+            return Some(plain(
+                StatusCode::FORBIDDEN,
+                "not for the pages of others\n",
+            ));
+        }
+        if self.is_checked(request) {
+            let mut named = request.headers.get_all(header::HOST).iter();
+            let host = named.next().and_then(|host| host.to_str().ok());
+            let host = host.filter(|_| named.next().is_none());
+            let authority = request.uri.authority().map(|authority| authority.as_str());
+            // HTTP/1.0 need not say where it goes, and then nobody can know.
+            let Some(host) = host else {
+                let why = "a request has to name one Host\n";
+                return Some(plain(StatusCode::BAD_REQUEST, why));
+            };
+            let fine = |name: &str| self.hosts.allow(name);
+            if !fine(host) || !authority.is_none_or(fine) {
+                let why = "this Host is not allowed; see --admin-host\n";
+                return Some(plain(StatusCode::FORBIDDEN, why));
+            }
+        }
+        // What goes on for ever has no end that HEAD could leave out.
+        let is_head = request.method == Method::HEAD && request.uri.path() != "/events";
+        if request.method != Method::GET && !is_head {
+            let why = "only GET and HEAD are allowed\n";
+            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, why);
+            refusal
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Some(refusal);
+        }
+        None
+    }
+
+    /// Whether the host that a request names is to be one of the daemon's own. No name leads a browser
+    /// to a Unix socket; but one with a port or with a domain comes through a tunnel from a TCP port,
+    /// where any may.
+    fn is_checked(&self, request: &Parts) -> bool {
+        let host = request.headers.get(header::HOST);
+        let host = host.and_then(|host| host.to_str().ok());
+        let port = host.and_then(|host| host.rsplit_once(':'));
+        let has_port = port.is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let has_domain = host.is_some_and(|host| host.contains('.') && host.chars().all(in_names));
+        self.is_tcp || has_port || has_domain
+    }
+
+    async fn route(&self, request: &Parts, watches: &AtomicBool) -> Response<Body> {
+        let query = request.uri.query().unwrap_or_default();
+        let path = request.uri.path();
+        let takes_query = matches!(path, "/clients" | "/closed");
+        if !takes_query && !query.is_empty() && path != "/" {
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "there is nothing to ask for here\n",
+            );
+        }
+        match path {
+            "/" => page(),
+            "/status" => self.look(|view| json(&view.status())).await,
+            "/clients" => match read_query(query, true) {
+                Ok((page, order)) => {
+                    self.look(move |view| json(&view.clients(order, page)))
+                        .await
+                }
+                Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
+            },
+            "/closed" => match read_query(query, false) {
+                Ok((page, _)) => self.look(move |view| json(&view.closed(page))).await,
+                Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
+            },
+            "/metrics" => {
+                let accept = request.headers.get(header::ACCEPT);
+                let accept = accept.and_then(|accept| accept.to_str().ok());
+                let exposition = Exposition::preferred(accept.unwrap_or_default());
+                self.look(move |view| {
+                    let text = metrics::write(view.snapshot(), exposition);
+                    full(StatusCode::OK, exposition.content_type(), text)
+                })
+                .await
+            }
+            "/events" if request.version < Version::HTTP_11 => plain(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "events take HTTP/1.1\n",
+            ),
+            "/events" => {
+                watches.store(true, Relaxed);
+                stream(self.events.subscribe(self.view.clone()).boxed_unsync())
+            }
+            "/healthz" => self.health().await,
+            "/readyz" => self.readiness(),
+            _ => plain(StatusCode::NOT_FOUND, format!("there is only {PATHS}\n")),
+        }
+    }
+
+    /// Looks at the daemon, and gives up if the hub does not let it.
+    async fn look(
+        &self,
+        look: impl FnOnce(&View) -> Response<Body> + Send + 'static,
+    ) -> Response<Body> {
+        match self.view.ask(look).await {
+            Some(response) => response,
+            None => plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
+        }
+    }
+
+    /// The hub answers, and does something: its locks can be had, and between two looks something
+    /// went on in it.
+    async fn health(&self) -> Response<Body> {
+        let deadline = Instant::now() + ANSWER_TIME;
+        let Some(first) = self.view.ask(View::pulse).await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER);
+        };
+        while Instant::now() < deadline {
+            match self.view.ask(View::pulse).await {
+                Some(now) if now != first => return plain(StatusCode::OK, "ok\n"),
+                Some(_) => sleep(PULSE_PERIOD).await,
+                None => break,
+            }
+        }
+        plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER)
+    }
+
+    /// Whether somebody who connects now becomes a client.
+    fn readiness(&self) -> Response<Body> {
+        let phase = self.view.phase();
+        let status = match phase {
+            Phase::Running | Phase::Reloading => StatusCode::OK,
+            Phase::Starting | Phase::HandingOver | Phase::Draining | Phase::Stopped => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        plain(status, format!("{phase}\n"))
+    }
+}
+
+const NO_ANSWER: &str = "the hub does not answer\n";
+
+/// The rows that a query asks for, and their order where that can be asked for.
+fn read_query(query: &str, ordered: bool) -> Result<(Page, Order), String> {
+    let (mut page, mut order) = (
+        Page {
+            offset: 0,
+            limit: ROWS.0,
+        },
+        Order::Id,
+    );
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        match (key, value) {
+            ("offset", _) => {
+                page.offset = value
+                    .parse()
+                    .map_err(|_| "offset takes a number\n".to_owned())?;
+            }
+            ("limit", _) => {
+                let limit = value.parse().ok();
+                page.limit = limit
+                    .filter(|limit| (1..=ROWS.1).contains(limit))
+                    .ok_or(format!("limit takes a number from 1 to {}\n", ROWS.1))?;
+            }
+            ("sort", "id") if ordered => order = Order::Id,
+            ("sort", "behind") if ordered => order = Order::Behind,
+            ("sort", _) if ordered => return Err("sort takes id or behind\n".to_owned()),
+            _ => {
+                let known = if ordered {
+                    "offset, limit and sort"
+                } else {
+                    "offset and limit"
+                };
+                return Err(format!("there is only {known}\n"));
+            }
+        }
+    }
+    Ok((page, order))
+}
+
+fn page() -> Response<Body> {
+    let mut response = full(StatusCode::OK, HTML, PAGE);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY.clone());
+    response
+}
+
+fn json(document: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(document) {
+        Ok(mut text) => {
+            // For who reads it in a terminal.
+            text.push(b'\n');
+            full(StatusCode::OK, JSON, text)
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    full(status, TEXT, text)
+}
+
+fn full(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into());
+    response(
+        status,
+        content_type,
+        body.map_err(|never| match never {}).boxed_unsync(),
+    )
+}
+
+fn stream(body: Body) -> Response<Body> {
+    response(StatusCode::OK, "text/event-stream", body)
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::hub::{self, Hub};
+    use crate::net::permits::Places;
+    use crate::ops::lifecycle::Lifecycle;
+
+    #[tokio::test(start_paused = true)]
+    async fn hub_that_does_nothing_any_more_is_not_healthy() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let lifecycle = Lifecycle::new();
+        let places = Places::new(None);
+        let desk = Desk {
+            view: Arc::new(View::new(hub.clone(), lifecycle, Arc::default(), places)),
+            events: Events::new(),
+            hosts: Arc::new(Hosts::new(Vec::new())),
+            is_tcp: false,
+        };
+        // Its sweep does not run.
+        assert_eq!(
+            desk.health().await.status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let sweep = tokio::spawn(hub::sweep(hub));
+        assert_eq!(desk.health().await.status(), StatusCode::OK);
+        sweep.abort();
+    }
+
+    #[test]
+    fn queries_are_read_or_explained() {
+        let page = |offset, limit| Page { offset, limit };
+        for (query, expected) in [
+            ("", (page(0, 100), Order::Id)),
+            ("limit=1000&offset=7", (page(7, 1000), Order::Id)),
+            ("sort=behind", (page(0, 100), Order::Behind)),
+            ("sort=id&&limit=1", (page(0, 1), Order::Id)),
+        ] {
+            assert_eq!(read_query(query, true), Ok(expected), "{query}");
+        }
+        for (query, ordered, expected) in [
+            ("limit=0", true, "limit takes a number from 1 to 1000\n"),
+            ("limit=1001", true, "limit takes a number from 1 to 1000\n"),
+            ("limit", true, "limit takes a number from 1 to 1000\n"),
+            ("offset=-1", true, "offset takes a number\n"),
+            ("sort=x", true, "sort takes id or behind\n"),
+            ("page=1", true, "there is only offset, limit and sort\n"),
+            ("sort=id", false, "there is only offset and limit\n"),
+        ] {
+            assert_eq!(read_query(query, ordered), Err(expected.into()), "{query}");
+        }
+    }
+}

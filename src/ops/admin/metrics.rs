@@ -1,0 +1,463 @@
+//! `/metrics`: the daemon's figures for Prometheus, by its conventions for names and units.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, prometheus_text, text,
+};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::process::ProcessFigures;
+use crate::hub::Figures;
+use crate::hub::counters::{Carrier, Counters, Outcomes};
+use crate::ops::lifecycle::Phase;
+use crate::ops::logging;
+use crate::wire::close_reason::CloseReason;
+
+/// How the figures are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exposition {
+    /// Prometheus' own text, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// What a scraper prefers that accepts these media types.
+    pub(super) fn preferred(accept: &str) -> Exposition {
+        match accept.contains("application/openmetrics-text") {
+            true => Exposition::OpenMetrics,
+            false => Exposition::Prometheus,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Exposition::Prometheus => prometheus_text::CONTENT_TYPE,
+            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// All that is told of the daemon at one time.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) figures: Figures,
+    pub(super) phase: Phase,
+    pub(super) clients_max: Option<usize>,
+    pub(super) accept_errors: u64,
+    pub(super) refused: u64,
+    /// By carrier: those that went well, and those that did not.
+    pub(super) handovers: [(Carrier, [u64; 2]); 2],
+    pub(super) reloads: [u64; 2],
+    pub(super) process: ProcessFigures,
+    pub(super) started: SystemTime,
+}
+
+/// How many connections were closed for each reason, those that were `refused` among them, which
+/// never became clients.
+pub(super) fn closed_by_reason(
+    figures: &Figures,
+    refused: u64,
+) -> [(CloseReason, u64); CloseReason::ALL.len()] {
+    CloseReason::ALL.map(|reason| {
+        let count = match reason {
+            CloseReason::Full => refused,
+            reason => figures.closed[reason.index()],
+        };
+        (reason, count)
+    })
+}
+
+/// The counters at one time, as a [`Snapshot`] has them.
+pub(super) fn handovers(counters: &Counters) -> [(Carrier, [u64; 2]); 2] {
+    [Carrier::Exec, Carrier::Store].map(|carrier| (carrier, pair(counters.handovers.by(carrier))))
+}
+
+pub(super) fn pair(outcomes: &Outcomes) -> [u64; 2] {
+    [outcomes.ok.get(), outcomes.failed.get()]
+}
+
+/// The text of a snapshot.
+pub(super) fn write(snapshot: Snapshot, exposition: Exposition) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    let written = match exposition {
+        Exposition::Prometheus => prometheus_text::encode(&mut text, &registry),
+        Exposition::OpenMetrics => text::encode(&mut text, &registry),
+    };
+    // A String takes everything, and what is written to it does not fail by itself.
+    debug_assert!(written.is_ok());
+    text
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.clients(&mut out)?;
+        self.lines(&mut out)?;
+        self.buffer(&mut out)?;
+        self.daemon(&mut out)?;
+        self.process(&mut out)
+    }
+}
+
+impl Snapshot {
+    fn clients(&self, out: &mut Out<'_>) -> fmt::Result {
+        let figures = &self.figures;
+        out.gauge(
+            "linehub_clients",
+            "Clients that are connected",
+            None,
+            figures.clients as u64,
+        )?;
+        if let Some(max) = self.clients_max {
+            out.gauge(
+                "linehub_clients_limit",
+                "Clients that may be connected",
+                None,
+                max as u64,
+            )?;
+        }
+        out.counter(
+            "linehub_clients_connected",
+            "Clients that ever connected",
+            None,
+            figures.joined,
+        )?;
+        let closed = closed_by_reason(figures, self.refused);
+        let closed = closed.map(|(reason, count)| ([("reason", reason.label())], count));
+        out.counters(
+            "linehub_connections_closed",
+            "Connections that were closed, by the reason",
+            &closed,
+        )
+    }
+
+    fn lines(&self, out: &mut Out<'_>) -> fmt::Result {
+        let (figures, totals) = (&self.figures, &self.figures.totals);
+        out.counter(
+            "linehub_lines_received",
+            "Lines that clients sent",
+            None,
+            totals.lines_in,
+        )?;
+        out.counter(
+            "linehub_lines_sent",
+            "Lines that clients were sent, each counted once a client",
+            None,
+            totals.lines_out,
+        )?;
+        out.counter(
+            "linehub_received",
+            "Bytes read from clients",
+            Some(Unit::Bytes),
+            totals.bytes_in,
+        )?;
+        out.counter(
+            "linehub_sent",
+            "Bytes that clients' sockets took",
+            Some(Unit::Bytes),
+            totals.bytes_out,
+        )?;
+        out.counter(
+            "linehub_messages_published",
+            "Lines that got a place in the one order",
+            None,
+            figures.messages,
+        )?;
+        out.counter(
+            "linehub_notices_published",
+            "Notices of who came and left that got a place in the one order",
+            None,
+            figures.notices,
+        )?;
+        out.counter(
+            "linehub_messages_skipped",
+            "Messages that slow clients missed, and were told so, each counted once a client",
+            None,
+            totals.skipped,
+        )?;
+        out.counter(
+            "linehub_log_lines_lost",
+            "Log lines that were not written because nobody read those before them in time",
+            None,
+            logging::lost(),
+        )?;
+        out.counter(
+            "linehub_lines_discarded",
+            "Lines that were longer than the limit and dropped, where only they are",
+            None,
+            figures.discarded,
+        )
+    }
+
+    fn buffer(&self, out: &mut Out<'_>) -> fmt::Result {
+        let figures = &self.figures;
+        out.gauge(
+            "linehub_buffer_used",
+            "Bytes in the buffer: lines that wait for clients",
+            Some(Unit::Bytes),
+            figures.buffer_used as u64,
+        )?;
+        out.gauge(
+            "linehub_buffer_limit",
+            "Bytes that the buffer may hold",
+            Some(Unit::Bytes),
+            figures.buffer_limit as u64,
+        )?;
+        out.gauge(
+            "linehub_senders_waiting",
+            "Clients that wait for room in the buffer, as what they sent does",
+            None,
+            figures.senders_waiting as u64,
+        )?;
+        out.counter(
+            "linehub_senders_waited",
+            "For how long clients waited for room in the buffer, all together",
+            Some(Unit::Seconds),
+            figures.waited.as_secs_f64(),
+        )
+    }
+
+    fn daemon(&self, out: &mut Out<'_>) -> fmt::Result {
+        out.counter(
+            "linehub_accept_errors",
+            "Times that connections could not be accepted, as without descriptors",
+            None,
+            self.accept_errors,
+        )?;
+        let results = ["ok", "failed"];
+        let handovers = self.handovers.map(|(carrier, counts)| {
+            [0, 1].map(|at| {
+                let labels = [("carrier", carrier.label()), ("result", results[at])];
+                (labels, counts[at])
+            })
+        });
+        out.counters(
+            "linehub_handovers",
+            "Handovers to the next daemon, by what carried them and how they went",
+            handovers.as_flattened(),
+        )?;
+        let reloads = [0, 1].map(|at| ([("result", results[at])], self.reloads[at]));
+        out.counters(
+            "linehub_reloads",
+            "Times the configuration was read again, by how that went",
+            &reloads,
+        )?;
+        let phases = Phase::ALL.map(|phase| {
+            let label = phase.to_string().replace(' ', "_");
+            ([("phase", label)], u64::from(phase == self.phase))
+        });
+        out.gauges("linehub_phase", "1 for the phase the daemon is in", &phases)?;
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        out.gauges(
+            "linehub_build_info",
+            "Always 1, with what runs",
+            &[(version, 1)],
+        )
+    }
+
+    /// What every client library of Prometheus tells, under the same names.
+    fn process(&self, out: &mut Out<'_>) -> fmt::Result {
+        let started = self.started.duration_since(SystemTime::UNIX_EPOCH);
+        out.gauge(
+            "process_start_time",
+            "When the process began, since the epoch",
+            Some(Unit::Seconds),
+            started.unwrap_or_default().as_secs_f64(),
+        )?;
+        let process = &self.process;
+        if let Some(seconds) = process.cpu_seconds {
+            let help = "Processor time used, user and system";
+            out.counter("process_cpu", help, Some(Unit::Seconds), seconds)?;
+        }
+        let bytes = Some(Unit::Bytes);
+        let gauges = [
+            (
+                "process_resident_memory",
+                "Memory in use",
+                bytes.clone(),
+                process.resident_bytes,
+            ),
+            (
+                "process_virtual_memory",
+                "Memory reserved",
+                bytes,
+                process.virtual_bytes,
+            ),
+            (
+                "process_open_fds",
+                "Open file descriptors",
+                None,
+                process.open_files,
+            ),
+            (
+                "process_max_fds",
+                "File descriptors that may be open",
+                None,
+                process.open_files_max,
+            ),
+            ("process_threads", "Threads", None, process.threads),
+        ];
+        for (name, help, unit, value) in gauges {
+            if let Some(value) = value {
+                out.gauge(name, help, unit, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where metrics are written to, a descriptor and its values at a time.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn gauge<N: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        value: N,
+    ) -> fmt::Result {
+        self.one(name, help, unit, &ConstGauge::new(value))
+    }
+
+    fn counter<N: EncodeCounterValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        value: N,
+    ) -> fmt::Result {
+        self.one(name, help, unit, &ConstCounter::new(value))
+    }
+
+    fn gauges<const N: usize, V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[([(&str, V); N], u64)],
+    ) -> fmt::Result
+    where
+        V: AsRef<str>,
+    {
+        self.family(name, help, values, ConstGauge::new)
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[([(&str, &str); N], u64)],
+    ) -> fmt::Result {
+        self.family(name, help, values, ConstCounter::new)
+    }
+
+    fn one(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        metric: &impl EncodeMetric,
+    ) -> fmt::Result {
+        let kind = metric.metric_type();
+        metric.encode(self.0.encode_descriptor(name, help, unit.as_ref(), kind)?)
+    }
+
+    fn family<const N: usize, V: AsRef<str>, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: &[([(&str, V); N], u64)],
+        metric: impl Fn(u64) -> M,
+    ) -> fmt::Result {
+        let kind = metric(0).metric_type();
+        let mut encoder = self.0.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in values {
+            let labels = labels
+                .each_ref()
+                .map(|(name, value)| (*name, value.as_ref()));
+            metric(*value).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let counters = Counters::default();
+        counters.handovers.by(Carrier::Exec).ok.add_one();
+        let mut figures = Figures {
+            clients: 3,
+            joined: 7,
+            ..Figures::default()
+        };
+        figures.closed[CloseReason::Slow.index()] = 2;
+        Snapshot {
+            figures,
+            phase: Phase::HandingOver,
+            clients_max: Some(960),
+            accept_errors: 1,
+            refused: 4,
+            handovers: handovers(&counters),
+            reloads: pair(&counters.reloads),
+            process: ProcessFigures::now(),
+            started: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn names_and_values_are_as_prometheus_has_them() {
+        let text = write(snapshot(), Exposition::Prometheus);
+        for line in [
+            "# TYPE linehub_clients gauge",
+            "linehub_clients 3",
+            "# TYPE linehub_clients_connected_total counter",
+            "linehub_clients_connected_total 7",
+            "linehub_connections_closed_total{reason=\"slow\"} 2",
+            "linehub_connections_closed_total{reason=\"full\"} 4",
+            "linehub_connections_closed_total{reason=\"eof\"} 0",
+            "linehub_received_bytes_total 0",
+            "linehub_senders_waited_seconds_total 0.0",
+            "linehub_handovers_total{carrier=\"exec\",result=\"ok\"} 1",
+            "linehub_phase{phase=\"handing_over\"} 1",
+            "linehub_phase{phase=\"running\"} 0",
+            concat!(
+                "linehub_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+            "process_start_time_seconds 0.0",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "no '{line}' in {text}"
+            );
+        }
+        assert!(!text.contains("# EOF"), "{text}");
+    }
+
+    #[test]
+    fn who_asks_for_open_metrics_gets_it() {
+        let asked = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2";
+        let exposition = Exposition::preferred(asked);
+        assert_eq!(exposition, Exposition::OpenMetrics);
+        let text = write(snapshot(), exposition);
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        assert!(
+            text.contains("# TYPE linehub_lines_received counter\n"),
+            "{text}"
+        );
+        assert_eq!(Exposition::preferred("*/*"), Exposition::Prometheus);
+    }
+}

@@ -1,0 +1,255 @@
+//! The admin server: what an operator sees of the running daemon, over HTTP.
+//!
+//! ```text
+//! socket ─► connections (limits, time) ─► answer (host, route) ─► view ─► documents | metrics
+//!                                              └► events (every second) ┘
+//! ```
+//!
+//! It can only be read. It runs on a thread of its own, with a runtime of its own: clients have
+//! nothing to wait for, and it answers however busy they keep the others. Whoever connects to it is
+//! held to limits on connections, on the size of a request, and on the time it may take over asking
+//! and over taking the answer.
+
+mod answer;
+mod connections;
+pub(crate) mod documents;
+mod events;
+mod history;
+mod host;
+mod metrics;
+mod process;
+mod view;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::{Address, Config};
+use crate::net::listener::{Listener, Name, WantedPrivate};
+use answer::Desk;
+pub(crate) use connections::CONNECTIONS_MAX;
+use connections::Connections;
+use events::Events;
+use host::Hosts;
+pub(crate) use view::View;
+
+/// Threads on which the hub is looked at. One is enough unless the hub hangs.
+const LOOKING_THREADS_MAX: usize = 4;
+
+/// An admin address that is open, and answered by nobody yet.
+#[derive(Debug)]
+pub(crate) struct AdminSocket {
+    address: Address,
+    hosts: Arc<Hosts>,
+    listeners: Vec<Listener>,
+    runtime: OwnRuntime,
+}
+
+/// A runtime that may be dropped anywhere, on another runtime too: it waits for nothing.
+#[derive(Debug)]
+struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn new() -> io::Result<OwnRuntime> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("linehub-look")
+            .max_blocking_threads(LOOKING_THREADS_MAX)
+            .build()?;
+        Ok(OwnRuntime(Some(runtime)))
+    }
+
+    /// Runs something that belongs to it, from wherever the caller is.
+    fn enter<T>(&self, inside: impl FnOnce() -> T) -> T {
+        let _inside = self.0.as_ref().map(Runtime::enter);
+        inside()
+    }
+
+    fn block_on(&self, future: impl Future) {
+        if let Some(runtime) = &self.0 {
+            runtime.block_on(future);
+        }
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Who still looks at a hub that hangs must not hold up the end.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The admin server. Ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    address: Address,
+    /// Of a TCP address.
+    port: Option<u16>,
+    hosts: Arc<Hosts>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// An admin address that names were looked up for.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedAdmin {
+    address: Address,
+    hosts: Vec<String>,
+    wanted: WantedPrivate,
+}
+
+impl WantedAdmin {
+    /// Looks the name up that the configuration has, if it has one. Cancel safe.
+    ///
+    /// # Errors
+    /// It stands for no address.
+    pub(crate) async fn resolve(config: &Config) -> anyhow::Result<Option<WantedAdmin>> {
+        let Some(address) = &config.admin else {
+            return Ok(None);
+        };
+        let wanted = WantedPrivate::resolve(address).await;
+        Ok(Some(WantedAdmin {
+            address: address.clone(),
+            hosts: config.admin_hosts.clone(),
+            wanted: wanted.with_context(|| cannot_serve(address))?,
+        }))
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Opens it, on the port it had `before` if that was picked for the same address.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub(crate) fn open_as_before(
+        self,
+        before: Option<(String, u16)>,
+    ) -> anyhow::Result<AdminSocket> {
+        let port = before.filter(|(address, _)| *address == self.address.to_string());
+        let again = port.and_then(|(_, port)| self.wanted.on_port(port));
+        match again.map(|wanted| {
+            WantedAdmin {
+                wanted,
+                ..self.clone()
+            }
+            .open()
+        }) {
+            Some(Ok(admin)) => Ok(admin),
+            // Somebody else has it now: another one is picked again.
+            _ => self.open(),
+        }
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub(crate) fn open(self) -> anyhow::Result<AdminSocket> {
+        let open = || {
+            let runtime = OwnRuntime::new()?;
+            let listeners = runtime.enter(|| self.wanted.open())?;
+            anyhow::Ok((runtime, listeners))
+        };
+        let (runtime, listeners) = open().with_context(|| cannot_serve(&self.address))?;
+        Ok(AdminSocket {
+            address: self.address,
+            hosts: Arc::new(Hosts::new(self.hosts)),
+            listeners,
+            runtime,
+        })
+    }
+}
+
+fn cannot_serve(address: &Address) -> String {
+    format!("cannot listen on {address} for --admin")
+}
+
+impl AdminSocket {
+    /// Starts to answer.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub(crate) fn serve(self, view: Arc<View>) -> io::Result<Admin> {
+        for listener in &self.listeners {
+            info!(address = %listener.name(), "admin listening");
+        }
+        let stop = CancellationToken::new();
+        let port = self
+            .listeners
+            .iter()
+            .find_map(|listener| match listener.name() {
+                Name::Tcp(bound) => Some(bound.port()),
+                Name::Unix(_) => None,
+            });
+        let (runtime, listeners) = (self.runtime, self.listeners);
+        let thread = thread::Builder::new()
+            .name("linehub-admin".to_owned())
+            .spawn({
+                let (stop, hosts) = (stop.clone(), self.hosts.clone());
+                move || {
+                    runtime.block_on(stop.run_until_cancelled(serve(listeners, view, hosts)));
+                }
+            })?;
+        Ok(Admin {
+            address: self.address,
+            port,
+            hosts: self.hosts,
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Admin {
+    /// Whether it answers at this address.
+    pub(crate) fn is_at(&self, address: Option<&Address>) -> bool {
+        Some(&self.address) == address
+    }
+
+    /// Where it was told to listen, and on which port it does, for the next daemon.
+    pub(crate) fn place(&self) -> Option<(String, u16)> {
+        Some((self.address.to_string(), self.port?))
+    }
+
+    /// Answers to these names from now on.
+    pub(crate) fn set_hosts(&self, hosts: &[String]) {
+        self.hosts.set(hosts.to_vec());
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            // Its sockets are closed then, and a socket's file is gone. One that panicked is over too.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers at these sockets for ever.
+async fn serve(listeners: Vec<Listener>, view: Arc<View>, hosts: Arc<Hosts>) {
+    let connections = Arc::new(Connections::default());
+    let events = Events::new();
+    let accepts = listeners.into_iter().map(|listener| {
+        let desk = Desk {
+            view: view.clone(),
+            events: events.clone(),
+            hosts: hosts.clone(),
+            is_tcp: matches!(listener.name(), Name::Tcp(_)),
+        };
+        connections.clone().accept(listener, desk)
+    });
+    let mut accepting: tokio::task::JoinSet<()> = accepts.collect();
+    events.run(&view).await;
+    accepting.abort_all();
+}

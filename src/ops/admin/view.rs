@@ -1,0 +1,377 @@
+//! What the admin server sees of the daemon, and the documents that are made of it.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::documents::{
+    ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument, ListenerRow, Status, Who,
+};
+use super::history::History;
+use super::metrics::{self, Snapshot};
+use super::process::{self as own_process, ProcessFigures};
+use crate::hub::counters::Counters;
+use crate::hub::{Arrival, ClientFigures, ClosedClient, Figures, Hub, Pulse, Totals};
+use crate::net::listener::Listener;
+use crate::net::permits::Places;
+use crate::ops::lifecycle::{Lifecycle, Phase};
+use crate::wire::format::Format;
+use crate::wire::ids::ClientId;
+
+/// How long the hub may take to answer. It takes microseconds, or it hangs.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// All clients are looked at this often at most.
+const CENSUS_PERIOD: Duration = Duration::from_millis(50);
+
+/// All clients, and when that was.
+type Census = (Instant, Arc<Vec<ClientFigures>>);
+
+/// Rows of each kind in a status document.
+const STATUS_ROWS: usize = 50;
+
+/// The daemon, to look at. Looking may wait for the hub's locks, which a publish holds for
+/// microseconds.
+#[derive(Debug)]
+pub(crate) struct View {
+    hub: Arc<Hub>,
+    lifecycle: Lifecycle,
+    counters: Arc<Counters>,
+    places: Arc<Places>,
+    listeners: Mutex<Vec<ListenerRow>>,
+    history: Mutex<History>,
+    census: Mutex<Option<Census>>,
+    started: SystemTime,
+    /// The same, by a clock that nobody sets.
+    began: Instant,
+}
+
+/// In which order clients are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As they came.
+    Id,
+    /// Who is furthest behind comes first.
+    Behind,
+}
+
+/// Which rows of a list are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) offset: usize,
+    pub(super) limit: usize,
+}
+
+impl View {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        lifecycle: Lifecycle,
+        counters: Arc<Counters>,
+        places: Arc<Places>,
+    ) -> View {
+        let started = own_process::started();
+        let age = started.elapsed().unwrap_or_default();
+        let now = Instant::now();
+        View {
+            hub,
+            lifecycle,
+            counters,
+            places,
+            listeners: Mutex::default(),
+            history: Mutex::default(),
+            census: Mutex::default(),
+            started,
+            began: now.checked_sub(age).unwrap_or(now),
+        }
+    }
+
+    /// These are the listeners from now on.
+    pub(crate) fn set_listeners<'a>(&self, listeners: impl Iterator<Item = &'a Listener>) {
+        let rows = listeners.map(|listener| ListenerRow {
+            address: listener.name().to_string(),
+            format: listener.format().name().to_owned(),
+        });
+        *lock(&self.listeners) = rows.collect();
+    }
+
+    /// Looks at it on a thread where waiting holds nobody else up; `None` when that takes too long.
+    /// Cancel safe.
+    pub(super) async fn ask<T: Send + 'static>(
+        self: &Arc<View>,
+        look: impl FnOnce(&View) -> T + Send + 'static,
+    ) -> Option<T> {
+        let view = self.clone();
+        let looking = tokio::task::spawn_blocking(move || look(&view));
+        // One that has not begun by then never does.
+        let looking = AbortOnDropHandle::new(looking);
+        timeout(ANSWER_TIME, looking).await.ok()?.ok()
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.lifecycle.phase().0
+    }
+
+    pub(super) fn pulse(&self) -> Pulse {
+        self.hub.pulse()
+    }
+
+    /// Takes a sample, `since_last` after the one before; returns what it is of.
+    pub(super) fn sample(&self, since_last: Duration) -> Figures {
+        let figures = self.hub.figures();
+        lock(&self.history).add(&figures, since_last);
+        figures
+    }
+
+    /// Nobody took samples for a while.
+    pub(super) fn pause_samples(&self) {
+        lock(&self.history).pause();
+    }
+
+    pub(super) fn history(&self) -> HistoryDocument {
+        lock(&self.history).document()
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            figures: self.hub.figures(),
+            phase: self.phase(),
+            clients_max: self.places.max(),
+            accept_errors: self.counters.accept_errors.get(),
+            refused: self.counters.refused.get(),
+            handovers: metrics::handovers(&self.counters),
+            reloads: metrics::pair(&self.counters.reloads),
+            process: ProcessFigures::now(),
+            started: self.started,
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.status_of(&self.hub.figures())
+    }
+
+    /// The status, with figures that were taken just now.
+    pub(super) fn status_of(&self, figures: &Figures) -> Status {
+        let behind = Page {
+            offset: 0,
+            limit: STATUS_ROWS,
+        };
+        let closed = metrics::closed_by_reason(figures, self.counters.refused.get());
+        let closed_by_reason = closed.map(|(reason, count)| (reason.label().to_owned(), count));
+        let now = SystemTime::now();
+        let (phase, phase_lasts) = self.lifecycle.phase();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: phase.to_string(),
+            phase_seconds: seconds(phase_lasts),
+            pid: process::id(),
+            now: rfc3339(now),
+            started: rfc3339(self.started),
+            uptime_seconds: seconds(self.began.elapsed()),
+            listeners: lock(&self.listeners).clone(),
+            clients: figures.clients,
+            clients_max: self.places.max(),
+            clients_connected_total: figures.joined,
+            lines_in: figures.totals.lines_in,
+            lines_out: figures.totals.lines_out,
+            bytes_in: figures.totals.bytes_in,
+            bytes_out: figures.totals.bytes_out,
+            rates: lock(&self.history).rates(),
+            buffer_used_bytes: figures.buffer_used,
+            buffer_limit_bytes: figures.buffer_limit,
+            senders_waiting: figures.senders_waiting,
+            sender_wait_seconds: seconds(figures.waited),
+            messages_skipped: figures.totals.skipped,
+            lines_discarded: figures.discarded,
+            closed_by_reason: BTreeMap::from(closed_by_reason),
+            furthest_behind: self.clients(Order::Behind, behind).clients,
+            recently_closed: self.closed(behind).closed,
+        }
+    }
+
+    /// All clients, as they were after this was called. Made at most every [`CENSUS_PERIOD`], and once
+    /// for all who ask meanwhile: it holds the hub's lock for a look at each client.
+    fn census(&self) -> Arc<Vec<ClientFigures>> {
+        let asked = Instant::now();
+        let mut last = lock(&self.census);
+        if let Some((taken, census)) = &*last {
+            if *taken >= asked {
+                return census.clone();
+            }
+            thread::sleep(CENSUS_PERIOD.saturating_sub(taken.elapsed()));
+        }
+        let taken = Instant::now();
+        let census = Arc::new(self.hub.census());
+        *last = Some((taken, census.clone()));
+        census
+    }
+
+    pub(super) fn clients(&self, order: Order, page: Page) -> ClientsPage {
+        let mut clients = Vec::clone(&self.census());
+        let total = clients.len();
+        let end = page.offset.saturating_add(page.limit).min(total);
+        let start = page.offset.min(end);
+        match order {
+            Order::Id => sort_up_to(&mut clients, end, |client| client.id),
+            Order::Behind => sort_up_to(&mut clients, end, |client| {
+                let behind = (client.messages_behind, client.bytes_pending);
+                (Reverse(behind), client.id)
+            }),
+        }
+        ClientsPage {
+            total,
+            offset: page.offset,
+            limit: page.limit,
+            clients: clients[start..end].iter().map(ClientRow::from).collect(),
+        }
+    }
+
+    pub(super) fn closed(&self, page: Page) -> ClosedPage {
+        let (closed, total) = self.hub.closed(page.offset, page.limit);
+        ClosedPage {
+            total,
+            offset: page.offset,
+            limit: page.limit,
+            closed: closed.iter().map(ClosedRow::from).collect(),
+        }
+    }
+}
+
+/// Puts the first `end` in their order. The rest, which may be thousands, stay in none.
+fn sort_up_to<K: Ord>(
+    clients: &mut [ClientFigures],
+    end: usize,
+    key: impl Fn(&ClientFigures) -> K,
+) {
+    if 0 < end && end < clients.len() {
+        clients.select_nth_unstable_by_key(end - 1, &key);
+    }
+    clients[..end].sort_unstable_by_key(&key);
+}
+
+impl Who {
+    fn new(id: ClientId, arrival: &Arrival, totals: &Totals) -> Who {
+        Who {
+            id: id.0,
+            peer: arrival.peer.to_string(),
+            listener: arrival.listener.to_string(),
+            format: Format::name(arrival.format).to_owned(),
+            connected_since: rfc3339(arrival.at),
+            lines_in: totals.lines_in,
+            bytes_in: totals.bytes_in,
+            lines_out: totals.lines_out,
+            bytes_out: totals.bytes_out,
+            messages_skipped: totals.skipped,
+        }
+    }
+}
+
+impl From<&ClientFigures> for ClientRow {
+    fn from(client: &ClientFigures) -> ClientRow {
+        ClientRow {
+            who: Who::new(client.id, &client.arrival, &client.totals),
+            bytes_pending: client.bytes_pending,
+            messages_behind: client.messages_behind,
+            idle_seconds: seconds(client.idle),
+            leaving: client.leaving,
+        }
+    }
+}
+
+impl From<&ClosedClient> for ClosedRow {
+    fn from(client: &ClosedClient) -> ClosedRow {
+        ClosedRow {
+            who: Who::new(client.id, &client.arrival, &client.totals),
+            closed_at: rfc3339(client.at),
+            reason: client.reason.label().to_owned(),
+            bytes_pending: client.bytes_pending,
+            messages_behind: client.messages_behind,
+        }
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let mut text = String::new();
+    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
+        Ok(()) => text,
+        // Beyond the year 9999 there is no such form.
+        Err(_) => String::new(),
+    }
+}
+
+/// To the millisecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of these is held.
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::wire::close_reason::CloseReason;
+    use crate::wire::framing::Lines;
+
+    fn view() -> (View, Arc<Hub>) {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let places = Places::new(config.clients_max);
+        let view = View::new(hub.clone(), Lifecycle::new(), Arc::default(), places);
+        (view, hub)
+    }
+
+    #[test]
+    fn pages_are_cut_from_the_order_asked_for() {
+        let (view, hub) = view();
+        let mut feeds: Vec<_> = (0..5)
+            .map(|_| hub.join(Arrival::test(Format::Raw)))
+            .collect();
+        for (sender, lines) in [(0, 1), (1, 3), (3, 2)] {
+            let lines = Lines {
+                rest: &b"x\n".repeat(lines),
+                ..Lines::default()
+            };
+            feeds[sender].publish(None, &lines);
+        }
+        let page = |order, offset, limit| {
+            let page = view.clients(order, Page { offset, limit });
+            assert_eq!((page.total, page.offset, page.limit), (5, offset, limit));
+            page.clients.iter().map(|client| client.who.id).collect()
+        };
+        let ids: Vec<u64> = page(Order::Id, 1, 2);
+        assert_eq!(ids, [2, 3]);
+        // All are behind by six, less their own.
+        for (offset, limit, expected) in [
+            (0, 5, &[3, 5, 1, 4, 2][..]),
+            (0, 2, &[3, 5]),
+            (2, 2, &[1, 4]),
+            (4, 9, &[2]),
+            (5, 9, &[]),
+            (usize::MAX, usize::MAX, &[]),
+        ] {
+            let ids: Vec<u64> = page(Order::Behind, offset, limit);
+            assert_eq!(ids, expected, "{offset} {limit}");
+        }
+    }
+
+    #[test]
+    fn status_names_every_reason() {
+        let (view, _hub) = view();
+        let status = view.status();
+        assert_eq!(status.closed_by_reason.len(), CloseReason::ALL.len());
+        assert_eq!(status.clients_max, Some(960));
+    }
+}

@@ -1,0 +1,241 @@
+//! Exec in place: the same process goes on as the program that is now at the path it was started
+//! from.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{STATE_VARIABLE, VERSION, header, inherit};
+use crate::ops::systemd::{PRIVATE_VARIABLES, SPENT_VARIABLES};
+
+/// How long the new program may take to prove that it runs.
+const PROOF_TIME: Duration = Duration::from_secs(5);
+
+/// What is read of its output, in bytes: enough for the answer, or for why there is none.
+const OUTPUT_BYTES_MAX: u64 = 4096;
+
+/// The option that asks for the proof.
+const PROOF: &str = "--check-handover";
+
+/// The program this process was started as: a path, and what stood on the command line.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// With the name it was called by first.
+    args: Vec<OsString>,
+}
+
+impl Program {
+    /// The program of this process. To be called at the start: by the time of a handover its path
+    /// may have another file.
+    ///
+    /// A path that leads to it through symbolic links stays as it was typed, so that a link which is
+    /// moved to another version later means that version.
+    ///
+    /// # Errors
+    /// The system does not say what this process runs.
+    pub(crate) fn current() -> io::Result<Program> {
+        let args: Vec<OsString> = env::args_os().collect();
+        let running = Path::new("/proc/self/exe");
+        let identity = identify(running)?;
+        let is_running = |path: &PathBuf| identify(path).is_ok_and(|found| found == identity);
+        let path = candidates(args.first().map_or(OsStr::new(""), |name| name))
+            .into_iter()
+            .find(is_running)
+            .map_or_else(|| fs::read_link(running).map(without_mark), Ok)?;
+        Ok(Program { path, args })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Starts what is now at its path on the side, and returns once that has proven that it runs,
+    /// that it accepts the configuration, and that it reads the state this daemon writes. Cancel
+    /// safe: what was started ends.
+    ///
+    /// # Errors
+    /// It does not; the error says what it did instead.
+    pub(crate) async fn prove(&self) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.path);
+        command
+            .args(self.args.get(1..).unwrap_or_default())
+            .arg(format!("{PROOF}={VERSION}"))
+            .env_remove(STATE_VARIABLE)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        for variable in PRIVATE_VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut child = command.spawn().context("it does not start")?;
+        let proof = async {
+            let (answer, words) =
+                tokio::join!(head(child.stdout.take()), head(child.stderr.take()));
+            Ok::<_, io::Error>((child.wait().await?, answer?, words?))
+        };
+        let (status, answer, words) = timeout(PROOF_TIME, proof)
+            .await
+            .with_context(|| format!("it did not answer within {}s", PROOF_TIME.as_secs()))??;
+        judge(status, &answer, &words)
+    }
+
+    /// Becomes the program, with this state to take up. Returns only if that fails.
+    ///
+    /// What may be inherited must have been let through ([`inherit`]) before.
+    pub(crate) fn exec(&self, state: &File) -> anyhow::Result<Infallible> {
+        let path = CString::new(self.path.as_os_str().as_bytes())?;
+        let args = self.args.iter().map(|arg| CString::new(arg.as_bytes()));
+        let args = args.collect::<Result<Vec<_>, _>>()?;
+        let kept = |name: &OsStr| {
+            name != STATE_VARIABLE && !SPENT_VARIABLES.iter().any(|spent| name == *spent)
+        };
+        let number = OsString::from(state.as_raw_fd().to_string());
+        let environment = env::vars_os()
+            .filter(|(name, _)| kept(name))
+            .chain([(STATE_VARIABLE.into(), number)])
+            .map(|(mut variable, value)| {
+                variable.push("=");
+                variable.push(value);
+                CString::new(variable.into_vec())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        inherit(state.as_fd(), true)?;
+        let failed = nix::unistd::execve(&path, &args, &environment);
+        inherit(state.as_fd(), false)?;
+        Ok(failed?)
+    }
+}
+
+/// What a program that was called by this name may be.
+fn candidates(name: &OsStr) -> Vec<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return std::path::absolute(name).into_iter().collect();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .collect()
+}
+
+/// The path of a program whose file was replaced while it started, less what the kernel says so by.
+fn without_mark(path: PathBuf) -> PathBuf {
+    match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => OsStr::from_bytes(path).into(),
+        None => path,
+    }
+}
+
+fn identify(path: &Path) -> io::Result<(u64, u64)> {
+    let file = path.metadata()?;
+    Ok((file.dev(), file.ino()))
+}
+
+/// The beginning of what a program prints. The rest is not waited for.
+async fn head(output: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    if let Some(output) = output {
+        output
+            .take(OUTPUT_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn judge(status: ExitStatus, answer: &str, words: &str) -> anyhow::Result<()> {
+    let last_words = words.trim_end().lines().last().unwrap_or_default();
+    if !status.success() {
+        match last_words {
+            "" => bail!("it ends with {status}"),
+            words => bail!("it ends with {status}: {words}"),
+        }
+    }
+    let answer_line = answer.lines().next().unwrap_or_default();
+    ensure!(
+        answer == header(VERSION),
+        "it reads '{answer_line}', and not '{}'",
+        header(VERSION).trim_end()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn program_is_known_by_the_path_it_was_started_from() {
+        let program = Program::current().unwrap();
+        assert_eq!(
+            identify(&program.path).unwrap(),
+            identify(Path::new("/proc/self/exe")).unwrap()
+        );
+        assert!(program.path.is_absolute());
+    }
+
+    #[test]
+    fn name_without_a_slash_is_looked_up_in_the_path() {
+        let found = candidates(OsStr::new("sh"));
+        assert!(found.contains(&PathBuf::from("/bin/sh")), "{found:?}");
+        assert_eq!(candidates(OsStr::new("/x/y")), [PathBuf::from("/x/y")]);
+        let here = env::current_dir().unwrap();
+        assert_eq!(candidates(OsStr::new("./y")), [here.join("y")]);
+    }
+
+    fn program(script: &str) -> Program {
+        let args = ["sh", "-c", script].map(OsString::from);
+        Program {
+            path: "/bin/sh".into(),
+            args: args.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_right_answer_is_a_proof() {
+        assert!(
+            program(&format!("printf '{}'", header(VERSION).escape_default()))
+                .prove()
+                .await
+                .is_ok()
+        );
+        for (script, why) in [
+            ("true", "it reads '', and not 'linehub state"),
+            (
+                "echo linehub state 0",
+                "it reads 'linehub state 0', and not",
+            ),
+            (
+                "echo 'no config' >&2; exit 2",
+                "it ends with exit status: 2: no config",
+            ),
+            ("exit 1", "it ends with exit status: 1"),
+            ("kill -9 $$", "it ends with signal: 9"),
+            ("while :; do echo y; done", "it ends with signal: 13"),
+        ] {
+            let error = program(script).prove().await.unwrap_err().to_string();
+            assert!(error.starts_with(why), "{script}: {error}");
+        }
+        let nothing = Program {
+            path: "/nonexistent".into(),
+            args: Vec::new(),
+        };
+        let error = nothing.prove().await.unwrap_err().to_string();
+        assert_eq!(error, "it does not start");
+    }
+}

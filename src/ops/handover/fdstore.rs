@@ -1,0 +1,195 @@
+//! The service manager keeps the state and the sockets while no daemon runs.
+//!
+//! The sockets are queued in a socketpair, and only its two ends and the state go into the store:
+//! with each socket an entry of its own, PID 1 takes time that is quadratic in their number (4.7 s
+//! for 4,000). Both ends, because the queue of one is gone when the other is closed unread.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::{Left, State};
+use crate::ops::systemd::{Notifier, PROBE_NAME, Passed, StoreError};
+
+/// The names in the store. Short: the manager repeats them to whoever asks.
+const STATE: &str = "linehub-state";
+const QUEUE: &str = "linehub-queue";
+
+/// The state, and two ends of a queue.
+const ENTRIES: usize = 3;
+
+/// Sockets in one message. The kernel allows 253.
+const SOCKETS_A_MESSAGE: usize = 250;
+
+/// What the queue may hold, in bytes: each message counts with about 1 KiB. The kernel cuts it to
+/// `net.core.wmem_max`, which by default is enough for more than 50,000 sockets.
+const QUEUE_BYTES: usize = 16 << 20;
+
+/// How long the manager may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Sees whether the service manager keeps descriptors for this daemon.
+///
+/// # Errors
+/// It does not, or does not answer.
+pub(crate) async fn available(notifier: &Notifier) -> Result<(), StoreError> {
+    notifier.try_store(ENTRIES, ANSWER_TIME).await
+}
+
+/// Puts the state and the sockets, in this order, into the store.
+///
+/// # Errors
+/// There are more sockets than can be queued, or the manager does not say that it has them. Then
+/// nothing is left in the store.
+pub(crate) async fn leave(
+    notifier: &Notifier,
+    state: &File,
+    sockets: &[BorrowedFd<'_>],
+) -> anyhow::Result<()> {
+    let (near, far) = queue(sockets)?;
+    let stored = async {
+        notifier.store(STATE, &[state.as_fd()]).await?;
+        notifier.store(QUEUE, &[near.as_fd(), far.as_fd()]).await?;
+        notifier.flush(ANSWER_TIME).await
+    };
+    let stored = stored.await;
+    if stored.is_err() {
+        clear(notifier, [STATE, QUEUE]).await;
+    }
+    Ok(stored?)
+}
+
+/// Takes the entries of these names out of the store.
+pub(crate) async fn clear<'a>(notifier: &Notifier, names: impl IntoIterator<Item = &'a str>) {
+    for name in names {
+        // What cannot be removed now is found at the next start, and refused or taken up then.
+        let _ = notifier.remove(name).await;
+    }
+}
+
+/// Takes up what came back from the store; `None` when nothing was left there.
+pub(super) fn retrieve(stored: Vec<Passed>) -> anyhow::Result<Option<Left>> {
+    let (mut state, mut queued) = (None, Vec::new());
+    // One that was tried with and could not be taken back.
+    let stored = stored
+        .into_iter()
+        .filter(|passed| passed.name != PROBE_NAME);
+    let mut stored = stored.peekable();
+    if stored.peek().is_none() {
+        return Ok(None);
+    }
+    for passed in stored {
+        match passed.name.as_str() {
+            STATE => state = Some(passed.descriptor),
+            // One end has them all; which one, nobody knows any more.
+            QUEUE => queued.extend(unqueue(&passed.descriptor)?),
+            other => tracing::warn!(name = other, "closing an unknown descriptor from the store"),
+        }
+    }
+    let state = state.context("the store has no state")?;
+    let state = State::read(state.into()).context("cannot read the state")?;
+    Left::new(state, queued).map(Some)
+}
+
+/// A socketpair with these sockets in it.
+fn queue(sockets: &[BorrowedFd<'_>]) -> anyhow::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (near, far) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    set_socket_send_buffer_size(&near, QUEUE_BYTES)?;
+    for (at, sockets_of_one) in sockets.chunks(SOCKETS_A_MESSAGE).enumerate() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_A_MESSAGE))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fits = control.push(SendAncillaryMessage::ScmRights(sockets_of_one));
+        debug_assert!(fits, "the space is for so many");
+        // A message needs a byte to carry them.
+        let byte = [IoSlice::new(&[0])];
+        rustix::net::sendmsg(&near, &byte, &mut control, SendFlags::NOSIGNAL).with_context(
+            || {
+                format!(
+                    "cannot queue more than {} of {} sockets",
+                    at * SOCKETS_A_MESSAGE,
+                    sockets.len()
+                )
+            },
+        )?;
+    }
+    Ok((near, far))
+}
+
+/// The sockets that are queued at this end.
+fn unqueue(end: &OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
+    let mut sockets = Vec::new();
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_A_MESSAGE))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let mut bytes = [IoSliceMut::new(&mut byte)];
+        let received = match rustix::net::recvmsg(end, &mut bytes, &mut control, flags) {
+            Ok(received) if received.bytes > 0 => received,
+            // Empty; or the other end was emptied first, and closed.
+            Ok(_) | Err(Errno::AGAIN) => return Ok(sockets),
+            Err(error) => return Err(error).context("cannot read the queue of sockets"),
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                sockets.extend(descriptors);
+            }
+        }
+        ensure!(
+            !received.flags.contains(rustix::net::ReturnFlags::CTRUNC),
+            "too few descriptors are allowed for the sockets that were queued"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn sockets_come_back_in_their_order_from_either_end() {
+        let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().unwrap()).collect();
+        let ours: Vec<_> = pairs.iter().map(|(ours, _)| ours.as_fd()).collect();
+        let (near, far) = queue(&ours).unwrap();
+        let mut back = unqueue(&near).unwrap();
+        assert!(back.is_empty());
+        back.extend(unqueue(&far).unwrap());
+        assert_eq!(back.len(), 300);
+        for (n, (socket, (_, theirs))) in back.into_iter().zip(&pairs).enumerate() {
+            assert!(
+                !pairs
+                    .iter()
+                    .any(|(ours, _)| ours.as_raw_fd() == socket.as_raw_fd())
+            );
+            UnixStream::from(socket).write_all(&[n as u8]).unwrap();
+            let mut byte = [0];
+            let mut theirs = theirs;
+            theirs.read_exact(&mut byte).unwrap();
+            assert_eq!(byte[0], n as u8);
+        }
+    }
+
+    #[test]
+    fn queue_of_no_sockets_is_empty() {
+        let (near, far) = queue(&[]).unwrap();
+        assert!(unqueue(&far).unwrap().is_empty());
+        drop(far);
+        assert!(unqueue(&near).unwrap().is_empty());
+    }
+}

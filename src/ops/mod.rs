@@ -1,0 +1,9 @@
+//! What an operator has to do with: signals and phases, the log, the service manager, handovers, and
+//! the admin server.
+
+pub(crate) mod admin;
+pub mod handover;
+pub mod lifecycle;
+mod log_queue;
+pub mod logging;
+pub mod systemd;

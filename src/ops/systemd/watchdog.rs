@@ -1,0 +1,225 @@
+//! What the service manager hears without anything having happened: the beat and the figures.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+use std::{fmt, io, thread};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::error;
+
+use super::Notifier;
+use crate::hub::Hub;
+use crate::ops::lifecycle::Phase;
+
+/// How often the figures are looked at. The manager tells all of D-Bus about each change.
+const STATUS_PERIOD: Duration = Duration::from_secs(5);
+
+/// The same while draining, which is over in seconds.
+const DRAIN_PERIOD: Duration = Duration::from_millis(500);
+
+/// Beats for the watchdog until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    _stop: Sender<Infallible>,
+}
+
+impl Watchdog {
+    /// Beats for as long as the hub shows signs of life, every half of the time that the manager
+    /// allows between two beats.
+    ///
+    /// Each beat takes the hub's locks, and wants to see that since the last one lines went through
+    /// or the sweep looked over the clients: a hub that hangs, or a runtime that does not come round
+    /// to its tasks any more, ends the beats, and the manager ends the daemon. It has a thread of its
+    /// own: a task would have its turn after all the others, which under load takes seconds, and the
+    /// manager must not end a daemon for being busy.
+    ///
+    /// # Errors
+    /// The system refuses the thread.
+    pub(crate) fn start(
+        notifier: Arc<Notifier>,
+        hub: Arc<Hub>,
+        allowed: Duration,
+    ) -> io::Result<Watchdog> {
+        let (stop, stopped) = mpsc::channel();
+        thread::Builder::new()
+            .name("linehub-watchdog".to_owned())
+            .spawn(move || beat(&notifier, &hub, allowed / 2, &stopped))?;
+        Ok(Watchdog { _stop: stop })
+    }
+}
+
+fn beat(notifier: &Notifier, hub: &Hub, period: Duration, stopped: &Receiver<Infallible>) {
+    let mut last = None;
+    let mut alive = true;
+    loop {
+        let pulse = Some(hub.pulse());
+        if pulse != last {
+            alive = true;
+            notifier.watchdog_blocking();
+        } else if alive {
+            alive = false;
+            error!(
+                ?period,
+                "the hub does nothing any more: no beat for the watchdog"
+            );
+        }
+        last = pulse;
+        // Nothing is ever sent: an end is the other side's drop.
+        if stopped.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+/// Keeps the manager's status line true. Only a line that changed is sent.
+pub(crate) async fn report(
+    notifier: Arc<Notifier>,
+    hub: Arc<Hub>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let mut last = (Instant::now(), hub.figures());
+    let mut said = String::new();
+    loop {
+        let now = (Instant::now(), hub.figures());
+        let phase_now = *phase.borrow_and_update();
+        let status = Status {
+            phase: phase_now,
+            clients: match phase_now {
+                Phase::Draining => now.1.connections,
+                _ => now.1.clients,
+            },
+            lines_in: rate(
+                last.1.totals.lines_in,
+                now.1.totals.lines_in,
+                now.0 - last.0,
+            ),
+            lines_out: rate(
+                last.1.totals.lines_out,
+                now.1.totals.lines_out,
+                now.0 - last.0,
+            ),
+        };
+        last = now;
+        let text = status.to_string();
+        if text != said {
+            notifier.status(&text).await;
+            said = text;
+        }
+        let period = match status.phase {
+            Phase::Draining => DRAIN_PERIOD,
+            _ => STATUS_PERIOD,
+        };
+        // Nothing is lost: a phase that comes meanwhile is seen by the next turn. An error says that
+        // there will be no more of them, and the daemon is about to end.
+        if let Ok(Err(_)) = timeout(period, phase.changed()).await {
+            return;
+        }
+    }
+}
+
+/// So many a second.
+fn rate(before: u64, now: u64, time: Duration) -> u64 {
+    let seconds = time.as_secs_f64();
+    if seconds < 0.001 {
+        return 0;
+    }
+    (now.saturating_sub(before) as f64 / seconds).round() as u64
+}
+
+/// The status line.
+#[derive(Clone, Copy, Debug)]
+struct Status {
+    phase: Phase,
+    clients: usize,
+    /// Lines a second that clients sent, and that they were sent.
+    lines_in: u64,
+    lines_out: u64,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clients = match self.clients {
+            1 => "1 client".to_owned(),
+            several => format!("{several} clients"),
+        };
+        match self.phase {
+            Phase::Draining => write!(f, "draining, {clients} left"),
+            Phase::Starting | Phase::Running | Phase::Reloading | Phase::HandingOver => write!(
+                f,
+                "{clients}, {} lines/s in, {} lines/s out",
+                self.lines_in, self.lines_out
+            ),
+            Phase::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::hub::Arrival;
+    use crate::wire::format::Format;
+
+    #[tokio::test]
+    async fn hub_that_does_nothing_any_more_is_not_vouched_for() {
+        const PERIOD: Duration = Duration::from_millis(1);
+        // Of many beats that would be due in it, none comes.
+        const SILENCE: Duration = Duration::from_millis(50);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_read_timeout(Some(SILENCE)).unwrap();
+        let mut message = [0; 64];
+        let mut beats = || manager.recv(&mut message).is_ok();
+
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let notifier = Arc::new(Notifier::new(Some(path.as_os_str())));
+        // Its sweep does not run.
+        let _watchdog = Watchdog::start(notifier, hub.clone(), 2 * PERIOD).unwrap();
+        while beats() {}
+        let _feed = hub.join(Arrival::test(Format::Text));
+        manager.set_read_timeout(None).unwrap();
+        assert!(beats(), "a notice was published");
+    }
+
+    #[test]
+    fn status_says_who_is_there_and_what_goes_through() {
+        let status = |phase, clients| {
+            Status {
+                phase,
+                clients,
+                lines_in: 3400,
+                lines_out: 68_000,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            status(Phase::Running, 12),
+            "12 clients, 3400 lines/s in, 68000 lines/s out"
+        );
+        assert_eq!(
+            status(Phase::Running, 1),
+            "1 client, 3400 lines/s in, 68000 lines/s out"
+        );
+        assert_eq!(status(Phase::Draining, 12), "draining, 12 clients left");
+        assert_eq!(status(Phase::Draining, 1), "draining, 1 client left");
+    }
+
+    #[test]
+    fn rate_is_a_second_and_rounded() {
+        assert_eq!(rate(100, 350, Duration::from_millis(500)), 500);
+        assert_eq!(rate(0, 2, Duration::from_secs(3)), 1);
+        assert_eq!(rate(5, 5, Duration::from_secs(5)), 0);
+        assert_eq!(rate(0, 7, Duration::ZERO), 0, "no time has passed");
+        assert_eq!(rate(7, 0, Duration::from_secs(1)), 0);
+    }
+}

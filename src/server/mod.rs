@@ -1,0 +1,564 @@
+//! Puts the rooms together, and owns their order: listeners, hub, clients, and the way down.
+
+mod reload;
+#[cfg(debug_assertions)]
+mod rest;
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_bytes::Bytes;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tracing::{debug, error, info, warn};
+
+use crate::client::acceptor::{Doors, Reception};
+use crate::client::{Client, Clients, Frozen, Rules};
+use crate::config::{Config, Source};
+use crate::hub::clock;
+use crate::hub::counters::{Carrier, Counters};
+use crate::hub::{self, Hub, Orders, SavedHub};
+use crate::net::listener::{Listener, Name, Stream};
+use crate::net::permits::Places;
+use crate::ops::admin::{Admin, AdminSocket, View, WantedAdmin};
+use crate::ops::handover::exec::Program;
+use crate::ops::handover::{self, Left, LeftClient, Legacy, STARTING_AFRESH, State, fdstore};
+use crate::ops::lifecycle::{Lifecycle, Phase, Request, Requests};
+use crate::ops::logging;
+use crate::ops::systemd::watchdog::{self, Watchdog};
+use crate::ops::systemd::{Manager, Notifier, StoreError};
+
+/// How long clients have to notice that their time is up. They need none but their own turn.
+const ABORT_TIME: Duration = Duration::from_millis(500);
+
+/// How often clients are asked in a drain whether their peer has everything: at first, and at last.
+const DRAIN_PROBE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+
+/// What the end takes beyond the drain, as the service manager is told.
+const EXIT_TIME: Duration = Duration::from_secs(5);
+
+/// A daemon whose listeners are open and that serves nobody yet.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    listeners: Vec<Listener>,
+    hub: Arc<Hub>,
+    rules: Arc<Rules>,
+    places: Arc<Places>,
+    counters: Arc<Counters>,
+    /// Who was connected to the daemon before.
+    restored: Vec<Client>,
+    admin: Option<AdminSocket>,
+    lifecycle: Lifecycle,
+    notifier: Arc<Notifier>,
+    watchdog: Option<Duration>,
+    program: anyhow::Result<Program>,
+}
+
+/// A daemon that serves.
+#[derive(Debug)]
+struct Service {
+    config: Config,
+    hub: Arc<Hub>,
+    rules: Arc<Rules>,
+    places: Arc<Places>,
+    counters: Arc<Counters>,
+    clients: Arc<Clients>,
+    reception: Arc<Reception>,
+    doors: Doors,
+    admin: Option<Admin>,
+    view: Arc<View>,
+    lifecycle: Lifecycle,
+    notifier: Arc<Notifier>,
+    program: anyhow::Result<Program>,
+}
+
+/// All that a handover passes on, with nothing of it running.
+#[derive(Debug)]
+struct Halted {
+    listeners: Vec<Listener>,
+    clients: Vec<Frozen>,
+}
+
+impl Server {
+    /// Opens the listeners that neither the service manager nor the daemon before left open, and
+    /// takes up the clients of the latter.
+    ///
+    /// # Errors
+    /// A listener could not be opened: the error names it and gives the system's reason. Where there
+    /// are clients to go on with, that is only logged. Or the manager passed something that is no
+    /// listener.
+    pub async fn bind(config: Config, manager: Manager, legacy: Legacy) -> anyhow::Result<Server> {
+        let notifier = Arc::new(manager.notifier());
+        // Before anything is made of it: what cannot be taken up must not come back again and again.
+        fdstore::clear(&notifier, legacy.in_store.iter().map(String::as_str)).await;
+        let admin_before = legacy.left.as_ref().and_then(Left::admin);
+        let (state, kept, counters) = match legacy.left {
+            Some(left) => {
+                let (hub, kept, clients, counters) = left.split();
+                (Some((hub, clients)), kept, counters)
+            }
+            None => (None, Vec::new(), Counters::default()),
+        };
+        let inherited = manager.inherited.listeners;
+        let (listeners, errors) = Listener::open_all(&config, inherited, kept).await?;
+        for error in errors {
+            if state.is_none() {
+                return Err(error);
+            }
+            error!(
+                error = format!("{error:#}"),
+                "serving on without a listener"
+            );
+        }
+        let admin = open_admin(&config, admin_before).await;
+        let admin = admin.or_else(|error| match state {
+            None => Err(error),
+            Some(_) => {
+                error!(error = format!("{error:#}"), "serving on without it");
+                Ok(None)
+            }
+        })?;
+        let rules = Arc::new(Rules::from(&config));
+        let places = Places::new(config.clients_max);
+        let restored = state.and_then(|(hub, clients)| {
+            restore(&config, &rules, &places, hub, clients)
+                .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
+                .ok()
+        });
+        if let Some(carrier) = legacy.carrier {
+            let taken_up = restored.as_ref().ok_or(());
+            counters.handovers.by(carrier).add(&taken_up);
+        }
+        let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
+        Ok(Server {
+            config,
+            listeners,
+            hub,
+            rules,
+            places,
+            counters: Arc::new(counters),
+            restored,
+            admin,
+            lifecycle: Lifecycle::new(),
+            notifier,
+            watchdog: manager.watchdog,
+            program: Program::current().context("the system does not say what this process runs"),
+        })
+    }
+
+    /// Where it listens: sockets that were open already first, then in the order of the
+    /// configuration. A port of 0 has become a real one.
+    pub fn names(&self) -> Vec<Name> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.name().clone())
+            .collect()
+    }
+
+    /// The phases it will go through.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Serves until it is asked to stop, then drains: what clients had sent is delivered, and each
+    /// connection is closed when its peer has everything, at the latest after `drain_timeout`.
+    /// Asked to stop once more, it returns at once and the connections with it. Asked to reload, it
+    /// goes by what `source` says then, if that is good.
+    ///
+    /// # Errors
+    /// None yet: what goes wrong with one client or one accept is theirs.
+    pub async fn run(self, mut requests: impl Requests, source: Source) -> anyhow::Result<()> {
+        let clients = Arc::new(Clients::default());
+        let reception = Reception::new(
+            self.hub.clone(),
+            self.rules.clone(),
+            self.places.clone(),
+            clients.clone(),
+            self.counters.clone(),
+        );
+        let view = Arc::new(View::new(
+            self.hub.clone(),
+            self.lifecycle.clone(),
+            self.counters.clone(),
+            self.places.clone(),
+        ));
+        let mut service = Service {
+            config: self.config,
+            hub: self.hub,
+            rules: self.rules,
+            places: self.places,
+            counters: self.counters,
+            clients,
+            reception: Arc::new(reception),
+            doors: Doors::default(),
+            admin: None,
+            view,
+            lifecycle: self.lifecycle,
+            notifier: self.notifier,
+            program: self.program,
+        };
+        for listener in &self.listeners {
+            info!(address = %listener.name(), format = %listener.format(), "listening");
+        }
+        if let Some(socket) = self.admin {
+            let admin = socket.serve(service.view.clone());
+            service.admin = Some(admin.context("cannot start the thread of --admin")?);
+        }
+        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(service.hub.clone())));
+        for client in self.restored {
+            service.clients.spawn(client);
+        }
+        service.open(self.listeners);
+        service.lifecycle.enter(Phase::Running);
+        let notifier = service.notifier.clone();
+        notifier.ready().await;
+        let hub = service.hub.clone();
+        let status = watchdog::report(notifier.clone(), hub.clone(), service.lifecycle.watch());
+        let _status = AbortOnDropHandle::new(tokio::spawn(status));
+        let watchdog = self.watchdog;
+        let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, hub, allowed));
+        let _watchdog = watchdog
+            .transpose()
+            .context("cannot start the watchdog's thread")?;
+
+        let mut request = requests.next().await;
+        let stop = loop {
+            match request {
+                stop @ (Request::Stop | Request::Terminate) => break stop,
+                Request::Reload => {
+                    service.lifecycle.enter(Phase::Reloading);
+                    service.notifier.reloading().await;
+                    let asked = service.reload(&source, &mut requests).await;
+                    service.lifecycle.enter(Phase::Running);
+                    service.notifier.ready().await;
+                    if let Some(asked) = asked {
+                        request = asked;
+                        continue;
+                    }
+                }
+                #[cfg(debug_assertions)]
+                Request::CheckRest => {
+                    tokio::spawn(crate::server::rest::check(service.hub.clone()));
+                }
+                Request::HandOver => {
+                    if let Some(asked) = service.exec(&mut requests).await {
+                        request = asked;
+                        continue;
+                    }
+                }
+            }
+            request = requests.next().await;
+        };
+        let lifecycle = service.lifecycle.clone();
+        tokio::select! {
+            () = service.go(stop, &source) => {}
+            // Whatever is still open is closed with the process, as asked.
+            () = stop_again(&mut requests) => warn!("stopping at once"),
+        }
+        lifecycle.enter(Phase::Stopped);
+        Ok(())
+    }
+}
+
+/// Opens the admin address of the configuration, if it has one.
+async fn open_admin(
+    config: &Config,
+    before: Option<(String, u16)>,
+) -> anyhow::Result<Option<AdminSocket>> {
+    let wanted = WantedAdmin::resolve(config).await?;
+    wanted
+        .map(|wanted| wanted.open_as_before(before))
+        .transpose()
+}
+
+/// Makes clients of saved ones and of their sockets.
+fn restore(
+    config: &Config,
+    rules: &Arc<Rules>,
+    places: &Arc<Places>,
+    hub: SavedHub,
+    clients: Vec<LeftClient>,
+) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
+    let (hub, stream) = hub.restore(config)?;
+    let clients = clients.into_iter().map(|(saved, socket)| {
+        let feed = stream.restore(&hub, saved.feed.clone())?;
+        let place = saved.has_place.then(|| places.keep());
+        let socket = Stream::new(socket).context("cannot serve a connection")?;
+        Ok(Client::restore(saved, socket, feed, rules.clone(), place))
+    });
+    let clients = clients.filter_map(|client: anyhow::Result<_>| {
+        // It alone is lost, and the others hear of it.
+        client
+            .inspect_err(|error| error!(error = format!("{error:#}"), "lost a client"))
+            .ok()
+    });
+    let clients = clients.collect();
+    Ok((hub, clients))
+}
+
+/// Waits until it is asked to stop, and remembers what else it was asked for meanwhile. Cancel safe.
+async fn stop_asked(requests: &mut impl Requests, later: &mut Option<Request>) -> Request {
+    loop {
+        match requests.next().await {
+            stop if stop.is_stop() => return stop,
+            request => *later = Some(request),
+        }
+    }
+}
+
+/// Waits until it is asked to stop once more.
+async fn stop_again(requests: &mut impl Requests) {
+    while !requests.next().await.is_stop() {
+        warn!("already stopping: too late for this");
+    }
+}
+
+impl Service {
+    fn open(&mut self, listeners: Vec<Listener>) {
+        self.view.set_listeners(listeners.iter());
+        for listener in listeners {
+            self.doors.open(&self.reception, listener);
+        }
+    }
+
+    /// Ends: into the service manager's hands if that was asked for and it has room for the
+    /// connections, else with a drain.
+    async fn go(self, stop: Request, source: &Source) {
+        let notifier = self.notifier.clone();
+        let time = self.config.drain_timeout + EXIT_TIME;
+        // A manager that does not listen holds nothing up.
+        tokio::join!(notifier.stopping(time), self.leave_or_drain(stop, source));
+    }
+
+    async fn leave_or_drain(mut self, stop: Request, source: &Source) {
+        if stop == Request::Terminate {
+            match fdstore::available(&self.notifier).await {
+                Ok(()) => match self.leave(source).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        self.counters.handovers.by(Carrier::Store).failed.add_one();
+                        error!(
+                            error = format!("{error:#}"),
+                            "handover failed: stopping instead"
+                        );
+                    }
+                },
+                Err(StoreError::NoManager) => {}
+                Err(reason @ StoreError::NotKept) => debug!(%reason, "no handover"),
+                Err(reason) => warn!(%reason, "no handover"),
+            }
+            // That may have taken its time: the drain has all of its own.
+            let time = self.config.drain_timeout + EXIT_TIME;
+            self.notifier.stopping(time).await;
+        }
+        self.lifecycle.enter(Phase::Draining);
+        // Closes the listeners too.
+        drop(self.doors.close().await);
+        drain(&self.hub, self.clients.tasks(), self.config.drain_timeout).await;
+    }
+
+    /// Stops everything where it is.
+    async fn halt(&mut self) -> Halted {
+        self.lifecycle.enter(Phase::HandingOver);
+        // Nobody joins while clients freeze.
+        let listeners = self.doors.close().await;
+        let clients = self.clients.freeze(&self.hub).await;
+        Halted { listeners, clients }
+    }
+
+    /// Goes on as if nothing had been.
+    fn resume(&mut self, halted: Halted) {
+        halted.clients.into_iter().for_each(Frozen::thaw);
+        self.open(halted.listeners);
+        self.lifecycle.enter(Phase::Running);
+    }
+
+    /// Becomes the program that is at this one's path now, with all connections. Returns if that
+    /// fails, which is logged, or if it was asked to stop meanwhile: the service goes on, with what
+    /// it was asked for.
+    async fn exec(&mut self, requests: &mut impl Requests) -> Option<Request> {
+        let mut later = None;
+        match self.try_exec(requests, &mut later).await {
+            Ok(stop) => Some(stop),
+            Err(error) => {
+                self.counters.handovers.by(Carrier::Exec).failed.add_one();
+                error!(error = format!("{error:#}"), "handover failed: serving on");
+                later
+            }
+        }
+    }
+
+    async fn try_exec(
+        &mut self,
+        requests: &mut impl Requests,
+        later: &mut Option<Request>,
+    ) -> anyhow::Result<Request> {
+        let program = match &self.program {
+            Ok(program) => program.clone(),
+            Err(error) => anyhow::bail!("{error:#}"),
+        };
+        let path = program.path().display();
+        let proof = tokio::select! {
+            proof = program.prove() => proof,
+            // The program on the side ends with the proof.
+            stop = stop_asked(requests, later) => return Ok(stop),
+        };
+        proof.with_context(|| format!("{path} cannot take over"))?;
+
+        let halted = self.halt().await;
+        info!(clients = halted.clients.len(), program = %path, "handing over");
+        if *later == Some(Request::Reload) {
+            // The next daemon reads the configuration anyway, and says when it has.
+            self.notifier.reloading().await;
+        }
+        let Err(error) = self.become_program(&program, &halted).await;
+        self.resume(halted);
+        Err(error.context(format!("cannot become {path}")))
+    }
+
+    async fn become_program(
+        &self,
+        program: &Program,
+        halted: &Halted,
+    ) -> anyhow::Result<Infallible> {
+        let sockets: Vec<_> = halted.sockets(|_| true).collect();
+        let mut state = halted.state(&self.hub, &self.counters, |_| true);
+        state.admin = self.admin.as_ref().and_then(Admin::place);
+        state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        let state = state.write().context("cannot save the state")?;
+        // What this one has logged is not the next one's to say.
+        tokio::task::spawn_blocking(logging::flush).await?;
+        // The next daemon has to begin with its own beats first.
+        self.notifier.watchdog().await;
+        let pass_on = |inherited| {
+            sockets
+                .iter()
+                .try_for_each(|socket| handover::inherit(*socket, inherited))
+        };
+        let outcome = pass_on(true)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| program.exec(&state));
+        pass_on(false)?;
+        outcome
+    }
+
+    /// Leaves all connections to the service manager, for the daemon that it starts next.
+    ///
+    /// # Errors
+    /// That daemon would not start, by its configuration; or the manager does not say that it has
+    /// them. The service goes on.
+    async fn leave(&mut self, source: &Source) -> anyhow::Result<()> {
+        reload::read(source)
+            .await
+            .context("the next daemon could not start")?;
+        let halted = self.halt().await;
+        // The others the manager passes to every daemon it starts.
+        let ours = |listener: &Listener| !listener.is_managers();
+        let sockets: Vec<_> = halted.sockets(ours).collect();
+        let mut state = halted.state(&self.hub, &self.counters, ours);
+        state.admin = self.admin.as_ref().and_then(Admin::place);
+        let state = state.write();
+        let left = match state.context("cannot save the state") {
+            Ok(state) => fdstore::leave(&self.notifier, &state, &sockets).await,
+            Err(error) => Err(error),
+        };
+        match left {
+            Ok(()) => {
+                info!(
+                    clients = halted.clients.len(),
+                    "handed over to the service manager"
+                );
+                halted.hand_over();
+                Ok(())
+            }
+            Err(error) => {
+                self.resume(halted);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Halted {
+    /// What the next daemon has to know, with these of the listeners.
+    fn state<'a>(
+        &'a self,
+        hub: &Hub,
+        counters: &'a Counters,
+        which: impl Fn(&Listener) -> bool,
+    ) -> State<&'a Bytes, &'a Counters> {
+        let feeds = self.clients.iter().map(|frozen| frozen.client.feed());
+        let listeners = self.listeners.iter().filter(|listener| which(listener));
+        State {
+            hub: SavedHub::save(hub, feeds),
+            listeners: listeners.map(Listener::save).collect(),
+            clients: self
+                .clients
+                .iter()
+                .map(|frozen| frozen.client.save())
+                .collect(),
+            counters,
+            admin: None,
+            descriptors: Vec::new(),
+        }
+    }
+
+    /// The sockets, in the order of the state.
+    fn sockets(&self, which: impl Fn(&Listener) -> bool) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listeners = self
+            .listeners
+            .iter()
+            .filter(move |listener| which(listener));
+        let clients = self.clients.iter().map(|frozen| frozen.client.as_fd());
+        listeners.map(AsFd::as_fd).chain(clients)
+    }
+
+    /// Lets go of everything without ending anything.
+    fn hand_over(self) {
+        self.listeners.into_iter().for_each(Listener::hand_over);
+        for frozen in self.clients {
+            frozen.client.hand_over();
+        }
+    }
+}
+
+/// Empties the hub: first what clients had sent, then what they are owed.
+async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
+    let start = Instant::now();
+    info!(clients = hub.clients(), "draining");
+    tokio::select! {
+        () = hub.drain() => {}
+        // Senders that never pause, or a buffer that slow readers keep full.
+        () = clock::sleep(time / 2) => {
+            warn!("some clients were still sending: what came later is not delivered");
+        }
+    }
+    hub.seal();
+    clients.close();
+    let left = time - start.elapsed().min(time / 2);
+    tokio::select! {
+        () = all_done(hub, clients) => {}
+        () = clock::sleep(left) => {
+            warn!(
+                clients = clients.len(),
+                "closing clients that did not take everything in time"
+            );
+            hub.order_all(Orders::ABORT);
+            let _ = timeout(ABORT_TIME, clients.wait()).await;
+        }
+    }
+}
+
+/// Waits until every client has ended, because it has everything. Nobody tells when a peer has
+/// acknowledged the last of it: that is asked, the less often the longer it takes.
+async fn all_done(hub: &Hub, clients: &TaskTracker) {
+    let (mut pause, longest) = DRAIN_PROBE;
+    while timeout(pause, clients.wait()).await.is_err() {
+        hub.order_all(Orders::PROBE);
+        pause = (pause * 2).min(longest);
+    }
+}

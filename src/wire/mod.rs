@@ -1,0 +1,8 @@
+//! What goes over the wire, and how it is read and written: pure, no await, log, clock or socket.
+
+pub mod close_reason;
+pub mod format;
+pub mod framing;
+pub mod http_guard;
+pub mod ids;
+pub mod telnet;
