@@ -6,10 +6,10 @@ use std::mem;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use linehub::config::cli::{self, Cli, Command, Stop};
+use linehub::config::cli::{self, Cli, CliExit, Command};
 use linehub::config::{Config, Source};
-use linehub::ops::handover::{self, Legacy};
-use linehub::ops::systemd::Manager;
+use linehub::ops::handover::{self, Predecessor};
+use linehub::ops::systemd::SystemdEnv;
 use linehub::server::Server;
 use linehub::{
     commands::bench, commands::connect, commands::generate, commands::status, hub::memory,
@@ -26,12 +26,12 @@ const MISUSED: u8 = 2;
 fn main() -> ExitCode {
     let cli = match Cli::read(env::args_os(), |name| env::var_os(name)) {
         Ok(cli) => cli,
-        Err(Stop::Answer(answer)) => {
+        Err(CliExit::Answer(answer)) => {
             // As below: who closed stdout does not want the text.
             let _ = answer.print();
             return ExitCode::SUCCESS;
         }
-        Err(Stop::Usage(reason)) => return refuse(MISUSED, &reason),
+        Err(CliExit::Usage(reason)) => return refuse(MISUSED, &reason),
     };
     if let Some(command) = &cli.command {
         return run(command);
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let config = match source.read() {
         Ok(config) => config,
         // With clients to take up, it is not to be left at that: the next start may go well.
-        Err(error) if Legacy::is_waiting() => return refuse(FAILED, &error.to_string()),
+        Err(error) if Predecessor::is_waiting() => return refuse(FAILED, &error.to_string()),
         Err(error) => return refuse(MISUSED, &error.to_string()),
     };
     if let Some(version) = cli.check_handover {
@@ -50,13 +50,13 @@ fn main() -> ExitCode {
     }
     let unknown = cli::unknown_variables(env::vars_os());
     if cli.check {
-        unknown.iter().for_each(|hint| logging::complain(hint));
+        unknown.iter().for_each(|hint| logging::print_error(hint));
         let _ = writeln!(io::stdout(), "configuration ok");
         return ExitCode::SUCCESS;
     }
 
     // First of all: from here on a signal must not end what clients were handed over to.
-    let started = lifecycle::hold_signals().context("cannot hold signals back");
+    let started = lifecycle::block_signals().context("cannot hold signals back");
     let started =
         started.and_then(|()| logging::start(config.log).context("cannot start the log's thread"));
     if let Err(error) = started {
@@ -97,11 +97,11 @@ fn run(command: &Command) -> ExitCode {
 
 fn serve(config: Config, source: Source) -> anyhow::Result<()> {
     // Before anything else is opened: what the runtime opens must not be taken for inherited.
-    let mut manager = Manager::from_environment()?;
-    let legacy = Legacy::take(mem::take(&mut manager.inherited.stored));
+    let mut systemd = SystemdEnv::from_environment()?;
+    let predecessor = Predecessor::restore(mem::take(&mut systemd.inherited.stored));
     let runtime = runtime(config.worker_threads).context("cannot start the runtime")?;
     let served = runtime.block_on(async {
-        let server = Server::bind(config, manager, legacy).await?;
+        let server = Server::bind(config, systemd, predecessor).await?;
         server.run(lifecycle::signals()?, source).await
     });
     // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.
@@ -121,6 +121,6 @@ fn runtime(worker_threads: usize) -> io::Result<Runtime> {
 }
 
 fn refuse(code: u8, reason: &str) -> ExitCode {
-    logging::complain(reason);
+    logging::print_error(reason);
     ExitCode::from(code)
 }

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::client::{Client, Clients, Rules};
+use crate::client::{Client, ClientPolicy, Clients};
 use crate::hub::counters::Counters;
-use crate::hub::{Arrival, Hub};
+use crate::hub::{ConnectionInfo, Hub};
 use crate::net::listener::{BACKLOG, Listener, Stream};
 use crate::net::peer::Peer;
-use crate::net::permits::Places;
+use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format;
 
@@ -38,10 +38,10 @@ const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// What every accept loop needs to make clients of connections.
 #[derive(Debug)]
-pub(crate) struct Reception {
+pub(crate) struct Acceptor {
     hub: Arc<Hub>,
-    rules: Arc<Rules>,
-    places: Arc<Places>,
+    policy: Arc<ClientPolicy>,
+    permits: Arc<ConnectionLimit>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     refusals: Arc<Semaphore>,
@@ -51,20 +51,20 @@ pub(crate) struct Reception {
 
 /// The listeners that are accepted from, each with a task of its own.
 #[derive(Debug, Default)]
-pub(crate) struct Doors(Vec<Door>);
+pub(crate) struct AcceptLoops(Vec<AcceptLoop>);
 
 #[derive(Debug)]
-struct Door {
+struct AcceptLoop {
     stop: CancellationToken,
     accepts: JoinHandle<Listener>,
 }
 
-impl Doors {
+impl AcceptLoops {
     /// Accepts from this listener from now on.
-    pub(crate) fn open(&mut self, reception: &Arc<Reception>, listener: Listener) {
+    pub(crate) fn open(&mut self, acceptor: &Arc<Acceptor>, listener: Listener) {
         let stop = CancellationToken::new();
-        let accepts = reception.clone().run(listener, stop.clone());
-        self.0.push(Door {
+        let accepts = acceptor.clone().run(listener, stop.clone());
+        self.0.push(AcceptLoop {
             stop,
             accepts: tokio::spawn(accepts),
         });
@@ -72,28 +72,30 @@ impl Doors {
 
     /// Accepts what is in the backlogs, then no more. The listeners stay open as long as they live.
     pub(crate) async fn close(&mut self) -> Vec<Listener> {
-        self.0.iter().for_each(|door| door.stop.cancel());
+        self.0
+            .iter()
+            .for_each(|accept_loop| accept_loop.stop.cancel());
         let mut listeners = Vec::new();
-        for door in self.0.drain(..) {
+        for accept_loop in self.0.drain(..) {
             // One that panicked took its listener with it.
-            listeners.extend(door.accepts.await.ok());
+            listeners.extend(accept_loop.accepts.await.ok());
         }
         listeners
     }
 }
 
-impl Reception {
+impl Acceptor {
     pub(crate) fn new(
         hub: Arc<Hub>,
-        rules: Arc<Rules>,
-        places: Arc<Places>,
+        policy: Arc<ClientPolicy>,
+        permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
-    ) -> Reception {
-        Reception {
+    ) -> Acceptor {
+        Acceptor {
             hub,
-            rules,
-            places,
+            policy,
+            permits,
             clients,
             counters,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -102,7 +104,7 @@ impl Reception {
     }
 
     /// Accepts until told to stop, then what is in the backlog by then, and gives the listener back.
-    async fn run(self: Arc<Reception>, listener: Listener, stop: CancellationToken) -> Listener {
+    async fn run(self: Arc<Acceptor>, listener: Listener, stop: CancellationToken) -> Listener {
         let mut backoff = BACKOFF.0;
         loop {
             let turn = async {
@@ -117,7 +119,7 @@ impl Reception {
             let Some(ready) = stop.run_until_cancelled(turn).await else {
                 break;
             };
-            let accepted = ready.and_then(|_admission| self.accept_some(&listener));
+            let accepted = ready.and_then(|_admission| self.accept_batch(&listener));
             match accepted {
                 Ok(()) => {
                     backoff = BACKOFF.0;
@@ -137,7 +139,7 @@ impl Reception {
             }
         }
         // Who had connected before the stop may have sent something already.
-        self.accept_rest(&listener);
+        self.drain_backlog(&listener);
         listener
     }
 
@@ -150,13 +152,13 @@ impl Reception {
     }
 
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.
-    fn accept_some(&self, listener: &Listener) -> io::Result<()> {
+    fn accept_batch(&self, listener: &Listener) -> io::Result<()> {
         let (least, share) = ACCEPTS_A_TURN;
         self.accept_at_most(listener, least.max(self.clients.tasks().len() / share))
     }
 
     /// Accepts who has connected by now, before the listener is closed.
-    pub(crate) fn accept_rest(&self, listener: &Listener) {
+    pub(crate) fn drain_backlog(&self, listener: &Listener) {
         // What cannot be accepted now cannot be later either.
         let _ = self.accept_at_most(listener, BACKLOG);
     }
@@ -164,7 +166,7 @@ impl Reception {
     fn accept_at_most(&self, listener: &Listener, connections: usize) -> io::Result<()> {
         for _ in 0..connections {
             match listener.accept() {
-                Ok((socket, peer)) => self.receive(listener, socket, peer),
+                Ok((socket, peer)) => self.admit(listener, socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 // What a peer did to its own connection before it was accepted: accept(2) lists
@@ -175,7 +177,7 @@ impl Reception {
         Ok(())
     }
 
-    fn receive(&self, listener: &Listener, socket: OwnedFd, peer: Peer) {
+    fn admit(&self, listener: &Listener, socket: OwnedFd, peer: Peer) {
         let stream = match Stream::new(socket) {
             Ok(stream) => stream,
             Err(error) => {
@@ -183,19 +185,19 @@ impl Reception {
                 return;
             }
         };
-        let place = match self.places.take() {
-            Ok(place) => place,
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
             Err(max) => return self.refuse(listener, stream, peer, max),
         };
         self.full.store(false, Relaxed);
-        let feed = self.hub.join(Arrival {
+        let feed = self.hub.join(ConnectionInfo {
             peer,
             listener: listener.label(),
             format: listener.format(),
             at: SystemTime::now(),
         });
-        info!(client = feed.member().id.0, %peer, listener = %listener.name(), "client connected");
-        let client = Client::new(stream, feed, listener.format(), self.rules.clone(), place);
+        info!(client = feed.subscriber().id.0, %peer, listener = %listener.name(), "client connected");
+        let client = Client::new(stream, feed, listener.format(), self.policy.clone(), permit);
         self.clients.spawn(client);
     }
 
@@ -217,13 +219,13 @@ impl Reception {
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
             return;
         };
-        let goodbye = async move {
+        let linger = async move {
             let _permit = permit;
             stream.discard_input().await
         };
         self.clients
             .tasks()
-            .spawn(async { tokio::time::timeout(REFUSAL_TIME, goodbye).await });
+            .spawn(async { tokio::time::timeout(REFUSAL_TIME, linger).await });
     }
 }
 

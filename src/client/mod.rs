@@ -25,14 +25,14 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::config::{Config, Grace, HalfClose, LongLine};
-use crate::hub::{Condition, Feed, Hub, Orders};
+use crate::hub::{Commands, Condition, Feed, Hub};
 use crate::net::listener::Stream;
-use crate::net::permits::Place;
+use crate::net::permits::ConnectionPermit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::LineLimit;
 
-use reader::{InputRules, Read, Reader};
+use reader::{InputPolicy, Read, Reader};
 pub(crate) use snapshot::SavedClient;
 use writer::Writer;
 
@@ -46,37 +46,37 @@ const DRAIN_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
 /// What all clients go by. A reload changes it for those that are connected, too.
 #[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct ClientPolicy {
     /// Looked at in every read: the rest is not.
     line_bytes_max: AtomicUsize,
     discards_long_lines: AtomicBool,
     http_guard: AtomicBool,
-    last: Mutex<LastRules>,
+    last: Mutex<ClosePolicy>,
 }
 
 /// What matters once, when a client's input or the client ends.
 #[derive(Clone, Copy, Debug)]
-struct LastRules {
+struct ClosePolicy {
     half_close: HalfClose,
     slow_grace: Grace,
     idle_timeout: Option<Duration>,
     stall_timeout: Option<Duration>,
 }
 
-impl From<&Config> for Rules {
-    fn from(config: &Config) -> Rules {
-        Rules {
+impl From<&Config> for ClientPolicy {
+    fn from(config: &Config) -> ClientPolicy {
+        ClientPolicy {
             line_bytes_max: AtomicUsize::new(config.line_bytes_max),
             discards_long_lines: AtomicBool::new(config.long_line == LongLine::Discard),
             http_guard: AtomicBool::new(config.http_guard),
-            last: Mutex::new(LastRules::from(config)),
+            last: Mutex::new(ClosePolicy::from(config)),
         }
     }
 }
 
-impl From<&Config> for LastRules {
-    fn from(config: &Config) -> LastRules {
-        LastRules {
+impl From<&Config> for ClosePolicy {
+    fn from(config: &Config) -> ClosePolicy {
+        ClosePolicy {
             half_close: config.half_close,
             slow_grace: config.slow_grace,
             idle_timeout: config.idle_timeout,
@@ -85,14 +85,14 @@ impl From<&Config> for LastRules {
     }
 }
 
-impl Rules {
+impl ClientPolicy {
     /// Has all clients go by another configuration from now on.
     pub(crate) fn set(&self, config: &Config) {
         self.line_bytes_max.store(config.line_bytes_max, Relaxed);
         let discards = config.long_line == LongLine::Discard;
         self.discards_long_lines.store(discards, Relaxed);
         self.http_guard.store(config.http_guard, Relaxed);
-        *self.last() = LastRules::from(config);
+        *self.last() = ClosePolicy::from(config);
     }
 
     fn line_bytes_max(&self) -> usize {
@@ -106,7 +106,7 @@ impl Rules {
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, LastRules> {
+    fn last(&self) -> MutexGuard<'_, ClosePolicy> {
         // Nothing panics while it is held.
         self.last
             .lock()
@@ -114,7 +114,7 @@ impl Rules {
     }
 }
 
-impl LastRules {
+impl ClosePolicy {
     /// What a client is told when it is closed for this reason; nothing when it knows, or when no
     /// word can reach it. `line_bytes_max` is the limit that its last line was held to.
     fn detail(self, reason: CloseReason, line_bytes_max: usize) -> Option<String> {
@@ -151,20 +151,20 @@ pub(crate) struct Client {
     feed: Feed,
     reader: Reader,
     writer: Writer,
-    rules: Arc<Rules>,
-    input: Input,
-    output: Output,
+    policy: Arc<ClientPolicy>,
+    input: InputState,
+    output: OutputState,
     reason: Option<CloseReason>,
     /// What its peer had acknowledged when it was last probed.
     acknowledged: u32,
     /// The connection broke without a word from the peer.
     timed_out: bool,
-    place: Option<Place>,
+    permit: Option<ConnectionPermit>,
 }
 
 /// What becomes of the bytes the client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Input {
+enum InputState {
     /// They are published.
     Open,
     /// They are published, so many of them, as far as they are there already: the daemon stops.
@@ -180,7 +180,7 @@ enum Input {
 
 /// How far the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Output {
+enum OutputState {
     /// It follows the stream.
     Streaming,
     /// What the client is owed is written, and nothing after it.
@@ -195,7 +195,7 @@ enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     /// The connection is over.
-    Gone,
+    Closed,
     /// A handover saves it.
     Frozen,
 }
@@ -222,7 +222,7 @@ impl Clients {
         // could seem to have nothing to read, and a drain would take that for all there was.
         self.tasks.spawn(unconstrained(Task {
             clients: self.clone(),
-            life: Life::Running(client),
+            life: TaskState::Running(client),
         }));
     }
 
@@ -237,7 +237,7 @@ impl Clients {
         mem::take(&mut *self.frozen())
     }
 
-    fn lay_down(&self, frozen: Frozen) {
+    fn park(&self, frozen: Frozen) {
         let mut all = self.frozen();
         all.push(frozen);
         // Whoever waits for the last one finds all of them here.
@@ -258,13 +258,13 @@ impl Clients {
 #[derive(Debug)]
 struct Task {
     clients: Arc<Clients>,
-    life: Life,
+    life: TaskState,
 }
 
 // Boxed, every client would pay for what only a handover needs.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-enum Life {
+enum TaskState {
     Running(Client),
     /// The client is in other hands, and may come back.
     Frozen(oneshot::Receiver<Client>),
@@ -276,18 +276,18 @@ impl Future for Task {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.life {
-                Life::Running(client) => {
-                    if ready!(client.poll(cx)) == Stop::Gone {
+                TaskState::Running(client) => {
+                    if ready!(client.poll(cx)) == Stop::Closed {
                         return Poll::Ready(());
                     }
                     let (task, thawed) = oneshot::channel();
-                    let life = mem::replace(&mut self.life, Life::Frozen(thawed));
-                    if let Life::Running(client) = life {
-                        self.clients.lay_down(Frozen { client, task });
+                    let life = mem::replace(&mut self.life, TaskState::Frozen(thawed));
+                    if let TaskState::Running(client) = life {
+                        self.clients.park(Frozen { client, task });
                     }
                 }
-                Life::Frozen(thawed) => match ready!(Pin::new(thawed).poll(cx)) {
-                    Ok(client) => self.life = Life::Running(client),
+                TaskState::Frozen(thawed) => match ready!(Pin::new(thawed).poll(cx)) {
+                    Ok(client) => self.life = TaskState::Running(client),
                     Err(_) => return Poll::Ready(()),
                 },
             }
@@ -308,47 +308,47 @@ impl Client {
         stream: Stream,
         feed: Feed,
         format: Format,
-        rules: Arc<Rules>,
-        place: Place,
+        policy: Arc<ClientPolicy>,
+        permit: ConnectionPermit,
     ) -> Client {
         Client {
-            reader: Reader::new(format, rules.line_bytes_max()),
+            reader: Reader::new(format, policy.line_bytes_max()),
             writer: Writer::new(format),
             stream,
             feed,
-            rules,
-            input: Input::Open,
-            output: Output::Streaming,
+            policy,
+            input: InputState::Open,
+            output: OutputState::Streaming,
             reason: None,
             acknowledged: 0,
             timed_out: false,
-            place: Some(place),
+            permit: Some(permit),
         }
     }
 
     /// Does what the hub ordered; whether to go at once.
-    fn obey(&mut self, orders: Orders) -> bool {
-        if orders.contain(Orders::SKIP)
-            && matches!(self.output, Output::Streaming | Output::Flushing)
+    fn apply_commands(&mut self, commands: Commands) -> bool {
+        if commands.contain(Commands::SKIP)
+            && matches!(self.output, OutputState::Streaming | OutputState::Flushing)
         {
             self.writer.skip(&mut self.feed);
         }
-        if orders.contain(Orders::PROBE) && self.probe() {
+        if commands.contain(Commands::PROBE) && self.probe() {
             return true;
         }
-        if orders.contain(Orders::DRAIN) {
+        if commands.contain(Commands::DRAIN) {
             match self.input {
-                Input::Open => self.input = Input::Draining(DRAIN_BYTES_MAX),
+                InputState::Open => self.input = InputState::Draining(DRAIN_BYTES_MAX),
                 _ => self.feed.input_done(),
             }
         }
-        if let Some(reason) = orders.close_reason() {
+        if let Some(reason) = commands.close_reason() {
             self.close(reason);
         }
-        if orders.contain(Orders::FINISH) {
+        if commands.contain(Commands::FINISH) {
             self.close(CloseReason::Shutdown);
         }
-        orders.contain(Orders::ABORT)
+        commands.contain(Commands::ABORT)
     }
 
     /// Looks how far the peer has come; whether to go at once.
@@ -357,16 +357,17 @@ impl Client {
         let Ok(peer) = self.stream.progress() else {
             return false;
         };
-        let member = self.feed.member();
+        let member = self.feed.subscriber();
         if mem::replace(&mut self.acknowledged, peer.acknowledged) != peer.acknowledged {
             member.note_progress();
         }
         member.set(Condition::Unacknowledged, !peer.has_all);
-        if peer.is_gone && self.output != Output::Broken {
+        if peer.is_gone && self.output != OutputState::Broken {
             self.break_output(true);
         }
         // The end of the daemon waits for nobody who has everything, the end included.
-        let is_over = self.output == Output::Shut && self.reason == Some(CloseReason::Shutdown);
+        let is_over =
+            self.output == OutputState::Shut && self.reason == Some(CloseReason::Shutdown);
         is_over && peer.has_all
     }
 
@@ -374,79 +375,82 @@ impl Client {
     fn break_output(&mut self, timed_out: bool) {
         self.reason.get_or_insert(CloseReason::Reset);
         self.timed_out = timed_out;
-        self.output = Output::Broken;
+        self.output = OutputState::Broken;
         self.feed.detach();
-        self.feed.member().set(Condition::Leaving, true);
+        self.feed.subscriber().set(Condition::Leaving, true);
     }
 
     /// Begins the end, for this reason unless it has begun for another. The others are told now;
     /// the client gets what it is owed, and why it is closed if that is not its own doing.
     fn close(&mut self, reason: CloseReason) {
         let owed_less = matches!(reason, CloseReason::Slow | CloseReason::Stalled);
-        if self.output == Output::Broken {
+        if self.output == OutputState::Broken {
             self.reason.get_or_insert(reason);
-            self.input = Input::Ended;
+            self.input = InputState::Ended;
         }
-        if self.output != Output::Streaming && !(owed_less && self.output == Output::Flushing) {
+        if self.output != OutputState::Streaming
+            && !(owed_less && self.output == OutputState::Flushing)
+        {
             return;
         }
-        if self.output == Output::Flushing {
+        if self.output == OutputState::Flushing {
             // It was leaving by itself, and does not get what it was owed.
             self.reason = Some(reason);
         }
         self.reason.get_or_insert(reason);
-        if self.input != Input::Ended {
-            self.input = Input::Discarded;
+        if self.input != InputState::Ended {
+            self.input = InputState::Discarded;
         }
-        self.output = Output::Flushing;
-        self.place = None;
-        self.feed.give_up_admission();
+        self.output = OutputState::Flushing;
+        self.permit = None;
+        self.feed.give_up_permit();
         self.feed.leave();
         let line_bytes_max = self.reader.line_bytes_max();
-        if let Some(detail) = self.rules.last().detail(reason, line_bytes_max) {
-            self.writer.say_goodbye(&mut self.feed, reason, detail);
+        if let Some(detail) = self.policy.last().detail(reason, line_bytes_max) {
+            self.writer
+                .queue_close_notice(&mut self.feed, reason, detail);
         }
         if owed_less {
-            self.feed.member().set(Condition::Leaving, true);
+            self.feed.subscriber().set(Condition::Leaving, true);
         }
     }
 
     /// It is not read from until its socket has taken what it asked for.
     fn is_held(&self) -> bool {
-        matches!(self.input, Input::Open | Input::Draining(_))
+        matches!(self.input, InputState::Open | InputState::Draining(_))
             // What was sent before the connection broke is still there to be read.
-            && self.output != Output::Broken
+            && self.output != OutputState::Broken
             && self.writer.own_pending() > OWN_BYTES_MAX
     }
 
     /// Reads once; whether to go at once.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
         match self.input {
-            Input::Open | Input::Draining(_) => {}
-            Input::Discarded => return self.poll_discard(cx),
-            Input::Paused | Input::Ended => return false,
+            InputState::Open | InputState::Draining(_) => {}
+            InputState::Discarded => return self.poll_discard(cx),
+            InputState::Paused | InputState::Ended => return false,
         }
         if self.is_held() {
-            self.feed.give_up_admission();
+            self.feed.give_up_permit();
             return false;
         }
         let mut answers = Vec::new();
-        let rules = InputRules {
-            line: self.rules.line(),
-            http_guard: self.rules.http_guard.load(Relaxed),
+        let policy = InputPolicy {
+            line: self.policy.line(),
+            http_guard: self.policy.http_guard.load(Relaxed),
             end_is_line_end: !self.timed_out,
         };
         let read = self
             .reader
-            .poll(cx, &self.stream, &mut self.feed, rules, &mut answers);
+            .poll(cx, &self.stream, &mut self.feed, policy, &mut answers);
         self.writer.answer(&mut self.feed, answers);
         if self.reader.crlf() {
             self.writer.use_crlf(&mut self.feed);
         }
         match (read, self.input) {
-            (Poll::Ready(Read::Bytes(read)), Input::Draining(left)) => {
+            (Poll::Ready(Read::Bytes(read)), InputState::Draining(left)) => {
                 let read = u32::try_from(read).unwrap_or(u32::MAX);
-                self.input = Input::Draining(left.saturating_sub(read));
+                self.input = InputState::Draining(left.saturating_sub(read));
                 cx.waker().wake_by_ref();
                 if read >= left {
                     self.pause_input();
@@ -460,10 +464,10 @@ impl Client {
                 }
             }
             (Poll::Ready(Read::End), _) => {
-                self.input = Input::Ended;
-                let half_close = self.rules.last().half_close;
+                self.input = InputState::Ended;
+                let half_close = self.policy.last().half_close;
                 match half_close {
-                    HalfClose::Keep if self.output != Output::Broken => self.feed.input_done(),
+                    HalfClose::Keep if self.output != OutputState::Broken => self.feed.input_done(),
                     _ => self.close(CloseReason::Eof),
                 }
             }
@@ -476,7 +480,7 @@ impl Client {
                 // What it still sends, and its own close, are looked for from the next poll on.
                 cx.waker().wake_by_ref();
             }
-            (Poll::Pending, Input::Draining(_)) if !self.feed.waits_for_admission() => {
+            (Poll::Pending, InputState::Draining(_)) if !self.feed.waits_for_permit() => {
                 self.pause_input();
             }
             (Poll::Pending, _) => {}
@@ -485,8 +489,8 @@ impl Client {
     }
 
     fn pause_input(&mut self) {
-        self.input = Input::Paused;
-        self.feed.give_up_admission();
+        self.input = InputState::Paused;
+        self.feed.give_up_permit();
         self.feed.input_done();
     }
 
@@ -494,7 +498,7 @@ impl Client {
         match Reader::poll_discard(cx, &self.stream) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
-                self.input = Input::Ended;
+                self.input = InputState::Ended;
                 false
             }
             Poll::Ready(Ok(_)) => {
@@ -507,16 +511,16 @@ impl Client {
 
     /// Writes; whether to go at once.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> bool {
-        if matches!(self.output, Output::Shut | Output::Broken) {
+        if matches!(self.output, OutputState::Shut | OutputState::Broken) {
             return false;
         }
         match self.writer.poll(cx, &self.stream, &mut self.feed) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
-                self.output = Output::Shut;
+                self.output = OutputState::Shut;
                 if self.reason != Some(CloseReason::Shutdown) {
                     // A drain has a deadline of its own.
-                    self.feed.member().set(Condition::Leaving, true);
+                    self.feed.subscriber().set(Condition::Leaving, true);
                 }
                 self.stream.shut_write().is_err()
             }
@@ -529,32 +533,34 @@ impl Client {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        self.feed.member().wake_with(cx.waker());
-        let orders = self.feed.member().take_orders();
-        let was_streaming = self.output == Output::Streaming;
-        if self.obey(orders) {
-            return Poll::Ready(Stop::Gone);
+        self.feed.subscriber().wake_with(cx.waker());
+        let commands = self.feed.subscriber().take_commands();
+        let was_streaming = self.output == OutputState::Streaming;
+        if self.apply_commands(commands) {
+            return Poll::Ready(Stop::Closed);
         }
-        if orders.contain(Orders::FREEZE) {
+        if commands.contain(Commands::FREEZE) {
             return Poll::Ready(Stop::Frozen);
         }
         let was_held = self.is_held();
         if self.poll_input(cx) {
-            return Poll::Ready(Stop::Gone);
+            return Poll::Ready(Stop::Closed);
         }
-        if was_streaming && self.output == Output::Flushing {
+        if was_streaming && self.output == OutputState::Flushing {
             // It has just left. The others whose turn it is may be leaving too: see `Feed::leave`.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let gone = self.poll_output(cx)
             || match self.output {
-                Output::Shut => self.input == Input::Ended,
-                Output::Broken => !matches!(self.input, Input::Open | Input::Draining(_)),
-                Output::Streaming | Output::Flushing => false,
+                OutputState::Shut => self.input == InputState::Ended,
+                OutputState::Broken => {
+                    !matches!(self.input, InputState::Open | InputState::Draining(_))
+                }
+                OutputState::Streaming | OutputState::Flushing => false,
             };
         if gone {
-            return Poll::Ready(Stop::Gone);
+            return Poll::Ready(Stop::Closed);
         }
         if was_held && !self.is_held() {
             // Its input was passed over, which registers for nothing.
@@ -569,13 +575,13 @@ impl Drop for Client {
         self.feed.leave();
         self.feed.detach();
         let otherwise = match self.output {
-            Output::Broken => CloseReason::Reset,
+            OutputState::Broken => CloseReason::Reset,
             _ => CloseReason::Internal,
         };
         let reason = self.reason.unwrap_or(otherwise);
         let totals = self.feed.closed(reason);
         info!(
-            client = self.feed.member().id.0,
+            client = self.feed.subscriber().id.0,
             reason = reason.label(),
             lines_in = totals.lines_in,
             bytes_in = totals.bytes_in,

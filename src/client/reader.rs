@@ -9,7 +9,7 @@ use memchr::memchr;
 use serde_bytes::ByteBuf;
 use tracing::info;
 
-use crate::hub::{Admission, Feed, READ_BYTES_MAX};
+use crate::hub::{Feed, READ_BYTES_MAX, ReadPermit};
 use crate::net::listener::Stream;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
@@ -22,7 +22,7 @@ use super::snapshot::SavedReader;
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
     /// keeps only the line it has not finished.
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; telnet::ROOM + READ_BYTES_MAX]);
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; telnet::HEADROOM + READ_BYTES_MAX]);
 }
 
 /// Turns one client's bytes into published lines.
@@ -39,7 +39,7 @@ pub(super) struct Reader {
 
 /// What its input is held to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InputRules {
+pub(super) struct InputPolicy {
     /// For lines that begin from here on.
     pub(super) line: LineLimit,
     /// Whether a first line that is an HTTP request ends the client.
@@ -112,42 +112,42 @@ impl Reader {
         cx: &mut Context<'_>,
         stream: &Stream,
         feed: &mut Feed,
-        rules: InputRules,
+        policy: InputPolicy,
         answers: &mut Vec<u8>,
     ) -> Poll<Read> {
         if ready!(stream.poll_readable(cx)).is_err() {
             return Poll::Ready(Read::Over(CloseReason::Reset));
         }
-        let admission = ready!(feed.poll_admit(cx));
+        let permit = ready!(feed.poll_permit(cx));
         SCRATCH.with_borrow_mut(|scratch| {
-            let space = &mut scratch[telnet::ROOM..][..admission.read_bytes_max()];
+            let space = &mut scratch[telnet::HEADROOM..][..permit.read_bytes_max()];
             let read = match ready!(stream.poll_read(cx, space)) {
-                Ok(0) => return Poll::Ready(self.finish(feed, Some(admission), rules)),
+                Ok(0) => return Poll::Ready(self.finish(feed, Some(permit), policy)),
                 Ok(read) => read,
                 // A peer that has closed resets, too, when something more comes for it: what it
                 // sent is still all there.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    self.finish(feed, Some(admission), rules);
+                    self.finish(feed, Some(permit), policy);
                     return Poll::Ready(Read::Over(CloseReason::Reset));
                 }
                 Err(_) => return Poll::Ready(Read::Over(CloseReason::Reset)),
             };
-            feed.member().tally.bytes_in.add(read as u64);
-            let buf = &mut scratch[..telnet::ROOM + read];
+            feed.subscriber().counters.bytes_in.add(read as u64);
+            let buf = &mut scratch[..telnet::HEADROOM + read];
             let data = match &mut self.telnet {
                 Some(telnet) => telnet.filter(buf, answers),
-                None => &buf[telnet::ROOM..],
+                None => &buf[telnet::HEADROOM..],
             };
-            let hides_request = !self.has_begun && self.hides_request(data, rules);
-            let mut lines = self.framer.push_within(rules.line, data);
+            let hides_request = !self.has_begun && self.hides_request(data, policy);
+            let mut lines = self.framer.push_within(policy.line, data);
             if hides_request && lines.discarded > 0 {
                 return Poll::Ready(Read::Over(CloseReason::Http));
             }
-            if let Some(over) = self.take_in(feed, Some(admission), &mut lines, rules) {
+            if let Some(over) = self.take_in(feed, Some(permit), &mut lines, policy) {
                 return Poll::Ready(over);
             }
             if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
-                return Poll::Ready(match self.finish(feed, None, rules) {
+                return Poll::Ready(match self.finish(feed, None, policy) {
                     Read::End => Read::Over(CloseReason::Eof),
                     over => over,
                 });
@@ -158,10 +158,10 @@ impl Reader {
 
     /// Whether the first line begins as an HTTP request does and is, with this data, too long to be kept:
     /// nothing would be left of it to tell it by.
-    fn hides_request(&self, data: &[u8], rules: InputRules) -> bool {
+    fn hides_request(&self, data: &[u8], policy: InputPolicy) -> bool {
         let begun = self.framer.unfinished();
         let length = begun.len() + memchr(b'\n', data).unwrap_or(data.len());
-        if !rules.http_guard || length <= self.framer.line_bytes_max() {
+        if !policy.http_guard || length <= self.framer.line_bytes_max() {
             return false;
         }
         let begin: Vec<u8> = begun
@@ -174,18 +174,18 @@ impl Reader {
     }
 
     /// The input has ended: what is left of it is a line too.
-    fn finish(&mut self, feed: &mut Feed, admission: Option<Admission>, rules: InputRules) -> Read {
-        if !rules.end_is_line_end {
+    fn finish(&mut self, feed: &mut Feed, permit: Option<ReadPermit>, policy: InputPolicy) -> Read {
+        if !policy.end_is_line_end {
             return Read::End;
         }
         let stray = self.telnet.as_mut().and_then(Telnet::finish);
         let last = stray.map(|byte| [byte]);
         let last = last.as_ref().map_or(&[][..], |last| last);
-        let before = self.framer.push_within(rules.line, last);
+        let before = self.framer.push_within(policy.line, last);
         let mut rest = self.framer.finish();
         rest.too_long |= before.too_long;
         rest.discarded += before.discarded;
-        match self.take_in(feed, admission, &mut rest, rules) {
+        match self.take_in(feed, permit, &mut rest, policy) {
             None | Some(Read::Over(CloseReason::Eof)) => Read::End,
             Some(over) => over,
         }
@@ -196,9 +196,9 @@ impl Reader {
     fn take_in(
         &mut self,
         feed: &mut Feed,
-        admission: Option<Admission>,
+        permit: Option<ReadPermit>,
         lines: &mut Lines<'_>,
-        rules: InputRules,
+        policy: InputPolicy,
     ) -> Option<Read> {
         let first = if self.has_begun {
             None
@@ -207,17 +207,17 @@ impl Reader {
         };
         if let Some(first) = first {
             self.has_begun = true;
-            if rules.http_guard && http_guard::is_request_line(first) {
+            if policy.http_guard && http_guard::is_request_line(first) {
                 return Some(Read::Over(CloseReason::Http));
             }
         }
-        let leaves = self.telnet.is_some() && cut_at_leave_line(lines);
-        feed.publish(admission, lines);
+        let leaves = self.telnet.is_some() && cut_at_eot_line(lines);
+        feed.publish(permit, lines);
         if lines.discarded > 0 {
             feed.note_discarded(lines.discarded);
             if !mem::replace(&mut self.has_discarded, true) {
                 info!(
-                    client = feed.member().id.0,
+                    client = feed.subscriber().id.0,
                     limit = self.framer.line_bytes_max(),
                     "dropped a line that is too long"
                 );
@@ -239,11 +239,11 @@ impl Reader {
 }
 
 /// Ctrl-D on a line of its own: the client wants to leave. It and what follows are no messages.
-fn cut_at_leave_line(lines: &mut Lines<'_>) -> bool {
-    if let Some(at) = telnet::leave_line(&lines.first) {
+fn cut_at_eot_line(lines: &mut Lines<'_>) -> bool {
+    if let Some(at) = telnet::find_eot_line(&lines.first) {
         lines.first.truncate(at);
         lines.rest = &[];
-    } else if let Some(at) = telnet::leave_line(lines.rest) {
+    } else if let Some(at) = telnet::find_eot_line(lines.rest) {
         lines.rest = &lines.rest[..at];
     } else {
         return false;

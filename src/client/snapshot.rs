@@ -8,10 +8,10 @@ use serde_bytes::ByteBuf;
 
 use super::reader::Reader;
 use super::writer::Writer;
-use super::{Client, Input, Output, Rules};
+use super::{Client, ClientPolicy, InputState, OutputState};
 use crate::hub::{Feed, SavedFeed};
 use crate::net::listener::Stream;
-use crate::net::permits::Place;
+use crate::net::permits::ConnectionPermit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::telnet::TelnetState;
@@ -21,8 +21,8 @@ use crate::wire::telnet::TelnetState;
 pub(crate) struct SavedClient {
     /// Its end of the hub.
     pub(crate) feed: SavedFeed,
-    input: Input,
-    output: Output,
+    input: InputState,
+    output: OutputState,
     reason: Option<CloseReason>,
     reader: SavedReader,
     writer: SavedWriter,
@@ -73,33 +73,33 @@ impl Client {
             reason: self.reason,
             reader: self.reader.save(),
             writer: self.writer.save(),
-            has_place: self.place.is_some(),
+            has_place: self.permit.is_some(),
         }
     }
 
-    /// Goes on where [`Client::save`] was called, by the rules of today.
+    /// Goes on where [`Client::save`] was called, by the policy of today.
     pub(crate) fn restore(
         saved: SavedClient,
         stream: Stream,
         mut feed: Feed,
-        rules: Arc<Rules>,
-        place: Option<Place>,
+        policy: Arc<ClientPolicy>,
+        permit: Option<ConnectionPermit>,
     ) -> Client {
         let mut writer = Writer::restore(saved.writer);
-        // The line it has half of was begun by other rules (`--echo`), and ends by them.
+        // The line it has half of was begun by other policy (`--echo`), and ends by them.
         writer.finish_line(&mut feed);
         Client {
             stream,
             feed,
             reader: Reader::restore(saved.reader),
             writer,
-            rules,
+            policy,
             input: saved.input,
             output: saved.output,
             reason: saved.reason,
             acknowledged: 0,
             timed_out: false,
-            place,
+            permit,
         }
     }
 
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn form_of_the_version_before_is_read() {
         type Before = (
-            [Input; 5],
-            [Output; 4],
+            [InputState; 5],
+            [OutputState; 4],
             Vec<CloseReason>,
             [Format; 3],
             SavedReader,
@@ -151,17 +151,17 @@ mod tests {
     #[test]
     fn saved_form_is_the_one_of_this_version() {
         let inputs = [
-            Input::Open,
-            Input::Draining(7),
-            Input::Paused,
-            Input::Discarded,
-            Input::Ended,
+            InputState::Open,
+            InputState::Draining(7),
+            InputState::Paused,
+            InputState::Discarded,
+            InputState::Ended,
         ];
         let outputs = [
-            Output::Streaming,
-            Output::Flushing,
-            Output::Shut,
-            Output::Broken,
+            OutputState::Streaming,
+            OutputState::Flushing,
+            OutputState::Shut,
+            OutputState::Broken,
         ];
         let reader = SavedReader {
             unfinished: ByteBuf::from("half a line"),

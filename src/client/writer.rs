@@ -27,7 +27,7 @@ pub(super) struct Writer {
     crlf: bool,
     /// What is written before anything more of the feed: telnet's answers and the daemon's words to
     /// this client, each after a whole line.
-    own: Vec<u8>,
+    control_queue: Vec<u8>,
     /// Bytes of `own` that are written.
     written: u32,
     /// Bytes still to be written of answers to DO TIMING-MARK, which come after `own`. They are all
@@ -36,7 +36,7 @@ pub(super) struct Writer {
     /// Messages it missed and has not been told of.
     skipped: u64,
     /// Said last, when the feed has ended.
-    farewell: Option<(CloseReason, Box<str>)>,
+    close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Writer {
@@ -44,11 +44,11 @@ impl Writer {
         Writer {
             format,
             crlf: false,
-            own: Vec::new(),
+            control_queue: Vec::new(),
             written: 0,
             marks: 0,
             skipped: 0,
-            farewell: None,
+            close_notice: None,
         }
     }
 
@@ -65,7 +65,7 @@ impl Writer {
             crlf: self.crlf,
             own: ByteBuf::from(own),
             skipped: self.skipped,
-            farewell: self.farewell.clone(),
+            farewell: self.close_notice.clone(),
         }
     }
 
@@ -74,11 +74,11 @@ impl Writer {
         Writer {
             format: saved.format,
             crlf: saved.crlf,
-            own: saved.own.into_vec(),
+            control_queue: saved.own.into_vec(),
             written: 0,
             marks: 0,
             skipped: saved.skipped,
-            farewell: saved.farewell,
+            close_notice: saved.farewell,
         }
     }
 
@@ -96,7 +96,7 @@ impl Writer {
     }
 
     fn own_unwritten(&self) -> &[u8] {
-        &self.own[self.written as usize..]
+        &self.control_queue[self.written as usize..]
     }
 
     /// Queues telnet's answers before the rest of the feed, but never inside a line.
@@ -111,14 +111,14 @@ impl Writer {
 
     fn queue(&mut self, bytes: &[u8]) {
         // What is written already must not pile up before what never gets its turn.
-        self.own.drain(..self.written as usize);
+        self.control_queue.drain(..self.written as usize);
         self.written = 0;
         // Nor may it come into the middle of an answer.
         let begun = self.marks % 3;
-        self.own
+        self.control_queue
             .extend_from_slice(&telnet::timing_mark_answers(begun)[..begun as usize]);
         self.marks -= begun;
-        self.own.extend_from_slice(bytes);
+        self.control_queue.extend_from_slice(bytes);
     }
 
     /// Jumps to the newest line.
@@ -129,8 +129,13 @@ impl Writer {
 
     /// Queues the reason for closing: behind all that the feed has, or, if the feed is given up,
     /// behind the line it is in.
-    pub(super) fn say_goodbye(&mut self, feed: &mut Feed, reason: CloseReason, detail: String) {
-        self.farewell = Some((reason, detail.into_boxed_str()));
+    pub(super) fn queue_close_notice(
+        &mut self,
+        feed: &mut Feed,
+        reason: CloseReason,
+        detail: String,
+    ) {
+        self.close_notice = Some((reason, detail.into_boxed_str()));
         if matches!(reason, CloseReason::Slow | CloseReason::Stalled) {
             self.finish_line(feed);
             feed.detach();
@@ -150,7 +155,7 @@ impl Writer {
         let mut refused = false;
         let all = self.poll_all(cx, stream, feed, &mut refused);
         // Told once: the sweep must not see it taken back for a moment.
-        feed.member().set(Condition::Blocked, refused);
+        feed.subscriber().set(Condition::Blocked, refused);
         all
     }
 
@@ -175,7 +180,7 @@ impl Writer {
                     own => own,
                 };
                 let written = ready!(write(cx, &[IoSlice::new(own)]))?;
-                feed.member().tally.bytes_out.add(written as u64);
+                feed.subscriber().counters.bytes_out.add(written as u64);
                 self.own_written(written);
                 written
             } else if self.skipped > 0 {
@@ -188,7 +193,7 @@ impl Writer {
                 let written = ready!(write(cx, &slices[..filled]))?;
                 feed.advance(written);
                 written
-            } else if let Some((reason, detail)) = self.farewell.take() {
+            } else if let Some((reason, detail)) = self.close_notice.take() {
                 self.say(|format, out| format::error(format, reason, &detail, out));
                 continue;
             } else {
@@ -203,24 +208,24 @@ impl Writer {
     }
 
     fn say(&mut self, words: impl FnOnce(Format, &mut Vec<u8>)) {
-        let start = self.own.len();
-        words(self.format, &mut self.own);
+        let start = self.control_queue.len();
+        words(self.format, &mut self.control_queue);
         if self.crlf {
-            let line = self.own.split_off(start);
-            format::crlf(&line, &mut self.own);
+            let line = self.control_queue.split_off(start);
+            format::crlf(&line, &mut self.control_queue);
         }
     }
 
     fn own_written(&mut self, written: usize) {
         let written = written as u32;
-        if self.own.is_empty() {
+        if self.control_queue.is_empty() {
             self.marks -= written;
             return;
         }
         self.written += written;
         if self.own_unwritten().is_empty() {
             // Not cleared: an idle client keeps no memory for it.
-            (self.own, self.written) = (Vec::new(), 0);
+            (self.control_queue, self.written) = (Vec::new(), 0);
         }
     }
 

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
-use crate::config::cli::{Options, Place, Typed, nearest};
+use crate::config::cli::{Options, RawValue, ValueSource, nearest};
 
 /// More than any configuration needs, in bytes, and little enough to read whatever the path names.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -58,15 +58,15 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
     let mut options = Options::default();
     for (key, value) in entries {
         let name: &str = key.get_ref();
-        let place = |spanned: &Spanned<DeValue<'_>>| Place::File {
+        let place = |spanned: &Spanned<DeValue<'_>>| ValueSource::File {
             path: path.clone(),
             line: line(spanned.span().start),
         };
-        let here = Place::File {
+        let here = ValueSource::File {
             path: path.clone(),
             line: line(key.span().start),
         };
-        let wrong = |place: Place, reason: String| ConfigError {
+        let wrong = |place: ValueSource, reason: String| ConfigError {
             place: place.name(name),
             reason,
         };
@@ -84,7 +84,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
                 ));
             }
             let typed = several.into_iter().map(|value| match value.get_ref() {
-                DeValue::String(text) => Ok(Typed {
+                DeValue::String(text) => Ok(RawValue {
                     text: text.to_string(),
                     place: place(value),
                 }),
@@ -114,7 +114,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
                 return Err(wrong(place(value), reason));
             }
         };
-        **option = Some(Typed {
+        **option = Some(RawValue {
             text,
             place: place(value),
         });
@@ -168,10 +168,10 @@ mod tests {
         parse(text, Path::new(PATH)).map_err(|error| error.to_string())
     }
 
-    fn typed(text: &str, line: usize) -> Typed {
-        Typed {
+    fn typed(text: &str, line: usize) -> RawValue {
+        RawValue {
             text: text.into(),
-            place: Place::File {
+            place: ValueSource::File {
                 path: Path::new(PATH).into(),
                 line,
             },

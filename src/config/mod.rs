@@ -17,8 +17,8 @@ pub use self::address::{Address, AddressError};
 #[cfg(test)]
 pub(crate) use self::file::parse;
 use self::values::CLIENTS_CEILING;
-pub(crate) use self::values::switch;
-use crate::config::cli::{Cli, Options, Typed};
+pub(crate) use self::values::parse_bool;
+use crate::config::cli::{Cli, Options, RawValue};
 use crate::wire::format::Format;
 
 /// Descriptors kept back from clients: listeners, the log, the runtime's own, and connections that
@@ -216,8 +216,8 @@ impl Config {
             listen: listeners(typed, format)?,
             listen_given: typed.listen.is_some(),
             format,
-            echo: read("echo", &typed.echo, values::switch)?.unwrap_or(false),
-            notices: !read("no-notices", &typed.no_notices, values::switch)?.unwrap_or(false),
+            echo: read("echo", &typed.echo, values::parse_bool)?.unwrap_or(false),
+            notices: !read("no-notices", &typed.no_notices, values::parse_bool)?.unwrap_or(false),
             half_close: read("half-close", &typed.half_close, values::half_close)?
                 .unwrap_or(HalfClose::Close),
             clients_max: read("max-clients", &typed.max_clients, |text| {
@@ -228,7 +228,7 @@ impl Config {
                 .unwrap_or(LINE_BYTES_MAX),
             long_line: read("long-line", &typed.long_line, values::long_line)?
                 .unwrap_or(LongLine::Close),
-            http_guard: read("http-guard", &typed.http_guard, values::switch)?.unwrap_or(true),
+            http_guard: read("http-guard", &typed.http_guard, values::parse_bool)?.unwrap_or(true),
             buffer_bytes: read("buffer", &typed.buffer, values::buffer_bytes)?
                 .unwrap_or(BUFFER_BYTES),
             slow_client: read("slow-client", &typed.slow_client, values::slow_client)?
@@ -325,7 +325,7 @@ fn clients_that_fit(open_files: u64, admin: bool) -> usize {
 
 fn read<T>(
     option: &str,
-    typed: &Option<Typed>,
+    typed: &Option<RawValue>,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Option<T>, ConfigError> {
     let Some(typed) = typed else { return Ok(None) };
@@ -342,7 +342,7 @@ fn admin_hosts(options: &Options) -> Result<Vec<String>, ConfigError> {
 }
 
 fn listeners(options: &Options, format: Format) -> Result<Vec<ListenSpec>, ConfigError> {
-    let default = [Typed::from(LISTEN)];
+    let default = [RawValue::from(LISTEN)];
     let mut listeners: Vec<ListenSpec> = Vec::new();
     for typed in options.listen.as_deref().unwrap_or(&default) {
         let at_place = |reason| ConfigError::at("listen", typed, reason);
@@ -388,7 +388,7 @@ fn listener(text: &str, default_format: Format) -> Result<ListenSpec, String> {
 }
 
 impl ConfigError {
-    fn at(option: &str, typed: &Typed, reason: String) -> ConfigError {
+    fn at(option: &str, typed: &RawValue, reason: String) -> ConfigError {
         ConfigError {
             place: typed.place.name(option),
             reason,
@@ -407,7 +407,7 @@ impl std::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::cli::Place;
+    use crate::config::cli::ValueSource;
 
     fn config(options: Options) -> Config {
         Config::from_options(&options, 1024).unwrap()
@@ -420,7 +420,7 @@ mod tests {
     }
 
     fn listen(texts: &[&str]) -> Options {
-        let listen = texts.iter().map(|text| Typed::from(*text)).collect();
+        let listen = texts.iter().map(|text| RawValue::from(*text)).collect();
         Options {
             listen: Some(listen),
             ..Options::default()
@@ -605,18 +605,18 @@ mod tests {
     #[test]
     fn error_names_the_place_where_the_value_was_typed() {
         let typed = |place| {
-            Some(Typed {
+            Some(RawValue {
                 text: "12xy".into(),
                 place,
             })
         };
-        let file = Place::File {
+        let file = ValueSource::File {
             path: std::path::Path::new("/etc/linehub.toml").into(),
             line: 3,
         };
         for (place, name) in [
-            (Place::Flag, "--max-line"),
-            (Place::Environment, "LINEHUB_MAX_LINE"),
+            (ValueSource::Flag, "--max-line"),
+            (ValueSource::Environment, "LINEHUB_MAX_LINE"),
             (file, "/etc/linehub.toml:3: max-line"),
         ] {
             let error = refused(Options {
@@ -631,7 +631,7 @@ mod tests {
 
     #[test]
     fn every_option_is_read_under_its_own_name() {
-        type Set = fn(&mut Options, Typed);
+        type Set = fn(&mut Options, RawValue);
         let all: [(&str, Set); 19] = [
             ("--listen", |o, wrong| o.listen = Some(vec![wrong])),
             ("--admin-host", |o, wrong| o.admin_host = Some(vec![wrong])),

@@ -12,14 +12,14 @@ use crate::wire::format::Format;
 /// Far above any machine, and below the largest count that tokio's semaphores hold.
 pub(super) const CLIENTS_CEILING: usize = 100_000_000;
 
-const LINE_BYTES: Bytes = Bytes {
+const LINE_BYTES: SizeRange = SizeRange {
     least: 1,
     // Lengths with all that formats add (six bytes for one in `json`) stay within 32 bits.
     most: GIB / 2,
     example: "65536, 64KiB or 1MiB",
     not_off: "memory would have no bound",
 };
-const BUFFER_BYTES: Bytes = Bytes {
+const BUFFER_BYTES: SizeRange = SizeRange {
     // Below a page the account would be taken up by what each line costs beside its bytes.
     least: 4 * KIB,
     // Sums of a few buffers must not overflow.
@@ -44,7 +44,7 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
         .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
 }
 
-pub(crate) fn switch(text: &str) -> Result<bool, String> {
+pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
@@ -205,7 +205,7 @@ pub(super) fn buffer_bytes(text: &str) -> Result<usize, String> {
 }
 
 /// What a size may be.
-pub(crate) struct Bytes {
+pub(crate) struct SizeRange {
     pub(crate) least: usize,
     pub(crate) most: usize,
     pub(crate) example: &'static str,
@@ -213,7 +213,7 @@ pub(crate) struct Bytes {
     pub(crate) not_off: &'static str,
 }
 
-impl Bytes {
+impl SizeRange {
     /// Reads a size within the bounds, or says what is wrong and what is allowed.
     pub(crate) fn read(&self, text: &str) -> Result<usize, String> {
         let wrong = match (text, text.parse::<ByteSize>()) {
@@ -425,12 +425,12 @@ mod tests {
             "'xml' is not a format; allowed: text, json or raw"
         );
         for text in ["true", "yes", "ON", "1"] {
-            assert_eq!(switch(text), Ok(true), "{text}");
+            assert_eq!(parse_bool(text), Ok(true), "{text}");
         }
         for text in ["False", "no", "off", "0"] {
-            assert_eq!(switch(text), Ok(false), "{text}");
+            assert_eq!(parse_bool(text), Ok(false), "{text}");
         }
-        assert!(switch("").is_err() && switch("2").is_err());
+        assert!(parse_bool("").is_err() && parse_bool("2").is_err());
         assert_eq!(log_level("warn"), Ok(LogLevel::Warn));
         assert_eq!(
             log_level("loud").unwrap_err(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::budget::Charge;
+use super::budget::Reservation;
 use crate::wire::format::{self, Format, Notice, digits};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
@@ -50,7 +50,7 @@ impl Encodings {
         Encodings(self.0 | 1 << encoding as u8)
     }
 
-    pub(super) fn without(self, encoding: Encoding) -> Encodings {
+    pub(super) fn exclude(self, encoding: Encoding) -> Encodings {
         Encodings(self.0 & !(1 << encoding as u8))
     }
 
@@ -117,7 +117,7 @@ pub(crate) enum Kind {
 }
 
 /// The origin of what the daemon itself says: no client has this number.
-pub(super) const NOBODY: ClientId = ClientId(0);
+pub(super) const SYSTEM: ClientId = ClientId(0);
 
 /// One part of a batch: what one read of one client completed, or one notice.
 #[derive(Clone, Copy, Debug)]
@@ -129,14 +129,14 @@ pub(super) struct Part {
 
 /// A batch's bytes in one encoding, and where each part of it ends.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct EncodedBatch {
     pub(super) bytes: Box<[u8]>,
     pub(super) ends: Box<[u32]>,
 }
 
-impl View {
-    fn copied(bytes: &[u8], ends: &[u32]) -> View {
-        View {
+impl EncodedBatch {
+    fn copied(bytes: &[u8], ends: &[u32]) -> EncodedBatch {
+        EncodedBatch {
             bytes: bytes.into(),
             ends: ends.into(),
         }
@@ -166,12 +166,12 @@ pub(super) struct Batch {
     /// The encodings this batch was charged for.
     pub(super) encodings: Encodings,
     pub(super) sizes: Sizes,
-    pub(super) text: View,
-    pub(super) raw: View,
-    pub(super) crlf: OnceLock<View>,
-    pub(super) json: OnceLock<View>,
+    pub(super) text: EncodedBatch,
+    pub(super) raw: EncodedBatch,
+    pub(super) crlf: OnceLock<EncodedBatch>,
+    pub(super) json: OnceLock<EncodedBatch>,
     /// The bytes leave the buffer with the batch.
-    pub(super) charge: Option<Charge>,
+    pub(super) reservation: Option<Reservation>,
 }
 
 impl Batch {
@@ -179,7 +179,7 @@ impl Batch {
     /// for it meanwhile (at most one read's lines to format).
     ///
     /// A batch from before a client switched to CRLF was not charged for that: it stays as it is.
-    pub(super) fn view(&self, encoding: Encoding) -> &View {
+    pub(super) fn view(&self, encoding: Encoding) -> &EncodedBatch {
         match encoding {
             Encoding::TextCrlf if self.encodings.contains(Encoding::TextCrlf) => {
                 self.crlf.get_or_init(|| self.make_crlf())
@@ -190,7 +190,7 @@ impl Batch {
         }
     }
 
-    fn make_crlf(&self) -> View {
+    fn make_crlf(&self) -> EncodedBatch {
         let lines: usize = self.parts.iter().map(|part| part.lines()).sum();
         let mut bytes = Vec::with_capacity(self.text.bytes.len() + lines);
         let ends = self.parts.iter().enumerate().map(|(at, _)| {
@@ -198,13 +198,13 @@ impl Batch {
             bytes.len() as u32
         });
         let ends = ends.collect();
-        View {
+        EncodedBatch {
             bytes: bytes.into_boxed_slice(),
             ends,
         }
     }
 
-    fn make_json(&self) -> View {
+    fn make_json(&self) -> EncodedBatch {
         let mut bytes = Vec::new();
         let mut seq = self.first_seq;
         let mut ends = Vec::with_capacity(self.parts.len());
@@ -223,7 +223,7 @@ impl Batch {
             }
             ends.push(bytes.len() as u32);
         }
-        View {
+        EncodedBatch {
             bytes: bytes.into_boxed_slice(),
             ends: ends.into(),
         }
@@ -232,22 +232,22 @@ impl Batch {
     /// The stretches of `view` from `from` on that are not from `without`, in order.
     pub(super) fn spans<'a>(
         &'a self,
-        view: &'a View,
-        without: Option<ClientId>,
+        view: &'a EncodedBatch,
+        exclude: Option<ClientId>,
         from: usize,
     ) -> Spans<'a> {
         Spans {
             batch: self,
             view,
-            without,
+            exclude,
             part: 0,
             at: from,
         }
     }
 
     /// Messages that a client gets of this batch.
-    pub(super) fn messages_without(&self, without: Option<ClientId>) -> u64 {
-        self.messages - without.map_or(0, |client| self.messages_of(client))
+    pub(super) fn messages_for(&self, exclude: Option<ClientId>) -> u64 {
+        self.messages - exclude.map_or(0, |client| self.messages_of(client))
     }
 
     fn messages_of(&self, client: ClientId) -> u64 {
@@ -262,13 +262,13 @@ impl Batch {
     /// Messages that a client has still to get of this batch when its next byte is `from`.
     pub(super) fn messages_after(
         &self,
-        view: &View,
-        without: Option<ClientId>,
+        view: &EncodedBatch,
+        exclude: Option<ClientId>,
         from: usize,
     ) -> u64 {
         let mut messages = 0;
         for (at, (part, origin)) in self.parts.iter().zip(&self.origins).enumerate() {
-            if part.messages == 0 || without == Some(*origin) || view.ends[at] as usize <= from {
+            if part.messages == 0 || exclude == Some(*origin) || view.ends[at] as usize <= from {
                 continue;
             }
             let start = view.start_of(at);
@@ -304,8 +304,8 @@ impl Part {
 /// See [`Batch::spans`].
 pub(super) struct Spans<'a> {
     batch: &'a Batch,
-    view: &'a View,
-    without: Option<ClientId>,
+    view: &'a EncodedBatch,
+    exclude: Option<ClientId>,
     part: usize,
     at: usize,
 }
@@ -315,7 +315,7 @@ impl Iterator for Spans<'_> {
 
     fn next(&mut self) -> Option<Range<usize>> {
         loop {
-            let own = self.without.and_then(|client| {
+            let own = self.exclude.and_then(|client| {
                 let ahead = &self.batch.origins[self.part..];
                 ahead
                     .iter()
@@ -357,12 +357,12 @@ pub(super) struct Node {
     pub(super) sizes_before: Sizes,
     /// What they cost the buffer, in bytes: rises with every batch.
     pub(super) cost_before: u64,
-    pub(super) next: OnceLock<Next>,
+    pub(super) next: OnceLock<Link>,
 }
 
 /// What comes after a place: a batch, and the place behind it.
 #[derive(Debug)]
-pub(super) struct Next {
+pub(super) struct Link {
     pub(super) batch: Batch,
     pub(super) node: Arc<Node>,
 }
@@ -380,7 +380,7 @@ impl Node {
 
     /// The place behind this batch, which comes next here.
     pub(super) fn after(&self, batch: &Batch) -> Arc<Node> {
-        let cost = batch.charge.as_ref().map_or(0, Charge::bytes);
+        let cost = batch.reservation.as_ref().map_or(0, Reservation::bytes);
         Arc::new(Node {
             index: self.index + 1,
             sizes_before: self.sizes_before.plus(batch.sizes),
@@ -394,7 +394,7 @@ impl Drop for Node {
     /// Frees the chain behind it one by one: left to itself it would recurse once a batch.
     fn drop(&mut self) {
         let mut next = self.next.take();
-        while let Some(Next { batch, node }) = next {
+        while let Some(Link { batch, node }) = next {
             drop(batch);
             next = Arc::into_inner(node).and_then(|mut node| node.next.take());
         }
@@ -411,7 +411,7 @@ const PART_BYTES: usize = 32;
 /// The hub has one that small reads and notices are added to until the first feed comes for it:
 /// what many senders publish meanwhile travels as one batch. A large read fills one of its own.
 #[derive(Debug, Default)]
-pub(super) struct Assembly {
+pub(super) struct BatchBuilder {
     first_seq: Option<Seq>,
     origins: Vec<ClientId>,
     parts: Vec<Part>,
@@ -425,10 +425,10 @@ pub(super) struct Assembly {
     /// What it costs in all encodings, in bytes.
     cost: usize,
     sizes: Sizes,
-    charge: Option<Charge>,
+    reservation: Option<Reservation>,
 }
 
-impl Assembly {
+impl BatchBuilder {
     /// What it will cost in all encodings, in bytes.
     pub(super) fn cost(&self) -> usize {
         self.cost
@@ -540,14 +540,14 @@ impl Assembly {
     }
 
     /// Hands over the charge for what was added.
-    pub(super) fn pay(&mut self, charge: Charge) {
-        match &mut self.charge {
-            Some(held) => held.merge(charge),
-            none => *none = Some(charge),
+    pub(super) fn attach(&mut self, reservation: Reservation) {
+        match &mut self.reservation {
+            Some(held) => held.merge(reservation),
+            none => *none = Some(reservation),
         }
     }
 
-    /// Takes what was added as a batch of exactly its size; the assembly's own memory stays for the
+    /// Takes what was added as a batch of exactly its size; the builder's own memory stays for the
     /// next one. `None` when nothing was added.
     pub(super) fn take(&mut self, encodings: Encodings) -> Option<Batch> {
         let batch = Batch {
@@ -557,11 +557,11 @@ impl Assembly {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            text: View::copied(&self.text, &self.text_ends),
-            raw: View::copied(&self.raw, &self.raw_ends),
+            text: EncodedBatch::copied(&self.text, &self.text_ends),
+            raw: EncodedBatch::copied(&self.raw, &self.raw_ends),
             crlf: OnceLock::new(),
             json: OnceLock::new(),
-            charge: self.charge.take(),
+            reservation: self.reservation.take(),
         };
         self.clear();
         Some(batch)
@@ -576,24 +576,24 @@ impl Assembly {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            text: View {
+            text: EncodedBatch {
                 bytes: self.text.into(),
                 ends: self.text_ends.into(),
             },
-            raw: View {
+            raw: EncodedBatch {
                 bytes: self.raw.into(),
                 ends: self.raw_ends.into(),
             },
             crlf: OnceLock::new(),
             json: OnceLock::new(),
-            charge: self.charge,
+            reservation: self.reservation,
         }
     }
 
     /// Forgets what was added, and releases what it cost.
     pub(super) fn clear(&mut self) {
         self.first_seq = None;
-        self.charge = None;
+        self.reservation = None;
         self.messages = 0;
         self.numbers = 0;
         self.cost = 0;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// What one read takes, in bytes, at least and at most: a 256th of the buffer between them, as far
-/// as an admission covers the worst that can become of it.
+/// as a permit covers the worst that can become of it.
 ///
 /// One read is one batch, and a batch is one write to each client: what a write costs beside its
 /// bytes, above all waking whoever reads at the other end, is paid less often the larger it is,
@@ -31,40 +31,40 @@ pub(crate) const READ_BYTES_MAX: usize = 256 * 1024;
 /// What any read takes at least, in bytes: with a buffer of almost nothing, lines still pass.
 const READ_BYTES_MIN: usize = 256;
 
-/// The largest admission of a buffer of up to eight times as much: half of a small buffer, so that
+/// The largest permit of a buffer of up to eight times as much: half of a small buffer, so that
 /// reads are not cut too short, and an eighth of a large one, so that several workers read at once.
 const ADMISSION_BYTES: usize = 4 * 1024 * 1024;
 
 /// The account of the buffer.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    account: Mutex<Account>,
+    account: Mutex<BudgetState>,
     /// What one admitted read may bring, in bytes.
     read_bytes_max: AtomicUsize,
     /// Told when the buffer fills, so that whoever holds it up is looked for at once.
-    pressed: Notify,
+    full: Notify,
 }
 
 #[derive(Debug)]
-struct Account {
+struct BudgetState {
     limit: usize,
     used: usize,
-    /// The part of it that stands for admissions, and becomes what the reads cost.
+    /// The part of it that stands for permits, and becomes what the reads cost.
     reserved: usize,
     /// What becomes of a byte that is read, at worst, in all encodings in use.
     expansion: usize,
     /// What one sender is admitted for, in bytes. What the read really costs is settled afterwards.
-    admission: usize,
+    permit: usize,
     /// Who waits, in the order they came.
-    queue: BTreeMap<Ticket, Waiting>,
-    /// The number of the last ticket given out.
+    queue: BTreeMap<WaiterId, Waiting>,
+    /// The number of the last waiter given out.
     issued: u64,
-    /// The number of the last ticket admitted: every one up to it is, or was given up.
+    /// The number of the last waiter admitted: every one up to it is, or was given up.
     admitted: u64,
     /// Tickets admitted, and charged, that nobody has come back with yet.
     uncollected: usize,
     /// Senders and accept loops that were ever admitted: stands still when nobody gets in.
-    admissions: u64,
+    permits: u64,
     waits: Waits,
 }
 
@@ -112,7 +112,7 @@ impl Waits {
     }
 }
 
-/// The account in figures, see [`Figures`](super::Figures).
+/// The account in stats, see [`HubStats`](super::HubStats).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BudgetFigures {
     pub(super) used: usize,
@@ -123,18 +123,18 @@ pub(super) struct BudgetFigures {
 
 /// A place in the queue for the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Ticket(NonZeroU64);
+pub(crate) struct WaiterId(NonZeroU64);
 
 /// The right to put one read into the buffer. Gives the bytes back when dropped.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct ReadPermit {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 /// Bytes that are in the buffer. Released when dropped.
 #[derive(Debug)]
-pub(crate) struct Charge {
+pub(crate) struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -142,21 +142,21 @@ pub(crate) struct Charge {
 impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Budget> {
         Arc::new(Budget {
-            account: Mutex::new(Account {
+            account: Mutex::new(BudgetState {
                 limit,
                 used: 0,
                 reserved: 0,
                 expansion: 1,
-                admission: admission(limit),
+                permit: permit(limit),
                 queue: BTreeMap::new(),
                 issued: 0,
                 admitted: 0,
                 uncollected: 0,
-                admissions: 0,
+                permits: 0,
                 waits: Waits::default(),
             }),
             read_bytes_max: AtomicUsize::new(read_bytes_max(limit, 1)),
-            pressed: Notify::new(),
+            full: Notify::new(),
         })
     }
 
@@ -164,17 +164,17 @@ impl Budget {
     /// than what is used, the buffer is full until that has gone.
     pub(crate) fn set_limit(&self, limit: usize) {
         let mut account = self.lock();
-        // What was charged for an admission is what will be released for it.
+        // What was charged for a permit is what will be released for it.
         let outstanding = account.uncollected;
-        let before = outstanding * account.admission;
+        let before = outstanding * account.permit;
         account.limit = limit;
-        account.admission = admission(limit);
-        let after = outstanding * account.admission;
+        account.permit = permit(limit);
+        let after = outstanding * account.permit;
         account.used = account.used - before + after;
         account.reserved = account.reserved - before + after;
         self.set_read_bytes_max(&account);
         self.release(account, 0);
-        self.pressed.notify_one();
+        self.full.notify_one();
     }
 
     /// From now on a byte that is read becomes so many at worst.
@@ -184,25 +184,25 @@ impl Budget {
         self.set_read_bytes_max(&account);
     }
 
-    fn set_read_bytes_max(&self, account: &Account) {
+    fn set_read_bytes_max(&self, account: &BudgetState) {
         let bytes = read_bytes_max(account.limit, account.expansion);
         self.read_bytes_max.store(bytes, Relaxed);
     }
 
-    /// Ready once there is room for one read, first come first served. `ticket` keeps the place
+    /// Ready once there is room for one read, first come first served. `waiter` keeps the place
     /// between polls; whoever stops waiting hands it to [`Budget::give_up`].
-    pub(crate) fn poll_admit(
+    pub(crate) fn poll_permit(
         self: &Arc<Budget>,
         who: Who,
-        ticket: &mut Option<Ticket>,
+        waiter: &mut Option<WaiterId>,
         cx: &mut Context<'_>,
-    ) -> Poll<Admission> {
+    ) -> Poll<ReadPermit> {
         let mut account = self.lock();
-        let admission = account.admission;
-        match *ticket {
+        let permit = account.permit;
+        match *waiter {
             Some(held) if held.0.get() <= account.admitted => {
                 account.uncollected -= 1;
-                *ticket = None;
+                *waiter = None;
             }
             Some(held) => {
                 account.keep_waiting(held, cx.waker());
@@ -212,42 +212,42 @@ impl Budget {
                 account.reserve();
             }
             None => {
-                *ticket = Some(account.line_up(cx.waker().clone(), who));
+                *waiter = Some(account.enqueue(cx.waker().clone(), who));
                 drop(account);
-                self.pressed.notify_one();
+                self.full.notify_one();
                 return Poll::Pending;
             }
         }
         drop(account);
-        Poll::Ready(Admission {
+        Poll::Ready(ReadPermit {
             budget: self.clone(),
-            bytes: admission,
+            bytes: permit,
         })
     }
 
-    /// [`Budget::poll_admit`] as a future of its own. Cancel safe: it gives its place up.
-    pub(crate) async fn admit(self: &Arc<Budget>) -> Admission {
-        struct Place<'a>(&'a Budget, Option<Ticket>);
+    /// [`Budget::poll_permit`] as a future of its own. Cancel safe: it gives its place up.
+    pub(crate) async fn admit(self: &Arc<Budget>) -> ReadPermit {
+        struct Place<'a>(&'a Budget, Option<WaiterId>);
         impl Drop for Place<'_> {
             fn drop(&mut self) {
-                if let Some(ticket) = self.1.take() {
-                    self.0.give_up(ticket);
+                if let Some(waiter) = self.1.take() {
+                    self.0.give_up(waiter);
                 }
             }
         }
         let mut place = Place(self, None);
-        poll_fn(|cx| self.poll_admit(Who::Listener, &mut place.1, cx)).await
+        poll_fn(|cx| self.poll_permit(Who::Listener, &mut place.1, cx)).await
     }
 
-    /// Leaves the queue, or gives back the admission that `ticket` had got meanwhile.
-    pub(crate) fn give_up(&self, ticket: Ticket) {
+    /// Leaves the queue, or gives back the permit that `waiter` had got meanwhile.
+    pub(crate) fn give_up(&self, waiter: WaiterId) {
         let mut account = self.lock();
-        if ticket.0.get() <= account.admitted {
-            let bytes = account.admission;
+        if waiter.0.get() <= account.admitted {
+            let bytes = account.permit;
             account.uncollected -= 1;
             account.reserved -= bytes;
             self.release(account, bytes);
-        } else if let Some(waiting) = account.queue.remove(&ticket)
+        } else if let Some(waiting) = account.queue.remove(&waiter)
             && waiting.who == Who::Sender
         {
             let waiting = account.waits.waiting - 1;
@@ -256,9 +256,9 @@ impl Budget {
     }
 
     /// Charges what cannot wait: notices, which are short and follow from an admitted accept.
-    pub(crate) fn charge(self: &Arc<Budget>, bytes: usize) -> Charge {
+    pub(crate) fn charge(self: &Arc<Budget>, bytes: usize) -> Reservation {
         self.lock().used += bytes;
-        Charge {
+        Reservation {
             budget: self.clone(),
             bytes,
         }
@@ -267,16 +267,16 @@ impl Budget {
     /// Whether the buffer is full of what clients have still to receive: more is in it than fits, or
     /// so much that whoever waits cannot be let in. What is only reserved for reads that are under way
     /// is no client's fault.
-    pub(crate) fn is_pressed(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let account = self.lock();
         let held = account.used - account.reserved;
         let waits = !account.queue.is_empty() && held > 0;
-        held > account.limit || (waits && held + account.admission > account.limit)
+        held > account.limit || (waits && held + account.permit > account.limit)
     }
 
     /// Waits until the buffer fills. Cancel safe.
-    pub(crate) async fn pressed(&self) {
-        self.pressed.notified().await;
+    pub(crate) async fn full(&self) {
+        self.full.notified().await;
     }
 
     /// Senders and accept loops that wait for room now.
@@ -285,7 +285,7 @@ impl Budget {
         self.lock().queue.len()
     }
 
-    /// Bytes in the buffer now, admissions included.
+    /// Bytes in the buffer now, permits included.
     pub(crate) fn used(&self) -> usize {
         self.lock().used
     }
@@ -293,16 +293,16 @@ impl Budget {
     /// Whether somebody waits for room, and how many ever got it.
     pub(super) fn queue_state(&self) -> (bool, u64) {
         let account = self.lock();
-        (!account.queue.is_empty(), account.admissions)
+        (!account.queue.is_empty(), account.permits)
     }
 
     /// What one sender is admitted for: so much has to be free for the next one.
-    pub(super) fn admission_bytes(&self) -> usize {
-        self.lock().admission
+    pub(super) fn permit_bytes(&self) -> usize {
+        self.lock().permit
     }
 
     /// The account as it stands.
-    pub(super) fn figures(&self) -> BudgetFigures {
+    pub(super) fn stats(&self) -> BudgetFigures {
         let account = self.lock();
         BudgetFigures {
             used: account.used,
@@ -317,14 +317,14 @@ impl Budget {
         self.lock().waits.total += waited;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Account> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         // Nothing panics while it is held; were it so, the numbers would still be whole.
         self.account
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn release(&self, mut account: MutexGuard<'_, Account>, bytes: usize) {
+    fn release(&self, mut account: MutexGuard<'_, BudgetState>, bytes: usize) {
         account.used -= bytes;
         // Wakers run outside the lock: a woken task may come straight back for it.
         let woken = account.admit_waiting();
@@ -335,41 +335,41 @@ impl Budget {
 
 /// What one read may bring with a buffer of `limit` bytes, each of which may become `expansion`.
 fn read_bytes_max(limit: usize, expansion: usize) -> usize {
-    let covered = admission(limit) / expansion;
+    let covered = permit(limit) / expansion;
     let read = (limit / 256).clamp(READ_BYTES.0, READ_BYTES.1);
     read.min(covered).max(READ_BYTES_MIN)
 }
 
 /// What one sender is admitted for in a buffer of `limit` bytes.
-fn admission(limit: usize) -> usize {
+fn permit(limit: usize) -> usize {
     (limit / 8).max(ADMISSION_BYTES.min(limit / 2))
 }
 
-impl Account {
+impl BudgetState {
     /// An empty buffer has room for anything: otherwise a line longer than it could never pass.
     fn has_room(&self) -> bool {
-        self.used == 0 || self.used + self.admission <= self.limit
+        self.used == 0 || self.used + self.permit <= self.limit
     }
 
     /// Admits somebody.
     fn reserve(&mut self) {
-        self.used += self.admission;
-        self.reserved += self.admission;
-        self.admissions += 1;
+        self.used += self.permit;
+        self.reserved += self.permit;
+        self.permits += 1;
     }
 
-    fn line_up(&mut self, waker: Waker, who: Who) -> Ticket {
+    fn enqueue(&mut self, waker: Waker, who: Who) -> WaiterId {
         self.issued += 1;
-        let ticket = Ticket(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
-        self.queue.insert(ticket, Waiting { waker, who });
+        let waiter = WaiterId(NonZeroU64::new(self.issued).expect("it was just raised above zero"));
+        self.queue.insert(waiter, Waiting { waker, who });
         if who == Who::Sender {
             self.waits.set(self.waits.waiting + 1);
         }
-        ticket
+        waiter
     }
 
-    fn keep_waiting(&mut self, ticket: Ticket, waker: &Waker) {
-        if let Some(waiting) = self.queue.get_mut(&ticket) {
+    fn keep_waiting(&mut self, waiter: WaiterId, waker: &Waker) {
+        if let Some(waiting) = self.queue.get_mut(&waiter) {
             waiting.waker.clone_from(waker);
         }
     }
@@ -379,9 +379,9 @@ impl Account {
         let mut woken = Vec::new();
         let mut senders = 0;
         while self.has_room()
-            && let Some((ticket, waiting)) = self.queue.pop_first()
+            && let Some((waiter, waiting)) = self.queue.pop_first()
         {
-            self.admitted = ticket.0.get();
+            self.admitted = waiter.0.get();
             self.reserve();
             self.uncollected += 1;
             senders += usize::from(waiting.who == Who::Sender);
@@ -394,25 +394,25 @@ impl Account {
     }
 }
 
-impl Admission {
+impl ReadPermit {
     /// What the read may bring at most, in bytes.
     pub(crate) fn read_bytes_max(&self) -> usize {
         self.budget.read_bytes_max.load(Relaxed)
     }
 
-    /// Turns the admission into what the read really costs.
-    pub(crate) fn charge(mut self, bytes: usize) -> Charge {
+    /// Turns the permit into what the read really costs.
+    pub(crate) fn charge(mut self, bytes: usize) -> Reservation {
         let admitted = std::mem::take(&mut self.bytes);
         let budget = self.budget.clone();
         let mut account = budget.lock();
         account.used += bytes;
         account.reserved -= admitted;
         budget.release(account, admitted);
-        Charge { budget, bytes }
+        Reservation { budget, bytes }
     }
 }
 
-impl Drop for Admission {
+impl Drop for ReadPermit {
     fn drop(&mut self) {
         if self.bytes > 0 {
             let mut account = self.budget.lock();
@@ -422,19 +422,19 @@ impl Drop for Admission {
     }
 }
 
-impl Charge {
+impl Reservation {
     /// Bytes of the buffer it stands for.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Takes the other charge's bytes over.
-    pub(crate) fn merge(&mut self, mut other: Charge) {
+    pub(crate) fn merge(&mut self, mut other: Reservation) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
-impl Drop for Charge {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.budget.release(self.budget.lock(), self.bytes);
@@ -447,9 +447,9 @@ mod tests {
     use super::*;
 
     /// Asks once; whether it was admitted.
-    fn ask(budget: &Arc<Budget>, ticket: &mut Option<Ticket>) -> Option<Admission> {
-        match budget.poll_admit(Who::Sender, ticket, &mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(admission) => Some(admission),
+    fn ask(budget: &Arc<Budget>, waiter: &mut Option<WaiterId>) -> Option<ReadPermit> {
+        match budget.poll_permit(Who::Sender, waiter, &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
         }
     }
@@ -458,12 +458,12 @@ mod tests {
     fn larger_buffer_admits_who_waits_and_a_smaller_one_keeps_the_account_whole() {
         let budget = Budget::new(8192);
         let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
-        let held = held.map(|admission| admission.unwrap().charge(4096));
+        let held = held.map(|permit| permit.unwrap().charge(4096));
         let mut waiting = [None, None];
         assert!(
             waiting
                 .iter_mut()
-                .all(|ticket| ask(&budget, ticket).is_none())
+                .all(|waiter| ask(&budget, waiter).is_none())
         );
         assert_eq!((budget.used(), budget.waiting()), (8192, 2));
 
@@ -471,17 +471,14 @@ mod tests {
         budget.set_limit(1 << 26);
         assert_eq!(budget.waiting(), 0);
         budget.set_limit(4096);
-        assert!(budget.is_pressed());
+        assert!(budget.is_full());
         assert_eq!(budget.used(), 8192 + 2 * 2048);
         let collected = ask(&budget, &mut waiting[0]);
-        assert_eq!(
-            collected.as_ref().map(|admission| admission.bytes),
-            Some(2048)
-        );
+        assert_eq!(collected.as_ref().map(|permit| permit.bytes), Some(2048));
         budget.give_up(waiting[1].take().unwrap());
         drop((held, collected));
         assert_eq!(budget.used(), 0);
-        assert!(!budget.is_pressed());
+        assert!(!budget.is_full());
     }
 
     #[test]
@@ -490,11 +487,11 @@ mod tests {
         let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
         let mut waiting = None;
         assert!(ask(&budget, &mut waiting).is_none());
-        assert!(!budget.is_pressed(), "no client holds anything");
-        let held = held.map(|admission| admission.unwrap().charge(4096));
-        assert!(budget.is_pressed());
+        assert!(!budget.is_full(), "no client holds anything");
+        let held = held.map(|permit| permit.unwrap().charge(4096));
+        assert!(budget.is_full());
         budget.give_up(waiting.take().unwrap());
-        assert!(!budget.is_pressed());
+        assert!(!budget.is_full());
         assert_eq!(budget.queue_state(), (false, 2));
         drop(held);
     }
@@ -505,9 +502,9 @@ mod tests {
             let limit = 1 << shift;
             for expansion in [1, 33, 76, 150] {
                 let read = read_bytes_max(limit, expansion);
-                let covered = admission(limit).max(READ_BYTES_MIN * expansion);
+                let covered = permit(limit).max(READ_BYTES_MIN * expansion);
                 assert!(read * expansion <= covered, "{limit} {expansion}");
-                assert!(2 * admission(limit) <= limit, "{limit}");
+                assert!(2 * permit(limit) <= limit, "{limit}");
             }
         }
         assert_eq!(read_bytes_max(64 << 20, 32), READ_BYTES_MAX, "text alone");

@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::reaper::Watch;
+use super::reaper::Activity;
 use crate::net::peer::Peer;
 use crate::wire::format::Format;
 
 /// How a client came: what can be said of it from its first moment on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Arrival {
+pub(crate) struct ConnectionInfo {
     /// Who is at the other end.
     pub(crate) peer: Peer,
     /// The listener it connected to, as it is logged.
@@ -28,8 +28,8 @@ pub(crate) struct Arrival {
 
 /// A client, as only the hub sees it.
 #[derive(Debug)]
-pub(super) struct Record {
-    pub(super) watch: Watch,
+pub(super) struct ConnectionMeta {
+    pub(super) activity: Activity,
     /// Messages that were published before it came.
     pub(super) messages_before: u64,
     /// Messages it missed under `--slow-client skip`.
@@ -52,19 +52,19 @@ pub(super) struct ListenerNames(Vec<Arc<str>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ListenerIndex(u16);
 
-impl Record {
+impl ConnectionMeta {
     pub(super) fn new(
-        arrival: &Arrival,
+        arrival: &ConnectionInfo,
         messages_before: u64,
         names: &mut ListenerNames,
-    ) -> Record {
+    ) -> ConnectionMeta {
         let since_epoch = arrival.at.duration_since(SystemTime::UNIX_EPOCH);
         let (is_tcp, ip, port) = match arrival.peer {
             Peer::Tcp(address) => (true, address.ip(), address.port()),
             Peer::Unix => (false, Ipv6Addr::UNSPECIFIED.into(), 0),
         };
-        Record {
-            watch: Watch::default(),
+        ConnectionMeta {
+            activity: Activity::default(),
             messages_before,
             skipped: 0,
             // A clock before the epoch is not worth a second word.
@@ -81,9 +81,9 @@ impl Record {
     }
 
     /// What it was made of.
-    pub(super) fn arrival(&self, names: &ListenerNames) -> Arrival {
+    pub(super) fn arrival(&self, names: &ListenerNames) -> ConnectionInfo {
         let address = SocketAddr::new(self.ip.to_canonical(), self.port);
-        Arrival {
+        ConnectionInfo {
             peer: if self.is_tcp {
                 Peer::Tcp(address)
             } else {
@@ -116,10 +116,10 @@ impl ListenerNames {
 }
 
 #[cfg(test)]
-impl Arrival {
+impl ConnectionInfo {
     /// One at no particular place and time.
-    pub(crate) fn test(format: Format) -> Arrival {
-        Arrival {
+    pub(crate) fn test(format: Format) -> ConnectionInfo {
+        ConnectionInfo {
             peer: Peer::Unix,
             listener: "unix:/x".into(),
             format,
@@ -134,7 +134,11 @@ mod tests {
 
     #[test]
     fn record_fits_between_what_the_runtime_allocates() {
-        assert!(size_of::<Record>() <= 104, "{}", size_of::<Record>());
+        assert!(
+            size_of::<ConnectionMeta>() <= 104,
+            "{}",
+            size_of::<ConnectionMeta>()
+        );
     }
 
     #[test]
@@ -144,14 +148,14 @@ mod tests {
         let peers = peers.map(|peer| Peer::Tcp(peer.unwrap()));
         for peer in peers.into_iter().chain([Peer::Unix]) {
             for (listener, format) in [("[::]:2345", Format::Raw), ("unix:/x", Format::Text)] {
-                let arrival = Arrival {
+                let arrival = ConnectionInfo {
                     peer,
                     listener: listener.into(),
                     format,
                     at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123),
                 };
-                let record = Record::new(&arrival, 7, &mut names);
-                assert_eq!(record.arrival(&names), arrival);
+                let meta = ConnectionMeta::new(&arrival, 7, &mut names);
+                assert_eq!(meta.arrival(&names), arrival);
             }
         }
         assert_eq!(names.0.len(), 2);

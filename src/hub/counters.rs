@@ -25,19 +25,19 @@ pub(crate) struct Handovers {
 
 /// What carries a handover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Carrier {
+pub(crate) enum HandoverMethod {
     /// The process becomes another program.
     Exec,
     /// The service manager's store.
     Store,
 }
 
-impl Carrier {
+impl HandoverMethod {
     /// As it is called in the metrics.
     pub(crate) const fn label(self) -> &'static str {
         match self {
-            Carrier::Exec => "exec",
-            Carrier::Store => "store",
+            HandoverMethod::Exec => "exec",
+            HandoverMethod::Store => "store",
         }
     }
 }
@@ -74,10 +74,10 @@ impl Outcomes {
 }
 
 impl Handovers {
-    pub(crate) fn by(&self, carrier: Carrier) -> &Outcomes {
+    pub(crate) fn by(&self, carrier: HandoverMethod) -> &Outcomes {
         match carrier {
-            Carrier::Exec => &self.exec,
-            Carrier::Store => &self.store,
+            HandoverMethod::Exec => &self.exec,
+            HandoverMethod::Store => &self.store,
         }
     }
 }

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use super::batch::{Encoding, Node};
 use super::budget::Who;
 use super::snapshot::{SavedFeed, SavedPlace};
-use super::subscriber::{Condition, DETACHED, Member};
-use super::{Admission, Hub, Park, Start, Ticket, Totals};
+use super::subscriber::{Condition, DETACHED, Subscriber};
+use super::{Hub, JoinPoint, Park, ReadPermit, TrafficTotals, WaiterId};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::Lines;
 use crate::wire::ids::ClientId;
@@ -23,9 +23,9 @@ use crate::wire::ids::ClientId;
 #[derive(Debug)]
 pub(crate) struct Feed {
     hub: Arc<Hub>,
-    member: Arc<Member>,
-    /// Its seat in the hub.
-    slot: usize,
+    subscriber: Arc<Subscriber>,
+    /// Its slot in the hub.
+    key: usize,
     /// The first batch it has not all of; `None` once it takes no more.
     cursor: Option<Arc<Node>>,
     /// Bytes of that batch's view that it has, or that are not for it.
@@ -39,7 +39,7 @@ pub(crate) struct Feed {
     own_end: u64,
     /// The hub's version for which its task is on the list to be woken; 0 when it is not.
     parked: u64,
-    ticket: Option<Ticket>,
+    waiter: Option<WaiterId>,
     /// How the batch it is in is encoded, and how those after it will be.
     current: Encoding,
     encoding: Encoding,
@@ -52,23 +52,23 @@ const ENDLESS: u64 = u64::MAX;
 impl Feed {
     pub(super) fn new(
         hub: Arc<Hub>,
-        member: Arc<Member>,
-        slot: usize,
-        start: Start,
+        subscriber: Arc<Subscriber>,
+        key: usize,
+        start: JoinPoint,
         own_end: u64,
         encoding: Encoding,
     ) -> Feed {
         Feed {
             hub,
-            member,
-            slot,
+            subscriber,
+            key,
             cursor: Some(start.node),
             offset: 0,
             parts_before: start.parts_before,
             end: ENDLESS,
             own_end,
             parked: 0,
-            ticket: None,
+            waiter: None,
             current: encoding,
             encoding,
             left: false,
@@ -78,23 +78,23 @@ impl Feed {
     /// A feed that goes on where [`Feed::save`] was called, now from `cursor`.
     pub(super) fn restore(
         hub: Arc<Hub>,
-        member: Arc<Member>,
-        slot: usize,
+        subscriber: Arc<Subscriber>,
+        key: usize,
         cursor: Option<Arc<Node>>,
         saved: &SavedFeed,
     ) -> Feed {
         let place = &saved.place;
         Feed {
             hub,
-            member,
-            slot,
+            subscriber,
+            key,
             cursor,
             offset: place.offset,
             parts_before: place.parts_before,
             end: place.end,
             own_end: place.own_end,
             parked: 0,
-            ticket: None,
+            waiter: None,
             current: place.current,
             encoding: place.encoding,
             left: saved.left,
@@ -112,7 +112,7 @@ impl Feed {
             current: self.current,
             encoding: self.encoding,
         };
-        SavedFeed::save(&self.hub, &self.member, self.slot, place)
+        SavedFeed::save(&self.hub, &self.subscriber, self.key, place)
     }
 
     /// The place it has come to; `None` once it takes no more.
@@ -122,49 +122,49 @@ impl Feed {
 
     /// Its task has stopped, as it was ordered to.
     pub(crate) fn freeze_done(&self) {
-        self.hub.freeze_done(&mut self.hub.lock(), self.slot);
+        self.hub.freeze_done(&mut self.hub.lock(), self.key);
     }
 
     /// What the hub and this client share.
-    pub(crate) fn member(&self) -> &Member {
-        &self.member
+    pub(crate) fn subscriber(&self) -> &Subscriber {
+        &self.subscriber
     }
 
     /// Ready when the buffer has room for what one read may bring. To be called before reading.
-    pub(crate) fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Admission> {
-        let admission = self
+    pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<ReadPermit> {
+        let permit = self
             .hub
             .budget
-            .poll_admit(Who::Sender, &mut self.ticket, cx);
-        self.member.set(Condition::Waiting, admission.is_pending());
-        admission
+            .poll_permit(Who::Sender, &mut self.waiter, cx);
+        self.subscriber.set(Condition::Waiting, permit.is_pending());
+        permit
     }
 
-    /// Stops waiting for room: to be called when [`Feed::poll_admit`] is not asked again, so that
+    /// Stops waiting for room: to be called when [`Feed::poll_permit`] is not asked again, so that
     /// nobody waits for what this client has been given and does not come for.
-    pub(crate) fn give_up_admission(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.hub.budget.give_up(ticket);
-            self.member.set(Condition::Waiting, false);
+    pub(crate) fn give_up_permit(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            self.hub.budget.give_up(waiter);
+            self.subscriber.set(Condition::Waiting, false);
         }
     }
 
-    /// Whether [`Feed::poll_admit`] was pending when it was last asked.
-    pub(crate) fn waits_for_admission(&self) -> bool {
-        self.ticket.is_some()
+    /// Whether [`Feed::poll_permit`] was pending when it was last asked.
+    pub(crate) fn waits_for_permit(&self) -> bool {
+        self.waiter.is_some()
     }
 
     /// Publishes one read's lines: they take the next places in the one order, together.
     ///
-    /// Never waits: the waiting was in [`Feed::poll_admit`]. Only the last line of a client that
-    /// leaves goes without admission.
-    pub(crate) fn publish(&mut self, admission: Option<Admission>, lines: &Lines<'_>) {
+    /// Never waits: the waiting was in [`Feed::poll_permit`]. Only the last line of a client that
+    /// leaves goes without permit.
+    pub(crate) fn publish(&mut self, permit: Option<ReadPermit>, lines: &Lines<'_>) {
         let messages = lines.count();
         if messages > 0 {
-            self.member.tally.lines_in.add(messages as u64);
+            self.subscriber.counters.lines_in.add(messages as u64);
             if let Some(index) =
                 self.hub
-                    .publish(self.slot, self.member.id, admission, lines, messages)
+                    .publish(self.key, self.subscriber.id, permit, lines, messages)
             {
                 self.own_end = index + 1;
             }
@@ -177,30 +177,30 @@ impl Feed {
     pub(crate) fn leave(&mut self) {
         if !self.left {
             self.left = true;
-            if let Some(own_end) = self.hub.leave(self.slot, self.member.id) {
+            if let Some(own_end) = self.hub.leave(self.key, self.subscriber.id) {
                 self.own_end = own_end;
             }
         }
     }
 
     /// Its connection ends, for this reason, which the hub remembers. Returns what went through it.
-    pub(crate) fn closed(&self, reason: CloseReason) -> Totals {
-        self.hub.note_closed(self.slot, reason)
+    pub(crate) fn closed(&self, reason: CloseReason) -> TrafficTotals {
+        self.hub.note_closed(self.key, reason)
     }
 
     /// Its input has been read as far as it will be, which a drain waits for.
     pub(crate) fn input_done(&self) {
-        self.hub.input_done(self.slot);
+        self.hub.input_done(self.key);
     }
 
     /// From the next batch on, its lines end in CRLF. Only for `text`.
     pub(crate) fn use_crlf(&mut self) {
         if self.encoding == Encoding::Text {
             self.hub
-                .change_encoding(self.slot, self.encoding, Encoding::TextCrlf);
+                .change_encoding(self.key, self.encoding, Encoding::TextCrlf);
             self.encoding = Encoding::TextCrlf;
             if let Some(place) = &self.cursor {
-                self.member.move_to(place, self.offset, self.encoding);
+                self.subscriber.move_to(place, self.offset, self.encoding);
             }
             if self.offset == 0 {
                 self.current = self.encoding;
@@ -213,7 +213,7 @@ impl Feed {
     pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         self.fix_end();
         loop {
-            if self.settle() {
+            if self.skip_own() {
                 return Poll::Ready(true);
             }
             let Some(cursor) = &self.cursor else {
@@ -227,7 +227,7 @@ impl Feed {
             if self.parked == self.hub.version() {
                 return Poll::Pending;
             }
-            match self.hub.park(cursor, self.slot, cx.waker()) {
+            match self.hub.park(cursor, self.key, cx.waker()) {
                 Park::MoreCame => {}
                 Park::Parked { version } => {
                     self.parked = version;
@@ -255,7 +255,7 @@ impl Feed {
                 break;
             }
             let view = next.batch.view(encoding);
-            for span in next.batch.spans(view, self.without(node.index), from) {
+            for span in next.batch.spans(view, self.exclude(node.index), from) {
                 if filled == slices.len() {
                     return filled;
                 }
@@ -271,18 +271,18 @@ impl Feed {
 
     /// Moves on by `written` bytes of what [`Feed::gather`] showed.
     pub(crate) fn advance(&mut self, mut written: usize) {
-        let tally = &self.member.tally;
-        tally.bytes_out.add(written as u64);
+        let counters = &self.subscriber.counters;
+        counters.bytes_out.add(written as u64);
         // The walk is by reference; only the place it ends at is taken hold of.
         let Some(start) = self.cursor.as_ref() else {
             return;
         };
         let mut place = start;
         while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
-            let without = self.without(place.index);
+            let exclude = self.exclude(place.index);
             let view = next.batch.view(self.current);
             let mut left = None;
-            for span in next.batch.spans(view, without, self.offset) {
+            for span in next.batch.spans(view, exclude, self.offset) {
                 if written < span.len() {
                     left = Some(span.start + written);
                     break;
@@ -293,20 +293,20 @@ impl Feed {
                 self.offset = offset;
                 break;
             }
-            tally.lines_out.add(next.batch.messages_without(without));
+            counters.lines_out.add(next.batch.messages_for(exclude));
             self.offset = 0;
             self.current = self.encoding;
             place = &next.node;
         }
         if !Arc::ptr_eq(place, start) {
             let place = place.clone();
-            self.member.move_to(&place, self.offset, self.encoding);
+            self.subscriber.move_to(&place, self.offset, self.encoding);
             self.cursor = Some(place);
         }
     }
 
     /// Moves past what is not for this client; whether bytes for it follow.
-    fn settle(&mut self) -> bool {
+    fn skip_own(&mut self) -> bool {
         let parts_before = self.parts_before as usize;
         if let Some(next) = self.cursor.as_ref().and_then(|node| node.next.get()) {
             self.parts_before = 0;
@@ -348,7 +348,7 @@ impl Feed {
         };
         while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
             if !mem::take(&mut begun) {
-                missed += next.batch.messages_without(self.without(place.index));
+                missed += next.batch.messages_for(self.exclude(place.index));
             }
             // Each step lets go of the one before: the chain is freed as it is counted.
             place = next.node.clone();
@@ -356,8 +356,8 @@ impl Feed {
         }
         self.offset = 0;
         self.current = self.encoding;
-        self.member.move_to(&place, 0, self.encoding);
-        self.hub.note_skipped(self.slot, missed);
+        self.subscriber.move_to(&place, 0, self.encoding);
+        self.hub.note_skipped(self.key, missed);
         let is_at_end = place.index >= self.end;
         self.cursor = Some(place);
         if is_at_end {
@@ -371,12 +371,12 @@ impl Feed {
     fn count_begun(&self) -> Option<u64> {
         let node = self.cursor.as_ref()?;
         let batch = &node.next.get()?.batch;
-        let without = self.without(node.index);
-        let missed = batch.messages_after(batch.view(self.current), without, self.offset);
-        self.member
-            .tally
+        let exclude = self.exclude(node.index);
+        let missed = batch.messages_after(batch.view(self.current), exclude, self.offset);
+        self.subscriber
+            .counters
             .lines_out
-            .add(batch.messages_without(without) - missed);
+            .add(batch.messages_for(exclude) - missed);
         Some(missed)
     }
 
@@ -391,23 +391,23 @@ impl Feed {
             self.count_begun();
         }
         if self.cursor.take().is_some() {
-            self.hub.note_detached(self.slot);
+            self.hub.note_detached(self.key);
         }
         self.offset = 0;
-        self.member.position.store(DETACHED, Relaxed);
+        self.subscriber.position.store(DETACHED, Relaxed);
     }
 
     /// Whose parts of a batch are left out.
-    fn without(&self, index: u64) -> Option<ClientId> {
-        (index < self.own_end && !self.hub.echo).then_some(self.member.id)
+    fn exclude(&self, index: u64) -> Option<ClientId> {
+        (index < self.own_end && !self.hub.echo).then_some(self.subscriber.id)
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        self.give_up_admission();
+        self.give_up_permit();
         self.detach();
         self.leave();
-        self.hub.remove(self.slot, self.encoding);
+        self.hub.remove(self.key, self.encoding);
     }
 }

@@ -8,7 +8,7 @@
 //! - **Order**: one lock, taken once a published read, gives messages and notices their place.
 //!   All feeds see the same order.
 //! - **Loss**: none. A client that is too slow is ordered to skip, counted to the line, or closed.
-//! - **Blocking**: publishing never waits. Senders wait beforehand, in `Feed::poll_admit`.
+//! - **Blocking**: publishing never waits. Senders wait beforehand, in `Feed::poll_permit`.
 
 mod batch;
 mod budget;
@@ -38,23 +38,23 @@ use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
 
-use batch::{Assembly, Batch, Encoding, Encodings, Kind, NOBODY, Next, Node};
+use batch::{Batch, BatchBuilder, Encoding, Encodings, Kind, Link, Node, SYSTEM};
 use budget::Budget;
-pub(crate) use budget::{Admission, READ_BYTES_MAX, Ticket};
-pub(crate) use connection::Arrival;
-use connection::{ListenerNames, Record};
+pub(crate) use budget::{READ_BYTES_MAX, ReadPermit, WaiterId};
+pub(crate) use connection::ConnectionInfo;
+use connection::{ConnectionMeta, ListenerNames};
 pub(crate) use feed::Feed;
 pub(crate) use reaper::run as sweep;
 pub(crate) use snapshot::{SavedFeed, SavedHub};
 use stats::Closed;
-pub(crate) use stats::{ClientFigures, ClosedClient, Figures, Totals};
-pub(crate) use subscriber::{Condition, Member, Orders};
+pub(crate) use stats::{ClientStats, ClosedClient, HubStats, TrafficTotals};
+pub(crate) use subscriber::{Commands, Condition, Subscriber};
 
 /// Bytes at which a batch is closed to further parts: about what one read brings at most.
-const ASSEMBLY_BYTES_MAX: usize = 64 * 1024;
+const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Reads of at least this many bytes become a batch of their own, formatted outside the lock;
-/// smaller ones are formatted under it, in about a microsecond, straight into the assembly.
+/// smaller ones are formatted under it, in about a microsecond, straight into the builder.
 const OWN_BATCH_BYTES: usize = 4 * 1024;
 
 /// What the hub goes by, and what a reload changes.
@@ -88,8 +88,8 @@ pub(crate) struct Hub {
     state: Mutex<State>,
     /// Raised by every publish: a feed that is on the list to be woken need not look again.
     version: AtomicU64,
-    /// [`State::audience`], to prepare a large read by before the lock is taken.
-    audience: AtomicU8,
+    /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
+    active_encodings: AtomicU8,
     /// Told when the last client's input is done in a drain.
     drained: Notify,
     /// Told when the last client has frozen for a handover.
@@ -109,7 +109,7 @@ pub(crate) struct Hub {
 
 /// A sign of life: of two that are taken one after the other, different ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pulse {
+pub(crate) struct Liveness {
     looks: u64,
     published: u64,
     /// Bytes read from clients and taken by them.
@@ -124,21 +124,21 @@ struct State {
     /// The end of the stream.
     tail: Arc<Node>,
     /// Published, but behind no place of the stream yet.
-    assembly: Assembly,
+    builder: BatchBuilder,
     next_seq: u64,
     next_id: u64,
-    seats: Slab<Seat>,
+    slots: Slab<Slot>,
     /// Messages among what was numbered; the others are notices.
     messages: u64,
     listeners: ListenerNames,
-    /// What clients counted whose seats are gone.
-    gone: Totals,
+    /// What clients counted whose slots are gone.
+    departed: TrafficTotals,
     closed: Closed,
     /// What clients were owed that take no more and are not closed yet: bytes and messages.
-    owed: HashMap<usize, (u64, u64)>,
+    pending: HashMap<usize, (u64, u64)>,
     /// Who is to be woken by the next publish.
     parked: Vec<(Waker, usize)>,
-    /// How often that list has been emptied: tells a seat whether its place in it still holds.
+    /// How often that list has been emptied: tells a slot whether its place in it still holds.
     wakes: u64,
     /// Clients by encoding, and the encodings that have any.
     encoded: [usize; 4],
@@ -162,14 +162,14 @@ enum Phase {
 
 /// A client's entry in the hub.
 #[derive(Debug)]
-struct Seat {
-    member: Arc<Member>,
+struct Slot {
+    subscriber: Arc<Subscriber>,
     /// What it takes the stream in.
     encoding: Encoding,
     /// Its place in the list of those to be woken, and the emptying it holds for.
     parked: (u64, usize),
-    /// Boxed, because it then finds room where the seat itself would not: see [`connection`].
-    record: Box<Record>,
+    /// Boxed, because it then finds room where the slot itself would not: see [`connection`].
+    meta: Box<ConnectionMeta>,
     input_done: bool,
     /// Its disconnect notice is out.
     left: bool,
@@ -179,7 +179,7 @@ struct Seat {
 
 /// Where the stream begins for a client that joins.
 #[derive(Debug)]
-struct Start {
+struct JoinPoint {
     node: Arc<Node>,
     /// Parts of the batch to come at that place which were there before it.
     parts_before: u32,
@@ -202,15 +202,15 @@ impl Hub {
             state: Mutex::new(State {
                 settings: Settings::from(config),
                 tail: Node::first(0),
-                assembly: Assembly::default(),
+                builder: BatchBuilder::default(),
                 next_seq: 1,
                 next_id: 1,
-                seats: Slab::new(),
+                slots: Slab::new(),
                 messages: 0,
                 listeners: ListenerNames::default(),
-                gone: Totals::default(),
+                departed: TrafficTotals::default(),
                 closed: Closed::default(),
-                owed: HashMap::new(),
+                pending: HashMap::new(),
                 parked: Vec::new(),
                 wakes: 1,
                 encoded: [0; 4],
@@ -220,7 +220,7 @@ impl Hub {
                 phase: Phase::Open,
             }),
             version: AtomicU64::new(1),
-            audience: AtomicU8::new(0),
+            active_encodings: AtomicU8::new(0),
             drained: Notify::new(),
             frozen: Notify::new(),
             asked: Notify::new(),
@@ -239,64 +239,67 @@ impl Hub {
     }
 
     /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
-    pub(crate) async fn admit(&self) -> Admission {
+    pub(crate) async fn admit(&self) -> ReadPermit {
         self.budget.admit().await
     }
 
     /// Makes a connection a client: gives it the next id and tells everybody.
-    pub(crate) fn join(self: &Arc<Hub>, arrival: Arrival) -> Feed {
+    pub(crate) fn join(self: &Arc<Hub>, arrival: ConnectionInfo) -> Feed {
         let encoding = Encoding::from(arrival.format);
         let mut state = self.lock();
         let id = ClientId(state.next_id);
         state.next_id += 1;
         state.count_encoding(encoding, 1);
         let start = state.start();
-        let member = Arc::new(Member::new(id));
+        let subscriber = Arc::new(Subscriber::new(id));
         let messages_before = state.messages;
-        let record = Record::new(&arrival, messages_before, &mut state.listeners);
-        member.move_to(&start.node, 0, encoding);
-        let slot = self.seat(&mut state, member.clone(), encoding, record);
+        let meta = ConnectionMeta::new(&arrival, messages_before, &mut state.listeners);
+        subscriber.move_to(&start.node, 0, encoding);
+        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta);
         let mut own_end = 0;
         if state.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
-            self.release_and_wake(state, slot);
+            self.release_and_wake(state, key);
         }
-        Feed::new(self.clone(), member, slot, start, own_end, encoding)
+        Feed::new(self.clone(), subscriber, key, start, own_end, encoding)
     }
 
-    /// Gives a client its seat. Its encoding has been counted.
-    fn seat(
+    /// Gives a client its slot. Its encoding has been counted.
+    fn insert_slot(
         &self,
         state: &mut State,
-        member: Arc<Member>,
+        subscriber: Arc<Subscriber>,
         encoding: Encoding,
-        record: Record,
+        meta: ConnectionMeta,
     ) -> usize {
-        let slot = state.seats.insert(Seat {
-            member,
+        let key = state.slots.insert(Slot {
+            subscriber,
             encoding,
             parked: (0, 0),
-            record: Box::new(record),
+            meta: Box::new(meta),
             input_done: false,
             left: false,
             freezing: false,
         });
-        self.audience_changed(state);
-        slot
+        self.active_encodings_changed(state);
+        key
     }
 
     /// What changes for as long as the hub serves, however busy it is. Takes the buffer's account and
     /// the lock that every publish takes: does not return when one of them hangs.
-    pub(crate) fn pulse(&self) -> Pulse {
+    pub(crate) fn pulse(&self) -> Liveness {
         // An idle hub shows by this that it is awake.
         self.asked.notify_one();
         let queue = self.budget.queue_state();
         let state = self.lock();
-        let moved = state.seats.iter().map(|(_, seat)| {
-            let tally = &seat.member.tally;
-            tally.bytes_in.get().wrapping_add(tally.bytes_out.get())
+        let moved = state.slots.iter().map(|(_, slot)| {
+            let counters = &slot.subscriber.counters;
+            counters
+                .bytes_in
+                .get()
+                .wrapping_add(counters.bytes_out.get())
         });
-        Pulse {
+        Liveness {
             looks: self.looks.load(Relaxed),
             published: self.version(),
             moved: moved.fold(0, u64::wrapping_add),
@@ -305,34 +308,34 @@ impl Hub {
     }
 
     /// Tells every client that its time has come.
-    pub(crate) fn order_all(&self, order: Orders) {
+    pub(crate) fn command_all(&self, command: Commands) {
         let state = self.lock();
         state
-            .seats
+            .slots
             .iter()
-            .for_each(|(_, seat)| seat.member.order(order));
+            .for_each(|(_, slot)| slot.subscriber.command(command));
     }
 
     /// What would be different if anything had happened.
     #[cfg(debug_assertions)]
     pub(crate) fn traces(&self) -> String {
-        let figures = self.figures();
+        let stats = self.stats();
         let version = self.version();
         format!(
             "version {version}, {:?}",
-            stats::Figures {
+            stats::HubStats {
                 waited: Duration::ZERO,
-                ..figures
+                ..stats
             }
         )
     }
 
     /// Whether some client has not seen this order yet.
     #[cfg(debug_assertions)]
-    pub(crate) fn is_ordered(&self, order: Orders) -> bool {
+    pub(crate) fn is_commanded(&self, command: Commands) -> bool {
         let state = self.lock();
-        let mut seats = state.seats.iter();
-        seats.any(|(_, seat)| seat.member.is_ordered(order))
+        let mut slots = state.slots.iter();
+        slots.any(|(_, slot)| slot.subscriber.is_commanded(command))
     }
 
     /// Has every client read what it was sent already, and waits until all have. Cancel safe.
@@ -341,26 +344,26 @@ impl Hub {
             let mut state = self.lock();
             state.phase = Phase::Draining;
             state.draining = state
-                .seats
+                .slots
                 .iter()
-                .filter(|(_, seat)| !seat.input_done)
+                .filter(|(_, slot)| !slot.input_done)
                 .count();
             if state.draining == 0 {
                 return;
             }
         }
-        self.order_all(Orders::DRAIN);
+        self.command_all(Commands::DRAIN);
         self.drained.notified().await;
     }
 
     /// Says the last word: `Server shutting down`. Nothing is published behind it.
-    pub(crate) fn seal(&self) {
+    pub(crate) fn finish(&self) {
         let mut state = self.lock();
-        self.notify(&mut state, Kind::Shutdown, NOBODY);
-        state.cut();
+        self.notify(&mut state, Kind::Shutdown, SYSTEM);
+        state.flush();
         state.phase = Phase::Sealed;
         self.release_and_wake(state, usize::MAX);
-        self.order_all(Orders::FINISH);
+        self.command_all(Commands::FINISH);
     }
 
     /// Has every client's task stop where it is, and waits until all have; nobody may join
@@ -368,22 +371,22 @@ impl Hub {
     pub(crate) async fn freeze(&self) {
         {
             let mut state = self.lock();
-            state.freezing = state.seats.len();
+            state.freezing = state.slots.len();
             state
-                .seats
+                .slots
                 .iter_mut()
-                .for_each(|(_, seat)| seat.freezing = true);
+                .for_each(|(_, slot)| slot.freezing = true);
             if state.freezing == 0 {
                 return;
             }
         }
-        self.order_all(Orders::FREEZE);
+        self.command_all(Commands::FREEZE);
         self.frozen.notified().await;
     }
 
-    /// The client in `slot` has stopped, or is gone.
-    fn freeze_done(&self, state: &mut State, slot: usize) {
-        if mem::take(&mut state.seats[slot].freezing) {
+    /// The client in `key` has stopped, or is gone.
+    fn freeze_done(&self, state: &mut State, key: usize) {
+        if mem::take(&mut state.slots[key].freezing) {
             state.freezing -= 1;
             if state.freezing == 0 {
                 self.frozen.notify_one();
@@ -402,43 +405,43 @@ impl Hub {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Publishes one read's lines from the client in `slot`; the index of the batch they are in.
+    /// Publishes one read's lines from the client in `key`; the index of the batch they are in.
     fn publish(
         &self,
-        slot: usize,
+        key: usize,
         origin: ClientId,
-        admission: Option<Admission>,
+        permit: Option<ReadPermit>,
         lines: &Lines<'_>,
         messages: usize,
     ) -> Option<u64> {
         let large = lines.first.len() + lines.rest.len() >= OWN_BATCH_BYTES;
-        let mut seen = Encodings(self.audience.load(Relaxed));
-        let charge = |cost| match admission {
-            Some(admission) => admission.charge(cost),
+        let mut seen = Encodings(self.active_encodings.load(Relaxed));
+        let charge = |cost| match permit {
+            Some(permit) => permit.charge(cost),
             None => self.budget.charge(cost),
         };
         let mut prepared = None;
         loop {
             if large {
                 // Outside the lock: others go on publishing meanwhile.
-                let mut batch = Assembly::default();
+                let mut batch = BatchBuilder::default();
                 // Its numbers come with its place; what they cost is taken at their longest.
                 let cost = batch.add_lines(seen, origin, Seq(u64::MAX / 2), lines, messages);
                 prepared = Some((batch, cost));
             }
             let mut state = self.lock();
-            let audience = state.audience(self.echo);
-            if large && audience != seen && audience != Encodings::default() {
+            let active_encodings = state.active_encodings(self.echo);
+            if large && active_encodings != seen && active_encodings != Encodings::default() {
                 // Somebody joined with an encoding that was not in use.
-                seen = audience;
+                seen = active_encodings;
                 continue;
             }
             if state.phase == Phase::Sealed {
                 return None;
             }
-            if audience == Encodings::default() {
+            if active_encodings == Encodings::default() {
                 // Nobody hears it: it takes its numbers, and no batch may count across them.
-                state.cut();
+                state.flush();
                 state.take_seqs(messages);
                 state.messages += messages as u64;
                 return None;
@@ -447,77 +450,78 @@ impl Hub {
             state.messages += messages as u64;
             let index = match prepared {
                 Some((mut batch, cost)) => {
-                    batch.pay(charge(cost));
-                    state.cut();
-                    state.link(batch.into_batch(audience, first_seq))
+                    batch.attach(charge(cost));
+                    state.flush();
+                    state.link(batch.into_batch(active_encodings, first_seq))
                 }
                 None => {
-                    if state.assembly.cost() >= ASSEMBLY_BYTES_MAX {
-                        state.cut();
+                    if state.builder.cost() >= BATCH_BYTES_MAX {
+                        state.flush();
                     }
-                    let assembly = &mut state.assembly;
-                    let cost = assembly.add_lines(audience, origin, first_seq, lines, messages);
-                    assembly.pay(charge(cost));
+                    let builder = &mut state.builder;
+                    let cost =
+                        builder.add_lines(active_encodings, origin, first_seq, lines, messages);
+                    builder.attach(charge(cost));
                     state.tail.index
                 }
             };
-            self.release_and_wake(state, slot);
+            self.release_and_wake(state, key);
             return Some(index);
         }
     }
 
-    /// Tells everybody that the client in `slot` is gone. Returns the index its own parts end
+    /// Tells everybody that the client in `key` is gone. Returns the index its own parts end
     /// before, if that adds one.
-    fn leave(&self, slot: usize, id: ClientId) -> Option<u64> {
+    fn leave(&self, key: usize, id: ClientId) -> Option<u64> {
         let mut state = self.lock();
-        state.seats[slot].left = true;
-        self.finish_input(&mut state, slot);
+        state.slots[key].left = true;
+        self.finish_input(&mut state, key);
         if !state.settings.notices || state.phase == Phase::Sealed {
             return None;
         }
         let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id);
-        self.release_and_wake(state, slot);
+        self.release_and_wake(state, key);
         Some(own + 1)
     }
 
     /// The index that the batches of all that was published come before.
     fn end(&self) -> u64 {
-        self.lock().cut().index
+        self.lock().flush().index
     }
 
-    /// Gives the seat of a client back.
-    fn remove(&self, slot: usize, encoding: Encoding) {
+    /// Gives the slot of a client back.
+    fn remove(&self, key: usize, encoding: Encoding) {
         let mut state = self.lock();
-        self.finish_input(&mut state, slot);
-        self.freeze_done(&mut state, slot);
-        state.owed.remove(&slot);
-        let seat = state.seats.remove(slot);
-        state.gone.count(&seat);
-        state.unpark(&seat);
+        self.finish_input(&mut state, key);
+        self.freeze_done(&mut state, key);
+        state.pending.remove(&key);
+        let slot = state.slots.remove(key);
+        state.departed.count(&slot);
+        state.unpark(&slot);
         state.count_encoding(encoding, -1);
-        if state.seats.is_empty() {
+        if state.slots.is_empty() {
             // Nobody will come for it.
-            state.assembly.clear();
+            state.builder.clear();
         }
-        self.audience_changed(&state);
+        self.active_encodings_changed(&state);
     }
 
     /// Clients, or their encodings, have changed: what a read is prepared in and charged for.
-    fn audience_changed(&self, state: &State) {
-        let audience = state.audience(self.echo);
-        if self.audience.swap(audience.0, Relaxed) != audience.0 {
-            self.budget.set_expansion(audience.expansion());
+    fn active_encodings_changed(&self, state: &State) {
+        let active_encodings = state.active_encodings(self.echo);
+        if self.active_encodings.swap(active_encodings.0, Relaxed) != active_encodings.0 {
+            self.budget.set_expansion(active_encodings.expansion());
         }
     }
 
     /// One client's input is done; the last one ends the wait of a drain.
-    fn input_done(&self, slot: usize) {
+    fn input_done(&self, key: usize) {
         let mut state = self.lock();
-        self.finish_input(&mut state, slot);
+        self.finish_input(&mut state, key);
     }
 
-    fn finish_input(&self, state: &mut State, slot: usize) {
-        let done = mem::replace(&mut state.seats[slot].input_done, true);
+    fn finish_input(&self, state: &mut State, key: usize) {
+        let done = mem::replace(&mut state.slots[key].input_done, true);
         if !done && state.phase == Phase::Draining {
             state.draining -= 1;
             if state.draining == 0 {
@@ -526,28 +530,28 @@ impl Hub {
         }
     }
 
-    fn change_encoding(&self, slot: usize, from: Encoding, to: Encoding) {
+    fn change_encoding(&self, key: usize, from: Encoding, to: Encoding) {
         let mut state = self.lock();
-        state.seats[slot].encoding = to;
+        state.slots[key].encoding = to;
         state.count_encoding(from, -1);
         state.count_encoding(to, 1);
-        self.audience_changed(&state);
+        self.active_encodings_changed(&state);
     }
 
     /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
-    fn park(&self, place: &Node, slot: usize, waker: &Waker) -> Park {
+    fn park(&self, place: &Node, key: usize, waker: &Waker) -> Park {
         let mut state = self.lock();
         if place.next.get().is_none() {
-            state.cut();
+            state.flush();
         }
         if place.next.get().is_some() {
             return Park::MoreCame;
         }
         let parked = (state.wakes, state.parked.len());
-        let seat = &mut state.seats[slot];
-        if seat.parked.0 != parked.0 {
-            seat.parked = parked;
-            state.parked.push((waker.clone(), slot));
+        let slot = &mut state.slots[key];
+        if slot.parked.0 != parked.0 {
+            slot.parked = parked;
+            state.parked.push((waker.clone(), key));
         }
         Park::Parked {
             version: self.version(),
@@ -561,18 +565,18 @@ impl Hub {
             Kind::Shutdown => Seq(state.next_seq),
             Kind::Lines | Kind::Notice(_) => state.take_seqs(1),
         };
-        if state.assembly.cost() >= ASSEMBLY_BYTES_MAX {
-            state.cut();
+        if state.builder.cost() >= BATCH_BYTES_MAX {
+            state.flush();
         }
         let encodings = state.encodings;
-        let cost = state.assembly.add_notice(encodings, origin, seq, kind);
-        state.assembly.pay(self.budget.charge(cost));
+        let cost = state.builder.add_notice(encodings, origin, seq, kind);
+        state.builder.attach(self.budget.charge(cost));
         state.tail.index
     }
 
     /// Ends the lock, and wakes all who wait for what was published under it, save the client in
-    /// `slot`, which is awake.
-    fn release_and_wake(&self, mut state: MutexGuard<'_, State>, slot: usize) {
+    /// `key`, which is awake.
+    fn release_and_wake(&self, mut state: MutexGuard<'_, State>, key: usize) {
         self.version.fetch_add(1, Release);
         if state.parked.is_empty() {
             return;
@@ -581,13 +585,13 @@ impl Hub {
         let mut parked = mem::take(&mut state.parked);
         drop(state);
         for (waker, parked_slot) in parked.drain(..) {
-            if parked_slot != slot {
+            if parked_slot != key {
                 waker.wake();
             }
         }
         // Its memory is worth keeping, unless it is a storm's that is over.
         let mut state = self.lock();
-        if state.parked.is_empty() && parked.capacity() <= 4 * state.seats.len() {
+        if state.parked.is_empty() && parked.capacity() <= 4 * state.slots.len() {
             state.parked = parked;
         }
     }
@@ -602,8 +606,8 @@ impl State {
     }
 
     /// The encodings that what is published now has to be in; none when nobody would hear it.
-    fn audience(&self, echo: bool) -> Encodings {
-        if self.seats.len() > 1 || echo {
+    fn active_encodings(&self, echo: bool) -> Encodings {
+        if self.slots.len() > 1 || echo {
             self.encodings
         } else {
             Encodings::default()
@@ -615,19 +619,19 @@ impl State {
         let count = &mut self.encoded[encoding as usize];
         *count = count.wrapping_add_signed(change);
         let encodings = match *count {
-            0 => self.encodings.without(encoding),
+            0 => self.encodings.exclude(encoding),
             _ => self.encodings.with(encoding),
         };
         if encodings != self.encodings {
             // A batch is in the same encodings throughout.
-            self.cut();
+            self.flush();
             self.encodings = encodings;
         }
     }
 
     /// Puts what was assembled into the stream; returns the end of it.
-    fn cut(&mut self) -> Arc<Node> {
-        if let Some(batch) = self.assembly.take(self.encodings) {
+    fn flush(&mut self) -> Arc<Node> {
+        if let Some(batch) = self.builder.take(self.encodings) {
             self.link(batch);
         }
         self.tail.clone()
@@ -637,12 +641,12 @@ impl State {
     ///
     /// Notices are not cut off for that: those of all who join in one turn of an accept loop go out
     /// as one batch. Behind messages a batch begins, which keeps the counting of them simple.
-    fn start(&mut self) -> Start {
-        let parts_before = self.assembly.notices_only().unwrap_or_else(|| {
-            self.cut();
+    fn start(&mut self) -> JoinPoint {
+        let parts_before = self.builder.notices_only().unwrap_or_else(|| {
+            self.flush();
             0
         });
-        Start {
+        JoinPoint {
             node: self.tail.clone(),
             parts_before,
         }
@@ -652,7 +656,7 @@ impl State {
     fn link(&mut self, batch: Batch) -> u64 {
         let index = self.tail.index;
         let node = self.tail.after(&batch);
-        let next = Next {
+        let next = Link {
             batch,
             node: node.clone(),
         };
@@ -665,12 +669,12 @@ impl State {
     }
 
     /// Takes a client off the list of those to be woken.
-    fn unpark(&mut self, seat: &Seat) {
-        let (wakes, at) = seat.parked;
+    fn unpark(&mut self, slot: &Slot) {
+        let (wakes, at) = slot.parked;
         if wakes == self.wakes {
             self.parked.swap_remove(at);
             if let Some((_, moved)) = self.parked.get(at) {
-                self.seats[*moved].parked.1 = at;
+                self.slots[*moved].parked.1 = at;
             }
         }
     }

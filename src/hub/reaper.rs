@@ -10,14 +10,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use super::subscriber::{Condition, DETACHED};
-use super::{Hub, Orders, Seat, Settings, State};
+use super::{Commands, Hub, Settings, Slot, State};
 use crate::config::{Grace, SlowClient};
 use crate::hub::clock::RunningTime;
 use crate::hub::memory;
 use crate::wire::close_reason::CloseReason;
 
 /// How long a client that is being closed may take over its last words and its own close.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The looks while nothing presses: often enough for the shortest timeout, rare enough for nothing
 /// to be seen of them with 15,000 clients.
@@ -25,7 +25,7 @@ const CALM_TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::fr
 
 /// The looks while senders wait: a client that is behind is found at most this long after its
 /// grace.
-const PRESSED_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+const FULL_TICK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
 
 /// A look may take one such part of all time: with many clients, there are fewer of them.
 const LOOK_SHARE: u32 = 4;
@@ -60,22 +60,22 @@ const TRIM_BYTES: usize = 1024 * 1024;
 
 /// What the sweep remembers of a client between two looks. Small: there is one for each client.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct Activity {
     /// Bytes that had gone through it either way (modulo 2^32), and when that was last seen to
     /// change.
     moved: u32,
-    moved_at: Option<Moment>,
+    moved_at: Option<Micros>,
     /// Bytes that its socket had taken (modulo 2^32), and since when its peer has taken none of what
     /// waits for it; once it is leaving, since when it is.
     taken: u32,
-    refuses_since: Option<Moment>,
+    refuses_since: Option<Micros>,
     /// Where in the stream it was (modulo 2^32), and since when it has been there, while more has come.
     position: u32,
-    stands_since: Option<Moment>,
+    stands_since: Option<Micros>,
     /// For how long it has kept others waiting since it last had everything, in microseconds.
     held_us: u32,
     /// When it was last asked how far its peer has come.
-    probed_at: Option<Moment>,
+    probed_at: Option<Micros>,
     said: Said,
 }
 
@@ -94,11 +94,11 @@ enum Said {
 
 /// A moment in the hub's running time, to the microsecond: eight bytes, even where there may be none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(NonZeroU64);
+pub(super) struct Micros(NonZeroU64);
 
-impl Moment {
+impl Micros {
     /// How long after `earlier` it is; zero if it is before.
-    pub(super) fn since(self, earlier: Moment) -> Duration {
+    pub(super) fn since(self, earlier: Micros) -> Duration {
         Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
@@ -108,20 +108,20 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-impl Watch {
+impl Activity {
     /// Since when this many bytes have gone through the client; `None` when that is news.
-    pub(super) fn still_since(&self, moved: u64) -> Option<Moment> {
+    pub(super) fn still_since(&self, moved: u64) -> Option<Micros> {
         self.moved_at.filter(|_| self.moved == moved as u32)
     }
 
     /// Whether it has been at the same place for so long although more has come.
-    fn stands_still(&self, time: Duration, now: Moment) -> bool {
+    fn stands_still(&self, time: Duration, now: Micros) -> bool {
         self.stands_since
             .is_some_and(|since| now.since(since) >= time)
     }
 
     /// Notes where the client is in a stream that ends at `tail`.
-    fn note_position(&mut self, position: u64, tail: u64, blocked: bool, now: Moment) {
+    fn note_position(&mut self, position: u64, tail: u64, blocked: bool, now: Micros) {
         let moved = self.position != position as u32;
         self.position = position as u32;
         if moved && self.said == Said::Behind {
@@ -145,20 +145,20 @@ impl Watch {
 
 /// What holds the buffer up, from one look to the next.
 #[derive(Debug)]
-struct Pressure {
+struct Contention {
     /// Somebody waited for the buffer at the last look.
-    pressed: bool,
+    full: bool,
     /// How long senders may still be made to wait by clients that are slower than the others: the
     /// grace, less what was waited lately.
     patience: Duration,
     /// Where the oldest line stood that somebody still needed, and since when.
-    oldest: Option<(u64, Moment)>,
+    oldest: Option<(u64, Micros)>,
     /// How many had ever got room in the buffer, and when that was last seen to change.
-    admissions: u64,
-    admitted_at: Moment,
+    permits: u64,
+    admitted_at: Micros,
 }
 
-impl Pressure {
+impl Contention {
     /// Nobody waits: patience grows back.
     fn ease(&mut self, ran: Duration, settings: &Settings) {
         self.oldest = None;
@@ -172,33 +172,33 @@ impl Pressure {
 /// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
 /// behind, or take too long over their goodbye.
 pub(crate) async fn run(hub: Arc<Hub>) {
-    let mut pressure = Pressure {
-        pressed: false,
+    let mut contention = Contention {
+        full: false,
         // Cut down to the grace by the first look.
         patience: Duration::MAX,
         oldest: None,
-        admissions: 0,
+        permits: 0,
         admitted_at: hub.moment(),
     };
     let mut running = RunningTime::start();
     let mut look_took = Duration::ZERO;
     let mut peak = 0;
     loop {
-        let tick = hub.tick(&pressure).max(look_took * LOOK_SHARE);
-        if pressure.pressed {
+        let tick = hub.tick(&contention).max(look_took * LOOK_SHARE);
+        if contention.full {
             tokio::time::sleep(tick).await;
         } else {
             // No arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
             tokio::select! {
                 () = tokio::time::sleep(tick) => {}
-                () = hub.budget.pressed() => {}
+                () = hub.budget.full() => {}
                 () = hub.asked.notified() => {}
             }
         }
         let ran = running.lap(tick);
         hub.ran_us.fetch_add(micros(ran), Relaxed);
-        hub.look(&mut pressure, ran);
-        if !hub.is_jammed(&mut pressure) {
+        hub.look(&mut contention, ran);
+        if !hub.is_jammed(&mut contention) {
             hub.looks.fetch_add(1, Relaxed);
         }
         look_took = running.since_lap();
@@ -214,17 +214,17 @@ pub(crate) async fn run(hub: Arc<Hub>) {
 
 impl Hub {
     /// The time for which this process ran, as of the last look.
-    pub(super) fn moment(&self) -> Moment {
+    pub(super) fn moment(&self) -> Micros {
         // From one on.
-        Moment(NonZeroU64::MIN.saturating_add(self.ran_us.load(Acquire)))
+        Micros(NonZeroU64::MIN.saturating_add(self.ran_us.load(Acquire)))
     }
 
-    fn tick(&self, pressure: &Pressure) -> Duration {
+    fn tick(&self, contention: &Contention) -> Duration {
         let settings = self.lock().settings;
-        if pressure.pressed {
-            let (least, most) = PRESSED_TICK;
+        if contention.full {
+            let (least, most) = FULL_TICK;
             return match settings.slow_grace {
-                Grace::For(_) if pressure.patience.is_zero() => least,
+                Grace::For(_) if contention.patience.is_zero() => least,
                 Grace::For(grace) => (grace / 16).clamp(least, most),
                 Grace::Forever => most,
             };
@@ -233,40 +233,40 @@ impl Hub {
         let shortest = timeouts
             .into_iter()
             .flatten()
-            .chain([GOODBYE])
+            .chain([CLOSE_TIMEOUT])
             .min()
-            .unwrap_or(GOODBYE);
+            .unwrap_or(CLOSE_TIMEOUT);
         (shortest / 16).clamp(CALM_TICK.0, CALM_TICK.1)
     }
 
     /// Looks at every client once. `ran` is how long it is since the last look.
-    fn look(&self, pressure: &mut Pressure, ran: Duration) {
+    fn look(&self, contention: &mut Contention, ran: Duration) {
         let now = self.moment();
-        let was_pressed = std::mem::replace(&mut pressure.pressed, self.budget.is_pressed());
+        let was_full = std::mem::replace(&mut contention.full, self.budget.is_full());
         let mut state = self.lock();
         let settings = state.settings;
-        let tail = state.cut().cost_before;
-        for (_, seat) in &mut state.seats {
-            look_for_the_quiet(seat, &settings, now, pressure.pressed);
-            let position = seat.member.position.load(Relaxed);
-            let blocked = seat.member.is(Condition::Blocked);
-            let watch = &mut seat.record.watch;
-            watch.note_position(position, tail, blocked, now);
+        let tail = state.flush().cost_before;
+        for (_, slot) in &mut state.slots {
+            close_idle_and_stalled(slot, &settings, now, contention.full);
+            let position = slot.subscriber.position.load(Relaxed);
+            let blocked = slot.subscriber.is(Condition::Blocked);
+            let activity = &mut slot.meta.activity;
+            activity.note_position(position, tail, blocked, now);
         }
-        if pressure.pressed {
-            let waited = if was_pressed { ran } else { Duration::ZERO };
-            self.look_for_the_slow(&mut state, tail, now, waited, pressure);
+        if contention.full {
+            let waited = if was_full { ran } else { Duration::ZERO };
+            self.evict_slow(&mut state, tail, now, waited, contention);
         } else {
-            pressure.ease(ran, &settings);
+            contention.ease(ran, &settings);
         }
     }
 
     /// Whether those who wait for the buffer wait for nothing: a bug, which must not pass for life.
-    fn is_jammed(&self, pressure: &mut Pressure) -> bool {
+    fn is_jammed(&self, contention: &mut Contention) -> bool {
         let now = self.moment();
-        let (somebody_waits, admissions) = self.budget.queue_state();
-        if !somebody_waits || pressure.admissions != admissions {
-            (pressure.admissions, pressure.admitted_at) = (admissions, now);
+        let (somebody_waits, permits) = self.budget.queue_state();
+        if !somebody_waits || contention.permits != permits {
+            (contention.permits, contention.admitted_at) = (permits, now);
             return false;
         }
         let state = self.lock();
@@ -274,10 +274,10 @@ impl Hub {
             Grace::For(grace) => grace,
             Grace::Forever => Duration::ZERO,
         };
-        let waited = now.since(pressure.admitted_at);
-        let mut clients = state.seats.iter().map(|(_, seat)| &seat.member);
+        let waited = now.since(contention.admitted_at);
+        let mut clients = state.slots.iter().map(|(_, slot)| &slot.subscriber);
         let is_held_up = state.settings.slow_grace == Grace::Forever
-            && clients.any(|member| member.is(Condition::Blocked));
+            && clients.any(|subscriber| subscriber.is(Condition::Blocked));
         waited >= grace.saturating_add(JAM) && !is_held_up
     }
 
@@ -293,140 +293,140 @@ impl Hub {
     /// Those near the oldest line whose sockets have refused for a grace go with it: what one of them
     /// holds may not be enough to let anybody in. One that was told to skip, and has not had
     /// everything since, gets no new grace.
-    fn look_for_the_slow(
+    fn evict_slow(
         &self,
         state: &mut State,
         tail: u64,
-        now: Moment,
+        now: Micros,
         waited: Duration,
-        pressure: &mut Pressure,
+        contention: &mut Contention,
     ) {
         let Grace::For(grace) = state.settings.slow_grace else {
             return;
         };
-        let patience = pressure.patience.min(grace);
-        pressure.patience = patience;
-        let position = |seat: &Seat| seat.member.position.load(Relaxed);
-        let seats = || state.seats.iter().map(|(_, seat)| seat);
-        let behind = seats().map(position).filter(|position| *position < tail);
+        let patience = contention.patience.min(grace);
+        contention.patience = patience;
+        let position = |slot: &Slot| slot.subscriber.position.load(Relaxed);
+        let slots = || state.slots.iter().map(|(_, slot)| slot);
+        let behind = slots().map(position).filter(|position| *position < tail);
         let Some(oldest) = behind.min() else {
-            pressure.oldest = None;
+            contention.oldest = None;
             return;
         };
-        let since = match pressure.oldest {
+        let since = match contention.oldest {
             Some((held, since)) if held == oldest => since,
             _ => now,
         };
-        pressure.oldest = Some((oldest, since));
+        contention.oldest = Some((oldest, since));
         let overdue = now.since(since) >= grace;
 
-        let near = oldest.saturating_add(self.budget.admission_bytes() as u64);
-        let is_near = |seat: &Seat| position(seat) < near.min(tail);
-        if seats().any(|seat| is_near(seat) && seat.record.watch.said == Said::Behind) {
+        let near = oldest.saturating_add(self.budget.permit_bytes() as u64);
+        let is_near = |slot: &Slot| position(slot) < near.min(tail);
+        if slots().any(|slot| is_near(slot) && slot.meta.activity.said == Said::Behind) {
             // What it holds is about to be released: nobody else has to go for that. It has only to
             // come round to it; one that does not must not be what all the others wait for.
-            let told = state.seats.iter_mut().map(|(_, seat)| seat);
-            for seat in told.filter(|seat| seat.record.watch.said == Said::Behind) {
-                let watch = &mut seat.record.watch;
-                watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
-                if Duration::from_micros(watch.held_us.into()) >= GOODBYE {
-                    seat.member.order(Orders::ABORT);
+            let told = state.slots.iter_mut().map(|(_, slot)| slot);
+            for slot in told.filter(|slot| slot.meta.activity.said == Said::Behind) {
+                let activity = &mut slot.meta.activity;
+                activity.held_us = activity.held_us.saturating_add(micros(waited) as u32);
+                if Duration::from_micros(activity.held_us.into()) >= CLOSE_TIMEOUT {
+                    slot.subscriber.command(Commands::ABORT);
                 }
             }
             return;
         }
-        let moves_on = |seat: &&Seat| {
-            !seat.left
-                && !seat.member.is(Condition::Waiting)
-                && ![oldest, DETACHED].contains(&position(seat))
-                && !seat.record.watch.stands_still(grace.min(STANDSTILL), now)
+        let moves_on = |slot: &&Slot| {
+            !slot.left
+                && !slot.subscriber.is(Condition::Waiting)
+                && ![oldest, DETACHED].contains(&position(slot))
+                && !slot.meta.activity.stands_still(grace.min(STANDSTILL), now)
         };
         let (mut move_on, mut have_all) = (0, 0);
-        for position in seats().filter(moves_on).map(position) {
+        for position in slots().filter(moves_on).map(position) {
             move_on += 1;
             have_all += usize::from(position >= tail);
         }
         let hold_others_up = move_on > 0 && 2 * have_all >= move_on;
 
-        let order = match state.settings.slow_client {
-            SlowClient::Disconnect => Orders::close(CloseReason::Slow),
-            SlowClient::Skip => Orders::SKIP,
+        let command = match state.settings.slow_client {
+            SlowClient::Disconnect => Commands::close(CloseReason::Slow),
+            SlowClient::Skip => Commands::SKIP,
         };
-        for (_, seat) in &mut state.seats {
-            if !is_near(seat) {
+        for (_, slot) in &mut state.slots {
+            if !is_near(slot) {
                 continue;
             }
-            let is_oldest = position(seat) == oldest;
-            let watch = &mut seat.record.watch;
-            if hold_others_up && (is_oldest || watch.stands_still(waited, now)) {
-                watch.held_us = watch.held_us.saturating_add(micros(waited) as u32);
+            let is_oldest = position(slot) == oldest;
+            let activity = &mut slot.meta.activity;
+            if hold_others_up && (is_oldest || activity.stands_still(waited, now)) {
+                activity.held_us = activity.held_us.saturating_add(micros(waited) as u32);
             }
-            let held = Duration::from_micros(watch.held_us.into());
+            let held = Duration::from_micros(activity.held_us.into());
             let refused = |since| now.since(since) >= grace.max(HELD_MIN);
             if overdue && is_oldest
                 || held >= patience.max(HELD_MIN)
-                || (overdue || patience.is_zero()) && watch.refuses_since.is_some_and(refused)
-                || watch.said == Said::WasBehind
+                || (overdue || patience.is_zero()) && activity.refuses_since.is_some_and(refused)
+                || activity.said == Said::WasBehind
             {
                 let spent = if overdue { grace } else { held };
-                pressure.patience = pressure.patience.min(patience.saturating_sub(spent));
-                (watch.said, watch.held_us) = (Said::Behind, 0);
-                seat.member.order(order);
+                contention.patience = contention.patience.min(patience.saturating_sub(spent));
+                (activity.said, activity.held_us) = (Said::Behind, 0);
+                slot.subscriber.command(command);
             }
         }
     }
 }
 
 /// Stalled, idle, gone without a word, or at its goodbye for too long.
-fn look_for_the_quiet(seat: &mut Seat, settings: &Settings, now: Moment, pressed: bool) {
-    let (member, watch) = (&seat.member, &mut seat.record.watch);
-    let over = |since: Option<Moment>, timeout: Option<Duration>| {
+fn close_idle_and_stalled(slot: &mut Slot, settings: &Settings, now: Micros, full: bool) {
+    let (subscriber, activity) = (&slot.subscriber, &mut slot.meta.activity);
+    let over = |since: Option<Micros>, timeout: Option<Duration>| {
         since.is_some_and(|since| timeout.is_some_and(|timeout| now.since(since) >= timeout))
     };
     // What the daemon makes wait is not the client's doing; nor is what it gets nothing of because
     // the buffer is full.
-    let waits = member.is(Condition::Waiting);
-    if member.is(Condition::Leaving) {
-        if waits || watch.said != Said::Leaving {
-            (watch.said, watch.refuses_since) = (Said::Leaving, Some(now));
-        } else if over(watch.refuses_since, Some(GOODBYE)) {
-            member.order(Orders::ABORT);
+    let waits = subscriber.is(Condition::Waiting);
+    if subscriber.is(Condition::Leaving) {
+        if waits || activity.said != Said::Leaving {
+            (activity.said, activity.refuses_since) = (Said::Leaving, Some(now));
+        } else if over(activity.refuses_since, Some(CLOSE_TIMEOUT)) {
+            subscriber.command(Commands::ABORT);
         }
         return;
     }
-    let taken = member.tally.bytes_out.get() as u32;
-    let moved = taken.wrapping_add(member.tally.bytes_in.get() as u32);
-    if watch.moved_at.is_none() || watch.moved != moved || waits || pressed {
-        (watch.moved, watch.moved_at) = (moved, Some(now));
+    let taken = subscriber.counters.bytes_out.get() as u32;
+    let moved = taken.wrapping_add(subscriber.counters.bytes_in.get() as u32);
+    if activity.moved_at.is_none() || activity.moved != moved || waits || full {
+        (activity.moved, activity.moved_at) = (moved, Some(now));
     }
-    let blocked = member.is(Condition::Blocked);
-    let progressed = member.progressed.load(Relaxed);
+    let blocked = subscriber.is(Condition::Blocked);
+    let progressed = subscriber.progressed.load(Relaxed);
     if progressed {
-        member.progressed.store(false, Relaxed);
+        subscriber.progressed.store(false, Relaxed);
     }
     if !blocked {
-        watch.refuses_since = None;
-    } else if watch.refuses_since.is_none() || watch.taken != taken || progressed {
-        (watch.taken, watch.refuses_since) = (taken, Some(now));
+        activity.refuses_since = None;
+    } else if activity.refuses_since.is_none() || activity.taken != taken || progressed {
+        (activity.taken, activity.refuses_since) = (taken, Some(now));
     }
-    if over(watch.refuses_since, settings.stall_timeout) {
-        member.order(Orders::close(CloseReason::Stalled));
-    } else if !seat.left && over(watch.moved_at, settings.idle_timeout) {
-        member.order(Orders::close(CloseReason::Idle));
+    if over(activity.refuses_since, settings.stall_timeout) {
+        subscriber.command(Commands::close(CloseReason::Stalled));
+    } else if !slot.left && over(activity.moved_at, settings.idle_timeout) {
+        subscriber.command(Commands::close(CloseReason::Idle));
     }
-    let probe = match (blocked, seat.input_done) {
+    let probe = match (blocked, slot.input_done) {
         (true, _) => BLOCKED_PROBE,
         (_, true) => READER_PROBE,
         _ => PROBE,
     };
     // An idle peer that owes no answer is asked by the system.
     let may_owe = blocked
-        || seat.input_done
-        || member.is(Condition::Unacknowledged)
-        || watch.moved_at.is_some_and(|at| now.since(at) <= PROBE);
-    if may_owe && over(Some(*watch.probed_at.get_or_insert(now)), Some(probe)) {
-        watch.probed_at = Some(now);
-        member.order(Orders::PROBE);
+        || slot.input_done
+        || subscriber.is(Condition::Unacknowledged)
+        || activity.moved_at.is_some_and(|at| now.since(at) <= PROBE);
+    if may_owe && over(Some(*activity.probed_at.get_or_insert(now)), Some(probe)) {
+        activity.probed_at = Some(now);
+        subscriber.command(Commands::PROBE);
     }
 }
 

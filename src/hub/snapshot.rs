@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
 use super::Hub;
-use super::batch::{Batch, Encoding, Encodings, Kind, Node, Part, Sizes, View};
-use super::connection::{Arrival, Record};
+use super::batch::{Batch, EncodedBatch, Encoding, Encodings, Kind, Node, Part, Sizes};
+use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::feed::Feed;
-use super::stats::{Closed, Totals};
-use super::subscriber::{Condition, Member};
+use super::stats::{Closed, TrafficTotals};
+use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
 use crate::wire::ids::{ClientId, Seq};
 
@@ -29,7 +29,7 @@ pub(crate) struct SavedHub<B = ByteBuf> {
     /// Whether clients got what was their own.
     echo: bool,
     messages: u64,
-    gone: Totals,
+    departed: TrafficTotals,
     closed: Closed,
     waited: Duration,
     /// Lines that were dropped for being too long.
@@ -67,7 +67,7 @@ struct SavedView<B> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedFeed {
     id: ClientId,
-    arrival: Arrival,
+    arrival: ConnectionInfo,
     messages_before: u64,
     pub(super) place: SavedPlace,
     /// Its disconnect notice is out.
@@ -75,7 +75,7 @@ pub(crate) struct SavedFeed {
     /// Its goodbye has a deadline.
     leaving: bool,
     input_done: bool,
-    tally: Totals,
+    counters: TrafficTotals,
 }
 
 /// Where a feed is in the stream; the fields are those of [`Feed`].
@@ -96,15 +96,15 @@ const NUMBER_MAX: u64 = 1 << 60;
 
 /// What a saved hub or feed says cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Inconsistent(&'static str);
+pub(crate) struct CorruptState(&'static str);
 
-impl fmt::Display for Inconsistent {
+impl fmt::Display for CorruptState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }
 }
 
-impl std::error::Error for Inconsistent {}
+impl std::error::Error for CorruptState {}
 
 /// The places of a stream that was taken up, for the clients to return to.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl<'a> SavedHub<&'a Bytes> {
     /// What the hub holds and these feeds may still need. No client of it may be running.
     pub(crate) fn save(hub: &Hub, feeds: impl Iterator<Item = &'a Feed>) -> SavedHub<&'a Bytes> {
         let mut state = hub.lock();
-        let tail = state.cut();
+        let tail = state.flush();
         let oldest = feeds.filter_map(Feed::node).min_by_key(|node| node.index);
         let mut batches = Vec::new();
         let mut place = oldest;
@@ -135,9 +135,9 @@ impl<'a> SavedHub<&'a Bytes> {
             next_seq: state.next_seq,
             echo: hub.echo,
             messages: state.messages,
-            gone: state.gone,
+            departed: state.departed,
             closed: state.closed.clone(),
-            waited: hub.budget.figures().waited,
+            waited: hub.budget.stats().waited,
             discarded: hub.discarded.load(Relaxed),
             first_index: oldest.map_or(tail.index, |node| node.index),
             batches,
@@ -148,7 +148,7 @@ impl<'a> SavedHub<&'a Bytes> {
 impl SavedHub {
     /// A hub that goes on where the saved one stopped, still without clients, and the places they
     /// return to.
-    pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Hub>, Places), Inconsistent> {
+    pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Hub>, Places), CorruptState> {
         let costs = self.batches.iter().map(|batch| batch.cost as u64);
         let numbers = [self.first_index, costs.fold(0, u64::saturating_add)];
         let counted = [self.next_id, self.next_seq];
@@ -158,7 +158,7 @@ impl SavedHub {
             .any(|number| *number > NUMBER_MAX)
             || counted.contains(&0)
             || self.messages >= self.next_seq
-            || !self.gone.are_below(NUMBER_MAX)
+            || !self.departed.are_below(NUMBER_MAX)
             || self
                 .closed
                 .by_reason
@@ -167,14 +167,14 @@ impl SavedHub {
             || self.discarded > NUMBER_MAX
             || self.waited > Duration::from_nanos(NUMBER_MAX)
         {
-            return Err(Inconsistent("a number is out of range"));
+            return Err(CorruptState("a number is out of range"));
         }
         let hub = Hub::new(config);
         let mut state = hub.lock();
         state.next_id = self.next_id;
         state.next_seq = self.next_seq;
         state.messages = self.messages;
-        state.gone = self.gone;
+        state.departed = self.departed;
         state.closed = self.closed;
         hub.budget.add_waited(self.waited);
         hub.discarded.store(self.discarded, Relaxed);
@@ -189,7 +189,7 @@ impl SavedHub {
             let cost = saved.cost;
             let mut batch = saved.restore()?;
             places.see(batch.encodings);
-            batch.charge = Some(hub.budget.charge(cost));
+            batch.reservation = Some(hub.budget.charge(cost));
             state.link(batch);
             places.nodes.push(state.tail.clone());
         }
@@ -207,7 +207,10 @@ impl<'a> SavedBatch<&'a Bytes> {
             parts: parts.map(|part| (part.kind, part.messages)).collect(),
             encodings: batch.encodings,
             sizes: batch.sizes,
-            cost: batch.charge.as_ref().map_or(0, |charge| charge.bytes()),
+            cost: batch
+                .reservation
+                .as_ref()
+                .map_or(0, |reservation| reservation.bytes()),
             text: SavedView::save(&batch.text),
             raw: SavedView::save(&batch.raw),
             crlf: batch.crlf.get().map(SavedView::save),
@@ -217,13 +220,13 @@ impl<'a> SavedBatch<&'a Bytes> {
 }
 
 impl SavedBatch<ByteBuf> {
-    fn restore(self) -> Result<Batch, Inconsistent> {
+    fn restore(self) -> Result<Batch, CorruptState> {
         let parts = self.origins.len();
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
         let text = self.encodings.needs_text();
         let raw = self.encodings.needs_raw();
         if parts == 0 || self.parts.len() != parts {
-            return Err(Inconsistent("a batch has no parts"));
+            return Err(CorruptState("a batch has no parts"));
         }
         Ok(Batch {
             first_seq: self.first_seq,
@@ -234,7 +237,7 @@ impl SavedBatch<ByteBuf> {
             raw: self.raw.restore(parts, raw)?,
             crlf: restore_made(self.crlf, parts)?,
             json: restore_made(self.json, parts)?,
-            charge: None,
+            reservation: None,
             origins: self.origins.into(),
             parts: self
                 .parts
@@ -249,7 +252,7 @@ impl SavedBatch<ByteBuf> {
 fn restore_made(
     saved: Option<SavedView<ByteBuf>>,
     parts: usize,
-) -> Result<OnceLock<View>, Inconsistent> {
+) -> Result<OnceLock<EncodedBatch>, CorruptState> {
     Ok(match saved {
         Some(view) => OnceLock::from(view.restore(parts, true)?),
         None => OnceLock::new(),
@@ -257,7 +260,7 @@ fn restore_made(
 }
 
 impl<'a> SavedView<&'a Bytes> {
-    fn save(view: &'a View) -> SavedView<&'a Bytes> {
+    fn save(view: &'a EncodedBatch) -> SavedView<&'a Bytes> {
         SavedView {
             bytes: Bytes::new(&view.bytes),
             ends: view.ends.to_vec(),
@@ -266,7 +269,7 @@ impl<'a> SavedView<&'a Bytes> {
 }
 
 impl SavedView<ByteBuf> {
-    fn restore(self, parts: usize, needed: bool) -> Result<View, Inconsistent> {
+    fn restore(self, parts: usize, needed: bool) -> Result<EncodedBatch, CorruptState> {
         let rises = self.ends.is_sorted();
         let ends_there = self
             .ends
@@ -280,9 +283,9 @@ impl SavedView<ByteBuf> {
             part.is_empty() || part.ends_with(b"\n")
         });
         if !(rises && ends_there && whole && are_lines) {
-            return Err(Inconsistent("the parts of a batch do not fit its bytes"));
+            return Err(CorruptState("the parts of a batch do not fit its bytes"));
         }
-        Ok(View {
+        Ok(EncodedBatch {
             bytes: self.bytes.into_vec().into(),
             ends: self.ends.into(),
         })
@@ -304,14 +307,14 @@ impl Places {
     }
 
     /// The node that a saved place is at; `None` when it was detached from the stream.
-    fn find(&self, place: &SavedPlace) -> Result<Option<Arc<Node>>, Inconsistent> {
+    fn find(&self, place: &SavedPlace) -> Result<Option<Arc<Node>>, CorruptState> {
         let Some(index) = place.index else {
             return Ok(None);
         };
         let at = index.checked_sub(self.first_index);
         let at = at.and_then(|at| usize::try_from(at).ok());
         let Some((at, node)) = at.and_then(|at| Some((at, self.nodes.get(at)?))) else {
-            return Err(Inconsistent("a client is outside the stream"));
+            return Err(CorruptState("a client is outside the stream"));
         };
         let end = place.end.saturating_sub(self.first_index);
         let end =
@@ -319,7 +322,7 @@ impl Places {
         for encoding in [place.current, place.encoding] {
             let unseen = &self.unseen[encoding as usize];
             if at < end && unseen[at] != unseen[end] {
-                return Err(Inconsistent(
+                return Err(CorruptState(
                     "a client has a batch in no encoding of its own",
                 ));
             }
@@ -328,61 +331,66 @@ impl Places {
         let bytes = next.map_or(0, |next| next.batch.view(place.current).bytes.len());
         let parts = next.map_or(0, |next| next.batch.parts.len());
         if place.offset > bytes || place.parts_before as usize > parts {
-            return Err(Inconsistent("a client is beyond the end of a batch"));
+            return Err(CorruptState("a client is beyond the end of a batch"));
         }
         Ok(Some(node.clone()))
     }
 
     /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
-    pub(crate) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, Inconsistent> {
+    pub(crate) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, CorruptState> {
         let cursor = self.find(&saved.place)?;
         if saved.id.0 == 0 || saved.id.0 >= hub.lock().next_id {
-            return Err(Inconsistent("a client has a number that was never given"));
+            return Err(CorruptState("a client has a number that was never given"));
         }
-        if !saved.tally.are_below(NUMBER_MAX) {
-            return Err(Inconsistent("a client has counted beyond all numbers"));
+        if !saved.counters.are_below(NUMBER_MAX) {
+            return Err(CorruptState("a client has counted beyond all numbers"));
         }
         // As if it had always been as it is now, with as much still to come as there is.
         let messages_before = match (self.echo, hub.echo) {
-            (false, true) => saved.messages_before.wrapping_add(saved.tally.lines_in),
-            (true, false) => saved.messages_before.wrapping_sub(saved.tally.lines_in),
+            (false, true) => saved.messages_before.wrapping_add(saved.counters.lines_in),
+            (true, false) => saved.messages_before.wrapping_sub(saved.counters.lines_in),
             _ => saved.messages_before,
         };
-        let member = Arc::new(Member::new(saved.id));
-        member.tally.restore(saved.tally);
+        let subscriber = Arc::new(Subscriber::new(saved.id));
+        subscriber.counters.restore(saved.counters);
         if let Some(node) = &cursor {
-            member.move_to(node, saved.place.offset, saved.place.encoding);
+            subscriber.move_to(node, saved.place.offset, saved.place.encoding);
         }
         if saved.leaving {
-            member.set(Condition::Leaving, true);
+            subscriber.set(Condition::Leaving, true);
         }
         let mut state = hub.lock();
         state.count_encoding(saved.place.encoding, 1);
-        let mut record = Record::new(&saved.arrival, messages_before, &mut state.listeners);
-        record.skipped = saved.tally.skipped;
-        let slot = hub.seat(&mut state, member.clone(), saved.place.encoding, record);
-        let seat = &mut state.seats[slot];
-        seat.input_done = saved.input_done;
-        seat.left = saved.left;
+        let mut meta = ConnectionMeta::new(&saved.arrival, messages_before, &mut state.listeners);
+        meta.skipped = saved.counters.skipped;
+        let key = hub.insert_slot(&mut state, subscriber.clone(), saved.place.encoding, meta);
+        let slot = &mut state.slots[key];
+        slot.input_done = saved.input_done;
+        slot.left = saved.left;
         drop(state);
-        Ok(Feed::restore(hub.clone(), member, slot, cursor, &saved))
+        Ok(Feed::restore(hub.clone(), subscriber, key, cursor, &saved))
     }
 }
 
 impl SavedFeed {
-    /// Where a feed of this member is.
-    pub(super) fn save(hub: &Hub, member: &Member, slot: usize, place: SavedPlace) -> SavedFeed {
+    /// Where a feed of this subscriber is.
+    pub(super) fn save(
+        hub: &Hub,
+        subscriber: &Subscriber,
+        key: usize,
+        place: SavedPlace,
+    ) -> SavedFeed {
         let state = hub.lock();
-        let seat = &state.seats[slot];
+        let slot = &state.slots[key];
         SavedFeed {
-            id: member.id,
-            arrival: seat.record.arrival(&state.listeners),
-            messages_before: seat.record.messages_before,
+            id: subscriber.id,
+            arrival: slot.meta.arrival(&state.listeners),
+            messages_before: slot.meta.messages_before,
             place,
-            left: seat.left,
-            leaving: member.is(Condition::Leaving),
-            input_done: seat.input_done,
-            tally: Totals::from(seat),
+            left: slot.left,
+            leaving: subscriber.is(Condition::Leaving),
+            input_done: slot.input_done,
+            counters: TrafficTotals::from(slot),
         }
     }
 }
@@ -398,7 +406,7 @@ mod tests {
     use super::super::stats::ClosedClient;
     use super::*;
     use crate::config::cli::Options;
-    use crate::hub::Arrival;
+    use crate::hub::ConnectionInfo;
     use crate::ops::handover::{NEW_FORM, unescape};
     use crate::wire::close_reason::CloseReason;
     use crate::wire::format::Format;
@@ -447,7 +455,7 @@ mod tests {
         ];
         let mut feeds: Vec<_> = formats
             .into_iter()
-            .map(|format| hub.join(Arrival::test(format)))
+            .map(|format| hub.join(ConnectionInfo::test(format)))
             .collect();
         feeds[3].use_crlf();
         for n in 0..40_usize {
@@ -503,10 +511,10 @@ mod tests {
                 bytes.escape_ascii().to_string()
             );
         }
-        let late = next_hub.join(Arrival::test(Format::Text));
+        let late = next_hub.join(ConnectionInfo::test(Format::Text));
         assert_eq!(
-            late.member().id,
-            hub.join(Arrival::test(Format::Text)).member().id
+            late.subscriber().id,
+            hub.join(ConnectionInfo::test(Format::Text)).subscriber().id
         );
     }
 
@@ -526,7 +534,9 @@ mod tests {
     fn saved_form_is_the_one_of_this_version() {
         let hub = Hub::new(&config());
         let formats = [Format::Text, Format::Json, Format::Raw, Format::Text];
-        let mut feeds: Vec<_> = formats.map(|format| hub.join(Arrival::test(format))).into();
+        let mut feeds: Vec<_> = formats
+            .map(|format| hub.join(ConnectionInfo::test(format)))
+            .into();
         feeds[3].use_crlf();
         publish(&mut feeds[0], b"one\ntwo\n");
         rest_of(&mut feeds[1]);
@@ -534,14 +544,14 @@ mod tests {
         feeds[2].leave();
         hub.lock().closed.push(ClosedClient {
             id: ClientId(1),
-            arrival: Arrival::test(Format::Text),
-            totals: Totals::default(),
+            arrival: ConnectionInfo::test(Format::Text),
+            totals: TrafficTotals::default(),
             reason: CloseReason::Slow,
             at: SystemTime::UNIX_EPOCH,
             bytes_pending: 0,
             messages_behind: 0,
         });
-        hub.seal();
+        hub.finish();
         let form = save(&hub, &feeds).escape_ascii().to_string();
         assert_eq!(form, include_str!("saved.golden").trim_end(), "{NEW_FORM}");
     }
@@ -549,12 +559,15 @@ mod tests {
     #[test]
     fn hub_without_batches_keeps_its_numbers() {
         let hub = Hub::new(&config());
-        let mut one = hub.join(Arrival::test(Format::Json));
-        drop(hub.join(Arrival::test(Format::Text)));
+        let mut one = hub.join(ConnectionInfo::test(Format::Json));
+        drop(hub.join(ConnectionInfo::test(Format::Text)));
         rest_of(&mut one);
         let (next_hub, _) = restore(&save(&hub, &[])).unwrap();
         assert_eq!(
-            next_hub.join(Arrival::test(Format::Text)).member().id,
+            next_hub
+                .join(ConnectionInfo::test(Format::Text))
+                .subscriber()
+                .id,
             ClientId(3)
         );
         assert_eq!(next_hub.budget.used(), 0);
@@ -576,7 +589,7 @@ mod tests {
             }
             if let Some((hub, mut feeds)) = restore(&saved) {
                 hub.census();
-                hub.figures();
+                hub.stats();
                 hub.closed(0, 1000);
                 feeds.iter_mut().for_each(|feed| { rest_of(feed); });
             }

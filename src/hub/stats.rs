@@ -1,6 +1,6 @@
 //! Who is there and what went through, counted for whoever watches.
 //!
-//! Clients count for themselves, without a lock ([`Tally`](super::subscriber::Tally)); what is added up
+//! Clients count for themselves, without a lock ([`ClientCounters`](super::subscriber::ClientCounters)); what is added up
 //! and compared here is read from them when somebody asks, so that counting costs the stream
 //! nothing more.
 
@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::connection::Arrival;
-use super::reaper::Moment;
+use super::connection::ConnectionInfo;
+use super::reaper::Micros;
 use super::subscriber::DETACHED;
-use super::{Hub, Seat, State};
+use super::{Hub, Slot, State};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 
@@ -23,7 +23,7 @@ const CLOSED_MAX: usize = 1000;
 
 /// What went through one client, or through many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Totals {
+pub(crate) struct TrafficTotals {
     /// Messages that clients sent.
     pub(crate) lines_in: u64,
     /// Bytes read from them.
@@ -36,9 +36,9 @@ pub(crate) struct Totals {
     pub(crate) skipped: u64,
 }
 
-/// The hub in figures.
+/// The hub in stats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
+pub(crate) struct HubStats {
     /// Clients that have not left.
     pub(crate) clients: usize,
     /// Those and, with what they are still owed, the ones that have.
@@ -46,7 +46,7 @@ pub(crate) struct Figures {
     /// Clients that ever came.
     pub(crate) joined: u64,
     /// What went through all of them.
-    pub(crate) totals: Totals,
+    pub(crate) totals: TrafficTotals,
     /// Messages that have a place in the one order.
     pub(crate) messages: u64,
     /// Notices that have.
@@ -65,12 +65,12 @@ pub(crate) struct Figures {
     pub(crate) waited: Duration,
 }
 
-/// One client in figures.
+/// One client in stats.
 #[derive(Clone, Debug)]
-pub(crate) struct ClientFigures {
+pub(crate) struct ClientStats {
     pub(crate) id: ClientId,
-    pub(crate) arrival: Arrival,
-    pub(crate) totals: Totals,
+    pub(crate) arrival: ConnectionInfo,
+    pub(crate) totals: TrafficTotals,
     /// Bytes that wait for it, in its encoding; those of lines of its own between them count too.
     pub(crate) bytes_pending: u64,
     /// Messages it is still to get. Those of a batch that it has a part of count as if it had none.
@@ -86,11 +86,11 @@ pub(crate) struct ClientFigures {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClosedClient {
     pub(crate) id: ClientId,
-    pub(crate) arrival: Arrival,
-    pub(crate) totals: Totals,
+    pub(crate) arrival: ConnectionInfo,
+    pub(crate) totals: TrafficTotals,
     pub(crate) reason: CloseReason,
     pub(crate) at: SystemTime,
-    /// What it was owed at the end and never got, as in [`ClientFigures`].
+    /// What it was owed at the end and never got, as in [`ClientStats`].
     pub(crate) bytes_pending: u64,
     pub(crate) messages_behind: u64,
 }
@@ -115,23 +115,23 @@ fn by_reason<'de, D: Deserializer<'de>>(
         .map_err(|_| D::Error::custom("more reasons than there are"))
 }
 
-impl Totals {
+impl TrafficTotals {
     /// Adds what was counted of this client by now.
-    pub(super) fn count(&mut self, seat: &Seat) {
-        let tally = &seat.member.tally;
+    pub(super) fn count(&mut self, slot: &Slot) {
+        let counters = &slot.subscriber.counters;
         for (total, count) in [
-            (&mut self.lines_in, tally.lines_in.get()),
-            (&mut self.bytes_in, tally.bytes_in.get()),
-            (&mut self.lines_out, tally.lines_out.get()),
-            (&mut self.bytes_out, tally.bytes_out.get()),
-            (&mut self.skipped, seat.record.skipped),
+            (&mut self.lines_in, counters.lines_in.get()),
+            (&mut self.bytes_in, counters.bytes_in.get()),
+            (&mut self.lines_out, counters.lines_out.get()),
+            (&mut self.bytes_out, counters.bytes_out.get()),
+            (&mut self.skipped, slot.meta.skipped),
         ] {
             *total = total.wrapping_add(count);
         }
     }
 }
 
-impl Totals {
+impl TrafficTotals {
     /// Whether none of them is beyond this.
     pub(super) fn are_below(&self, most: u64) -> bool {
         let all = [
@@ -145,10 +145,10 @@ impl Totals {
     }
 }
 
-impl From<&Seat> for Totals {
-    fn from(seat: &Seat) -> Totals {
-        let mut totals = Totals::default();
-        totals.count(seat);
+impl From<&Slot> for TrafficTotals {
+    fn from(slot: &Slot) -> TrafficTotals {
+        let mut totals = TrafficTotals::default();
+        totals.count(slot);
         totals
     }
 }
@@ -167,20 +167,20 @@ impl Hub {
     /// Clients that have not left.
     pub(crate) fn clients(&self) -> usize {
         self.lock()
-            .seats
+            .slots
             .iter()
-            .filter(|(_, seat)| !seat.left)
+            .filter(|(_, slot)| !slot.left)
             .count()
     }
 
     /// What went through so far. Takes the lock that every publish takes for one look at each client.
-    pub(crate) fn figures(&self) -> Figures {
-        let buffer = self.budget.figures();
+    pub(crate) fn stats(&self) -> HubStats {
+        let buffer = self.budget.stats();
         let state = self.lock();
-        let mut figures = Figures {
-            connections: state.seats.len(),
+        let mut stats = HubStats {
+            connections: state.slots.len(),
             joined: state.next_id - 1,
-            totals: state.gone,
+            totals: state.departed,
             messages: state.messages,
             notices: (state.next_seq - 1).saturating_sub(state.messages),
             discarded: self.discarded.load(Relaxed),
@@ -189,51 +189,51 @@ impl Hub {
             buffer_limit: buffer.limit,
             senders_waiting: buffer.waiting,
             waited: buffer.waited,
-            ..Figures::default()
+            ..HubStats::default()
         };
-        for (_, seat) in &state.seats {
-            figures.clients += usize::from(!seat.left);
-            figures.totals.count(seat);
+        for (_, slot) in &state.slots {
+            stats.clients += usize::from(!slot.left);
+            stats.totals.count(slot);
         }
-        figures
+        stats
     }
 
     /// Every client, those that are still owed something after they have left among them, in no
     /// particular order. Takes the lock that every publish takes for one look at each client.
-    pub(crate) fn census(&self) -> Vec<ClientFigures> {
+    pub(crate) fn census(&self) -> Vec<ClientStats> {
         let now = self.moment();
         let mut state = self.lock();
         // What is being assembled waits for clients too.
-        state.cut();
-        let all = state.seats.iter();
-        all.map(|(_, seat)| self.figures_of(&state, seat, now))
+        state.flush();
+        let all = state.slots.iter();
+        all.map(|(_, slot)| self.figures_of(&state, slot, now))
             .collect()
     }
 
-    fn figures_of(&self, state: &State, seat: &Seat, now: Moment) -> ClientFigures {
-        let totals = Totals::from(seat);
-        let (bytes_pending, messages_behind) = self.owed(state, seat, &totals);
+    fn figures_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
+        let totals = TrafficTotals::from(slot);
+        let (bytes_pending, messages_behind) = self.owed(state, slot, &totals);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
-        let still_since = seat.record.watch.still_since(moved).unwrap_or(now);
-        ClientFigures {
-            id: seat.member.id,
-            arrival: seat.record.arrival(&state.listeners),
+        let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
+        ClientStats {
+            id: slot.subscriber.id,
+            arrival: slot.meta.arrival(&state.listeners),
             totals,
             bytes_pending,
             messages_behind,
             idle: now.since(still_since),
-            leaving: seat.left,
+            leaving: slot.left,
         }
     }
 
     /// The bytes and the messages that wait for a client.
-    fn owed(&self, state: &State, seat: &Seat, totals: &Totals) -> (u64, u64) {
-        let member = &seat.member;
+    fn owed(&self, state: &State, slot: &Slot, totals: &TrafficTotals) -> (u64, u64) {
+        let subscriber = &slot.subscriber;
         let (mut bytes_pending, mut messages_behind) = (0, 0);
-        let position = member.position.load(Relaxed);
+        let position = subscriber.position.load(Relaxed);
         if position < state.tail.cost_before {
-            let lead = member.lead.load(Relaxed);
-            let end = state.tail.sizes_before.of(seat.encoding);
+            let lead = subscriber.lead.load(Relaxed);
+            let end = state.tail.sizes_before.of(slot.encoding);
             bytes_pending = end.wrapping_sub(lead.wrapping_add(totals.bytes_out));
             if bytes_pending > end {
                 // It moved on between two of these looks, and has everything.
@@ -242,7 +242,7 @@ impl Hub {
             let own = if self.echo { 0 } else { totals.lines_in };
             messages_behind = state
                 .messages
-                .wrapping_sub(seat.record.messages_before)
+                .wrapping_sub(slot.meta.messages_before)
                 .saturating_sub(own)
                 .saturating_sub(totals.lines_out)
                 .saturating_sub(totals.skipped);
@@ -251,14 +251,14 @@ impl Hub {
         (bytes_pending, messages_behind)
     }
 
-    /// The client in `slot` takes no more from the stream: what it was owed is remembered.
-    pub(super) fn note_detached(&self, slot: usize) {
+    /// The client in `key` takes no more from the stream: what it was owed is remembered.
+    pub(super) fn note_detached(&self, key: usize) {
         let mut state = self.lock();
-        state.cut();
-        let seat = &state.seats[slot];
-        let owed = self.owed(&state, seat, &Totals::from(seat));
+        state.flush();
+        let slot = &state.slots[key];
+        let owed = self.owed(&state, slot, &TrafficTotals::from(slot));
         if owed != (0, 0) {
-            state.owed.insert(slot, owed);
+            state.pending.insert(key, owed);
         }
     }
 
@@ -271,15 +271,15 @@ impl Hub {
         (page, last.len())
     }
 
-    /// The connection of the client in `slot` ends, for this reason. Returns what went through it.
-    pub(super) fn note_closed(&self, slot: usize, reason: CloseReason) -> Totals {
+    /// The connection of the client in `key` ends, for this reason. Returns what went through it.
+    pub(super) fn note_closed(&self, key: usize, reason: CloseReason) -> TrafficTotals {
         let mut state = self.lock();
-        let (bytes_pending, messages_behind) = state.owed.remove(&slot).unwrap_or_default();
-        let seat = &state.seats[slot];
-        let totals = Totals::from(seat);
+        let (bytes_pending, messages_behind) = state.pending.remove(&key).unwrap_or_default();
+        let slot = &state.slots[key];
+        let totals = TrafficTotals::from(slot);
         let client = ClosedClient {
-            id: seat.member.id,
-            arrival: seat.record.arrival(&state.listeners),
+            id: slot.subscriber.id,
+            arrival: slot.meta.arrival(&state.listeners),
             totals,
             reason,
             at: SystemTime::now(),
@@ -291,9 +291,9 @@ impl Hub {
         totals
     }
 
-    /// The client in `slot` missed so many messages.
-    pub(super) fn note_skipped(&self, slot: usize, missed: u64) {
-        self.lock().seats[slot].record.skipped += missed;
+    /// The client in `key` missed so many messages.
+    pub(super) fn note_skipped(&self, key: usize, missed: u64) {
+        self.lock().slots[key].meta.skipped += missed;
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn join(hub: &Arc<Hub>, format: Format) -> Feed {
-        hub.join(Arrival::test(format))
+        hub.join(ConnectionInfo::test(format))
     }
 
     fn publish(feed: &mut Feed, rest: &[u8]) {
@@ -341,17 +341,17 @@ mod tests {
         taken
     }
 
-    fn of(hub: &Hub, feed: &Feed) -> ClientFigures {
+    fn of(hub: &Hub, feed: &Feed) -> ClientStats {
         let all = hub.census();
         assert!(all.iter().all(|one| !one.leaving));
-        let this = all.into_iter().find(|one| one.id == feed.member().id);
+        let this = all.into_iter().find(|one| one.id == feed.subscriber().id);
         this.expect("it has not left")
     }
 
     /// Bytes pending and messages behind.
     fn waits(hub: &Hub, feed: &Feed) -> (u64, u64) {
-        let figures = of(hub, feed);
-        (figures.bytes_pending, figures.messages_behind)
+        let stats = of(hub, feed);
+        (stats.bytes_pending, stats.messages_behind)
     }
 
     #[test]
@@ -400,8 +400,8 @@ mod tests {
         one.skip();
         assert_eq!(waits(&hub, &one), (0, 0));
         assert_eq!(of(&hub, &one).totals.skipped, 2);
-        assert_eq!(hub.figures().messages, 4);
-        assert_eq!(hub.figures().notices, 2);
+        assert_eq!(hub.stats().messages, 4);
+        assert_eq!(hub.stats().notices, 2);
     }
 
     #[test]
@@ -446,9 +446,9 @@ mod tests {
         assert_eq!(ids, [1003, 1002]);
         let (latest, _) = hub.closed(0, 1);
         assert_eq!(latest[0].reason, CloseReason::Slow);
-        let figures = hub.figures();
-        assert_eq!(figures.closed[CloseReason::Eof.index()], 1003);
-        assert_eq!(figures.closed.iter().sum::<u64>(), figures.joined);
+        let stats = hub.stats();
+        assert_eq!(stats.closed[CloseReason::Eof.index()], 1003);
+        assert_eq!(stats.closed.iter().sum::<u64>(), stats.joined);
     }
 
     #[test]
@@ -461,7 +461,7 @@ mod tests {
         publish(&mut sender, b"two\n");
         take(&mut reader, 3);
         drop(join(&hub, Format::Text));
-        let before = (hub.figures(), waits(&hub, &reader));
+        let before = (hub.stats(), waits(&hub, &reader));
         let saved = super::super::SavedHub::save(&hub, [&reader, &sender].into_iter());
         let saved = rmp_serde::to_vec_named(&saved).unwrap();
         let saved: super::super::SavedHub = rmp_serde::from_slice(&saved).unwrap();
@@ -469,8 +469,8 @@ mod tests {
         let (next, places) = saved.restore(&config).unwrap();
         let again = places.restore(&next, reader.save()).unwrap();
         let _sender = places.restore(&next, sender.save()).unwrap();
-        let (figures, (pending, behind)) = before;
-        assert_eq!(next.figures(), figures);
+        let (stats, (pending, behind)) = before;
+        assert_eq!(next.stats(), stats);
         // That it had three bytes of the batch is known, and counted.
         assert_eq!(waits(&next, &again), (pending, behind));
     }

@@ -1,4 +1,4 @@
-//! What the hub and a client know of each other: the counters one keeps, the orders the other gives.
+//! What the hub and a client know of each other: the counters one keeps, the commands the other gives.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
 use std::task::Waker;
 
 use super::batch::{Encoding, Node};
-use super::stats::Totals;
+use super::stats::TrafficTotals;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 
 /// One client, as the hub sees it.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct Subscriber {
     /// Its number.
     pub(crate) id: ClientId,
     /// What the client counts.
-    pub(crate) tally: Tally,
+    pub(crate) counters: ClientCounters,
     /// What it has been told to do and has not yet seen.
-    orders: AtomicU32,
+    commands: AtomicU32,
     /// The place in the stream it has come to, as what the batches before it cost the buffer;
     /// [`DETACHED`] once it takes no more.
     pub(super) position: AtomicU64,
@@ -51,9 +51,9 @@ pub(crate) enum Condition {
 pub(super) const DETACHED: u64 = u64::MAX;
 
 /// Lines and bytes that went through a client. Only its own task writes them. (What it missed is in
-/// the hub's own record of it.)
+/// the hub's own meta of it.)
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct ClientCounters {
     /// Messages it sent.
     pub(crate) lines_in: Counter,
     /// Bytes read from it.
@@ -64,9 +64,9 @@ pub(crate) struct Tally {
     pub(crate) bytes_out: Counter,
 }
 
-impl Tally {
+impl ClientCounters {
     /// Goes on counting from here.
-    pub(super) fn restore(&self, totals: Totals) {
+    pub(super) fn restore(&self, totals: TrafficTotals) {
         self.lines_in.add(totals.lines_in);
         self.bytes_in.add(totals.bytes_in);
         self.lines_out.add(totals.lines_out);
@@ -90,33 +90,33 @@ impl Counter {
 
 /// What a client has been told to do, taken all at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Orders(u32);
+pub(crate) struct Commands(u32);
 
-impl Orders {
+impl Commands {
     /// It is behind and is to jump to the newest line.
-    pub(crate) const SKIP: Orders = Orders(1 << 8);
+    pub(crate) const SKIP: Commands = Commands(1 << 8);
     /// The daemon stops: read what is there already, then no more.
-    pub(crate) const DRAIN: Orders = Orders(1 << 9);
+    pub(crate) const DRAIN: Commands = Commands(1 << 9);
     /// Everything has been published: write it out and go.
-    pub(crate) const FINISH: Orders = Orders(1 << 10);
+    pub(crate) const FINISH: Commands = Commands(1 << 10);
     /// Stop where you are: a handover saves the client.
-    pub(crate) const FREEZE: Orders = Orders(1 << 12);
+    pub(crate) const FREEZE: Commands = Commands(1 << 12);
     /// Go now, whatever is left.
-    pub(crate) const ABORT: Orders = Orders(1 << 11);
+    pub(crate) const ABORT: Commands = Commands(1 << 11);
     /// Poll once more: see `rest`.
     #[cfg(debug_assertions)]
-    pub(crate) const NUDGE: Orders = Orders(1 << 14);
+    pub(crate) const NUDGE: Commands = Commands(1 << 14);
     /// See how far the peer has come, and whether it is still there.
-    pub(crate) const PROBE: Orders = Orders(1 << 13);
+    pub(crate) const PROBE: Commands = Commands(1 << 13);
 
     /// Close for this reason.
-    pub(crate) fn close(reason: CloseReason) -> Orders {
-        Orders(reason as u32)
+    pub(crate) fn close(reason: CloseReason) -> Commands {
+        Commands(reason as u32)
     }
 
     /// Whether `order` is among them.
-    pub(crate) fn contain(self, order: Orders) -> bool {
-        self.0 & order.0 != 0
+    pub(crate) fn contain(self, command: Commands) -> bool {
+        self.0 & command.0 != 0
     }
 
     /// The reason to close for, if that was ordered.
@@ -125,13 +125,13 @@ impl Orders {
     }
 }
 
-impl Member {
-    /// A member that takes nothing until it is said to have come somewhere: [`Member::move_to`].
-    pub(super) fn new(id: ClientId) -> Member {
-        Member {
+impl Subscriber {
+    /// A subscriber that takes nothing until it is said to have come somewhere: [`Subscriber::move_to`].
+    pub(super) fn new(id: ClientId) -> Subscriber {
+        Subscriber {
             id,
-            tally: Tally::default(),
-            orders: AtomicU32::new(0),
+            counters: ClientCounters::default(),
+            commands: AtomicU32::new(0),
             position: AtomicU64::new(DETACHED),
             lead: AtomicU64::new(0),
             conditions: AtomicU8::new(0),
@@ -143,7 +143,7 @@ impl Member {
     /// It has come to this place, and `offset` bytes beyond it, and takes what follows in this
     /// encoding.
     pub(super) fn move_to(&self, node: &Node, offset: usize, encoding: Encoding) {
-        let taken = self.tally.bytes_out.get();
+        let taken = self.counters.bytes_out.get();
         let place = node.sizes_before.of(encoding).wrapping_add(offset as u64);
         let lead = place.wrapping_sub(taken);
         self.lead.store(lead, Relaxed);
@@ -155,23 +155,23 @@ impl Member {
         if self.waker.get().is_none() {
             self.waker.get_or_init(|| waker.clone());
             // Pairs with the fence in `order`: either the order finds the waker, or the task,
-            // which looks for orders next, finds the order.
+            // which looks for commands next, finds the order.
             fence(SeqCst);
         }
     }
 
     /// Whether it has not seen this order yet.
     #[cfg(debug_assertions)]
-    pub(super) fn is_ordered(&self, order: Orders) -> bool {
-        Orders(self.orders.load(Acquire)).contain(order)
+    pub(super) fn is_commanded(&self, command: Commands) -> bool {
+        Commands(self.commands.load(Acquire)).contain(command)
     }
 
-    /// Takes the orders given since the last call.
-    pub(crate) fn take_orders(&self) -> Orders {
+    /// Takes the commands given since the last call.
+    pub(crate) fn take_commands(&self) -> Commands {
         // The load keeps the common case free of a locked instruction.
-        match self.orders.load(Relaxed) {
-            0 => Orders::default(),
-            _ => Orders(self.orders.swap(0, Acquire)),
+        match self.commands.load(Relaxed) {
+            0 => Commands::default(),
+            _ => Commands(self.commands.swap(0, Acquire)),
         }
     }
 
@@ -194,15 +194,15 @@ impl Member {
         self.progressed.store(true, Relaxed);
     }
 
-    pub(super) fn order(&self, order: Orders) {
+    pub(super) fn command(&self, command: Commands) {
         // Of two reasons to close, the first stays.
-        let _ = self.orders.fetch_update(AcqRel, Relaxed, |held| {
+        let _ = self.commands.fetch_update(AcqRel, Relaxed, |held| {
             let reason = if held & 0xff == 0 {
-                order.0 & 0xff
+                command.0 & 0xff
             } else {
                 held & 0xff
             };
-            Some((held | order.0) & !0xff | reason)
+            Some((held | command.0) & !0xff | reason)
         });
         fence(SeqCst);
         if let Some(waker) = self.waker.get() {

@@ -1,4 +1,4 @@
-//! How many clients there may be: the open-file limit, and the places that are given out under it.
+//! How many clients there may be: the open-file limit, and the permits that are given out under it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -23,9 +23,9 @@ pub fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Places for clients, of which there are only so many.
+/// ConnectionLimit for clients, of which there are only so many.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionLimit {
     /// `usize::MAX` when nothing but the open-file limit bounds them.
     max: AtomicUsize,
     taken: AtomicUsize,
@@ -33,12 +33,12 @@ pub(crate) struct Places {
 
 /// One client's place. Free again when dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Places>);
+pub(crate) struct ConnectionPermit(Arc<ConnectionLimit>);
 
-impl Places {
+impl ConnectionLimit {
     /// `None` when nothing but the open-file limit bounds them.
-    pub(crate) fn new(max: Option<usize>) -> Arc<Places> {
-        Arc::new(Places {
+    pub(crate) fn new(max: Option<usize>) -> Arc<ConnectionLimit> {
+        Arc::new(ConnectionLimit {
             max: AtomicUsize::new(max.unwrap_or(usize::MAX)),
             taken: AtomicUsize::new(0),
         })
@@ -55,22 +55,24 @@ impl Places {
     }
 
     /// A place, or how many there are if all are taken.
-    pub(crate) fn take(self: &Arc<Places>) -> Result<Place, usize> {
+    pub(crate) fn try_acquire(self: &Arc<ConnectionLimit>) -> Result<ConnectionPermit, usize> {
         let max = self.max.load(Relaxed);
         let taken = self
             .taken
             .fetch_update(Relaxed, Relaxed, |taken| (taken < max).then_some(taken + 1));
-        taken.map(|_| Place(self.clone())).map_err(|_| max)
+        taken
+            .map(|_| ConnectionPermit(self.clone()))
+            .map_err(|_| max)
     }
 
     /// A place for a client that is there already, whatever the maximum.
-    pub(crate) fn keep(self: &Arc<Places>) -> Place {
+    pub(crate) fn force_acquire(self: &Arc<ConnectionLimit>) -> ConnectionPermit {
         self.taken.fetch_add(1, Relaxed);
-        Place(self.clone())
+        ConnectionPermit(self.clone())
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Relaxed);
     }
@@ -82,14 +84,17 @@ mod tests {
 
     #[test]
     fn fewer_places_take_none_away_and_give_none_out() {
-        let places = Places::new(Some(2));
-        let held = (places.take().unwrap(), places.take().unwrap());
-        assert_eq!(places.take().unwrap_err(), 2);
-        places.set_max(Some(1));
+        let permits = ConnectionLimit::new(Some(2));
+        let held = (
+            permits.try_acquire().unwrap(),
+            permits.try_acquire().unwrap(),
+        );
+        assert_eq!(permits.try_acquire().unwrap_err(), 2);
+        permits.set_max(Some(1));
         drop(held.0);
-        assert_eq!(places.take().unwrap_err(), 1, "one is still taken");
-        places.set_max(None);
-        assert!(places.take().is_ok());
+        assert_eq!(permits.try_acquire().unwrap_err(), 1, "one is still taken");
+        permits.set_max(None);
+        assert!(permits.try_acquire().is_ok());
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Lifecycle {
 
 /// What the world asks of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum Command {
     /// Stop, cleanly; asked again, at once.
     Stop,
     /// The same (SIGTERM); but if the service manager keeps the connections, as it does for a
@@ -107,20 +107,20 @@ pub enum Request {
     CheckRest,
 }
 
-impl Request {
+impl Command {
     /// Whether the daemon is to end.
     pub fn is_stop(self) -> bool {
-        matches!(self, Request::Stop | Request::Terminate)
+        matches!(self, Command::Stop | Command::Terminate)
     }
 }
 
-/// Where requests come from: signals in the daemon, a channel in a test.
-pub trait Requests {
-    /// The next request. Cancel safe: none is lost.
-    fn next(&mut self) -> impl Future<Output = Request> + Send;
+/// Where commands come from: signals in the daemon, a channel in a test.
+pub trait CommandSource {
+    /// The next command. Cancel safe: none is lost.
+    fn next(&mut self) -> impl Future<Output = Command> + Send;
 }
 
-/// The requests that signals make.
+/// The commands that signals make.
 ///
 /// Signals are held back and read from a descriptor instead of handled: one that nobody has read
 /// yet stays pending, from the start on and across an exec, and is not lost to a handler of a
@@ -128,12 +128,12 @@ pub trait Requests {
 #[derive(Debug)]
 pub struct Signals(AsyncFd<SignalFd>);
 
-/// Holds back the signals that make requests, until [`signals`] are read. To be called before there
+/// Holds back the signals that make commands, until [`signals`] are read. To be called before there
 /// are threads: each has the mask of the one that started it.
 ///
 /// # Errors
 /// The system refuses a signal mask.
-pub fn hold_signals() -> io::Result<()> {
+pub fn block_signals() -> io::Result<()> {
     Ok(requested().thread_block()?)
 }
 
@@ -153,7 +153,7 @@ pub fn signals() -> io::Result<Signals> {
         .map_err(|refused| refused.into_parts().1)
 }
 
-/// The signals that [`Signals`] makes requests of.
+/// The signals that [`Signals`] makes commands of.
 fn requested() -> SigSet {
     [
         Signal::SIGHUP,
@@ -167,8 +167,8 @@ fn requested() -> SigSet {
     .collect()
 }
 
-impl Requests for Signals {
-    async fn next(&mut self) -> Request {
+impl CommandSource for Signals {
+    async fn next(&mut self) -> Command {
         loop {
             // Cancelled while it waits, it has read nothing.
             let read = self.0.async_io(Interest::READABLE, |signals| {
@@ -180,17 +180,17 @@ impl Requests for Signals {
                 // The descriptor is whole for as long as it is open: there is nothing else to fail.
                 continue;
             };
-            let (signal, request) = match Signal::try_from(info.ssi_signo as i32) {
-                Ok(signal @ Signal::SIGHUP) => (signal, Request::Reload),
-                Ok(signal @ Signal::SIGINT) => (signal, Request::Stop),
-                Ok(signal @ Signal::SIGUSR2) => (signal, Request::HandOver),
-                Ok(signal @ Signal::SIGTERM) => (signal, Request::Terminate),
+            let (signal, command) = match Signal::try_from(info.ssi_signo as i32) {
+                Ok(signal @ Signal::SIGHUP) => (signal, Command::Reload),
+                Ok(signal @ Signal::SIGINT) => (signal, Command::Stop),
+                Ok(signal @ Signal::SIGUSR2) => (signal, Command::HandOver),
+                Ok(signal @ Signal::SIGTERM) => (signal, Command::Terminate),
                 #[cfg(debug_assertions)]
-                Ok(Signal::SIGUSR1) => return Request::CheckRest,
+                Ok(Signal::SIGUSR1) => return Command::CheckRest,
                 _ => continue,
             };
             info!(signal = signal.as_str(), "signal");
-            return request;
+            return command;
         }
     }
 }

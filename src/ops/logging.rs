@@ -99,7 +99,7 @@ pub fn set_level(level: LogLevel) {
 }
 
 /// Says on stderr why the daemon does not run, in one line. Needs no log.
-pub fn complain(reason: &str) {
+pub fn print_error(reason: &str) {
     let mut line = String::new();
     if Style::of_stderr() == Style::Journal {
         line.push_str("<3>");

@@ -15,21 +15,23 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, error, info, warn};
 
-use crate::client::acceptor::{Doors, Reception};
-use crate::client::{Client, Clients, Frozen, Rules};
+use crate::client::acceptor::{AcceptLoops, Acceptor};
+use crate::client::{Client, ClientPolicy, Clients, Frozen};
 use crate::config::{Config, Source};
 use crate::hub::clock;
-use crate::hub::counters::{Carrier, Counters};
-use crate::hub::{self, Hub, Orders, SavedHub};
-use crate::net::listener::{Listener, Name, Stream};
-use crate::net::permits::Places;
-use crate::ops::admin::{Admin, AdminSocket, View, WantedAdmin};
-use crate::ops::handover::exec::Program;
-use crate::ops::handover::{self, Left, LeftClient, Legacy, STARTING_AFRESH, State, fdstore};
-use crate::ops::lifecycle::{Lifecycle, Phase, Request, Requests};
+use crate::hub::counters::{Counters, HandoverMethod};
+use crate::hub::{self, Commands, Hub, SavedHub};
+use crate::net::listener::{ListenAddr, Listener, Stream};
+use crate::net::permits::ConnectionLimit;
+use crate::ops::admin::{Admin, AdminSocket, AdminState, ResolvedAdmin};
+use crate::ops::handover::exec::Executable;
+use crate::ops::handover::{
+    self, Predecessor, RestoredClient, RestoredState, STARTING_AFRESH, State, fdstore,
+};
+use crate::ops::lifecycle::{Command, CommandSource, Lifecycle, Phase};
 use crate::ops::logging;
 use crate::ops::systemd::watchdog::{self, Watchdog};
-use crate::ops::systemd::{Manager, Notifier, StoreError};
+use crate::ops::systemd::{Notifier, StoreError, SystemdEnv};
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
 const ABORT_TIME: Duration = Duration::from_millis(500);
@@ -46,8 +48,8 @@ pub struct Server {
     config: Config,
     listeners: Vec<Listener>,
     hub: Arc<Hub>,
-    rules: Arc<Rules>,
-    places: Arc<Places>,
+    policy: Arc<ClientPolicy>,
+    permits: Arc<ConnectionLimit>,
     counters: Arc<Counters>,
     /// Who was connected to the daemon before.
     restored: Vec<Client>,
@@ -55,30 +57,30 @@ pub struct Server {
     lifecycle: Lifecycle,
     notifier: Arc<Notifier>,
     watchdog: Option<Duration>,
-    program: anyhow::Result<Program>,
+    executable: anyhow::Result<Executable>,
 }
 
 /// A daemon that serves.
 #[derive(Debug)]
-struct Service {
+struct RunningServer {
     config: Config,
     hub: Arc<Hub>,
-    rules: Arc<Rules>,
-    places: Arc<Places>,
+    policy: Arc<ClientPolicy>,
+    permits: Arc<ConnectionLimit>,
     counters: Arc<Counters>,
     clients: Arc<Clients>,
-    reception: Arc<Reception>,
-    doors: Doors,
+    acceptor: Arc<Acceptor>,
+    accept_loops: AcceptLoops,
     admin: Option<Admin>,
-    view: Arc<View>,
+    admin_state: Arc<AdminState>,
     lifecycle: Lifecycle,
     notifier: Arc<Notifier>,
-    program: anyhow::Result<Program>,
+    executable: anyhow::Result<Executable>,
 }
 
 /// All that a handover passes on, with nothing of it running.
 #[derive(Debug)]
-struct Halted {
+struct Paused {
     listeners: Vec<Listener>,
     clients: Vec<Frozen>,
 }
@@ -91,19 +93,23 @@ impl Server {
     /// A listener could not be opened: the error names it and gives the system's reason. Where there
     /// are clients to go on with, that is only logged. Or the manager passed something that is no
     /// listener.
-    pub async fn bind(config: Config, manager: Manager, legacy: Legacy) -> anyhow::Result<Server> {
-        let notifier = Arc::new(manager.notifier());
+    pub async fn bind(
+        config: Config,
+        systemd: SystemdEnv,
+        predecessor: Predecessor,
+    ) -> anyhow::Result<Server> {
+        let notifier = Arc::new(systemd.notifier());
         // Before anything is made of it: what cannot be taken up must not come back again and again.
-        fdstore::clear(&notifier, legacy.in_store.iter().map(String::as_str)).await;
-        let admin_before = legacy.left.as_ref().and_then(Left::admin);
-        let (state, kept, counters) = match legacy.left {
+        fdstore::clear(&notifier, predecessor.in_store.iter().map(String::as_str)).await;
+        let admin_before = predecessor.left.as_ref().and_then(RestoredState::admin);
+        let (state, kept, counters) = match predecessor.left {
             Some(left) => {
                 let (hub, kept, clients, counters) = left.split();
                 (Some((hub, clients)), kept, counters)
             }
             None => (None, Vec::new(), Counters::default()),
         };
-        let inherited = manager.inherited.listeners;
+        let inherited = systemd.inherited.listeners;
         let (listeners, errors) = Listener::open_all(&config, inherited, kept).await?;
         for error in errors {
             if state.is_none() {
@@ -122,37 +128,38 @@ impl Server {
                 Ok(None)
             }
         })?;
-        let rules = Arc::new(Rules::from(&config));
-        let places = Places::new(config.clients_max);
+        let policy = Arc::new(ClientPolicy::from(&config));
+        let permits = ConnectionLimit::new(config.clients_max);
         let restored = state.and_then(|(hub, clients)| {
-            restore(&config, &rules, &places, hub, clients)
+            restore(&config, &policy, &permits, hub, clients)
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
-        if let Some(carrier) = legacy.carrier {
+        if let Some(method) = predecessor.method {
             let taken_up = restored.as_ref().ok_or(());
-            counters.handovers.by(carrier).add(&taken_up);
+            counters.handovers.by(method).add(&taken_up);
         }
         let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
         Ok(Server {
             config,
             listeners,
             hub,
-            rules,
-            places,
+            policy,
+            permits,
             counters: Arc::new(counters),
             restored,
             admin,
             lifecycle: Lifecycle::new(),
             notifier,
-            watchdog: manager.watchdog,
-            program: Program::current().context("the system does not say what this process runs"),
+            watchdog: systemd.watchdog,
+            executable: Executable::current()
+                .context("the system does not say what this process runs"),
         })
     }
 
     /// Where it listens: sockets that were open already first, then in the order of the
     /// configuration. A port of 0 has become a real one.
-    pub fn names(&self) -> Vec<Name> {
+    pub fn names(&self) -> Vec<ListenAddr> {
         self.listeners
             .iter()
             .map(|listener| listener.name().clone())
@@ -171,53 +178,53 @@ impl Server {
     ///
     /// # Errors
     /// None yet: what goes wrong with one client or one accept is theirs.
-    pub async fn run(self, mut requests: impl Requests, source: Source) -> anyhow::Result<()> {
+    pub async fn run(self, mut commands: impl CommandSource, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
-        let reception = Reception::new(
+        let acceptor = Acceptor::new(
             self.hub.clone(),
-            self.rules.clone(),
-            self.places.clone(),
+            self.policy.clone(),
+            self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
         );
-        let view = Arc::new(View::new(
+        let admin_state = Arc::new(AdminState::new(
             self.hub.clone(),
             self.lifecycle.clone(),
             self.counters.clone(),
-            self.places.clone(),
+            self.permits.clone(),
         ));
-        let mut service = Service {
+        let mut running = RunningServer {
             config: self.config,
             hub: self.hub,
-            rules: self.rules,
-            places: self.places,
+            policy: self.policy,
+            permits: self.permits,
             counters: self.counters,
             clients,
-            reception: Arc::new(reception),
-            doors: Doors::default(),
+            acceptor: Arc::new(acceptor),
+            accept_loops: AcceptLoops::default(),
             admin: None,
-            view,
+            admin_state,
             lifecycle: self.lifecycle,
             notifier: self.notifier,
-            program: self.program,
+            executable: self.executable,
         };
         for listener in &self.listeners {
             info!(address = %listener.name(), format = %listener.format(), "listening");
         }
         if let Some(socket) = self.admin {
-            let admin = socket.serve(service.view.clone());
-            service.admin = Some(admin.context("cannot start the thread of --admin")?);
+            let admin = socket.serve(running.admin_state.clone());
+            running.admin = Some(admin.context("cannot start the thread of --admin")?);
         }
-        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(service.hub.clone())));
+        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(running.hub.clone())));
         for client in self.restored {
-            service.clients.spawn(client);
+            running.clients.spawn(client);
         }
-        service.open(self.listeners);
-        service.lifecycle.enter(Phase::Running);
-        let notifier = service.notifier.clone();
+        running.open(self.listeners);
+        running.lifecycle.enter(Phase::Running);
+        let notifier = running.notifier.clone();
         notifier.ready().await;
-        let hub = service.hub.clone();
-        let status = watchdog::report(notifier.clone(), hub.clone(), service.lifecycle.watch());
+        let hub = running.hub.clone();
+        let status = watchdog::report(notifier.clone(), hub.clone(), running.lifecycle.watch());
         let _status = AbortOnDropHandle::new(tokio::spawn(status));
         let watchdog = self.watchdog;
         let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, hub, allowed));
@@ -225,39 +232,39 @@ impl Server {
             .transpose()
             .context("cannot start the watchdog's thread")?;
 
-        let mut request = requests.next().await;
+        let mut command = commands.next().await;
         let stop = loop {
-            match request {
-                stop @ (Request::Stop | Request::Terminate) => break stop,
-                Request::Reload => {
-                    service.lifecycle.enter(Phase::Reloading);
-                    service.notifier.reloading().await;
-                    let asked = service.reload(&source, &mut requests).await;
-                    service.lifecycle.enter(Phase::Running);
-                    service.notifier.ready().await;
+            match command {
+                stop @ (Command::Stop | Command::Terminate) => break stop,
+                Command::Reload => {
+                    running.lifecycle.enter(Phase::Reloading);
+                    running.notifier.reloading().await;
+                    let asked = running.reload(&source, &mut commands).await;
+                    running.lifecycle.enter(Phase::Running);
+                    running.notifier.ready().await;
                     if let Some(asked) = asked {
-                        request = asked;
+                        command = asked;
                         continue;
                     }
                 }
                 #[cfg(debug_assertions)]
-                Request::CheckRest => {
-                    tokio::spawn(crate::server::rest::check(service.hub.clone()));
+                Command::CheckRest => {
+                    tokio::spawn(crate::server::rest::check(running.hub.clone()));
                 }
-                Request::HandOver => {
-                    if let Some(asked) = service.exec(&mut requests).await {
-                        request = asked;
+                Command::HandOver => {
+                    if let Some(asked) = running.exec(&mut commands).await {
+                        command = asked;
                         continue;
                     }
                 }
             }
-            request = requests.next().await;
+            command = commands.next().await;
         };
-        let lifecycle = service.lifecycle.clone();
+        let lifecycle = running.lifecycle.clone();
         tokio::select! {
-            () = service.go(stop, &source) => {}
+            () = running.shut_down(stop, &source) => {}
             // Whatever is still open is closed with the process, as asked.
-            () = stop_again(&mut requests) => warn!("stopping at once"),
+            () = stop_again(&mut commands) => warn!("stopping at once"),
         }
         lifecycle.enter(Phase::Stopped);
         Ok(())
@@ -269,7 +276,7 @@ async fn open_admin(
     config: &Config,
     before: Option<(String, u16)>,
 ) -> anyhow::Result<Option<AdminSocket>> {
-    let wanted = WantedAdmin::resolve(config).await?;
+    let wanted = ResolvedAdmin::resolve(config).await?;
     wanted
         .map(|wanted| wanted.open_as_before(before))
         .transpose()
@@ -278,17 +285,17 @@ async fn open_admin(
 /// Makes clients of saved ones and of their sockets.
 fn restore(
     config: &Config,
-    rules: &Arc<Rules>,
-    places: &Arc<Places>,
+    policy: &Arc<ClientPolicy>,
+    permits: &Arc<ConnectionLimit>,
     hub: SavedHub,
-    clients: Vec<LeftClient>,
+    clients: Vec<RestoredClient>,
 ) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
     let (hub, stream) = hub.restore(config)?;
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
-        let place = saved.has_place.then(|| places.keep());
+        let permit = saved.has_place.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
-        Ok(Client::restore(saved, socket, feed, rules.clone(), place))
+        Ok(Client::restore(saved, socket, feed, policy.clone(), permit))
     });
     let clients = clients.filter_map(|client: anyhow::Result<_>| {
         // It alone is lost, and the others hear of it.
@@ -301,46 +308,53 @@ fn restore(
 }
 
 /// Waits until it is asked to stop, and remembers what else it was asked for meanwhile. Cancel safe.
-async fn stop_asked(requests: &mut impl Requests, later: &mut Option<Request>) -> Request {
+async fn stop_asked(commands: &mut impl CommandSource, later: &mut Option<Command>) -> Command {
     loop {
-        match requests.next().await {
+        match commands.next().await {
             stop if stop.is_stop() => return stop,
-            request => *later = Some(request),
+            command => *later = Some(command),
         }
     }
 }
 
 /// Waits until it is asked to stop once more.
-async fn stop_again(requests: &mut impl Requests) {
-    while !requests.next().await.is_stop() {
+async fn stop_again(commands: &mut impl CommandSource) {
+    while !commands.next().await.is_stop() {
         warn!("already stopping: too late for this");
     }
 }
 
-impl Service {
+impl RunningServer {
     fn open(&mut self, listeners: Vec<Listener>) {
-        self.view.set_listeners(listeners.iter());
+        self.admin_state.set_listeners(listeners.iter());
         for listener in listeners {
-            self.doors.open(&self.reception, listener);
+            self.accept_loops.open(&self.acceptor, listener);
         }
     }
 
     /// Ends: into the service manager's hands if that was asked for and it has room for the
     /// connections, else with a drain.
-    async fn go(self, stop: Request, source: &Source) {
+    async fn shut_down(self, stop: Command, source: &Source) {
         let notifier = self.notifier.clone();
         let time = self.config.drain_timeout + EXIT_TIME;
         // A manager that does not listen holds nothing up.
-        tokio::join!(notifier.stopping(time), self.leave_or_drain(stop, source));
+        tokio::join!(
+            notifier.stopping(time),
+            self.hand_over_or_drain(stop, source)
+        );
     }
 
-    async fn leave_or_drain(mut self, stop: Request, source: &Source) {
-        if stop == Request::Terminate {
+    async fn hand_over_or_drain(mut self, stop: Command, source: &Source) {
+        if stop == Command::Terminate {
             match fdstore::available(&self.notifier).await {
-                Ok(()) => match self.leave(source).await {
+                Ok(()) => match self.hand_over_to_systemd(source).await {
                     Ok(()) => return,
                     Err(error) => {
-                        self.counters.handovers.by(Carrier::Store).failed.add_one();
+                        self.counters
+                            .handovers
+                            .by(HandoverMethod::Store)
+                            .failed
+                            .add_one();
                         error!(
                             error = format!("{error:#}"),
                             "handover failed: stopping instead"
@@ -357,35 +371,39 @@ impl Service {
         }
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
-        drop(self.doors.close().await);
+        drop(self.accept_loops.close().await);
         drain(&self.hub, self.clients.tasks(), self.config.drain_timeout).await;
     }
 
     /// Stops everything where it is.
-    async fn halt(&mut self) -> Halted {
+    async fn pause(&mut self) -> Paused {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
-        let listeners = self.doors.close().await;
+        let listeners = self.accept_loops.close().await;
         let clients = self.clients.freeze(&self.hub).await;
-        Halted { listeners, clients }
+        Paused { listeners, clients }
     }
 
     /// Goes on as if nothing had been.
-    fn resume(&mut self, halted: Halted) {
-        halted.clients.into_iter().for_each(Frozen::thaw);
-        self.open(halted.listeners);
+    fn resume(&mut self, paused: Paused) {
+        paused.clients.into_iter().for_each(Frozen::thaw);
+        self.open(paused.listeners);
         self.lifecycle.enter(Phase::Running);
     }
 
     /// Becomes the program that is at this one's path now, with all connections. Returns if that
     /// fails, which is logged, or if it was asked to stop meanwhile: the service goes on, with what
     /// it was asked for.
-    async fn exec(&mut self, requests: &mut impl Requests) -> Option<Request> {
+    async fn exec(&mut self, commands: &mut impl CommandSource) -> Option<Command> {
         let mut later = None;
-        match self.try_exec(requests, &mut later).await {
+        match self.try_exec(commands, &mut later).await {
             Ok(stop) => Some(stop),
             Err(error) => {
-                self.counters.handovers.by(Carrier::Exec).failed.add_one();
+                self.counters
+                    .handovers
+                    .by(HandoverMethod::Exec)
+                    .failed
+                    .add_one();
                 error!(error = format!("{error:#}"), "handover failed: serving on");
                 later
             }
@@ -394,39 +412,39 @@ impl Service {
 
     async fn try_exec(
         &mut self,
-        requests: &mut impl Requests,
-        later: &mut Option<Request>,
-    ) -> anyhow::Result<Request> {
-        let program = match &self.program {
-            Ok(program) => program.clone(),
+        commands: &mut impl CommandSource,
+        later: &mut Option<Command>,
+    ) -> anyhow::Result<Command> {
+        let executable = match &self.executable {
+            Ok(executable) => executable.clone(),
             Err(error) => anyhow::bail!("{error:#}"),
         };
-        let path = program.path().display();
+        let path = executable.path().display();
         let proof = tokio::select! {
-            proof = program.prove() => proof,
+            proof = executable.preflight() => proof,
             // The program on the side ends with the proof.
-            stop = stop_asked(requests, later) => return Ok(stop),
+            stop = stop_asked(commands, later) => return Ok(stop),
         };
         proof.with_context(|| format!("{path} cannot take over"))?;
 
-        let halted = self.halt().await;
-        info!(clients = halted.clients.len(), program = %path, "handing over");
-        if *later == Some(Request::Reload) {
+        let paused = self.pause().await;
+        info!(clients = paused.clients.len(), program = %path, "handing over");
+        if *later == Some(Command::Reload) {
             // The next daemon reads the configuration anyway, and says when it has.
             self.notifier.reloading().await;
         }
-        let Err(error) = self.become_program(&program, &halted).await;
-        self.resume(halted);
+        let Err(error) = self.exec_upgrade(&executable, &paused).await;
+        self.resume(paused);
         Err(error.context(format!("cannot become {path}")))
     }
 
-    async fn become_program(
+    async fn exec_upgrade(
         &self,
-        program: &Program,
-        halted: &Halted,
+        executable: &Executable,
+        paused: &Paused,
     ) -> anyhow::Result<Infallible> {
-        let sockets: Vec<_> = halted.sockets(|_| true).collect();
-        let mut state = halted.state(&self.hub, &self.counters, |_| true);
+        let sockets: Vec<_> = paused.sockets(|_| true).collect();
+        let mut state = paused.state(&self.hub, &self.counters, |_| true);
         state.admin = self.admin.as_ref().and_then(Admin::place);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         let state = state.write().context("cannot save the state")?;
@@ -437,11 +455,11 @@ impl Service {
         let pass_on = |inherited| {
             sockets
                 .iter()
-                .try_for_each(|socket| handover::inherit(*socket, inherited))
+                .try_for_each(|socket| handover::set_inheritable(*socket, inherited))
         };
         let outcome = pass_on(true)
             .map_err(anyhow::Error::from)
-            .and_then(|()| program.exec(&state));
+            .and_then(|()| executable.exec(&state));
         pass_on(false)?;
         outcome
     }
@@ -451,15 +469,15 @@ impl Service {
     /// # Errors
     /// That daemon would not start, by its configuration; or the manager does not say that it has
     /// them. The service goes on.
-    async fn leave(&mut self, source: &Source) -> anyhow::Result<()> {
+    async fn hand_over_to_systemd(&mut self, source: &Source) -> anyhow::Result<()> {
         reload::read(source)
             .await
             .context("the next daemon could not start")?;
-        let halted = self.halt().await;
+        let paused = self.pause().await;
         // The others the manager passes to every daemon it starts.
-        let ours = |listener: &Listener| !listener.is_managers();
-        let sockets: Vec<_> = halted.sockets(ours).collect();
-        let mut state = halted.state(&self.hub, &self.counters, ours);
+        let ours = |listener: &Listener| !listener.is_socket_activated();
+        let sockets: Vec<_> = paused.sockets(ours).collect();
+        let mut state = paused.state(&self.hub, &self.counters, ours);
         state.admin = self.admin.as_ref().and_then(Admin::place);
         let state = state.write();
         let left = match state.context("cannot save the state") {
@@ -469,21 +487,21 @@ impl Service {
         match left {
             Ok(()) => {
                 info!(
-                    clients = halted.clients.len(),
+                    clients = paused.clients.len(),
                     "handed over to the service manager"
                 );
-                halted.hand_over();
+                paused.hand_over();
                 Ok(())
             }
             Err(error) => {
-                self.resume(halted);
+                self.resume(paused);
                 Err(error)
             }
         }
     }
 }
 
-impl Halted {
+impl Paused {
     /// What the next daemon has to know, with these of the listeners.
     fn state<'a>(
         &'a self,
@@ -537,7 +555,7 @@ async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
             warn!("some clients were still sending: what came later is not delivered");
         }
     }
-    hub.seal();
+    hub.finish();
     clients.close();
     let left = time - start.elapsed().min(time / 2);
     tokio::select! {
@@ -547,7 +565,7 @@ async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
                 clients = clients.len(),
                 "closing clients that did not take everything in time"
             );
-            hub.order_all(Orders::ABORT);
+            hub.command_all(Commands::ABORT);
             let _ = timeout(ABORT_TIME, clients.wait()).await;
         }
     }
@@ -558,7 +576,7 @@ async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
 async fn all_done(hub: &Hub, clients: &TaskTracker) {
     let (mut pause, longest) = DRAIN_PROBE;
     while timeout(pause, clients.wait()).await.is_err() {
-        hub.order_all(Orders::PROBE);
+        hub.command_all(Commands::PROBE);
         pause = (pause * 2).min(longest);
     }
 }

@@ -6,11 +6,11 @@
 use anyhow::Context;
 use tracing::{error, info, warn};
 
-use super::{Service, stop_asked};
+use super::{RunningServer, stop_asked};
 use crate::config::{Config, Source};
-use crate::net::listener::{Listener, WantedAll};
-use crate::ops::admin::{AdminSocket, WantedAdmin};
-use crate::ops::lifecycle::{Request, Requests};
+use crate::net::listener::{ListenPlan, Listener};
+use crate::ops::admin::{AdminSocket, ResolvedAdmin};
+use crate::ops::lifecycle::{Command, CommandSource};
 use crate::ops::logging;
 
 /// What stays as it was until the daemon is started anew: a client may be in the middle of a line
@@ -21,13 +21,13 @@ const FIXED: [&str; 2] = ["echo", "worker-threads"];
 #[derive(Debug)]
 pub(super) struct Reload {
     config: Config,
-    wanted: WantedAll,
-    admin: Option<WantedAdmin>,
+    wanted: ListenPlan,
+    admin: Option<ResolvedAdmin>,
 }
 
 /// What another configuration wants open is, and only going by it is left, which cannot fail.
 #[derive(Debug)]
-struct Opened {
+struct Prepared {
     config: Config,
     /// It does not want these.
     closing: Vec<Listener>,
@@ -49,8 +49,8 @@ impl Reload {
     /// Does what takes time: reads the file, and looks names up. Cancel safe.
     pub(super) async fn prepare(source: &Source) -> anyhow::Result<Reload> {
         let config = read(source).await?;
-        let wanted = WantedAll::resolve(&config).await?;
-        let admin = WantedAdmin::resolve(&config).await?;
+        let wanted = ListenPlan::resolve(&config).await?;
+        let admin = ResolvedAdmin::resolve(&config).await?;
         Ok(Reload {
             config,
             wanted,
@@ -59,28 +59,28 @@ impl Reload {
     }
 }
 
-impl Service {
+impl RunningServer {
     /// Reads the configuration again and goes by it, unless it is asked to stop before that is read.
     /// Returns what it was asked for meanwhile.
     pub(super) async fn reload(
         &mut self,
         source: &Source,
-        requests: &mut impl Requests,
-    ) -> Option<Request> {
+        commands: &mut impl CommandSource,
+    ) -> Option<Command> {
         let mut later = None;
         let prepared = tokio::select! {
             prepared = Reload::prepare(source) => prepared,
             // What was being prepared is dropped: it has changed nothing yet.
-            stop = stop_asked(requests, &mut later) => return Some(stop),
+            stop = stop_asked(commands, &mut later) => return Some(stop),
         };
-        self.adopt(prepared, source).await;
+        self.apply(prepared, source).await;
         later
     }
 
     /// Goes by what was prepared from now on; or, if that cannot be, says why and goes on as before.
     /// Nobody is accepted for a moment, and who connects meanwhile waits in the backlog. Not cancel
     /// safe.
-    async fn adopt(&mut self, prepared: anyhow::Result<Reload>, source: &Source) {
+    async fn apply(&mut self, prepared: anyhow::Result<Reload>, source: &Source) {
         let opened = match prepared {
             Ok(reload) => self.open_wanted(reload).await,
             Err(error) => Err(error),
@@ -90,9 +90,9 @@ impl Service {
             Ok(opened) => {
                 for listener in &opened.closing {
                     // Who had connected to it while the others were opened.
-                    self.reception.accept_rest(listener);
+                    self.acceptor.drain_backlog(listener);
                 }
-                self.go_by(opened.config, opened.admin, source);
+                self.apply_config(opened.config, opened.admin, source);
             }
             Err(error) => error!(
                 error = format!("{error:#}"),
@@ -105,8 +105,8 @@ impl Service {
     ///
     /// # Errors
     /// Something of it cannot be: then nothing has changed.
-    async fn open_wanted(&mut self, reload: Reload) -> anyhow::Result<Opened> {
-        let mut listeners = self.doors.close().await;
+    async fn open_wanted(&mut self, reload: Reload) -> anyhow::Result<Prepared> {
+        let mut listeners = self.accept_loops.close().await;
         // Closed again if something after it fails.
         let opened = self.open_admin(reload.admin).and_then(|admin| {
             let closing = reload.wanted.open(&mut listeners, &reload.config)?;
@@ -114,7 +114,7 @@ impl Service {
         });
         self.open(listeners);
         let (closing, admin) = opened?;
-        Ok(Opened {
+        Ok(Prepared {
             config: reload.config,
             closing,
             admin,
@@ -122,30 +122,30 @@ impl Service {
     }
 
     /// Opens the admin address, unless the daemon answers there already.
-    fn open_admin(&self, wanted: Option<WantedAdmin>) -> anyhow::Result<Option<AdminSocket>> {
-        let is_new = |wanted: &WantedAdmin| {
+    fn open_admin(&self, wanted: Option<ResolvedAdmin>) -> anyhow::Result<Option<AdminSocket>> {
+        let is_new = |wanted: &ResolvedAdmin| {
             let served = self.admin.as_ref();
             !served.is_some_and(|admin| admin.is_at(Some(wanted.address())))
         };
-        wanted.filter(is_new).map(WantedAdmin::open).transpose()
+        wanted.filter(is_new).map(ResolvedAdmin::open).transpose()
     }
 
     /// Answers at the admin address of the configuration from now on, which was opened if it is new.
-    fn admin_by(&mut self, opened: Option<AdminSocket>) {
+    fn apply_admin(&mut self, opened: Option<AdminSocket>) {
         let address = self.config.admin.as_ref();
         if let Some(admin) = self.admin.as_ref().filter(|admin| admin.is_at(address)) {
             admin.set_hosts(&self.config.admin_hosts);
             return;
         }
         self.admin = opened.and_then(|socket| {
-            let admin = socket.serve(self.view.clone());
+            let admin = socket.serve(self.admin_state.clone());
             admin
                 .inspect_err(|error| error!(%error, "cannot start the thread of --admin"))
                 .ok()
         });
     }
 
-    fn go_by(&mut self, mut config: Config, admin: Option<AdminSocket>, source: &Source) {
+    fn apply_config(&mut self, mut config: Config, admin: Option<AdminSocket>, source: &Source) {
         let mut changed = self.config.differences(&config);
         changed.retain(|option| {
             let fixed = FIXED.contains(option);
@@ -158,11 +158,11 @@ impl Service {
         config.worker_threads = self.config.worker_threads;
 
         self.hub.set(&config);
-        self.rules.set(&config);
-        self.places.set_max(config.clients_max);
+        self.policy.set(&config);
+        self.permits.set_max(config.clients_max);
         source.advise(&config);
         self.config = config;
-        self.admin_by(admin);
+        self.apply_admin(admin);
         // Before the level changes, and perhaps hides it.
         let changed = match changed.is_empty() {
             true => "nothing".to_owned(),

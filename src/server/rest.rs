@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::{Hub, Orders};
+use crate::hub::{Commands, Hub};
 
 /// How often it is looked whether the hub rests, and how often in a row it has to be the same.
 const LOOK: Duration = Duration::from_millis(25);
@@ -18,7 +18,7 @@ const LOOKS_MAX: u32 = 80;
 
 /// Polls everything once more, when nothing has happened for a while, and says what came of it.
 pub(crate) async fn check(hub: Arc<Hub>) {
-    let connections = || hub.figures().connections;
+    let connections = || hub.stats().connections;
     let mut before = hub.traces();
     let mut same = 0;
     for _ in 0..LOOKS_MAX {
@@ -35,10 +35,10 @@ pub(crate) async fn check(hub: Arc<Hub>) {
         return;
     }
     let there = connections();
-    hub.order_all(Orders::NUDGE);
+    hub.command_all(Commands::NUDGE);
     hub.nudge.notify_waiters();
     tokio::time::sleep(LOOK).await;
-    while hub.is_ordered(Orders::NUDGE) {
+    while hub.is_commanded(Commands::NUDGE) {
         tokio::time::sleep(LOOK).await;
     }
     // A task may be in the middle of the poll that saw it.

@@ -442,7 +442,7 @@ mod tests {
 
     use super::*;
     use crate::wire::framing::Framer;
-    use crate::wire::telnet::{ROOM, Telnet};
+    use crate::wire::telnet::{HEADROOM, Telnet};
 
     const CLIENT: ClientId = ClientId(7);
 
@@ -697,7 +697,7 @@ mod tests {
                 let (mut telnet, mut framer) = (Telnet::new(), Framer::new(50));
                 let mut out = Vec::new();
                 for chunk in chunks {
-                    let mut buf = [&[0; ROOM], chunk].concat();
+                    let mut buf = [&[0; HEADROOM], chunk].concat();
                     let data = telnet.filter(&mut buf, &mut Vec::new());
                     for run in framer.push(data).runs() {
                         text_lines(CLIENT, run, &mut out);

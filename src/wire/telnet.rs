@@ -14,7 +14,7 @@ pub const END_OF_TRANSMISSION: u8 = 0x04;
 
 /// The bytes to keep free before those of a read: [`Telnet::filter`] may have one held back from
 /// the read before that turns out to be data.
-pub const ROOM: usize = 1;
+pub const HEADROOM: usize = 1;
 
 /// Sent for "are you there". Short, because it goes to whoever asks.
 const YES: &[u8] = b"[linehub: yes]\r\n";
@@ -128,16 +128,16 @@ impl Telnet {
 
     /// Takes the telnet commands out of what was read, in place, and appends the answers to them.
     ///
-    /// The bytes read are `buf[ROOM..]`; those of `buf[..ROOM]` are free to be overwritten. Returns
+    /// The bytes read are `buf[HEADROOM..]`; those of `buf[..HEADROOM]` are free to be overwritten. Returns
     /// the data, which is the bytes read less the commands and with CR LF for CR NUL.
     ///
     /// The answers are no longer than what asked for them, but for "are you there", which gets 16
     /// bytes and is answered once a call.
     pub fn filter<'a>(&mut self, buf: &'a mut [u8], answers: &mut Vec<u8>) -> &'a [u8] {
         let held_back = usize::from(self.state == State::Command);
-        let start = ROOM - held_back;
+        let start = HEADROOM - held_back;
         // `buf[start..kept]` is data in its place, `buf[from..at]` data that may have to move.
-        let (mut kept, mut from, mut at) = (start, ROOM, ROOM);
+        let (mut kept, mut from, mut at) = (start, HEADROOM, HEADROOM);
         let mut said_yes = false;
 
         while at < buf.len() {
@@ -326,7 +326,7 @@ fn keep(buf: &mut [u8], kept: usize, span: Range<usize>) -> usize {
 
 /// Where in a run of whole lines the first one starts that holds nothing but
 /// [`END_OF_TRANSMISSION`]: the client wants to leave.
-pub fn leave_line(run: &[u8]) -> Option<usize> {
+pub fn find_eot_line(run: &[u8]) -> Option<usize> {
     memchr_iter(END_OF_TRANSMISSION, run).find(|at| {
         let (before, after) = (&run[..*at], &run[at + 1..]);
         (before.is_empty() || before.ends_with(b"\n"))
@@ -345,7 +345,7 @@ mod tests {
     type Filtered = (Vec<u8>, Vec<u8>, bool, bool);
 
     fn read(telnet: &mut Telnet, chunk: &[u8], answers: &mut Vec<u8>) -> Vec<u8> {
-        let mut buf = [&[b'?'; ROOM], chunk].concat();
+        let mut buf = [&[b'?'; HEADROOM], chunk].concat();
         telnet.filter(&mut buf, answers).to_vec()
     }
 
@@ -471,11 +471,11 @@ mod tests {
 
     #[test]
     fn end_of_transmission_alone_on_a_line_is_a_wish_to_leave() {
-        assert_eq!(leave_line(b"\x04\n"), Some(0));
-        assert_eq!(leave_line(b"\x04\r\n"), Some(0));
-        assert_eq!(leave_line(b"a\n\x04\r\nb\n\x04\n"), Some(2));
-        assert_eq!(leave_line(b"a\x04\n\x04b\n\x04\x04\n\x04\r\r\n"), None);
-        assert_eq!(leave_line(b""), None);
+        assert_eq!(find_eot_line(b"\x04\n"), Some(0));
+        assert_eq!(find_eot_line(b"\x04\r\n"), Some(0));
+        assert_eq!(find_eot_line(b"a\n\x04\r\nb\n\x04\n"), Some(2));
+        assert_eq!(find_eot_line(b"a\x04\n\x04b\n\x04\x04\n\x04\r\r\n"), None);
+        assert_eq!(find_eot_line(b""), None);
     }
 
     #[test]

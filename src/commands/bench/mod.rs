@@ -60,7 +60,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
     let plan = match Plan::new(args, permits::raise_open_files()) {
         Ok(plan) => plan,
         Err(wrong) => {
-            logging::complain(&wrong);
+            logging::print_error(&wrong);
             return ExitCode::from(MISUSED);
         }
     };
@@ -68,7 +68,7 @@ pub fn run(args: &BenchArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => {
-            logging::complain(&format!("{error:#}"));
+            logging::print_error(&format!("{error:#}"));
             ExitCode::from(FAILED)
         }
     }

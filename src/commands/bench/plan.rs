@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::line::{HEAD_BYTES, SENDERS_MAX};
 use crate::config::Address;
 use crate::config::cli::BenchArgs;
-use crate::config::values::{self, Bytes};
+use crate::config::values::{self, SizeRange};
 use crate::wire::format::Format;
 
 /// Connections of one kind. More than one machine has ports for.
 const CONNECTIONS_MAX: usize = 100_000;
 const RATE_MAX: usize = 100_000_000;
 
-const SIZE: Bytes = Bytes {
+const SIZE: SizeRange = SizeRange {
     least: HEAD_BYTES,
     most: 1 << 20,
     example: "64, 1000 or 64KiB",

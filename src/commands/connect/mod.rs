@@ -59,14 +59,14 @@ pub fn run(args: &ConnectArgs) -> ExitCode {
     let (address, retry) = match understand(args) {
         Ok(understood) => understood,
         Err(wrong) => {
-            logging::complain(&wrong);
+            logging::print_error(&wrong);
             return ExitCode::from(MISUSED);
         }
     };
     match connect(args, address, retry) {
         Ok(code) => code,
         Err(error) => {
-            logging::complain(&error.to_string());
+            logging::print_error(&error.to_string());
             ExitCode::from(FAILED)
         }
     }
@@ -83,7 +83,7 @@ fn understand(args: &ConnectArgs) -> Result<(Address, bool), String> {
         return Err("--interactive: standard input and output are no terminal".to_owned());
     }
     let retry = match &args.retry {
-        Some(text) => config::switch(text).map_err(|wrong| format!("--retry: {wrong}"))?,
+        Some(text) => config::parse_bool(text).map_err(|wrong| format!("--retry: {wrong}"))?,
         None => args.listen_only || io::stdin().is_terminal(),
     };
     Ok((address, retry))

@@ -202,7 +202,7 @@ impl Output {
     }
 
     /// Says what goes wrong, though it may go on.
-    pub(super) fn complain(&mut self, reason: &str) {
+    pub(super) fn print_error(&mut self, reason: &str) {
         self.tell(&format!("linehub: {reason}"), false);
     }
 
@@ -242,7 +242,7 @@ impl Output {
     /// Says why the command failed, last of all.
     pub(super) fn fail(&mut self, reason: &str) {
         self.replace_status();
-        logging::complain(reason);
+        logging::print_error(reason);
     }
 }
 

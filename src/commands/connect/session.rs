@@ -118,7 +118,7 @@ impl Session {
                         .say(&format!("Connect to server success: {address}{peer}"));
                     let since = Instant::now();
                     let why = self.connected(connection).await?;
-                    self.output.complain(&why);
+                    self.output.print_error(&why);
                     lasted = since.elapsed();
                     String::new()
                 }

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::cli::StatusArgs;
 use crate::config::{Address, AddressError};
 use crate::ops::admin::documents::Status;
-use crate::ops::logging::complain;
+use crate::ops::logging::print_error;
 use keys::{End, Keys};
 
 /// Where the generated service has its admin address.
@@ -66,7 +66,7 @@ pub fn run(args: &StatusArgs) -> ExitCode {
 }
 
 fn refuse(code: u8, reason: &str) -> ExitCode {
-    complain(reason);
+    print_error(reason);
     ExitCode::from(code)
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
 
-use super::{Cli, Options, Place};
+use super::{Cli, Options, ValueSource};
 use crate::config::Address;
 use crate::ops::handover::STATE_VARIABLE;
 
@@ -40,8 +40,11 @@ pub(crate) fn nearest<'a>(
 pub fn unknown_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
     let mut known = Options::names();
     known.push("config");
-    let names: Vec<String> = known.iter().map(|n| Place::Environment.name(n)).collect();
-    let prefix = Place::Environment.name("");
+    let names: Vec<String> = known
+        .iter()
+        .map(|n| ValueSource::Environment.name(n))
+        .collect();
+    let prefix = ValueSource::Environment.name("");
     let variables = variables
         .into_iter()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -83,7 +86,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             let known = Some(context(ContextKind::SuggestedArg)).filter(|known| !known.is_empty());
             let hint = match (argument, known) {
                 _ if ADDRESS_ELSEWHERE.contains(&argument) => {
-                    match Typed::of(args).command.as_str() {
+                    match RawValue::of(args).command.as_str() {
                         "linehub" => "did you mean --listen HOST:PORT?".to_owned(),
                         "status" => "did you mean --admin HOST:PORT?".to_owned(),
                         command => format!("did you mean linehub {command} HOST:PORT?"),
@@ -95,7 +98,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             format!("{argument}: no such option; {hint}")
         }
         ErrorKind::UnknownArgument => {
-            let typed = Typed::before(args, argument);
+            let typed = RawValue::before(args, argument);
             let hint = typed.one_address(argument).or_else(|| {
                 let is_status = typed.command == "status" && is_address(argument);
                 is_status.then(|| format!("did you mean --admin {argument}?"))
@@ -144,7 +147,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
 }
 
 fn no_such_command(unknown: &str, args: &[OsString]) -> String {
-    let typed = Typed::before(args, unknown);
+    let typed = RawValue::before(args, unknown);
     let cli = Cli::command();
     let command = cli.find_subcommand(&typed.command).unwrap_or(&cli);
     let is_daemon = typed.command == "linehub";
@@ -183,21 +186,21 @@ fn is_address(text: &str) -> bool {
 }
 
 /// What was typed around an argument.
-struct Typed {
+struct RawValue {
     /// The command that is in force there: linehub itself, or one of those below it.
     command: String,
     previous: Option<String>,
     next: Option<String>,
 }
 
-impl Typed {
+impl RawValue {
     /// At the end.
-    fn of(args: &[OsString]) -> Typed {
+    fn of(args: &[OsString]) -> RawValue {
         let text = |arg: &OsString| arg.to_string_lossy().into_owned();
         let cli = Cli::command();
         let command = args.iter().skip(1).map(text);
         let command = command.filter(|arg| cli.find_subcommand(arg).is_some());
-        Typed {
+        RawValue {
             command: command.into_iter().next().unwrap_or("linehub".to_owned()),
             previous: args.iter().skip(1).next_back().map(text),
             next: None,
@@ -205,13 +208,13 @@ impl Typed {
     }
 
     /// Around the first one that is this.
-    fn before(args: &[OsString], argument: &str) -> Typed {
+    fn before(args: &[OsString], argument: &str) -> RawValue {
         let at = args.iter().skip(1).position(|arg| arg == argument);
         let at = at.map_or(args.len(), |at| at + 1);
         let next = args.get(at + 1);
-        Typed {
+        RawValue {
             next: next.map(|arg| arg.to_string_lossy().into_owned()),
-            ..Typed::of(&args[..at])
+            ..RawValue::of(&args[..at])
         }
     }
 
@@ -228,12 +231,12 @@ impl Typed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::cli::Stop;
+    use crate::config::cli::CliExit;
 
     fn usage(args: &[&str]) -> String {
         let typed = ["linehub"].iter().chain(args).map(OsString::from);
         match Cli::read(typed, |_| None) {
-            Err(Stop::Usage(line)) => line,
+            Err(CliExit::Usage(line)) => line,
             other => panic!("{args:?} gave {other:?}"),
         }
     }
@@ -385,7 +388,7 @@ mod tests {
             (&["help", "generate", "service"], "--socket-activated"),
         ] {
             let typed = ["linehub"].iter().chain(args).map(OsString::from);
-            let Err(Stop::Answer(help)) = Cli::read(typed, |_| None) else {
+            let Err(CliExit::Answer(help)) = Cli::read(typed, |_| None) else {
                 panic!("{args:?}")
             };
             let help = help.to_string();

@@ -115,7 +115,7 @@ pub struct Options {
     /// listener another format than --format.
     #[arg(long, value_name = "HOST:PORT|unix:PATH", help_heading = LISTENING)]
     #[arg(allow_hyphen_values = true)]
-    pub listen: Option<Vec<Typed>>,
+    pub listen: Option<Vec<RawValue>>,
 
     /// Show the stream as text, json or raw [default: text]
     ///
@@ -127,19 +127,19 @@ pub struct Options {
     ///
     /// raw: for machines. The bytes of each line exactly as they came, and nothing else.
     #[arg(long, value_name = "FMT", help_heading = SEEN, allow_hyphen_values = true)]
-    pub format: Option<Typed>,
+    pub format: Option<RawValue>,
 
     /// Send clients their own lines and notices too [default: false]
     #[arg(long, value_name = "BOOL", help_heading = SEEN)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub echo: Option<Typed>,
+    pub echo: Option<RawValue>,
 
     /// Send no notices that a client came or left [default: false]
     ///
     /// Holds for every format. `raw` never has notices.
     #[arg(long, value_name = "BOOL", help_heading = SEEN)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub no_notices: Option<Typed>,
+    pub no_notices: Option<RawValue>,
 
     /// Close or keep a client that ends its input [default: close]
     ///
@@ -148,7 +148,7 @@ pub struct Options {
     ///
     /// keep: it goes on receiving until it closes, so that `nc HOST PORT </dev/null` is a reader.
     #[arg(long, value_name = "close|keep", help_heading = SEEN, allow_hyphen_values = true)]
-    pub half_close: Option<Typed>,
+    pub half_close: Option<RawValue>,
 
     /// Close a client whose first line is an HTTP request [default: on]
     ///
@@ -156,7 +156,7 @@ pub struct Options {
     /// lines of its own behind it, to whatever the browser's machine can reach. off: it is a line as
     /// any other.
     #[arg(long, value_name = "on|off", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub http_guard: Option<Typed>,
+    pub http_guard: Option<RawValue>,
 
     /// Connect at most N clients [default: auto]
     ///
@@ -164,14 +164,14 @@ pub struct Options {
     /// for the daemon itself, and 40 more with --admin. One client more is told `Error: server full (N clients)` and closed.
     /// 1 to 100000000; with 0 or off only the open-file limit holds.
     #[arg(long, value_name = "N", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub max_clients: Option<Typed>,
+    pub max_clients: Option<RawValue>,
 
     /// Close a client that sends a longer line than SIZE [default: 64KiB]
     ///
     /// Counts the line without its line end. 1 byte to 512MiB; cannot be off, because memory would
     /// then have no bound.
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub max_line: Option<Typed>,
+    pub max_line: Option<RawValue>,
 
     /// Close the client or discard the line when one is too long [default: close]
     ///
@@ -179,27 +179,27 @@ pub struct Options {
     ///
     /// discard: only that line is dropped. It is counted, and logged once a client.
     #[arg(long, value_name = "close|discard", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub long_line: Option<Typed>,
+    pub long_line: Option<RawValue>,
 
     /// Hold at most SIZE of lines not yet delivered [default: 64MiB]
     ///
     /// One buffer, shared by all clients. When it is full, senders wait; see --slow-grace. At least
     /// 4KiB; cannot be off, because memory would then have no bound.
     #[arg(long, value_name = "SIZE", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub buffer: Option<Typed>,
+    pub buffer: Option<RawValue>,
 
     /// Close a client that is idle this long [default: off]
     ///
     /// Idle is a client that neither sends nor takes a byte. 1ms to 10y; 0 or off: never.
     #[arg(long, value_name = "DURATION", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub idle_timeout: Option<Typed>,
+    pub idle_timeout: Option<RawValue>,
 
     /// Give clients this long at shutdown [default: 5s]
     ///
     /// They get what is still theirs meanwhile; who is not done by then is closed. 1ms to 10y;
     /// cannot be off, because shutdown needs an end.
     #[arg(long, value_name = "DURATION", help_heading = LIMITS, allow_hyphen_values = true)]
-    pub drain_timeout: Option<Typed>,
+    pub drain_timeout: Option<RawValue>,
 
     /// What happens to a slow client [default: disconnect]
     ///
@@ -210,7 +210,7 @@ pub struct Options {
     /// skip: it goes on with the newest line and is told how many it missed. In raw it cannot be
     /// told; the log says it.
     #[arg(long, value_name = "disconnect|skip", help_heading = SLOW, allow_hyphen_values = true)]
-    pub slow_client: Option<Typed>,
+    pub slow_client: Option<RawValue>,
 
     /// How long senders wait for a slow client [default: 1s]
     ///
@@ -218,14 +218,14 @@ pub struct Options {
     /// to 10y. 0 or off: senders never wait. forever: nothing is ever lost, and one stuck client
     /// holds up all senders until --stall-timeout closes it.
     #[arg(long, value_name = "DURATION|forever", help_heading = SLOW, allow_hyphen_values = true)]
-    pub slow_grace: Option<Typed>,
+    pub slow_grace: Option<RawValue>,
 
     /// Close a client that takes nothing this long [default: 30s]
     ///
     /// Counts while output waits for the client and its socket takes no byte of it. 1ms to 10y; 0
     /// or off: never.
     #[arg(long, value_name = "DURATION", help_heading = SLOW, allow_hyphen_values = true)]
-    pub stall_timeout: Option<Typed>,
+    pub stall_timeout: Option<RawValue>,
 
     /// Serve a status page and metrics over HTTP here [default: off]
     ///
@@ -238,7 +238,7 @@ pub struct Options {
     /// status` asks. Served from a thread of its own.
     #[arg(long, value_name = "HOST:PORT|unix:PATH", help_heading = ADMIN)]
     #[arg(allow_hyphen_values = true)]
-    pub admin: Option<Typed>,
+    pub admin: Option<RawValue>,
 
     /// Answer at --admin to browsers that call it NAME; repeatable [default: none]
     ///
@@ -246,33 +246,33 @@ pub struct Options {
     /// one of these names, so that no web page that somebody visits can read it through a name of
     /// its own. NAME has no port.
     #[arg(long, value_name = "NAME", help_heading = ADMIN, allow_hyphen_values = true)]
-    pub admin_host: Option<Vec<Typed>>,
+    pub admin_host: Option<Vec<RawValue>>,
 
     /// Run on N threads, 1 to 1024 [default: auto]
     ///
     /// auto: as many as there are CPUs.
     #[arg(long, value_name = "N", help_heading = PROCESS, allow_hyphen_values = true)]
-    pub worker_threads: Option<Typed>,
+    pub worker_threads: Option<RawValue>,
 
     /// Log error, warn, info, debug or trace, and what is above it [default: info]
     ///
     /// The log goes to stderr. RUST_LOG, when set, wins. What lines contain is logged only at trace.
     #[arg(long, value_name = "LEVEL", help_heading = PROCESS, allow_hyphen_values = true)]
-    pub log: Option<Typed>,
+    pub log: Option<RawValue>,
 }
 
 /// A value as it was typed, and where, so that an error can name the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Typed {
+pub struct RawValue {
     /// The value, unread.
     pub text: String,
     /// Where it was typed.
-    pub place: Place,
+    pub place: ValueSource,
 }
 
 /// Where a value was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ValueSource {
     /// On the command line.
     Flag,
     /// In the environment.
@@ -288,7 +288,7 @@ pub enum Place {
 
 /// Why there is nothing to run.
 #[derive(Debug)]
-pub enum Stop {
+pub enum CliExit {
     /// Help or the version was asked for: print it to stdout and exit with 0.
     Answer(clap::Error),
     /// The command line or the environment is wrong: what is, and what is allowed. Exit with 2.
@@ -304,7 +304,7 @@ impl Cli {
     pub fn read(
         args: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Cli, Stop> {
+    ) -> Result<Cli, CliExit> {
         let mut check_handover = None;
         let args = args.into_iter().filter(|arg| {
             let version = arg.to_str().and_then(handover_version);
@@ -321,14 +321,14 @@ impl Cli {
         let matches = command.try_get_matches_from(&args);
         let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
         let mut cli = cli.map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Answer(error),
-            _ => Stop::Usage(explain::explain(&error, &args)),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => CliExit::Answer(error),
+            _ => CliExit::Usage(explain::explain(&error, &args)),
         })?;
         cli.check_handover = check_handover;
         cli.options.log = cli.options.log.or(level(cli.verbose, cli.quiet));
-        let environment = Options::from_environment(&variable).map_err(Stop::Usage)?;
+        let environment = Options::from_environment(&variable).map_err(CliExit::Usage)?;
         cli.options = cli.options.or(environment);
-        let file = variable(&Place::Environment.name("config"));
+        let file = variable(&ValueSource::Environment.name("config"));
         cli.config = cli
             .config
             .or(file.filter(|file| !file.is_empty()).map(PathBuf::from));
@@ -346,7 +346,7 @@ fn handover_version(arg: &str) -> Option<u32> {
 }
 
 /// What so many `-v` and `-q` say in place of `--log`.
-fn level(verbose: u8, quiet: u8) -> Option<Typed> {
+fn level(verbose: u8, quiet: u8) -> Option<RawValue> {
     let level = match i16::from(verbose) - i16::from(quiet) {
         _ if verbose == 0 && quiet == 0 => return None,
         ..=-2 => "error",
@@ -379,15 +379,15 @@ impl Options {
     /// The options that the environment sets. An empty variable counts as unset.
     fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Options, String> {
         let read = |option: &str| {
-            let name = Place::Environment.name(option);
+            let name = ValueSource::Environment.name(option);
             match variable(&name)
                 .filter(|value| !value.is_empty())
                 .map(OsString::into_string)
             {
                 None => Ok(None),
-                Some(Ok(text)) => Ok(Some(Typed {
+                Some(Ok(text)) => Ok(Some(RawValue {
                     text,
-                    place: Place::Environment,
+                    place: ValueSource::Environment,
                 })),
                 Some(Err(_)) => Err(format!("{name}: the value is not UTF-8")),
             }
@@ -411,7 +411,7 @@ impl Options {
     }
 
     /// Every option that can be given several times, under its name.
-    pub(crate) fn several_valued(&mut self) -> [(&'static str, &mut Option<Vec<Typed>>); 2] {
+    pub(crate) fn several_valued(&mut self) -> [(&'static str, &mut Option<Vec<RawValue>>); 2] {
         [
             ("listen", &mut self.listen),
             ("admin-host", &mut self.admin_host),
@@ -419,7 +419,7 @@ impl Options {
     }
 
     /// Every option with one value, under its name.
-    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<Typed>); 17] {
+    pub(crate) fn single_valued(&mut self) -> [(&'static str, &mut Option<RawValue>); 17] {
         [
             ("format", &mut self.format),
             ("echo", &mut self.echo),
@@ -442,14 +442,14 @@ impl Options {
     }
 }
 
-impl Typed {
+impl RawValue {
     /// The values in a list separated by whitespace or `;`, or `None` if it holds none.
-    fn split(&self) -> Option<Vec<Typed>> {
-        let values: Vec<Typed> = self
+    fn split(&self) -> Option<Vec<RawValue>> {
+        let values: Vec<RawValue> = self
             .text
             .split(|c: char| c.is_whitespace() || c == ';')
             .filter(|text| !text.is_empty())
-            .map(|text| Typed {
+            .map(|text| RawValue {
                 text: text.to_owned(),
                 place: self.place.clone(),
             })
@@ -459,32 +459,32 @@ impl Typed {
 }
 
 /// A value on the command line.
-impl From<String> for Typed {
-    fn from(text: String) -> Typed {
-        Typed {
+impl From<String> for RawValue {
+    fn from(text: String) -> RawValue {
+        RawValue {
             text,
-            place: Place::Flag,
+            place: ValueSource::Flag,
         }
     }
 }
 
 /// A value on the command line.
-impl From<&str> for Typed {
-    fn from(text: &str) -> Typed {
+impl From<&str> for RawValue {
+    fn from(text: &str) -> RawValue {
         text.to_owned().into()
     }
 }
 
-impl Place {
+impl ValueSource {
     /// What the option is called here: `max-line` is `--max-line`, `LINEHUB_MAX_LINE` or
     /// `/etc/linehub.toml:3: max-line`.
     pub fn name(&self, option: &str) -> String {
         match self {
-            Place::Flag => format!("--{option}"),
-            Place::Environment => {
+            ValueSource::Flag => format!("--{option}"),
+            ValueSource::Environment => {
                 format!("LINEHUB_{}", option.to_ascii_uppercase().replace('-', "_"))
             }
-            Place::File { path, line } => format!("{}:{line}: {option}", path.display()),
+            ValueSource::File { path, line } => format!("{}:{line}: {option}", path.display()),
         }
     }
 }
@@ -493,7 +493,7 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Cli, Stop> {
+    fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Cli, CliExit> {
         let args = ["linehub"].iter().chain(args).map(OsString::from);
         Cli::read(args, |name| {
             let found = environment.iter().find(|(known, _)| *known == name);
@@ -507,15 +507,15 @@ mod tests {
 
     fn help(flag: &str) -> String {
         match read(&[flag], &[]) {
-            Err(Stop::Answer(help)) => help.to_string(),
+            Err(CliExit::Answer(help)) => help.to_string(),
             other => panic!("{flag} gave {other:?}"),
         }
     }
 
-    fn variable(text: &str) -> Option<Typed> {
-        Some(Typed {
+    fn variable(text: &str) -> Option<RawValue> {
+        Some(RawValue {
             text: text.into(),
-            place: Place::Environment,
+            place: ValueSource::Environment,
         })
     }
 
@@ -559,7 +559,7 @@ mod tests {
     fn flag_and_variable_with_one_name_set_the_same_option() {
         for (option, _) in Options::default().single_valued() {
             let mut by_flag = options(&[&format!("--{option}=x")], &[]);
-            let name = Place::Environment.name(option);
+            let name = ValueSource::Environment.name(option);
             let mut by_variable = options(&[], &[(&name, "x")]);
             for ((this, flag), (_, variable)) in by_flag
                 .single_valued()
@@ -592,7 +592,7 @@ mod tests {
         let read = Cli::read(["linehub".into()], |name| {
             (name == "LINEHUB_FORMAT").then(|| OsString::from_vec(vec![0xff]))
         });
-        let Err(Stop::Usage(line)) = read else {
+        let Err(CliExit::Usage(line)) = read else {
             panic!("accepted")
         };
         assert_eq!(line, "LINEHUB_FORMAT: the value is not UTF-8");

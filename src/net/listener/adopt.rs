@@ -21,22 +21,22 @@ use tokio::io::Interest;
 use tracing::{info, warn};
 
 use super::{
-    FileIdentity, Kept, Listener, Name, Origin, SavedListener, SocketFile, register,
-    set_tcp_options, takes_all_ipv4,
+    FileIdentity, ListenAddr, Listener, Origin, RestoredListener, SavedListener, SocketFile,
+    register, set_tcp_options, takes_all_ipv4,
 };
 use crate::config::{Address, ListenSpec};
-use crate::ops::systemd::Passed;
+use crate::ops::systemd::InheritedFd;
 use crate::wire::format::Format;
 
 /// The inherited sockets, and what the configuration has said about them so far.
 #[derive(Debug, Default)]
-pub(super) struct Adoption(Vec<Adopted>);
+pub(super) struct InheritedListeners(Vec<InheritedListener>);
 
 /// One socket.
 #[derive(Debug)]
-struct Adopted {
+struct InheritedListener {
     socket: Socket,
-    name: Name,
+    name: ListenAddr,
     only_v6: bool,
     origin: Origin,
     file: Option<FileIdentity>,
@@ -44,9 +44,12 @@ struct Adopted {
     typed: Option<(Format, Address)>,
 }
 
-impl Adoption {
+impl InheritedListeners {
     /// Takes the sockets over. The error names the one that is no listener, and says why.
-    pub(super) fn of(passed: Vec<Passed>, kept: Vec<Kept>) -> anyhow::Result<Adoption> {
+    pub(super) fn of(
+        passed: Vec<InheritedFd>,
+        kept: Vec<RestoredListener>,
+    ) -> anyhow::Result<InheritedListeners> {
         let passed = passed.into_iter().map(|passed| {
             let saved = SavedListener {
                 origin: Origin::Manager(passed.name),
@@ -54,36 +57,36 @@ impl Adoption {
             };
             (saved, passed.descriptor)
         });
-        let adopted = passed.chain(kept).map(|(saved, descriptor)| {
+        let inherited = passed.chain(kept).map(|(saved, descriptor)| {
             let (Origin::Manager(name) | Origin::Configured(name)) = &saved.origin;
             let number = descriptor.as_raw_fd();
             let label = format!("inherited socket {name:?} (descriptor {number})");
-            Adopted::check(saved, descriptor).context(label)
+            InheritedListener::check(saved, descriptor).context(label)
         });
-        let mut adopted = adopted.collect::<anyhow::Result<Vec<_>>>()?;
+        let mut inherited = inherited.collect::<anyhow::Result<Vec<_>>>()?;
         // Nobody can connect to a socket whose file is gone: it is opened anew.
-        adopted.retain(|adopted| {
-            let reachable = adopted.is_reachable();
+        inherited.retain(|inherited| {
+            let reachable = inherited.is_reachable();
             if !reachable {
-                warn!(address = %adopted.name, "the file of a listener is gone");
+                warn!(address = %inherited.name, "the file of a listener is gone");
             }
             reachable
         });
-        Ok(Adoption(adopted))
+        Ok(InheritedListeners(inherited))
     }
 
     /// Whether any of them is the manager's.
-    pub(super) fn has_managers(&self) -> bool {
+    pub(super) fn has_socket_activated(&self) -> bool {
         self.0
             .iter()
-            .any(|adopted| matches!(adopted.origin, Origin::Manager(_)))
+            .any(|inherited| matches!(inherited.origin, Origin::Manager(_)))
     }
 
     /// Whether one of the sockets listens at this address of the configuration already; it gets its
     /// format then.
     pub(super) fn claim(
         &mut self,
-        name: &Name,
+        name: &ListenAddr,
         spec: &ListenSpec,
         all: &[ListenSpec],
     ) -> anyhow::Result<bool> {
@@ -92,37 +95,37 @@ impl Adoption {
         let exact = self
             .0
             .iter()
-            .position(|adopted| adopted.name == *name && adopted.has_families_wanted(all));
+            .position(|inherited| inherited.name == *name && inherited.has_families_wanted(all));
         let other = || {
-            self.0.iter().position(|adopted| match &adopted.origin {
-                Origin::Manager(_) => adopted.covers(name),
+            self.0.iter().position(|inherited| match &inherited.origin {
+                Origin::Manager(_) => inherited.covers(name),
                 // On a free port that was picked before; or by another path.
                 Origin::Configured(address) => {
-                    adopted.typed.is_none()
+                    inherited.typed.is_none()
                         && *address == typed.to_string()
-                        && adopted.is_at(name)
-                        && adopted.has_families_wanted(all)
+                        && inherited.is_at(name)
+                        && inherited.has_families_wanted(all)
                 }
             })
         };
         let Some(at) = exact.or_else(other) else {
             return Ok(false);
         };
-        let adopted = &mut self.0[at];
-        match &adopted.typed {
+        let inherited = &mut self.0[at];
+        match &inherited.typed {
             Some((other, earlier)) if *other != format => bail!(
                 "the inherited socket {} serves {earlier} too, and cannot have two formats",
-                adopted.name
+                inherited.name
             ),
             Some(_) => {}
-            None => adopted.typed = Some((format, typed.clone())),
+            None => inherited.typed = Some((format, typed.clone())),
         }
         Ok(true)
     }
 
     /// How each of them is to be listened on, in the order they came; `None` is not.
     pub(super) fn formats(&self, default: Format) -> Vec<Option<Format>> {
-        let format = |adopted: &Adopted| match (&adopted.typed, &adopted.origin) {
+        let format = |inherited: &InheritedListener| match (&inherited.typed, &inherited.origin) {
             (Some((format, _)), _) => Some(*format),
             (None, Origin::Manager(name)) => Some(format_named(name).unwrap_or(default)),
             (None, Origin::Configured(_)) => None,
@@ -134,9 +137,9 @@ impl Adoption {
     pub(super) fn into_listeners(self, default: Format) -> anyhow::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
         let formats = self.formats(default);
-        for (adopted, format) in self.0.into_iter().zip(formats) {
-            let file = match (adopted.file, &adopted.name) {
-                (Some(identity), Name::Unix(path)) => Some(SocketFile {
+        for (inherited, format) in self.0.into_iter().zip(formats) {
+            let file = match (inherited.file, &inherited.name) {
+                (Some(identity), ListenAddr::Unix(path)) => Some(SocketFile {
                     path: path.clone(),
                     identity,
                 }),
@@ -144,17 +147,17 @@ impl Adoption {
                 _ => None,
             };
             let Some(format) = format else {
-                info!(address = %adopted.name, "closed a listener");
+                info!(address = %inherited.name, "closed a listener");
                 continue;
             };
-            let origin = match (adopted.typed, adopted.origin) {
+            let origin = match (inherited.typed, inherited.origin) {
                 (Some((_, typed)), Origin::Configured(_)) => Origin::Configured(typed.to_string()),
                 (_, origin) => origin,
             };
             listeners.push(Listener {
-                io: register(adopted.socket.into(), Interest::READABLE)?,
-                label: adopted.name.label(),
-                name: adopted.name,
+                io: register(inherited.socket.into(), Interest::READABLE)?,
+                label: inherited.name.label(),
+                name: inherited.name,
                 format,
                 origin,
                 file,
@@ -164,8 +167,8 @@ impl Adoption {
     }
 }
 
-impl Adopted {
-    fn check(saved: SavedListener, descriptor: OwnedFd) -> anyhow::Result<Adopted> {
+impl InheritedListener {
+    fn check(saved: SavedListener, descriptor: OwnedFd) -> anyhow::Result<InheritedListener> {
         let socket = Socket::from(descriptor);
         let kind = socket
             .r#type()
@@ -190,17 +193,17 @@ impl Adopted {
                 // It works without; peers that lost power are noticed later.
                 warn!(address = %bound, %error, "cannot set the options of an inherited socket");
             }
-            Name::Tcp(SocketAddr::new(bound.ip().to_canonical(), bound.port()))
+            ListenAddr::Tcp(SocketAddr::new(bound.ip().to_canonical(), bound.port()))
         } else if domain == Domain::UNIX {
             let path = address.as_pathname().map(Path::to_path_buf);
             let label = || address.as_abstract_namespace().map(abstract_label);
-            Name::Unix(path.or_else(label).unwrap_or_default())
+            ListenAddr::Unix(path.or_else(label).unwrap_or_default())
         } else {
             bail!("neither TCP nor Unix; allowed: TCP and Unix sockets");
         };
         // The manager's own copy is nonblocking with it, which it has no objection to.
         socket.set_nonblocking(true)?;
-        Ok(Adopted {
+        Ok(InheritedListener {
             only_v6: domain == Domain::IPV6 && socket.only_v6()?,
             socket,
             name,
@@ -213,7 +216,9 @@ impl Adopted {
     /// Whether its file, if it has one, is still the one at its path.
     fn is_reachable(&self) -> bool {
         match (self.file, &self.name) {
-            (Some(file), Name::Unix(path)) => FileIdentity::of(path).is_ok_and(|now| now == file),
+            (Some(file), ListenAddr::Unix(path)) => {
+                FileIdentity::of(path).is_ok_and(|now| now == file)
+            }
             _ => true,
         }
     }
@@ -221,7 +226,7 @@ impl Adopted {
     /// Whether it is for IPv6 only if, and only if, it would be opened so beside all of these.
     fn has_families_wanted(&self, all: &[ListenSpec]) -> bool {
         match (&self.origin, &self.name) {
-            (Origin::Configured(_), Name::Tcp(own)) if own.ip() == Ipv6Addr::UNSPECIFIED => {
+            (Origin::Configured(_), ListenAddr::Tcp(own)) if own.ip() == Ipv6Addr::UNSPECIFIED => {
                 let only_v6 = all
                     .iter()
                     .any(|spec| takes_all_ipv4(&spec.address, own.port()));
@@ -232,20 +237,22 @@ impl Adopted {
     }
 
     /// Whether it is at this address, of which a port of 0 is any port.
-    fn is_at(&self, name: &Name) -> bool {
+    fn is_at(&self, name: &ListenAddr) -> bool {
         match (&self.name, name) {
-            (Name::Tcp(own), Name::Tcp(other)) => {
+            (ListenAddr::Tcp(own), ListenAddr::Tcp(other)) => {
                 own.ip() == other.ip() && (other.port() == 0 || own.port() == other.port())
             }
-            (Name::Unix(own), Name::Unix(other)) => own == other || is_same_file(own, other),
+            (ListenAddr::Unix(own), ListenAddr::Unix(other)) => {
+                own == other || is_same_file(own, other)
+            }
             _ => false,
         }
     }
 
     /// Whether who connects to `name` arrives at this socket.
-    fn covers(&self, name: &Name) -> bool {
+    fn covers(&self, name: &ListenAddr) -> bool {
         match (&self.name, name) {
-            (Name::Tcp(own), Name::Tcp(other)) => {
+            (ListenAddr::Tcp(own), ListenAddr::Tcp(other)) => {
                 let any_ipv6 = own.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
                 let any_ipv4 = own.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
                 own.port() == other.port()
@@ -255,7 +262,7 @@ impl Adopted {
                         IpAddr::V6(_) => any_ipv6,
                     }
             }
-            (Name::Unix(_), Name::Unix(_)) => self.is_at(name),
+            (ListenAddr::Unix(_), ListenAddr::Unix(_)) => self.is_at(name),
             _ => false,
         }
     }
@@ -285,10 +292,10 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn adopted(bound: &str, only_v6: bool) -> Adopted {
-        Adopted {
+    fn inherited(bound: &str, only_v6: bool) -> InheritedListener {
+        InheritedListener {
             socket: Socket::new(Domain::UNIX, Type::STREAM, None).unwrap(),
-            name: Name::Tcp(bound.parse().unwrap()),
+            name: ListenAddr::Tcp(bound.parse().unwrap()),
             only_v6,
             origin: Origin::Manager(String::new()),
             file: None,
@@ -305,18 +312,18 @@ mod tests {
 
     #[test]
     fn socket_of_the_daemon_before_serves_just_the_address_it_was_opened_for() {
-        let before = |bound: &str, typed: &str| Adopted {
+        let before = |bound: &str, typed: &str| InheritedListener {
             origin: Origin::Configured(typed.into()),
-            ..adopted(bound, false)
+            ..inherited(bound, false)
         };
-        let mut adoption = Adoption(vec![
+        let mut inherited = InheritedListeners(vec![
             before("0.0.0.0:1", "0.0.0.0:1"),
             before("127.0.0.1:4711", "localhost:0"),
             before("127.0.0.1:4712", "localhost:0"),
         ]);
         let mut claim = |name: &str, typed: &str| {
-            let name = Name::Tcp(name.parse().unwrap());
-            adoption
+            let name = ListenAddr::Tcp(name.parse().unwrap());
+            inherited
                 .claim(&name, &spec(typed, Format::Raw), &[])
                 .unwrap()
         };
@@ -357,8 +364,8 @@ mod tests {
             ),
             ("[::1]:1", false, &["[::1]:1"], &["[::]:1", "127.0.0.1:1"]),
         ] {
-            let adopted = adopted(bound, only_v6);
-            let covers = |other: &str| adopted.covers(&Name::Tcp(other.parse().unwrap()));
+            let inherited = inherited(bound, only_v6);
+            let covers = |other: &str| inherited.covers(&ListenAddr::Tcp(other.parse().unwrap()));
             for other in covered {
                 assert!(covers(other), "{bound} {only_v6} {other}");
             }
@@ -370,26 +377,26 @@ mod tests {
 
     #[test]
     fn socket_for_just_the_address_goes_before_a_wildcard() {
-        let mut adoption = Adoption(vec![
-            adopted("0.0.0.0:1", false),
-            adopted("127.0.0.1:1", false),
+        let mut inherited = InheritedListeners(vec![
+            inherited("0.0.0.0:1", false),
+            inherited("127.0.0.1:1", false),
         ]);
-        let name = Name::Tcp("127.0.0.1:1".parse().unwrap());
+        let name = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         assert!(
-            adoption
+            inherited
                 .claim(&name, &spec("127.0.0.1:1", Format::Raw), &[])
                 .unwrap()
         );
-        assert!(adoption.0[0].typed.is_none());
-        assert!(adoption.0[1].typed.is_some());
+        assert!(inherited.0[0].typed.is_none());
+        assert!(inherited.0[1].typed.is_some());
     }
 
     #[test]
     fn one_socket_cannot_have_two_formats() {
-        let mut adoption = Adoption(vec![adopted("[::]:1", false)]);
+        let mut inherited = InheritedListeners(vec![inherited("[::]:1", false)]);
         let mut claim = |text: &str, format| {
-            let name = Name::Tcp(text.parse().unwrap());
-            adoption.claim(&name, &spec(text, format), &[])
+            let name = ListenAddr::Tcp(text.parse().unwrap());
+            inherited.claim(&name, &spec(text, format), &[])
         };
         assert!(claim("[::]:1", Format::Raw).unwrap());
         assert!(claim("127.0.0.1:1", Format::Raw).unwrap());
@@ -407,10 +414,10 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
         let path = dir.path().join("hub.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let mut adopted = adopted("0.0.0.0:1", false);
-        adopted.name = Name::Unix(path.clone());
-        assert!(adopted.covers(&Name::Unix(path)));
-        assert!(adopted.covers(&Name::Unix(link.join("hub.sock"))));
-        assert!(!adopted.covers(&Name::Unix(dir.path().join("other.sock"))));
+        let mut inherited = inherited("0.0.0.0:1", false);
+        inherited.name = ListenAddr::Unix(path.clone());
+        assert!(inherited.covers(&ListenAddr::Unix(path)));
+        assert!(inherited.covers(&ListenAddr::Unix(link.join("hub.sock"))));
+        assert!(!inherited.covers(&ListenAddr::Unix(dir.path().join("other.sock"))));
     }
 }

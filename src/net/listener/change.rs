@@ -5,27 +5,27 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tracing::info;
 
-use super::adopt::Adoption;
-use super::{Listener, Name, Wanted};
+use super::adopt::InheritedListeners;
+use super::{ListenAddr, Listener, ResolvedListen};
 use crate::config::Config;
-use crate::ops::systemd::Passed;
+use crate::ops::systemd::InheritedFd;
 
 /// The addresses that a configuration wants listened on: what takes time to find out.
 #[derive(Debug)]
-pub(crate) struct WantedAll(Vec<Wanted>);
+pub(crate) struct ListenPlan(Vec<ResolvedListen>);
 
-impl WantedAll {
+impl ListenPlan {
     /// Looks the names up. Cancel safe.
     ///
     /// # Errors
     /// The entry of the configuration that stands for no address.
-    pub(crate) async fn resolve(config: &Config) -> anyhow::Result<WantedAll> {
+    pub(crate) async fn resolve(config: &Config) -> anyhow::Result<ListenPlan> {
         let mut all = Vec::new();
         for spec in &config.listen {
-            let wanted = Wanted::resolve(spec).await;
+            let wanted = ResolvedListen::resolve(spec).await;
             all.push(wanted.map_err(|error| cannot_listen(&spec.address, error))?);
         }
-        Ok(WantedAll(all))
+        Ok(ListenPlan(all))
     }
 
     /// Opens what is wanted and not `open`, and returns what is `open` and not wanted, to be closed. A
@@ -40,26 +40,26 @@ impl WantedAll {
         open: &mut Vec<Listener>,
         config: &Config,
     ) -> anyhow::Result<Vec<Listener>> {
-        let mut adoption = adoption(open)?;
+        let mut inherited = inherited(open)?;
         let mut missing = Vec::new();
-        if config.listen_given || !adoption.has_managers() {
+        if config.listen_given || !inherited.has_socket_activated() {
             for wanted in self.0 {
                 let address = wanted.spec.address.clone();
-                let wanted = wanted.claim(&mut adoption, &config.listen);
+                let wanted = wanted.claim(&mut inherited, &config.listen);
                 missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
             }
         }
-        let formats = adoption.formats(config.format);
+        let formats = inherited.formats(config.format);
         let closing = open
             .iter()
             .zip(&formats)
             .filter(|(_, format)| format.is_none());
-        let shared = Shared::with(closing.map(|(listener, _)| listener).collect());
+        let shared = ReusePortGuard::with(closing.map(|(listener, _)| listener).collect());
         let staying = open
             .iter()
             .zip(&formats)
             .filter(|(_, format)| format.is_some());
-        let mut others: Vec<Name> = staying.map(|(other, _)| other.name.clone()).collect();
+        let mut others: Vec<ListenAddr> = staying.map(|(other, _)| other.name.clone()).collect();
         let mut opened: Vec<Listener> = Vec::new();
         for wanted in missing {
             let address = wanted.spec.address.clone();
@@ -101,23 +101,26 @@ fn cannot_listen(address: &crate::config::Address, error: anyhow::Error) -> anyh
 }
 
 /// The same rules as when the sockets are handed over to another daemon, on copies of them.
-fn adoption(open: &[Listener]) -> anyhow::Result<Adoption> {
+fn inherited(open: &[Listener]) -> anyhow::Result<InheritedListeners> {
     let copies = open.iter().map(|listener| {
         let socket = listener.io.get_ref().try_clone()?;
         Ok((listener.save(), socket))
     });
-    Adoption::of(Vec::<Passed>::new(), copies.collect::<anyhow::Result<_>>()?)
+    InheritedListeners::of(
+        Vec::<InheritedFd>::new(),
+        copies.collect::<anyhow::Result<_>>()?,
+    )
 }
 
 /// Listeners that are about to be closed and share their ports until then, as when `127.0.0.1:2345`
 /// becomes `0.0.0.0:2345`. Otherwise the port would have to be free for a moment, in which
 /// connections are refused and another program can take it.
-struct Shared<'a>(Vec<&'a Listener>);
+struct ReusePortGuard<'a>(Vec<&'a Listener>);
 
-impl<'a> Shared<'a> {
-    fn with(closing: Vec<&'a Listener>) -> Shared<'a> {
-        let tcp = |listener: &&Listener| matches!(listener.name, Name::Tcp(_));
-        let shared = Shared(closing.into_iter().filter(tcp).collect());
+impl<'a> ReusePortGuard<'a> {
+    fn with(closing: Vec<&'a Listener>) -> ReusePortGuard<'a> {
+        let tcp = |listener: &&Listener| matches!(listener.name, ListenAddr::Tcp(_));
+        let shared = ReusePortGuard(closing.into_iter().filter(tcp).collect());
         shared.set(true);
         shared
     }
@@ -126,12 +129,12 @@ impl<'a> Shared<'a> {
     /// then: a port that is shared without need could be somebody else's, who shares it too.
     fn stand_in_for(&self, wanted: &SocketAddr) -> bool {
         self.0.iter().any(|listener| match &listener.name {
-            Name::Tcp(open) => {
+            ListenAddr::Tcp(open) => {
                 let (open_ip, ip) = (open.ip(), wanted.ip());
                 let is_any = open_ip.is_unspecified() || ip.is_unspecified();
                 open.port() == wanted.port() && (open_ip == ip || is_any)
             }
-            Name::Unix(_) => false,
+            ListenAddr::Unix(_) => false,
         })
     }
 
@@ -143,7 +146,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-impl Drop for Shared<'_> {
+impl Drop for ReusePortGuard<'_> {
     fn drop(&mut self) {
         self.set(false);
     }

@@ -28,11 +28,11 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::config::{Address, Config, ListenSpec};
 use crate::net::peer::Peer;
-use crate::ops::systemd::Passed;
+use crate::ops::systemd::InheritedFd;
 use crate::wire::format::Format;
 
-use adopt::Adoption;
-pub(crate) use change::WantedAll;
+use adopt::InheritedListeners;
+pub(crate) use change::ListenPlan;
 
 /// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
 /// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
@@ -52,7 +52,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(50);
 #[derive(Debug)]
 pub(crate) struct Listener {
     io: AsyncFd<OwnedFd>,
-    name: Name,
+    name: ListenAddr,
     label: Arc<str>,
     format: Format,
     origin: Origin,
@@ -84,11 +84,11 @@ struct FileIdentity {
 }
 
 /// A listener of the daemon before, for [`Listener::open_all`].
-pub(crate) type Kept = (SavedListener, OwnedFd);
+pub(crate) type RestoredListener = (SavedListener, OwnedFd);
 
 /// Where a listener is bound: the port is the real one. Displays as it is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name {
+pub enum ListenAddr {
     /// An IP address and port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
@@ -129,11 +129,11 @@ impl Listener {
     /// Each listener that could not be opened, by its name.
     pub(crate) async fn open_all(
         config: &Config,
-        inherited: Vec<Passed>,
-        kept: Vec<Kept>,
+        inherited: Vec<InheritedFd>,
+        kept: Vec<RestoredListener>,
     ) -> anyhow::Result<(Vec<Listener>, Vec<anyhow::Error>)> {
-        let mut adoption = Adoption::of(inherited, kept)?;
-        let specs = match config.listen_given || !adoption.has_managers() {
+        let mut inherited = InheritedListeners::of(inherited, kept)?;
+        let specs = match config.listen_given || !inherited.has_socket_activated() {
             true => &config.listen[..],
             false => &[],
         };
@@ -143,18 +143,19 @@ impl Listener {
         };
         let mut missing = Vec::new();
         for spec in specs {
-            match Wanted::resolve(spec)
+            match ResolvedListen::resolve(spec)
                 .await
-                .and_then(|wanted| wanted.claim(&mut adoption, specs))
+                .and_then(|wanted| wanted.claim(&mut inherited, specs))
             {
                 Ok(wanted) => missing.push((spec, wanted)),
                 Err(error) => note(spec, error),
             }
         }
         // An address may be free only after what it was part of has been closed.
-        let mut listeners = adoption.into_listeners(config.format)?;
+        let mut listeners = inherited.into_listeners(config.format)?;
         for (spec, wanted) in missing {
-            let others: Vec<Name> = listeners.iter().map(|other| other.name.clone()).collect();
+            let others: Vec<ListenAddr> =
+                listeners.iter().map(|other| other.name.clone()).collect();
             match wanted.open(&others, specs, |_| false) {
                 Ok(opened) => listeners.extend(opened),
                 Err(error) => note(spec, error),
@@ -194,8 +195,8 @@ impl Listener {
             .context("the socket has no IP address")?;
         Ok(Listener {
             io: register(socket.into(), Interest::READABLE)?,
-            label: Name::Tcp(bound).label(),
-            name: Name::Tcp(bound),
+            label: ListenAddr::Tcp(bound).label(),
+            name: ListenAddr::Tcp(bound),
             format: spec.format,
             origin: Origin::Configured(spec.address.to_string()),
             file: None,
@@ -214,8 +215,8 @@ impl Listener {
         socket.listen(BACKLOG as i32)?;
         Ok(Listener {
             io: register(socket.into(), Interest::READABLE)?,
-            label: Name::Unix(path.to_path_buf()).label(),
-            name: Name::Unix(path.to_path_buf()),
+            label: ListenAddr::Unix(path.to_path_buf()).label(),
+            name: ListenAddr::Unix(path.to_path_buf()),
             format: spec.format,
             origin: Origin::Configured(spec.address.to_string()),
             file: Some(file),
@@ -223,7 +224,7 @@ impl Listener {
     }
 
     /// Where it is bound.
-    pub(crate) fn name(&self) -> &Name {
+    pub(crate) fn name(&self) -> &ListenAddr {
         &self.name
     }
 
@@ -246,7 +247,7 @@ impl Listener {
     }
 
     /// Whether the service manager has it open too.
-    pub(crate) fn is_managers(&self) -> bool {
+    pub(crate) fn is_socket_activated(&self) -> bool {
         matches!(self.origin, Origin::Manager(_))
     }
 
@@ -289,25 +290,25 @@ impl AsFd for Listener {
 
 /// An entry of the configuration, and the addresses that it stands for.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct ResolvedListen {
     spec: ListenSpec,
     /// A host name may have several: all of them are listened on.
-    names: Vec<Name>,
+    names: Vec<ListenAddr>,
     /// Whether a Unix socket is for its user alone.
     is_private: bool,
 }
 
-impl Wanted {
-    async fn resolve(spec: &ListenSpec) -> anyhow::Result<Wanted> {
-        let names: Vec<Name> = match &spec.address {
-            Address::Unix(path) => vec![Name::Unix(path.clone())],
+impl ResolvedListen {
+    async fn resolve(spec: &ListenSpec) -> anyhow::Result<ResolvedListen> {
+        let names: Vec<ListenAddr> = match &spec.address {
+            Address::Unix(path) => vec![ListenAddr::Unix(path.clone())],
             Address::Tcp { host, port } => {
                 let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
-                addresses.map(Name::Tcp).collect()
+                addresses.map(ListenAddr::Tcp).collect()
             }
         };
         anyhow::ensure!(!names.is_empty(), "{} has no address", spec.address);
-        Ok(Wanted {
+        Ok(ResolvedListen {
             spec: spec.clone(),
             names,
             is_private: false,
@@ -315,10 +316,14 @@ impl Wanted {
     }
 
     /// What of it is missing when the sockets that are open already have been claimed.
-    fn claim(mut self, adoption: &mut Adoption, all: &[ListenSpec]) -> anyhow::Result<Wanted> {
+    fn claim(
+        mut self,
+        inherited: &mut InheritedListeners,
+        all: &[ListenSpec],
+    ) -> anyhow::Result<ResolvedListen> {
         let mut missing = Vec::new();
         for name in self.names {
-            if !adoption.claim(&name, &self.spec, all)? {
+            if !inherited.claim(&name, &self.spec, all)? {
                 missing.push(name);
             }
         }
@@ -330,16 +335,17 @@ impl Wanted {
     /// addresses another socket of ours, made ready for it, still has the port.
     fn open(
         self,
-        others: &[Name],
+        others: &[ListenAddr],
         all: &[ListenSpec],
         shares: impl Fn(&SocketAddr) -> bool,
     ) -> anyhow::Result<Vec<Listener>> {
         let mut listeners: Vec<Listener> = Vec::new();
         for name in self.names {
             let listener = match name {
-                Name::Unix(path) => Listener::open_unix(&path, &self.spec, self.is_private)?,
-                Name::Tcp(mut address) => {
-                    if let Some(Name::Tcp(first)) = listeners.first().map(|first| &first.name) {
+                ListenAddr::Unix(path) => Listener::open_unix(&path, &self.spec, self.is_private)?,
+                ListenAddr::Tcp(mut address) => {
+                    if let Some(ListenAddr::Tcp(first)) = listeners.first().map(|first| &first.name)
+                    {
                         // With port 0, all addresses of the name get the port of the first one.
                         address.set_port(first.port());
                     }
@@ -364,36 +370,36 @@ impl Wanted {
 
 /// An address for the daemon's own use, and the addresses that it stands for.
 #[derive(Clone, Debug)]
-pub(crate) struct WantedPrivate(Wanted);
+pub(crate) struct ResolvedPrivate(ResolvedListen);
 
-impl WantedPrivate {
+impl ResolvedPrivate {
     /// Looks its name up. Cancel safe.
     ///
     /// # Errors
     /// It stands for no address.
-    pub(crate) async fn resolve(address: &Address) -> anyhow::Result<WantedPrivate> {
+    pub(crate) async fn resolve(address: &Address) -> anyhow::Result<ResolvedPrivate> {
         let spec = ListenSpec {
             address: address.clone(),
             // Nobody who connects there becomes a client.
             format: Format::Text,
         };
-        let wanted = Wanted::resolve(&spec).await?;
-        Ok(WantedPrivate(Wanted {
+        let wanted = ResolvedListen::resolve(&spec).await?;
+        Ok(ResolvedPrivate(ResolvedListen {
             is_private: true,
             ..wanted
         }))
     }
 
     /// The same on this port; `None` where the port is given, or there is none.
-    pub(crate) fn on_port(&self, port: u16) -> Option<WantedPrivate> {
+    pub(crate) fn on_port(&self, port: u16) -> Option<ResolvedPrivate> {
         let mut again = self.0.clone();
         for name in &mut again.names {
             match name {
-                Name::Tcp(address) if address.port() == 0 => address.set_port(port),
+                ListenAddr::Tcp(address) if address.port() == 0 => address.set_port(port),
                 _ => return None,
             }
         }
-        Some(WantedPrivate(again))
+        Some(ResolvedPrivate(again))
     }
 
     /// Opens it. A Unix socket is its user's alone. To be called on the runtime that is to accept from
@@ -403,18 +409,18 @@ impl WantedPrivate {
     }
 }
 
-impl Name {
+impl ListenAddr {
     fn label(&self) -> Arc<str> {
         self.to_string().into()
     }
 
     /// Whether it takes the IPv4 side of `port` on every interface.
     fn takes_all_ipv4(&self, port: u16) -> bool {
-        *self == Name::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        *self == ListenAddr::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
     }
 
     fn has_port(&self, port: u16) -> bool {
-        matches!(self, Name::Tcp(address) if address.port() == port)
+        matches!(self, ListenAddr::Tcp(address) if address.port() == port)
     }
 }
 
@@ -780,11 +786,11 @@ impl AsFd for Stream {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for ListenAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Name::Tcp(address) => address.fmt(f),
-            Name::Unix(path) => write!(f, "unix:{}", path.display()),
+            ListenAddr::Tcp(address) => address.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
-use super::answer::Desk;
+use super::routes::Router;
 use crate::client::acceptor::is_exhaustion;
 use crate::net::listener::{Listener, Stream};
 
@@ -55,7 +55,7 @@ struct Connection {
 
 impl Connections {
     /// Accepts from this listener for as long as it is polled.
-    pub(super) async fn accept(self: Arc<Connections>, listener: Listener, desk: Desk) {
+    pub(super) async fn accept(self: Arc<Connections>, listener: Listener, router: Router) {
         let mut exhausted = false;
         loop {
             let accepted = match listener.ready().await {
@@ -68,7 +68,7 @@ impl Connections {
             let error = match accepted {
                 Ok((socket, _peer)) => match Stream::new(socket) {
                     Ok(stream) => {
-                        self.take(stream, desk.clone());
+                        self.take(stream, router.clone());
                         exhausted = false;
                         continue;
                     }
@@ -112,9 +112,9 @@ impl Connections {
         true
     }
 
-    fn take(&self, stream: Stream, desk: Desk) {
+    fn take(&self, stream: Stream, router: Router) {
         let watches = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(converse(stream, desk, watches.clone())).abort_handle();
+        let task = tokio::spawn(serve_connection(stream, router, watches.clone())).abort_handle();
         self.lock().push_back(Connection {
             task,
             since: Instant::now(),
@@ -131,13 +131,13 @@ impl Connections {
 }
 
 /// Answers the one request of a connection.
-async fn converse(stream: Stream, desk: Desk, watches: Arc<AtomicBool>) {
+async fn serve_connection(stream: Stream, router: Router, watches: Arc<AtomicBool>) {
     let mut stream = TimeoutStream::new(stream);
     // Reading has its time from hyper, which knows when a request is due.
     stream.set_write_timeout(Some(STALL_TIME));
     let answer = service_fn(move |request| {
-        let (desk, watches) = (desk.clone(), watches.clone());
-        async move { Ok::<_, Infallible>(desk.answer(request, watches).await) }
+        let (router, watches) = (router.clone(), watches.clone());
+        async move { Ok::<_, Infallible>(router.answer(request, watches).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

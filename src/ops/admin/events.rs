@@ -11,10 +11,10 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::PERIOD;
-use super::view::View;
+use super::state::AdminState;
 
 /// Who may watch at a time: less than all connections, so that open pages cannot shut others out. One
-/// more ends the oldest, so that nobody can hold these places; a page that is ended comes back.
+/// more ends the oldest, so that nobody can hold these permits; a page that is ended comes back.
 const WATCHERS_MAX: usize = 16;
 
 /// What is sent to all who watch.
@@ -37,7 +37,7 @@ impl Events {
     }
 
     /// Takes a sample every second for as long as it is polled, and tells those who watch.
-    pub(super) async fn run(&self, view: &Arc<View>) {
+    pub(super) async fn run(&self, view: &Arc<AdminState>) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         view.pause_samples();
@@ -48,8 +48,8 @@ impl Events {
             last += since_last;
             let watched = self.latest.receiver_count() > 0;
             let status = view.ask(move |view| {
-                let figures = view.sample(since_last);
-                watched.then(|| event("status", &view.status_of(&figures)))
+                let stats = view.sample(since_last);
+                watched.then(|| event("status", &view.status_of(&stats)))
             });
             if let Some(Some(status)) = status.await {
                 self.latest.send_replace(status);
@@ -58,7 +58,7 @@ impl Events {
     }
 
     /// A body that goes on until who watches has enough of it, or too many others watch.
-    pub(super) fn subscribe(&self, view: Arc<View>) -> EventStream {
+    pub(super) fn subscribe(&self, view: Arc<AdminState>) -> EventStream {
         let (sender, body) = Channel::new(1);
         let updates = self.latest.subscribe();
         let watcher = tokio::spawn(tell(view, updates, sender)).abort_handle();
@@ -80,7 +80,7 @@ impl Events {
 
 /// Tells one who watches, until that one is gone. Who takes less than there is gets the latest.
 async fn tell(
-    view: Arc<View>,
+    view: Arc<AdminState>,
     mut updates: watch::Receiver<Bytes>,
     mut to: Sender<Bytes, hyper::Error>,
 ) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::documents::{HistoryDocument, Rates};
-use crate::hub::{Figures, Totals};
+use crate::hub::{HubStats, TrafficTotals};
 
 /// Between two samples.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
@@ -12,18 +12,18 @@ pub(super) const PERIOD: Duration = Duration::from_secs(1);
 /// Ten minutes of samples.
 const SAMPLES_MAX: usize = 600;
 
-/// What went through, and how full the buffer was, over time. Empty until it has seen figures twice.
+/// What went through, and how full the buffer was, over time. Empty until it has seen stats twice.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    last: Option<Totals>,
+    last: Option<TrafficTotals>,
     /// Oldest first.
     samples: VecDeque<(Rates, usize)>,
 }
 
 impl History {
     /// Takes in how the hub stands, `since_last` after it was last told.
-    pub(super) fn add(&mut self, figures: &Figures, since_last: Duration) {
-        let now = figures.totals;
+    pub(super) fn add(&mut self, stats: &HubStats, since_last: Duration) {
+        let now = stats.totals;
         let Some(before) = self.last.replace(now) else {
             return;
         };
@@ -44,10 +44,10 @@ impl History {
         if self.samples.len() == SAMPLES_MAX {
             self.samples.pop_front();
         }
-        self.samples.push_back((rates, figures.buffer_used));
+        self.samples.push_back((rates, stats.buffer_used));
     }
 
-    /// Nobody looked for a while: the next figures begin anew.
+    /// Nobody looked for a while: the next stats begin anew.
     pub(super) fn pause(&mut self) {
         self.last = None;
     }
@@ -79,33 +79,33 @@ impl History {
 mod tests {
     use super::*;
 
-    fn figures(lines_in: u64, buffer_used: usize) -> Figures {
-        Figures {
-            totals: Totals {
+    fn stats(lines_in: u64, buffer_used: usize) -> HubStats {
+        HubStats {
+            totals: TrafficTotals {
                 lines_in,
                 lines_out: 10 * lines_in,
-                ..Totals::default()
+                ..TrafficTotals::default()
             },
             buffer_used,
-            ..Figures::default()
+            ..HubStats::default()
         }
     }
 
     #[test]
     fn samples_are_rates_and_the_oldest_go() {
         let mut history = History::default();
-        history.add(&figures(5, 0), PERIOD);
+        history.add(&stats(5, 0), PERIOD);
         assert_eq!(
             history.document().lines_in_per_second,
             [0.0; 0],
             "there is no rate yet"
         );
-        history.add(&figures(7, 300), PERIOD / 2);
+        history.add(&stats(7, 300), PERIOD / 2);
         assert_eq!(history.rates().lines_in_per_second, 4.0);
         assert_eq!(history.rates().lines_out_per_second, 40.0);
         assert_eq!(history.document().buffer_used_bytes, [300]);
         for n in 0..SAMPLES_MAX as u64 {
-            history.add(&figures(8 + n, 0), PERIOD);
+            history.add(&stats(8 + n, 0), PERIOD);
         }
         let document = history.document();
         assert_eq!(document.buffer_used_bytes, [0; SAMPLES_MAX]);
@@ -115,10 +115,10 @@ mod tests {
     #[test]
     fn pause_makes_no_peak() {
         let mut history = History::default();
-        history.add(&figures(5, 0), PERIOD);
+        history.add(&stats(5, 0), PERIOD);
         history.pause();
-        history.add(&figures(5000, 0), PERIOD);
-        history.add(&figures(5001, 0), PERIOD);
+        history.add(&stats(5000, 0), PERIOD);
+        history.add(&stats(5001, 0), PERIOD);
         assert_eq!(history.document().lines_in_per_second, [1.0]);
     }
 }

@@ -10,12 +10,12 @@ use std::sync::{PoisonError, RwLock};
 
 /// The names that the operator allows, which a reload changes.
 #[derive(Debug)]
-pub(super) struct Hosts(RwLock<Vec<String>>);
+pub(super) struct AllowedHosts(RwLock<Vec<String>>);
 
-impl Hosts {
+impl AllowedHosts {
     /// These, in lower case.
-    pub(super) fn new(names: Vec<String>) -> Hosts {
-        Hosts(RwLock::new(names))
+    pub(super) fn new(names: Vec<String>) -> AllowedHosts {
+        AllowedHosts(RwLock::new(names))
     }
 
     /// These from now on.

@@ -1,4 +1,4 @@
-//! `/metrics`: the daemon's figures for Prometheus, by its conventions for names and units.
+//! `/metrics`: the daemon's stats for Prometheus, by its conventions for names and units.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -12,13 +12,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::ProcessFigures;
-use crate::hub::Figures;
-use crate::hub::counters::{Carrier, Counters, Outcomes};
+use crate::hub::HubStats;
+use crate::hub::counters::{Counters, HandoverMethod, Outcomes};
 use crate::ops::lifecycle::Phase;
 use crate::ops::logging;
 use crate::wire::close_reason::CloseReason;
 
-/// How the figures are written.
+/// How the stats are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exposition {
     /// Prometheus' own text, version 0.0.4.
@@ -47,13 +47,13 @@ impl Exposition {
 /// All that is told of the daemon at one time.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) figures: Figures,
+    pub(super) stats: HubStats,
     pub(super) phase: Phase,
     pub(super) clients_max: Option<usize>,
     pub(super) accept_errors: u64,
     pub(super) refused: u64,
-    /// By carrier: those that went well, and those that did not.
-    pub(super) handovers: [(Carrier, [u64; 2]); 2],
+    /// By method: those that went well, and those that did not.
+    pub(super) handovers: [(HandoverMethod, [u64; 2]); 2],
     pub(super) reloads: [u64; 2],
     pub(super) process: ProcessFigures,
     pub(super) started: SystemTime,
@@ -62,21 +62,22 @@ pub(super) struct Snapshot {
 /// How many connections were closed for each reason, those that were `refused` among them, which
 /// never became clients.
 pub(super) fn closed_by_reason(
-    figures: &Figures,
+    stats: &HubStats,
     refused: u64,
 ) -> [(CloseReason, u64); CloseReason::ALL.len()] {
     CloseReason::ALL.map(|reason| {
         let count = match reason {
             CloseReason::Full => refused,
-            reason => figures.closed[reason.index()],
+            reason => stats.closed[reason.index()],
         };
         (reason, count)
     })
 }
 
 /// The counters at one time, as a [`Snapshot`] has them.
-pub(super) fn handovers(counters: &Counters) -> [(Carrier, [u64; 2]); 2] {
-    [Carrier::Exec, Carrier::Store].map(|carrier| (carrier, pair(counters.handovers.by(carrier))))
+pub(super) fn handovers(counters: &Counters) -> [(HandoverMethod, [u64; 2]); 2] {
+    [HandoverMethod::Exec, HandoverMethod::Store]
+        .map(|method| (method, pair(counters.handovers.by(method))))
 }
 
 pub(super) fn pair(outcomes: &Outcomes) -> [u64; 2] {
@@ -99,7 +100,7 @@ pub(super) fn write(snapshot: Snapshot, exposition: Exposition) -> String {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Out(encoder);
+        let mut out = MetricWriter(encoder);
         self.clients(&mut out)?;
         self.lines(&mut out)?;
         self.buffer(&mut out)?;
@@ -109,13 +110,13 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
-    fn clients(&self, out: &mut Out<'_>) -> fmt::Result {
-        let figures = &self.figures;
+    fn clients(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
+        let stats = &self.stats;
         out.gauge(
             "linehub_clients",
             "Clients that are connected",
             None,
-            figures.clients as u64,
+            stats.clients as u64,
         )?;
         if let Some(max) = self.clients_max {
             out.gauge(
@@ -129,9 +130,9 @@ impl Snapshot {
             "linehub_clients_connected",
             "Clients that ever connected",
             None,
-            figures.joined,
+            stats.joined,
         )?;
-        let closed = closed_by_reason(figures, self.refused);
+        let closed = closed_by_reason(stats, self.refused);
         let closed = closed.map(|(reason, count)| ([("reason", reason.label())], count));
         out.counters(
             "linehub_connections_closed",
@@ -140,8 +141,8 @@ impl Snapshot {
         )
     }
 
-    fn lines(&self, out: &mut Out<'_>) -> fmt::Result {
-        let (figures, totals) = (&self.figures, &self.figures.totals);
+    fn lines(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
+        let (stats, totals) = (&self.stats, &self.stats.totals);
         out.counter(
             "linehub_lines_received",
             "Lines that clients sent",
@@ -170,13 +171,13 @@ impl Snapshot {
             "linehub_messages_published",
             "Lines that got a place in the one order",
             None,
-            figures.messages,
+            stats.messages,
         )?;
         out.counter(
             "linehub_notices_published",
             "Notices of who came and left that got a place in the one order",
             None,
-            figures.notices,
+            stats.notices,
         )?;
         out.counter(
             "linehub_messages_skipped",
@@ -194,39 +195,39 @@ impl Snapshot {
             "linehub_lines_discarded",
             "Lines that were longer than the limit and dropped, where only they are",
             None,
-            figures.discarded,
+            stats.discarded,
         )
     }
 
-    fn buffer(&self, out: &mut Out<'_>) -> fmt::Result {
-        let figures = &self.figures;
+    fn buffer(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
+        let stats = &self.stats;
         out.gauge(
             "linehub_buffer_used",
             "Bytes in the buffer: lines that wait for clients",
             Some(Unit::Bytes),
-            figures.buffer_used as u64,
+            stats.buffer_used as u64,
         )?;
         out.gauge(
             "linehub_buffer_limit",
             "Bytes that the buffer may hold",
             Some(Unit::Bytes),
-            figures.buffer_limit as u64,
+            stats.buffer_limit as u64,
         )?;
         out.gauge(
             "linehub_senders_waiting",
             "Clients that wait for room in the buffer, as what they sent does",
             None,
-            figures.senders_waiting as u64,
+            stats.senders_waiting as u64,
         )?;
         out.counter(
             "linehub_senders_waited",
             "For how long clients waited for room in the buffer, all together",
             Some(Unit::Seconds),
-            figures.waited.as_secs_f64(),
+            stats.waited.as_secs_f64(),
         )
     }
 
-    fn daemon(&self, out: &mut Out<'_>) -> fmt::Result {
+    fn daemon(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
         out.counter(
             "linehub_accept_errors",
             "Times that connections could not be accepted, as without descriptors",
@@ -234,9 +235,9 @@ impl Snapshot {
             self.accept_errors,
         )?;
         let results = ["ok", "failed"];
-        let handovers = self.handovers.map(|(carrier, counts)| {
+        let handovers = self.handovers.map(|(method, counts)| {
             [0, 1].map(|at| {
-                let labels = [("carrier", carrier.label()), ("result", results[at])];
+                let labels = [("carrier", method.label()), ("result", results[at])];
                 (labels, counts[at])
             })
         });
@@ -265,7 +266,7 @@ impl Snapshot {
     }
 
     /// What every client library of Prometheus tells, under the same names.
-    fn process(&self, out: &mut Out<'_>) -> fmt::Result {
+    fn process(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH);
         out.gauge(
             "process_start_time",
@@ -316,9 +317,9 @@ impl Snapshot {
 }
 
 /// Where metrics are written to, a descriptor and its values at a time.
-struct Out<'a>(DescriptorEncoder<'a>);
+struct MetricWriter<'a>(DescriptorEncoder<'a>);
 
-impl Out<'_> {
+impl MetricWriter<'_> {
     fn gauge<N: EncodeGaugeValue>(
         &mut self,
         name: &str,
@@ -396,15 +397,15 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let counters = Counters::default();
-        counters.handovers.by(Carrier::Exec).ok.add_one();
-        let mut figures = Figures {
+        counters.handovers.by(HandoverMethod::Exec).ok.add_one();
+        let mut stats = HubStats {
             clients: 3,
             joined: 7,
-            ..Figures::default()
+            ..HubStats::default()
         };
-        figures.closed[CloseReason::Slow.index()] = 2;
+        stats.closed[CloseReason::Slow.index()] = 2;
         Snapshot {
-            figures,
+            stats,
             phase: Phase::HandingOver,
             clients_max: Some(960),
             accept_errors: 1,

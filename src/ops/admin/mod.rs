@@ -10,7 +10,6 @@
 //! held to limits on connections, on the size of a request, and on the time it may take over asking
 //! and over taking the answer.
 
-mod answer;
 mod connections;
 pub(crate) mod documents;
 mod events;
@@ -18,7 +17,8 @@ mod history;
 mod host;
 mod metrics;
 mod process;
-mod view;
+mod routes;
+mod state;
 
 use std::io;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{Address, Config};
-use crate::net::listener::{Listener, Name, WantedPrivate};
-use answer::Desk;
+use crate::net::listener::{ListenAddr, Listener, ResolvedPrivate};
 pub(crate) use connections::CONNECTIONS_MAX;
 use connections::Connections;
 use events::Events;
-use host::Hosts;
-pub(crate) use view::View;
+use host::AllowedHosts;
+use routes::Router;
+pub(crate) use state::AdminState;
 
 /// Threads on which the hub is looked at. One is enough unless the hub hangs.
 const LOOKING_THREADS_MAX: usize = 4;
@@ -45,23 +45,23 @@ const LOOKING_THREADS_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct AdminSocket {
     address: Address,
-    hosts: Arc<Hosts>,
+    hosts: Arc<AllowedHosts>,
     listeners: Vec<Listener>,
-    runtime: OwnRuntime,
+    runtime: BackgroundRuntime,
 }
 
 /// A runtime that may be dropped anywhere, on another runtime too: it waits for nothing.
 #[derive(Debug)]
-struct OwnRuntime(Option<Runtime>);
+struct BackgroundRuntime(Option<Runtime>);
 
-impl OwnRuntime {
-    fn new() -> io::Result<OwnRuntime> {
+impl BackgroundRuntime {
+    fn new() -> io::Result<BackgroundRuntime> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .thread_name("linehub-look")
             .max_blocking_threads(LOOKING_THREADS_MAX)
             .build()?;
-        Ok(OwnRuntime(Some(runtime)))
+        Ok(BackgroundRuntime(Some(runtime)))
     }
 
     /// Runs something that belongs to it, from wherever the caller is.
@@ -77,7 +77,7 @@ impl OwnRuntime {
     }
 }
 
-impl Drop for OwnRuntime {
+impl Drop for BackgroundRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             // Who still looks at a hub that hangs must not hold up the end.
@@ -92,30 +92,30 @@ pub(crate) struct Admin {
     address: Address,
     /// Of a TCP address.
     port: Option<u16>,
-    hosts: Arc<Hosts>,
+    hosts: Arc<AllowedHosts>,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
 /// An admin address that names were looked up for.
 #[derive(Clone, Debug)]
-pub(crate) struct WantedAdmin {
+pub(crate) struct ResolvedAdmin {
     address: Address,
     hosts: Vec<String>,
-    wanted: WantedPrivate,
+    wanted: ResolvedPrivate,
 }
 
-impl WantedAdmin {
+impl ResolvedAdmin {
     /// Looks the name up that the configuration has, if it has one. Cancel safe.
     ///
     /// # Errors
     /// It stands for no address.
-    pub(crate) async fn resolve(config: &Config) -> anyhow::Result<Option<WantedAdmin>> {
+    pub(crate) async fn resolve(config: &Config) -> anyhow::Result<Option<ResolvedAdmin>> {
         let Some(address) = &config.admin else {
             return Ok(None);
         };
-        let wanted = WantedPrivate::resolve(address).await;
-        Ok(Some(WantedAdmin {
+        let wanted = ResolvedPrivate::resolve(address).await;
+        Ok(Some(ResolvedAdmin {
             address: address.clone(),
             hosts: config.admin_hosts.clone(),
             wanted: wanted.with_context(|| cannot_serve(address))?,
@@ -137,7 +137,7 @@ impl WantedAdmin {
         let port = before.filter(|(address, _)| *address == self.address.to_string());
         let again = port.and_then(|(_, port)| self.wanted.on_port(port));
         match again.map(|wanted| {
-            WantedAdmin {
+            ResolvedAdmin {
                 wanted,
                 ..self.clone()
             }
@@ -155,14 +155,14 @@ impl WantedAdmin {
     /// It cannot be listened on.
     pub(crate) fn open(self) -> anyhow::Result<AdminSocket> {
         let open = || {
-            let runtime = OwnRuntime::new()?;
+            let runtime = BackgroundRuntime::new()?;
             let listeners = runtime.enter(|| self.wanted.open())?;
             anyhow::Ok((runtime, listeners))
         };
         let (runtime, listeners) = open().with_context(|| cannot_serve(&self.address))?;
         Ok(AdminSocket {
             address: self.address,
-            hosts: Arc::new(Hosts::new(self.hosts)),
+            hosts: Arc::new(AllowedHosts::new(self.hosts)),
             listeners,
             runtime,
         })
@@ -178,7 +178,7 @@ impl AdminSocket {
     ///
     /// # Errors
     /// The system refuses the thread.
-    pub(crate) fn serve(self, view: Arc<View>) -> io::Result<Admin> {
+    pub(crate) fn serve(self, view: Arc<AdminState>) -> io::Result<Admin> {
         for listener in &self.listeners {
             info!(address = %listener.name(), "admin listening");
         }
@@ -187,8 +187,8 @@ impl AdminSocket {
             .listeners
             .iter()
             .find_map(|listener| match listener.name() {
-                Name::Tcp(bound) => Some(bound.port()),
-                Name::Unix(_) => None,
+                ListenAddr::Tcp(bound) => Some(bound.port()),
+                ListenAddr::Unix(_) => None,
             });
         let (runtime, listeners) = (self.runtime, self.listeners);
         let thread = thread::Builder::new()
@@ -237,17 +237,17 @@ impl Drop for Admin {
 }
 
 /// Answers at these sockets for ever.
-async fn serve(listeners: Vec<Listener>, view: Arc<View>, hosts: Arc<Hosts>) {
+async fn serve(listeners: Vec<Listener>, view: Arc<AdminState>, hosts: Arc<AllowedHosts>) {
     let connections = Arc::new(Connections::default());
     let events = Events::new();
     let accepts = listeners.into_iter().map(|listener| {
-        let desk = Desk {
+        let router = Router {
             view: view.clone(),
             events: events.clone(),
             hosts: hosts.clone(),
-            is_tcp: matches!(listener.name(), Name::Tcp(_)),
+            is_tcp: matches!(listener.name(), ListenAddr::Tcp(_)),
         };
-        connections.clone().accept(listener, desk)
+        connections.clone().accept(listener, router)
     });
     let mut accepting: tokio::task::JoinSet<()> = accepts.collect();
     events.run(&view).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The figures that Prometheus' client libraries have of every process; `None` where the system does
+/// The stats that Prometheus' client libraries have of every process; `None` where the system does
 /// not say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ProcessFigures {
@@ -82,12 +82,12 @@ mod tests {
 
     #[test]
     fn system_tells_of_this_process() {
-        let figures = ProcessFigures::now();
-        assert!(figures.cpu_seconds.is_some());
-        assert!(figures.resident_bytes > Some(100_000));
-        assert!(figures.virtual_bytes >= figures.resident_bytes);
-        assert!(figures.open_files >= Some(3));
-        assert!(figures.threads >= Some(1));
+        let stats = ProcessFigures::now();
+        assert!(stats.cpu_seconds.is_some());
+        assert!(stats.resident_bytes > Some(100_000));
+        assert!(stats.virtual_bytes >= stats.resident_bytes);
+        assert!(stats.open_files >= Some(3));
+        assert!(stats.threads >= Some(1));
     }
 
     #[test]

@@ -18,27 +18,27 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{STATE_VARIABLE, VERSION, header, inherit};
-use crate::ops::systemd::{PRIVATE_VARIABLES, SPENT_VARIABLES};
+use super::{STATE_VARIABLE, VERSION, header, set_inheritable};
+use crate::ops::systemd::{LISTEN_VARS, SERVICE_VARS};
 
-/// How long the new program may take to prove that it runs.
+/// How long the new program may take to preflight that it runs.
 const PROOF_TIME: Duration = Duration::from_secs(5);
 
 /// What is read of its output, in bytes: enough for the answer, or for why there is none.
 const OUTPUT_BYTES_MAX: u64 = 4096;
 
 /// The option that asks for the proof.
-const PROOF: &str = "--check-handover";
+const PREFLIGHT_OUTPUT: &str = "--check-handover";
 
 /// The program this process was started as: a path, and what stood on the command line.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
+pub(crate) struct Executable {
     path: PathBuf,
     /// With the name it was called by first.
     args: Vec<OsString>,
 }
 
-impl Program {
+impl Executable {
     /// The program of this process. To be called at the start: by the time of a handover its path
     /// may have another file.
     ///
@@ -47,7 +47,7 @@ impl Program {
     ///
     /// # Errors
     /// The system does not say what this process runs.
-    pub(crate) fn current() -> io::Result<Program> {
+    pub(crate) fn current() -> io::Result<Executable> {
         let args: Vec<OsString> = env::args_os().collect();
         let running = Path::new("/proc/self/exe");
         let identity = identify(running)?;
@@ -56,7 +56,7 @@ impl Program {
             .into_iter()
             .find(is_running)
             .map_or_else(|| fs::read_link(running).map(without_mark), Ok)?;
-        Ok(Program { path, args })
+        Ok(Executable { path, args })
     }
 
     /// Where it is.
@@ -70,17 +70,17 @@ impl Program {
     ///
     /// # Errors
     /// It does not; the error says what it did instead.
-    pub(crate) async fn prove(&self) -> anyhow::Result<()> {
+    pub(crate) async fn preflight(&self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.path);
         command
             .args(self.args.get(1..).unwrap_or_default())
-            .arg(format!("{PROOF}={VERSION}"))
+            .arg(format!("{PREFLIGHT_OUTPUT}={VERSION}"))
             .env_remove(STATE_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        for variable in PRIVATE_VARIABLES {
+        for variable in SERVICE_VARS {
             command.env_remove(variable);
         }
         let mut child = command.spawn().context("it does not start")?;
@@ -92,7 +92,7 @@ impl Program {
         let (status, answer, words) = timeout(PROOF_TIME, proof)
             .await
             .with_context(|| format!("it did not answer within {}s", PROOF_TIME.as_secs()))??;
-        judge(status, &answer, &words)
+        check_preflight(status, &answer, &words)
     }
 
     /// Becomes the program, with this state to take up. Returns only if that fails.
@@ -103,7 +103,7 @@ impl Program {
         let args = self.args.iter().map(|arg| CString::new(arg.as_bytes()));
         let args = args.collect::<Result<Vec<_>, _>>()?;
         let kept = |name: &OsStr| {
-            name != STATE_VARIABLE && !SPENT_VARIABLES.iter().any(|spent| name == *spent)
+            name != STATE_VARIABLE && !LISTEN_VARS.iter().any(|spent| name == *spent)
         };
         let number = OsString::from(state.as_raw_fd().to_string());
         let environment = env::vars_os()
@@ -115,9 +115,9 @@ impl Program {
                 CString::new(variable.into_vec())
             })
             .collect::<Result<Vec<_>, _>>()?;
-        inherit(state.as_fd(), true)?;
+        set_inheritable(state.as_fd(), true)?;
         let failed = nix::unistd::execve(&path, &args, &environment);
-        inherit(state.as_fd(), false)?;
+        set_inheritable(state.as_fd(), false)?;
         Ok(failed?)
     }
 }
@@ -158,7 +158,7 @@ async fn head(output: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn judge(status: ExitStatus, answer: &str, words: &str) -> anyhow::Result<()> {
+fn check_preflight(status: ExitStatus, answer: &str, words: &str) -> anyhow::Result<()> {
     let last_words = words.trim_end().lines().last().unwrap_or_default();
     if !status.success() {
         match last_words {
@@ -181,12 +181,12 @@ mod tests {
 
     #[test]
     fn program_is_known_by_the_path_it_was_started_from() {
-        let program = Program::current().unwrap();
+        let executable = Executable::current().unwrap();
         assert_eq!(
-            identify(&program.path).unwrap(),
+            identify(&executable.path).unwrap(),
             identify(Path::new("/proc/self/exe")).unwrap()
         );
-        assert!(program.path.is_absolute());
+        assert!(executable.path.is_absolute());
     }
 
     #[test]
@@ -198,9 +198,9 @@ mod tests {
         assert_eq!(candidates(OsStr::new("./y")), [here.join("y")]);
     }
 
-    fn program(script: &str) -> Program {
+    fn executable(script: &str) -> Executable {
         let args = ["sh", "-c", script].map(OsString::from);
-        Program {
+        Executable {
             path: "/bin/sh".into(),
             args: args.into(),
         }
@@ -209,8 +209,8 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_answer_is_a_proof() {
         assert!(
-            program(&format!("printf '{}'", header(VERSION).escape_default()))
-                .prove()
+            executable(&format!("printf '{}'", header(VERSION).escape_default()))
+                .preflight()
                 .await
                 .is_ok()
         );
@@ -228,14 +228,18 @@ mod tests {
             ("kill -9 $$", "it ends with signal: 9"),
             ("while :; do echo y; done", "it ends with signal: 13"),
         ] {
-            let error = program(script).prove().await.unwrap_err().to_string();
+            let error = executable(script)
+                .preflight()
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with(why), "{script}: {error}");
         }
-        let nothing = Program {
+        let nothing = Executable {
             path: "/nonexistent".into(),
             args: Vec::new(),
         };
-        let error = nothing.prove().await.unwrap_err().to_string();
+        let error = nothing.preflight().await.unwrap_err().to_string();
         assert_eq!(error, "it does not start");
     }
 }

@@ -18,8 +18,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
-use super::{Left, State};
-use crate::ops::systemd::{Notifier, PROBE_NAME, Passed, StoreError};
+use super::{RestoredState, State};
+use crate::ops::systemd::{InheritedFd, Notifier, PROBE_NAME, StoreError};
 
 /// The names in the store. Short: the manager repeats them to whoever asks.
 const STATE: &str = "linehub-state";
@@ -56,7 +56,7 @@ pub(crate) async fn leave(
     state: &File,
     sockets: &[BorrowedFd<'_>],
 ) -> anyhow::Result<()> {
-    let (near, far) = queue(sockets)?;
+    let (near, far) = pack_fds(sockets)?;
     let stored = async {
         notifier.store(STATE, &[state.as_fd()]).await?;
         notifier.store(QUEUE, &[near.as_fd(), far.as_fd()]).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn clear<'a>(notifier: &Notifier, names: impl IntoIterator<Item
 }
 
 /// Takes up what came back from the store; `None` when nothing was left there.
-pub(super) fn retrieve(stored: Vec<Passed>) -> anyhow::Result<Option<Left>> {
+pub(super) fn retrieve(stored: Vec<InheritedFd>) -> anyhow::Result<Option<RestoredState>> {
     let (mut state, mut queued) = (None, Vec::new());
     // One that was tried with and could not be taken back.
     let stored = stored
@@ -92,17 +92,17 @@ pub(super) fn retrieve(stored: Vec<Passed>) -> anyhow::Result<Option<Left>> {
         match passed.name.as_str() {
             STATE => state = Some(passed.descriptor),
             // One end has them all; which one, nobody knows any more.
-            QUEUE => queued.extend(unqueue(&passed.descriptor)?),
+            QUEUE => queued.extend(unpack_fds(&passed.descriptor)?),
             other => tracing::warn!(name = other, "closing an unknown descriptor from the store"),
         }
     }
     let state = state.context("the store has no state")?;
     let state = State::read(state.into()).context("cannot read the state")?;
-    Left::new(state, queued).map(Some)
+    RestoredState::new(state, queued).map(Some)
 }
 
 /// A socketpair with these sockets in it.
-fn queue(sockets: &[BorrowedFd<'_>]) -> anyhow::Result<(OwnedFd, OwnedFd)> {
+fn pack_fds(sockets: &[BorrowedFd<'_>]) -> anyhow::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (near, far) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -128,7 +128,7 @@ fn queue(sockets: &[BorrowedFd<'_>]) -> anyhow::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// The sockets that are queued at this end.
-fn unqueue(end: &OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
+fn unpack_fds(end: &OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_A_MESSAGE))];
@@ -166,10 +166,10 @@ mod tests {
     fn sockets_come_back_in_their_order_from_either_end() {
         let pairs: Vec<_> = (0..300).map(|_| UnixStream::pair().unwrap()).collect();
         let ours: Vec<_> = pairs.iter().map(|(ours, _)| ours.as_fd()).collect();
-        let (near, far) = queue(&ours).unwrap();
-        let mut back = unqueue(&near).unwrap();
+        let (near, far) = pack_fds(&ours).unwrap();
+        let mut back = unpack_fds(&near).unwrap();
         assert!(back.is_empty());
-        back.extend(unqueue(&far).unwrap());
+        back.extend(unpack_fds(&far).unwrap());
         assert_eq!(back.len(), 300);
         for (n, (socket, (_, theirs))) in back.into_iter().zip(&pairs).enumerate() {
             assert!(
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn queue_of_no_sockets_is_empty() {
-        let (near, far) = queue(&[]).unwrap();
-        assert!(unqueue(&far).unwrap().is_empty());
+        let (near, far) = pack_fds(&[]).unwrap();
+        assert!(unpack_fds(&far).unwrap().is_empty());
         drop(far);
-        assert!(unqueue(&near).unwrap().is_empty());
+        assert!(unpack_fds(&near).unwrap().is_empty());
     }
 }

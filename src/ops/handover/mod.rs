@@ -33,9 +33,9 @@ use tracing::{error, info};
 
 use crate::client::SavedClient;
 use crate::hub::SavedHub;
-use crate::hub::counters::{Carrier, Counters};
-use crate::net::listener::{Kept, SavedListener};
-use crate::ops::systemd::Passed;
+use crate::hub::counters::{Counters, HandoverMethod};
+use crate::net::listener::{RestoredListener, SavedListener};
+use crate::ops::systemd::InheritedFd;
 
 /// The version of the states that this daemon writes, and all of those that it reads.
 pub(crate) const VERSION: u32 = 3;
@@ -83,24 +83,24 @@ pub(crate) struct State<B = ByteBuf, C = Counters> {
 
 /// What the daemon before this one left, if there was one.
 #[derive(Debug, Default)]
-pub struct Legacy {
-    pub(crate) left: Option<Left>,
+pub struct Predecessor {
+    pub(crate) left: Option<RestoredState>,
     /// What came from the service manager's store, and is still in there, by its names.
     pub(crate) in_store: Vec<String>,
     /// How it came, whether or not it could be read.
-    pub(crate) carrier: Option<Carrier>,
+    pub(crate) method: Option<HandoverMethod>,
 }
 
 /// What was left, and fits together.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct RestoredState {
     state: State,
     /// One for each listener and then each client of the state.
     sockets: Vec<OwnedFd>,
 }
 
 /// A client that was left, and its socket.
-pub(crate) type LeftClient = (SavedClient, OwnedFd);
+pub(crate) type RestoredClient = (SavedClient, OwnedFd);
 
 /// Said when what was left cannot be taken up. New clients at least are served.
 pub(crate) const STARTING_AFRESH: &str = "cannot take over from the daemon before: starting afresh";
@@ -140,7 +140,7 @@ impl State {
     }
 }
 
-impl Legacy {
+impl Predecessor {
     /// Whether there is something to take up by an exec.
     pub fn is_waiting() -> bool {
         env::var_os(STATE_VARIABLE).is_some()
@@ -150,16 +150,16 @@ impl Legacy {
     /// manager's store. To be called once, before anything else opens descriptors.
     ///
     /// What cannot be taken up is closed, with an error in the log.
-    pub fn take(stored: Vec<Passed>) -> Legacy {
+    pub fn restore(stored: Vec<InheritedFd>) -> Predecessor {
         let in_store: Vec<String> = stored.iter().map(|passed| passed.name.clone()).collect();
-        let (left, carrier) = match env::var_os(STATE_VARIABLE) {
-            Some(number) => (after_exec(&number.to_string_lossy()), Carrier::Exec),
+        let (left, method) = match env::var_os(STATE_VARIABLE) {
+            Some(number) => (after_exec(&number.to_string_lossy()), HandoverMethod::Exec),
             None => match fdstore::retrieve(stored).transpose() {
-                Some(left) => (left, Carrier::Store),
+                Some(left) => (left, HandoverMethod::Store),
                 None => {
-                    return Legacy {
+                    return Predecessor {
                         in_store,
-                        ..Legacy::default()
+                        ..Predecessor::default()
                     };
                 }
             },
@@ -177,23 +177,23 @@ impl Legacy {
                 None
             }
         };
-        Legacy {
+        Predecessor {
             left,
             in_store,
-            carrier: Some(carrier),
+            method: Some(method),
         }
     }
 }
 
-impl Left {
-    fn new(state: State, sockets: Vec<OwnedFd>) -> anyhow::Result<Left> {
+impl RestoredState {
+    fn new(state: State, sockets: Vec<OwnedFd>) -> anyhow::Result<RestoredState> {
         let (listeners, clients) = (state.listeners.len(), state.clients.len());
         ensure!(
             sockets.len() == listeners + clients,
             "{} sockets came with a state of {listeners} listeners and {clients} clients",
             sockets.len()
         );
-        Ok(Left { state, sockets })
+        Ok(RestoredState { state, sockets })
     }
 
     /// Where the admin server was, for [`AdminSocket`](crate::ops::admin::AdminSocket).
@@ -202,7 +202,14 @@ impl Left {
     }
 
     /// The hub, the listeners, the clients, and the counters.
-    pub(crate) fn split(self) -> (SavedHub, Vec<Kept>, Vec<LeftClient>, Counters) {
+    pub(crate) fn split(
+        self,
+    ) -> (
+        SavedHub,
+        Vec<RestoredListener>,
+        Vec<RestoredClient>,
+        Counters,
+    ) {
         let mut sockets = self.sockets.into_iter();
         let listeners = self.state.listeners.into_iter().zip(&mut sockets).collect();
         let clients = self.state.clients.into_iter().zip(sockets).collect();
@@ -210,7 +217,7 @@ impl Left {
     }
 }
 
-fn after_exec(number: &str) -> anyhow::Result<Left> {
+fn after_exec(number: &str) -> anyhow::Result<RestoredState> {
     let mut inherited = Inherited::default();
     let number: RawFd = number
         .parse()
@@ -224,7 +231,7 @@ fn after_exec(number: &str) -> anyhow::Result<Left> {
         socket.with_context(|| format!("descriptor {number} of the state is not open"))
     });
     let sockets = sockets.collect::<anyhow::Result<_>>()?;
-    Left::new(state, sockets)
+    RestoredState::new(state, sockets)
 }
 
 /// What is open beyond standard input, output and error when a program begins after an exec. What is
@@ -248,7 +255,7 @@ impl Inherited {
         // SAFETY: it is open, nothing here opened it, as this happens before anything else opens
         // descriptors, and it is given away once.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        inherit(descriptor.as_fd(), false).ok()?;
+        set_inheritable(descriptor.as_fd(), false).ok()?;
         Some(descriptor)
     }
 }
@@ -271,7 +278,7 @@ impl Drop for Inherited {
 }
 
 /// Lets the next program have a descriptor, or not.
-pub(crate) fn inherit(descriptor: BorrowedFd<'_>, inherited: bool) -> io::Result<()> {
+pub(crate) fn set_inheritable(descriptor: BorrowedFd<'_>, inherited: bool) -> io::Result<()> {
     let flags = match inherited {
         true => FdFlags::empty(),
         false => FdFlags::CLOEXEC,

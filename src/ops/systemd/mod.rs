@@ -1,6 +1,6 @@
 //! The service manager: what it hands over at start, and what it is told while the daemon runs.
 //!
-//! [`Manager::from_environment`] reads, once and before anything else opens descriptors, what
+//! [`SystemdEnv::from_environment`] reads, once and before anything else opens descriptors, what
 //! systemd put into the environment: inherited sockets ([sd_listen_fds(3)]), what the last daemon
 //! left in the file-descriptor store, the watchdog's timeout and the address for notifications.
 //! From it comes the [`Notifier`], by which the daemon says how it is ([sd_notify(3)]) and puts
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::ops::handover::Legacy;
+use crate::ops::handover::Predecessor;
 
 pub use self::notify::{Notifier, PROBE_NAME, StoreError};
 
@@ -33,7 +33,7 @@ pub const STORED_PREFIX: &str = "linehub-";
 /// Variables that describe the descriptors handed over at start. They are spent once read: whoever
 /// replaces this process by another program under the same PID must remove them first, or it would
 /// take its descriptors for inherited ones.
-pub const SPENT_VARIABLES: [&str; 4] = [
+pub const LISTEN_VARS: [&str; 4] = [
     "LISTEN_PID",
     "LISTEN_PIDFDID",
     "LISTEN_FDS",
@@ -41,7 +41,7 @@ pub const SPENT_VARIABLES: [&str; 4] = [
 ];
 
 /// Variables meant for this process alone: to be removed for every other program that it starts.
-pub const PRIVATE_VARIABLES: [&str; 8] = [
+pub const SERVICE_VARS: [&str; 8] = [
     "LISTEN_PID",
     "LISTEN_PIDFDID",
     "LISTEN_FDS",
@@ -54,7 +54,7 @@ pub const PRIVATE_VARIABLES: [&str; 8] = [
 
 /// What the service manager gave to this process.
 #[derive(Debug, Default)]
-pub struct Manager {
+pub struct SystemdEnv {
     /// The descriptors it passed.
     pub inherited: Inherited,
     /// How often it wants to hear from the watchdog, at the latest. `None`: never.
@@ -67,29 +67,29 @@ pub struct Manager {
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// Sockets to listen on, and what is no listener but came as one: told apart when opened.
-    pub listeners: Vec<Passed>,
+    pub listeners: Vec<InheritedFd>,
     /// What the last daemon left in the file-descriptor store, by its name there, which begins with
     /// [`STORED_PREFIX`].
-    pub stored: Vec<Passed>,
+    pub stored: Vec<InheritedFd>,
 }
 
 /// A descriptor with the name it was passed under.
 #[derive(Debug)]
-pub struct Passed {
+pub struct InheritedFd {
     /// FileDescriptorName= of its socket unit, or its name in the store.
     pub name: String,
     /// The descriptor, which no child inherits.
     pub descriptor: OwnedFd,
 }
 
-impl Manager {
+impl SystemdEnv {
     /// Reads the environment and takes the descriptors over. To be called once, before anything
     /// opens descriptors of its own; a second call finds none.
     ///
     /// # Errors
     /// The variables do not agree with each other, or with the descriptors that are open.
-    pub fn from_environment() -> anyhow::Result<Manager> {
-        Ok(Manager {
+    pub fn from_environment() -> anyhow::Result<SystemdEnv> {
+        Ok(SystemdEnv {
             inherited: Inherited::take().context("cannot take over inherited sockets")?,
             watchdog: sd_notify::watchdog_enabled(),
             address: env::var_os("NOTIFY_SOCKET"),
@@ -107,7 +107,7 @@ impl Inherited {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let mut inherited = Inherited::default();
         // After an exec the descriptors are the handover's, whatever else the environment says.
-        if TAKEN.swap(true, Relaxed) || Legacy::is_waiting() {
+        if TAKEN.swap(true, Relaxed) || Predecessor::is_waiting() {
             return Ok(inherited);
         }
         let disagree = "LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree";
@@ -118,7 +118,7 @@ impl Inherited {
         // Sets CLOEXEC on each.
         let passed = sd_notify::listen_fds_with_names().context(disagree)?;
         for (descriptor, name) in passed {
-            let passed = Passed {
+            let passed = InheritedFd {
                 name,
                 descriptor: own(descriptor),
             };
@@ -133,7 +133,7 @@ impl Inherited {
     }
 }
 
-impl Passed {
+impl InheritedFd {
     fn listens(&self) -> bool {
         rustix::net::sockopt::socket_acceptconn(&self.descriptor).unwrap_or(false)
     }

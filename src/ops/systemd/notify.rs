@@ -76,13 +76,13 @@ impl Notifier {
 
     /// Every listener accepts; or, after [`Notifier::reloading`], the reload is over.
     pub async fn ready(&self) {
-        self.tell(&[NotifyState::Ready]).await;
+        self.notify(&[NotifyState::Ready]).await;
     }
 
     /// The configuration is being read again. [`Notifier::ready`] must follow, whatever comes of it.
     pub async fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => self.tell(&[NotifyState::Reloading, now]).await,
+            Ok(now) => self.notify(&[NotifyState::Reloading, now]).await,
             Err(error) => warn!(%error, "cannot read the clock: the reload is not announced"),
         }
     }
@@ -92,17 +92,17 @@ impl Notifier {
     pub async fn stopping(&self, time: Duration) {
         let extend = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
         let states = [NotifyState::Stopping, NotifyState::Custom(&extend)];
-        self.tell(&states).await;
+        self.notify(&states).await;
     }
 
     /// How it is, in words for `systemctl status`.
     pub async fn status(&self, text: &str) {
-        self.tell(&[NotifyState::Status(text)]).await;
+        self.notify(&[NotifyState::Status(text)]).await;
     }
 
     /// The watchdog's beat.
     pub async fn watchdog(&self) {
-        self.tell(&[NotifyState::Watchdog]).await;
+        self.notify(&[NotifyState::Watchdog]).await;
     }
 
     /// The watchdog's beat, from a thread that may block.
@@ -200,7 +200,7 @@ impl Notifier {
     }
 
     /// Sends, and logs the first of a row of failures.
-    async fn tell(&self, states: &[NotifyState<'_>]) {
+    async fn notify(&self, states: &[NotifyState<'_>]) {
         // That there is no manager is no failure.
         let Some(channel) = &self.0 else { return };
         let text = text(states);

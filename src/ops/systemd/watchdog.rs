@@ -46,12 +46,12 @@ impl Watchdog {
         let (stop, stopped) = mpsc::channel();
         thread::Builder::new()
             .name("linehub-watchdog".to_owned())
-            .spawn(move || beat(&notifier, &hub, allowed / 2, &stopped))?;
+            .spawn(move || ping(&notifier, &hub, allowed / 2, &stopped))?;
         Ok(Watchdog { _stop: stop })
     }
 }
 
-fn beat(notifier: &Notifier, hub: &Hub, period: Duration, stopped: &Receiver<Infallible>) {
+fn ping(notifier: &Notifier, hub: &Hub, period: Duration, stopped: &Receiver<Infallible>) {
     let mut last = None;
     let mut alive = true;
     loop {
@@ -80,10 +80,10 @@ pub(crate) async fn report(
     hub: Arc<Hub>,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let mut last = (Instant::now(), hub.figures());
+    let mut last = (Instant::now(), hub.stats());
     let mut said = String::new();
     loop {
-        let now = (Instant::now(), hub.figures());
+        let now = (Instant::now(), hub.stats());
         let phase_now = *phase.borrow_and_update();
         let status = Status {
             phase: phase_now,
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
-    use crate::hub::Arrival;
+    use crate::hub::ConnectionInfo;
     use crate::wire::format::Format;
 
     #[tokio::test]
@@ -186,7 +186,7 @@ mod tests {
         // Its sweep does not run.
         let _watchdog = Watchdog::start(notifier, hub.clone(), 2 * PERIOD).unwrap();
         while beats() {}
-        let _feed = hub.join(Arrival::test(Format::Text));
+        let _feed = hub.join(ConnectionInfo::test(Format::Text));
         manager.set_read_timeout(None).unwrap();
         assert!(beats(), "a notice was published");
     }

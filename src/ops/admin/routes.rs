@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
 use super::events::Events;
-use super::host::Hosts;
+use super::host::AllowedHosts;
 use super::metrics::{self, Exposition};
-use super::view::{ANSWER_TIME, Order, Page, View};
+use super::state::{ANSWER_TIME, AdminState, Order, Page};
 use crate::ops::lifecycle::Phase;
 
 /// The body of an answer.
@@ -61,15 +61,15 @@ const PATHS: &str = "/, /status, /clients, /closed, /events, /metrics, /healthz 
 
 /// The answer to a request that reached a socket of this kind.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
-    pub(super) view: Arc<View>,
+pub(super) struct Router {
+    pub(super) view: Arc<AdminState>,
     pub(super) events: Arc<Events>,
     /// The names the daemon goes by.
-    pub(super) hosts: Arc<Hosts>,
+    pub(super) hosts: Arc<AllowedHosts>,
     pub(super) is_tcp: bool,
 }
 
-impl Desk {
+impl Router {
     /// Answers a request; `watches` is set if that goes on for as long as the connection does. A body
     /// that came with it is not read.
     pub(super) async fn answer<B>(
@@ -198,7 +198,7 @@ impl Desk {
     /// Looks at the daemon, and gives up if the hub does not let it.
     async fn look(
         &self,
-        look: impl FnOnce(&View) -> Response<Body> + Send + 'static,
+        look: impl FnOnce(&AdminState) -> Response<Body> + Send + 'static,
     ) -> Response<Body> {
         match self.view.ask(look).await {
             Some(response) => response,
@@ -210,11 +210,11 @@ impl Desk {
     /// went on in it.
     async fn health(&self) -> Response<Body> {
         let deadline = Instant::now() + ANSWER_TIME;
-        let Some(first) = self.view.ask(View::pulse).await else {
+        let Some(first) = self.view.ask(AdminState::pulse).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER);
         };
         while Instant::now() < deadline {
-            match self.view.ask(View::pulse).await {
+            match self.view.ask(AdminState::pulse).await {
                 Some(now) if now != first => return plain(StatusCode::OK, "ok\n"),
                 Some(_) => sleep(PULSE_PERIOD).await,
                 None => break,
@@ -328,7 +328,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::cli::Options;
     use crate::hub::{self, Hub};
-    use crate::net::permits::Places;
+    use crate::net::permits::ConnectionLimit;
     use crate::ops::lifecycle::Lifecycle;
 
     #[tokio::test(start_paused = true)]
@@ -336,20 +336,25 @@ mod tests {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let hub = Hub::new(&config);
         let lifecycle = Lifecycle::new();
-        let places = Places::new(None);
-        let desk = Desk {
-            view: Arc::new(View::new(hub.clone(), lifecycle, Arc::default(), places)),
+        let permits = ConnectionLimit::new(None);
+        let router = Router {
+            view: Arc::new(AdminState::new(
+                hub.clone(),
+                lifecycle,
+                Arc::default(),
+                permits,
+            )),
             events: Events::new(),
-            hosts: Arc::new(Hosts::new(Vec::new())),
+            hosts: Arc::new(AllowedHosts::new(Vec::new())),
             is_tcp: false,
         };
         // Its sweep does not run.
         assert_eq!(
-            desk.health().await.status(),
+            router.health().await.status(),
             StatusCode::SERVICE_UNAVAILABLE
         );
         let sweep = tokio::spawn(hub::sweep(hub));
-        assert_eq!(desk.health().await.status(), StatusCode::OK);
+        assert_eq!(router.health().await.status(), StatusCode::OK);
         sweep.abort();
     }
 

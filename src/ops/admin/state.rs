@@ -18,9 +18,11 @@ use super::history::History;
 use super::metrics::{self, Snapshot};
 use super::process::{self as own_process, ProcessFigures};
 use crate::hub::counters::Counters;
-use crate::hub::{Arrival, ClientFigures, ClosedClient, Figures, Hub, Pulse, Totals};
+use crate::hub::{
+    ClientStats, ClosedClient, ConnectionInfo, Hub, HubStats, Liveness, TrafficTotals,
+};
 use crate::net::listener::Listener;
-use crate::net::permits::Places;
+use crate::net::permits::ConnectionLimit;
 use crate::ops::lifecycle::{Lifecycle, Phase};
 use crate::wire::format::Format;
 use crate::wire::ids::ClientId;
@@ -32,7 +34,7 @@ pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
 const CENSUS_PERIOD: Duration = Duration::from_millis(50);
 
 /// All clients, and when that was.
-type Census = (Instant, Arc<Vec<ClientFigures>>);
+type Census = (Instant, Arc<Vec<ClientStats>>);
 
 /// Rows of each kind in a status document.
 const STATUS_ROWS: usize = 50;
@@ -40,11 +42,11 @@ const STATUS_ROWS: usize = 50;
 /// The daemon, to look at. Looking may wait for the hub's locks, which a publish holds for
 /// microseconds.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct AdminState {
     hub: Arc<Hub>,
     lifecycle: Lifecycle,
     counters: Arc<Counters>,
-    places: Arc<Places>,
+    permits: Arc<ConnectionLimit>,
     listeners: Mutex<Vec<ListenerRow>>,
     history: Mutex<History>,
     census: Mutex<Option<Census>>,
@@ -69,21 +71,21 @@ pub(super) struct Page {
     pub(super) limit: usize,
 }
 
-impl View {
+impl AdminState {
     pub(crate) fn new(
         hub: Arc<Hub>,
         lifecycle: Lifecycle,
         counters: Arc<Counters>,
-        places: Arc<Places>,
-    ) -> View {
+        permits: Arc<ConnectionLimit>,
+    ) -> AdminState {
         let started = own_process::started();
         let age = started.elapsed().unwrap_or_default();
         let now = Instant::now();
-        View {
+        AdminState {
             hub,
             lifecycle,
             counters,
-            places,
+            permits,
             listeners: Mutex::default(),
             history: Mutex::default(),
             census: Mutex::default(),
@@ -104,8 +106,8 @@ impl View {
     /// Looks at it on a thread where waiting holds nobody else up; `None` when that takes too long.
     /// Cancel safe.
     pub(super) async fn ask<T: Send + 'static>(
-        self: &Arc<View>,
-        look: impl FnOnce(&View) -> T + Send + 'static,
+        self: &Arc<AdminState>,
+        look: impl FnOnce(&AdminState) -> T + Send + 'static,
     ) -> Option<T> {
         let view = self.clone();
         let looking = tokio::task::spawn_blocking(move || look(&view));
@@ -118,15 +120,15 @@ impl View {
         self.lifecycle.phase().0
     }
 
-    pub(super) fn pulse(&self) -> Pulse {
+    pub(super) fn pulse(&self) -> Liveness {
         self.hub.pulse()
     }
 
     /// Takes a sample, `since_last` after the one before; returns what it is of.
-    pub(super) fn sample(&self, since_last: Duration) -> Figures {
-        let figures = self.hub.figures();
-        lock(&self.history).add(&figures, since_last);
-        figures
+    pub(super) fn sample(&self, since_last: Duration) -> HubStats {
+        let stats = self.hub.stats();
+        lock(&self.history).add(&stats, since_last);
+        stats
     }
 
     /// Nobody took samples for a while.
@@ -140,9 +142,9 @@ impl View {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            figures: self.hub.figures(),
+            stats: self.hub.stats(),
             phase: self.phase(),
-            clients_max: self.places.max(),
+            clients_max: self.permits.max(),
             accept_errors: self.counters.accept_errors.get(),
             refused: self.counters.refused.get(),
             handovers: metrics::handovers(&self.counters),
@@ -153,16 +155,16 @@ impl View {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.status_of(&self.hub.figures())
+        self.status_of(&self.hub.stats())
     }
 
-    /// The status, with figures that were taken just now.
-    pub(super) fn status_of(&self, figures: &Figures) -> Status {
+    /// The status, with stats that were taken just now.
+    pub(super) fn status_of(&self, stats: &HubStats) -> Status {
         let behind = Page {
             offset: 0,
             limit: STATUS_ROWS,
         };
-        let closed = metrics::closed_by_reason(figures, self.counters.refused.get());
+        let closed = metrics::closed_by_reason(stats, self.counters.refused.get());
         let closed_by_reason = closed.map(|(reason, count)| (reason.label().to_owned(), count));
         let now = SystemTime::now();
         let (phase, phase_lasts) = self.lifecycle.phase();
@@ -175,20 +177,20 @@ impl View {
             started: rfc3339(self.started),
             uptime_seconds: seconds(self.began.elapsed()),
             listeners: lock(&self.listeners).clone(),
-            clients: figures.clients,
-            clients_max: self.places.max(),
-            clients_connected_total: figures.joined,
-            lines_in: figures.totals.lines_in,
-            lines_out: figures.totals.lines_out,
-            bytes_in: figures.totals.bytes_in,
-            bytes_out: figures.totals.bytes_out,
+            clients: stats.clients,
+            clients_max: self.permits.max(),
+            clients_connected_total: stats.joined,
+            lines_in: stats.totals.lines_in,
+            lines_out: stats.totals.lines_out,
+            bytes_in: stats.totals.bytes_in,
+            bytes_out: stats.totals.bytes_out,
             rates: lock(&self.history).rates(),
-            buffer_used_bytes: figures.buffer_used,
-            buffer_limit_bytes: figures.buffer_limit,
-            senders_waiting: figures.senders_waiting,
-            sender_wait_seconds: seconds(figures.waited),
-            messages_skipped: figures.totals.skipped,
-            lines_discarded: figures.discarded,
+            buffer_used_bytes: stats.buffer_used,
+            buffer_limit_bytes: stats.buffer_limit,
+            senders_waiting: stats.senders_waiting,
+            sender_wait_seconds: seconds(stats.waited),
+            messages_skipped: stats.totals.skipped,
+            lines_discarded: stats.discarded,
             closed_by_reason: BTreeMap::from(closed_by_reason),
             furthest_behind: self.clients(Order::Behind, behind).clients,
             recently_closed: self.closed(behind).closed,
@@ -197,7 +199,7 @@ impl View {
 
     /// All clients, as they were after this was called. Made at most every [`CENSUS_PERIOD`], and once
     /// for all who ask meanwhile: it holds the hub's lock for a look at each client.
-    fn census(&self) -> Arc<Vec<ClientFigures>> {
+    fn census(&self) -> Arc<Vec<ClientStats>> {
         let asked = Instant::now();
         let mut last = lock(&self.census);
         if let Some((taken, census)) = &*last {
@@ -244,11 +246,7 @@ impl View {
 }
 
 /// Puts the first `end` in their order. The rest, which may be thousands, stay in none.
-fn sort_up_to<K: Ord>(
-    clients: &mut [ClientFigures],
-    end: usize,
-    key: impl Fn(&ClientFigures) -> K,
-) {
+fn sort_up_to<K: Ord>(clients: &mut [ClientStats], end: usize, key: impl Fn(&ClientStats) -> K) {
     if 0 < end && end < clients.len() {
         clients.select_nth_unstable_by_key(end - 1, &key);
     }
@@ -256,7 +254,7 @@ fn sort_up_to<K: Ord>(
 }
 
 impl Who {
-    fn new(id: ClientId, arrival: &Arrival, totals: &Totals) -> Who {
+    fn new(id: ClientId, arrival: &ConnectionInfo, totals: &TrafficTotals) -> Who {
         Who {
             id: id.0,
             peer: arrival.peer.to_string(),
@@ -272,8 +270,8 @@ impl Who {
     }
 }
 
-impl From<&ClientFigures> for ClientRow {
-    fn from(client: &ClientFigures) -> ClientRow {
+impl From<&ClientStats> for ClientRow {
+    fn from(client: &ClientStats) -> ClientRow {
         ClientRow {
             who: Who::new(client.id, &client.arrival, &client.totals),
             bytes_pending: client.bytes_pending,
@@ -325,11 +323,11 @@ mod tests {
     use crate::wire::close_reason::CloseReason;
     use crate::wire::framing::Lines;
 
-    fn view() -> (View, Arc<Hub>) {
+    fn view() -> (AdminState, Arc<Hub>) {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let hub = Hub::new(&config);
-        let places = Places::new(config.clients_max);
-        let view = View::new(hub.clone(), Lifecycle::new(), Arc::default(), places);
+        let permits = ConnectionLimit::new(config.clients_max);
+        let view = AdminState::new(hub.clone(), Lifecycle::new(), Arc::default(), permits);
         (view, hub)
     }
 
@@ -337,7 +335,7 @@ mod tests {
     fn pages_are_cut_from_the_order_asked_for() {
         let (view, hub) = view();
         let mut feeds: Vec<_> = (0..5)
-            .map(|_| hub.join(Arrival::test(Format::Raw)))
+            .map(|_| hub.join(ConnectionInfo::test(Format::Raw)))
             .collect();
         for (sender, lines) in [(0, 1), (1, 3), (3, 2)] {
             let lines = Lines {
