@@ -51,7 +51,7 @@ pub fn start(level: LogLevel) -> io::Result<()> {
         .with_filter_reloading();
     let handle = log.reload_handle();
     if log.try_init().is_ok() {
-        log_queue::start(say_lost)?;
+        log_queue::start(tell_lost)?;
         // What is said of a panic goes the same way: on stderr itself, a task would wait for it.
         std::panic::set_hook(Box::new(|panic| {
             let trace = Backtrace::capture();
@@ -73,20 +73,21 @@ pub fn start(level: LogLevel) -> io::Result<()> {
 }
 
 /// A line of the log about those that are not in it.
-fn say_lost(lines: u64) -> String {
+fn tell_lost(lines: u64) -> String {
     let mut line = String::new();
     // A String takes everything.
     let _ = Style::of_stderr().begin(&mut Writer::new(&mut line), Level::WARN);
     let _ = writeln!(
         line,
-        "log lines were lost: nobody read them in time lines={lines}"
+        "log lines were lost: stderr did not take them in time lines={lines}"
     );
     line
 }
 
 pub use crate::ops::log_queue::flush;
+pub(crate) use crate::ops::log_queue::{Losses, flush_within, resume, seal, unseal};
 
-/// Log lines that were lost because nobody read those before them.
+/// Log lines that were lost: nobody read those before them, or the system refused them.
 pub(crate) fn lost() -> u64 {
     log_queue::lost()
 }

@@ -29,7 +29,7 @@ use crate::ops::handover::{
     self, Predecessor, RestoredClient, RestoredState, STARTING_AFRESH, State, fdstore,
 };
 use crate::ops::lifecycle::{Command, CommandSource, Lifecycle, Phase};
-use crate::ops::logging;
+use crate::ops::logging::{self, Losses};
 use crate::ops::systemd::watchdog::{self, Watchdog};
 use crate::ops::systemd::{Notifier, StoreError, SystemdEnv};
 
@@ -38,6 +38,10 @@ const ABORT_TIME: Duration = Duration::from_millis(500);
 
 /// How often clients are asked in a drain whether their peer has everything: at first, and at last.
 const DRAIN_PROBE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+
+/// How long a handover waits for the log to be written, before it holds up any client; and for its own
+/// few lines, if that went well, while clients stand still.
+const LOG_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(20));
 
 /// What the end takes beyond the drain, as the service manager is told.
 const EXIT_TIME: Duration = Duration::from_secs(5);
@@ -427,13 +431,15 @@ impl RunningServer {
         };
         proof.with_context(|| format!("{path} cannot take over"))?;
 
+        let log_time = flush_log().await;
         let paused = self.pause().await;
         info!(clients = paused.clients.len(), program = %path, "handing over");
         if *later == Some(Command::Reload) {
             // The next daemon reads the configuration anyway, and says when it has.
             self.notifier.reloading().await;
         }
-        let Err(error) = self.exec_upgrade(&executable, &paused).await;
+        let Err(error) = self.exec_upgrade(&executable, &paused, log_time).await;
+        logging::unseal();
         self.resume(paused);
         Err(error.context(format!("cannot become {path}")))
     }
@@ -442,16 +448,16 @@ impl RunningServer {
         &self,
         executable: &Executable,
         paused: &Paused,
+        log_time: Duration,
     ) -> anyhow::Result<Infallible> {
         let sockets: Vec<_> = paused.sockets(|_| true).collect();
         let mut state = paused.state(&self.hub, &self.counters, |_| true);
         state.admin = self.admin.as_ref().and_then(Admin::place);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        let state = state.write().context("cannot save the state")?;
-        // What this one has logged is not the next one's to say.
-        tokio::task::spawn_blocking(logging::flush).await?;
         // The next daemon has to begin with its own beats first.
         self.notifier.watchdog().await;
+        (state.log, _) = seal_log(log_time).await;
+        let state = state.write().context("cannot save the state")?;
         let pass_on = |inherited| {
             sockets
                 .iter()
@@ -473,17 +479,23 @@ impl RunningServer {
         reload::read(source)
             .await
             .context("the next daemon could not start")?;
+        let log_time = flush_log().await;
         let paused = self.pause().await;
         // The others the manager passes to every daemon it starts.
         let ours = |listener: &Listener| !listener.is_socket_activated();
         let sockets: Vec<_> = paused.sockets(ours).collect();
         let mut state = paused.state(&self.hub, &self.counters, ours);
         state.admin = self.admin.as_ref().and_then(Admin::place);
+        let (log, is_written) = seal_log(log_time).await;
+        state.log = log;
         let state = state.write();
         let left = match state.context("cannot save the state") {
             Ok(state) => fdstore::leave(&self.notifier, &state, &sockets).await,
             Err(error) => Err(error),
         };
+        if left.is_err() || is_written {
+            logging::unseal();
+        }
         match left {
             Ok(()) => {
                 info!(
@@ -521,6 +533,7 @@ impl Paused {
                 .collect(),
             counters,
             admin: None,
+            log: Losses::default(),
             descriptors: Vec::new(),
         }
     }
@@ -542,6 +555,28 @@ impl Paused {
             frozen.client.hand_over();
         }
     }
+}
+
+/// Has the log written before a handover, while clients are served; returns how long to wait for what
+/// comes to it later. A log that nobody reads is waited for once.
+async fn flush_log() -> Duration {
+    let flushed = tokio::task::spawn_blocking(|| logging::flush_within(LOG_TIME.0)).await;
+    match flushed {
+        Ok(true) => LOG_TIME.1,
+        _ => Duration::ZERO,
+    }
+}
+
+/// Ends what this daemon writes to the log, after at most so long. Returns what is missing there, and
+/// whether that is nothing of late.
+async fn seal_log(time: Duration) -> (Losses, bool) {
+    let seal = move || {
+        let is_written = logging::flush_within(time);
+        (logging::seal(), is_written)
+    };
+    // Nothing in it panics.
+    let sealed = tokio::task::spawn_blocking(seal).await;
+    sealed.unwrap_or_default()
 }
 
 /// Empties the hub: first what clients had sent, then what they are owed.

@@ -187,7 +187,7 @@ impl Snapshot {
         )?;
         out.counter(
             "linehub_log_lines_lost",
-            "Log lines that were not written because nobody read those before them in time",
+            "Log lines that were lost because stderr did not take them in time",
             None,
             logging::lost(),
         )?;

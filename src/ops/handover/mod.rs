@@ -12,7 +12,8 @@
 //! A state is one line that names its version, and then a [`State`] as MessagePack: batches are
 //! bytes and no text. A daemon takes up states of its own version and of the one before, and says
 //! beforehand, when it is asked (`--check-handover`), whether it can; a change to anything that is
-//! saved, or to how lines look while some client has half of one, is a new version.
+//! saved, or to how lines look while some client has half of one, is a new version. A field that
+//! may be missing is not: who does not know it goes on without.
 
 pub(crate) mod exec;
 pub(crate) mod fdstore;
@@ -35,6 +36,7 @@ use crate::client::SavedClient;
 use crate::hub::SavedHub;
 use crate::hub::counters::{Counters, HandoverMethod};
 use crate::net::listener::{RestoredListener, SavedListener};
+use crate::ops::logging::{self, Losses};
 use crate::ops::systemd::InheritedFd;
 
 /// The version of the states that this daemon writes, and all of those that it reads.
@@ -76,6 +78,9 @@ pub(crate) struct State<B = ByteBuf, C = Counters> {
     /// Where the admin server was told to listen, and the port that it had there.
     #[serde(default)]
     pub(crate) admin: Option<(String, u16)>,
+    /// What is not in the log.
+    #[serde(default)]
+    pub(crate) log: Losses,
     /// The numbers of the sockets, of the listeners and then of the clients: for an exec, which
     /// leaves them as they are. In the store, they are queued in this order.
     pub(crate) descriptors: Vec<RawFd>,
@@ -166,6 +171,7 @@ impl Predecessor {
         };
         let left = match left {
             Ok(left) => {
+                logging::resume(left.state.log);
                 info!(
                     clients = left.state.clients.len(),
                     "taking over from the daemon before"
@@ -306,4 +312,41 @@ pub(crate) fn unescape(golden: &str) -> Vec<u8> {
         });
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::hub::Hub;
+
+    /// A state as it was before there were fields that may be missing.
+    #[derive(Serialize)]
+    struct Before<'a> {
+        hub: SavedHub<&'a Bytes>,
+        listeners: Vec<SavedListener>,
+        clients: Vec<SavedClient>,
+        counters: Counters,
+        descriptors: Vec<RawFd>,
+    }
+
+    #[test]
+    fn state_of_the_version_before_is_read() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let state = Before {
+            hub: SavedHub::save(&hub, std::iter::empty()),
+            listeners: Vec::new(),
+            clients: Vec::new(),
+            counters: Counters::default(),
+            descriptors: vec![7],
+        };
+        let mut memory = tempfile::tempfile().unwrap();
+        memory.write_all(header(2).as_bytes()).unwrap();
+        rmp_serde::encode::write_named(&mut memory, &state).unwrap();
+        let state = State::read(memory).unwrap();
+        assert_eq!(state.descriptors, [7]);
+        assert_eq!(state.log, Losses::default());
+    }
 }
