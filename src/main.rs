@@ -20,7 +20,8 @@ use tracing::warn;
 
 /// It could not serve: a listener could not be opened, or the system refused what it needs.
 const FAILED: u8 = 1;
-/// A flag, a variable or a line of the configuration file is wrong.
+/// A flag, a variable or a line of the configuration file is wrong. Starting again would change
+/// nothing.
 const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
             let _ = answer.print();
             return ExitCode::SUCCESS;
         }
-        Err(CliExit::Usage(reason)) => return refuse(MISUSED, &reason),
+        Err(CliExit::Usage(reason)) => return refuse(misused(), &reason),
     };
     if let Some(command) = &cli.command {
         return run(command);
@@ -40,9 +41,7 @@ fn main() -> ExitCode {
     let source = Source::new(&cli, permits::raise_open_files());
     let config = match source.read() {
         Ok(config) => config,
-        // With clients to take up, it is not to be left at that: the next start may go well.
-        Err(error) if Predecessor::is_waiting() => return refuse(FAILED, &error.to_string()),
-        Err(error) => return refuse(MISUSED, &error.to_string()),
+        Err(error) => return refuse(misused(), &error.to_string()),
     };
     if let Some(version) = cli.check_handover {
         let _ = write!(io::stdout(), "{}", handover::answer(version));
@@ -70,7 +69,6 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            // Starting again would change nothing.
             let code = if listener::is_for_good(&error) {
                 MISUSED
             } else {
@@ -117,6 +115,15 @@ fn runtime(worker_threads: usize) -> io::Result<Runtime> {
             .thread_name("linehub-worker")
             .enable_all()
             .build(),
+    }
+}
+
+/// What a wrong flag, variable or configuration file ends with. With clients to take up it is not to be
+/// left at that, as a service manager would: the next start may go well.
+fn misused() -> u8 {
+    match Predecessor::is_waiting() {
+        true => FAILED,
+        false => MISUSED,
     }
 }
 

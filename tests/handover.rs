@@ -535,6 +535,79 @@ fn restart_with_a_mistake_in_the_file_says_so_and_says_goodbye() {
 }
 
 #[test]
+fn restart_with_a_program_that_is_not_fit_says_so_and_says_goodbye() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = copied(dir.path());
+    for (program, reason) in [
+        ("garbage", "it does not start"),
+        (
+            "#!/bin/sh\necho no such option >&2; exit 2\n",
+            "no such option",
+        ),
+        (
+            "#!/bin/sh\necho linehub state 2\n",
+            "it reads 'linehub state 2'",
+        ),
+    ] {
+        fs::remove_file(&path).unwrap();
+        copied(dir.path());
+        let manager = Manager::keeping();
+        let mut server = manager.launch(&["--no-notices"]).binary(&path).start();
+        let mut one = Client::connect(&server);
+        let mut two = Client::connect(&server);
+        replace(&path, program);
+        one.send_line("on its way");
+        server.signal(Signal::TERM);
+        two.expect_message(1, "on its way");
+        for client in [&mut one, &mut two] {
+            client.expect_line("Server shutting down");
+            client.expect_eof();
+        }
+        let line = server.wait_log("ERROR handover failed: stopping instead");
+        assert!(line.contains(reason), "{line}");
+        assert!(line.contains(path.to_str().unwrap()), "{line}");
+        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+        assert!(manager.stored().is_empty());
+    }
+}
+
+/// Of another command line or another environment in the unit, only the next daemon knows. It ends,
+/// and systemd would give up, and drop the clients, if that was with 2.
+#[test]
+fn mistake_that_only_the_next_daemon_sees_costs_no_client() {
+    let manager = Manager::keeping();
+    let args = ["--no-notices", "--listen=127.0.0.1:0"];
+    let mut server = manager.launch(&args).start();
+    let mut one = Client::connect(&server);
+    let mut two = Client::connect(&server);
+    server.stop();
+    drop(server);
+    let mistakes = [
+        ("--buffer=1", "", "--buffer"),
+        ("--bufer=1MiB", "", "--bufer"),
+        ("--no-notices", "1", "LINEHUB_BUFFER"),
+    ];
+    for (arg, buffer, named) in mistakes {
+        let mut launch = manager.relaunch(&[&args[1..], &[arg]].concat());
+        if !buffer.is_empty() {
+            launch = launch.env("LINEHUB_BUFFER", buffer);
+        }
+        let exit = launch.run();
+        assert_eq!(exit.code, Some(1), "{}", exit.stderr);
+        assert!(exit.stderr.contains(named), "{}", exit.stderr);
+        // With nobody to take up, it is for good.
+        let mut launch = manager.launch(&[arg]);
+        if !buffer.is_empty() {
+            launch = launch.env("LINEHUB_BUFFER", buffer);
+        }
+        assert_eq!(launch.run().code, Some(2), "{named}");
+    }
+    let server = manager.relaunch(&args).start();
+    server.wait_log("taking over from the daemon before clients=2");
+    marker(&mut one, &mut two);
+}
+
+#[test]
 fn admin_port_that_was_picked_stays_over_an_exec_and_a_restart() {
     let manager = Manager::keeping();
     let args = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"];

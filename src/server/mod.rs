@@ -424,13 +424,11 @@ impl RunningServer {
             Err(error) => anyhow::bail!("{error:#}"),
         };
         let path = executable.path().display();
-        let proof = tokio::select! {
-            proof = executable.preflight() => proof,
+        tokio::select! {
+            proof = preflight(&executable) => proof?,
             // The program on the side ends with the proof.
             stop = stop_asked(commands, later) => return Ok(stop),
-        };
-        proof.with_context(|| format!("{path} cannot take over"))?;
-
+        }
         let log_time = flush_log().await;
         let paused = self.pause().await;
         info!(clients = paused.clients.len(), program = %path, "handing over");
@@ -473,12 +471,16 @@ impl RunningServer {
     /// Leaves all connections to the service manager, for the daemon that it starts next.
     ///
     /// # Errors
-    /// That daemon would not start, by its configuration; or the manager does not say that it has
-    /// them. The service goes on.
+    /// That daemon would not start, or not take them up, as far as this one can see; or the manager
+    /// does not say that it has them. The service goes on.
     async fn hand_over_to_systemd(&mut self, source: &Source) -> anyhow::Result<()> {
-        reload::read(source)
-            .await
-            .context("the next daemon could not start")?;
+        match &self.executable {
+            Ok(executable) => preflight(executable).await?,
+            Err(_) => {
+                let config = reload::read(source).await;
+                config.context("the next daemon could not start")?;
+            }
+        }
         let log_time = flush_log().await;
         let paused = self.pause().await;
         // The others the manager passes to every daemon it starts.
@@ -555,6 +557,13 @@ impl Paused {
             frozen.client.hand_over();
         }
     }
+}
+
+/// Sees that what is at this path now accepts the configuration as it is now, and takes over. Cancel
+/// safe.
+async fn preflight(executable: &Executable) -> anyhow::Result<()> {
+    let proof = executable.preflight().await;
+    proof.with_context(|| format!("{} cannot take over", executable.path().display()))
 }
 
 /// Has the log written before a handover, while clients are served; returns how long to wait for what

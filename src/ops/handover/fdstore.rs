@@ -4,10 +4,12 @@
 //! with each socket an entry of its own, PID 1 takes time that is quadratic in their number (4.7 s
 //! for 4,000). Both ends, because the queue of one is gone when the other is closed unread.
 
+use std::env;
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -75,6 +77,13 @@ pub(crate) async fn clear<'a>(notifier: &Notifier, names: impl IntoIterator<Item
         // What cannot be removed now is found at the next start, and refused or taken up then.
         let _ = notifier.remove(name).await;
     }
+}
+
+/// Whether a state came back from the store, as the environment says.
+pub(super) fn has_state() -> bool {
+    let is_for_us = env::var("LISTEN_PID").is_ok_and(|pid| pid == process::id().to_string());
+    let has_state = |names: String| names.split(':').any(|name| name == STATE);
+    is_for_us && env::var("LISTEN_FDNAMES").is_ok_and(has_state)
 }
 
 /// Takes up what came back from the store; `None` when nothing was left there.

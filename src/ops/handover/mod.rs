@@ -146,8 +146,14 @@ impl State {
 }
 
 impl Predecessor {
-    /// Whether there is something to take up by an exec.
+    /// Whether there is something to take up, by an exec or from the service manager's store. Takes
+    /// nothing.
     pub fn is_waiting() -> bool {
+        Predecessor::came_by_exec() || fdstore::has_state()
+    }
+
+    /// Whether there is something to take up by an exec.
+    pub(crate) fn came_by_exec() -> bool {
         env::var_os(STATE_VARIABLE).is_some()
     }
 

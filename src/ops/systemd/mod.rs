@@ -107,7 +107,7 @@ impl Inherited {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let mut inherited = Inherited::default();
         // After an exec the descriptors are the handover's, whatever else the environment says.
-        if TAKEN.swap(true, Relaxed) || Predecessor::is_waiting() {
+        if TAKEN.swap(true, Relaxed) || Predecessor::came_by_exec() {
             return Ok(inherited);
         }
         let disagree = "LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree";
