@@ -5,13 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::process::Signal;
 use socket2::Socket;
 
 use crate::common::{
-    BINARY, Client, Flood, Launch, Manager, PATIENCE, Server, eventually, marker, payload,
+    BINARY, Client, Flood, Launch, Manager, PATIENCE, Server, eventually, marker, payload, tool,
 };
 
 /// Replaces the program by itself and waits until it serves again.
@@ -320,6 +321,51 @@ fn configuration_that_the_next_daemon_refuses_leaves_the_old_one_serving() {
     let line = server.wait_log("handover failed: serving on");
     assert!(line.contains("buffer"), "{line}");
     marker(&mut one, &mut two);
+}
+
+#[test]
+fn exec_needs_no_proc() {
+    let Some(unshare) = tool("unshare") else {
+        return;
+    };
+    let allowed = Command::new(&unshare).args(["-rm", "true"]).output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no namespaces are allowed here");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let wrapper = dir.path().join("wrapper");
+    let binary = copied(dir.path());
+    // By a path that is relative, too.
+    for name in [binary.to_str().unwrap(), "./linehub"] {
+        let script = format!(
+            "cd {}; mount -t tmpfs none /proc; exec {name} \"$@\"",
+            dir.path().display()
+        );
+        let unshare = unshare.display();
+        replace(
+            &wrapper,
+            &format!("#!/bin/sh\nexec {unshare} -rm sh -c '{script}' sh \"$@\"\n"),
+        );
+        let server = Launch::new(&["--no-notices"]).binary(&wrapper).start();
+        let mut one = Client::connect(&server);
+        let mut two = Client::connect(&server);
+        two.send_bytes(b"half a ");
+        exec(&server);
+        let open = server.open_files();
+        exec(&server);
+        two.send_bytes(b"line\n");
+        one.expect_message(two.id(), "half a line");
+        assert_eq!(server.open_files(), open, "{name}");
+        // And not for want of a trial.
+        replace(&binary, "#!/bin/sh\necho no such option >&2; exit 2\n");
+        server.signal(Signal::USR2);
+        let line = server.wait_log("handover failed: serving on");
+        assert!(line.contains("no such option"), "{line}");
+        marker(&mut one, &mut two);
+        fs::remove_file(&binary).unwrap();
+        copied(dir.path());
+    }
 }
 
 #[test]

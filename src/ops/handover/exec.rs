@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -43,20 +43,28 @@ impl Executable {
     /// may have another file.
     ///
     /// A path that leads to it through symbolic links stays as it was typed, so that a link which is
-    /// moved to another version later means that version.
+    /// moved to another version later means that version. Where /proc is hidden, it is the path that
+    /// the kernel was given: whether it leads to linehub is then seen by the proof alone.
     ///
     /// # Errors
     /// The system does not say what this process runs.
     pub(crate) fn current() -> io::Result<Executable> {
         let args: Vec<OsString> = env::args_os().collect();
+        let path = Executable::path_of_running(&args).or_else(|error| {
+            let started = started_from().filter(|path| path.is_file());
+            started.ok_or(error)
+        })?;
+        Ok(Executable { path, args })
+    }
+
+    fn path_of_running(args: &[OsString]) -> io::Result<PathBuf> {
         let running = Path::new("/proc/self/exe");
         let identity = identify(running)?;
         let is_running = |path: &PathBuf| identify(path).is_ok_and(|found| found == identity);
-        let path = candidates(args.first().map_or(OsStr::new(""), |name| name))
+        candidates(args.first().map_or(OsStr::new(""), |name| name))
             .into_iter()
             .find(is_running)
-            .map_or_else(|| fs::read_link(running).map(without_mark), Ok)?;
-        Ok(Executable { path, args })
+            .map_or_else(|| fs::read_link(running).map(without_mark), Ok)
     }
 
     /// Where it is.
@@ -133,6 +141,20 @@ fn candidates(name: &OsStr) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The path that the kernel was given when this process became its program. To be called before the
+/// working directory changes.
+#[allow(unsafe_code)]
+fn started_from() -> Option<PathBuf> {
+    // SAFETY: any number may be asked for.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const c_char;
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel put a string there that ends in NUL, and nobody writes to it.
+    let name = unsafe { CStr::from_ptr(name) };
+    std::path::absolute(OsStr::from_bytes(name.to_bytes())).ok()
+}
+
 /// The path of a program whose file was replaced while it started, less what the kernel says so by.
 fn without_mark(path: PathBuf) -> PathBuf {
     match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
@@ -187,6 +209,11 @@ mod tests {
             identify(Path::new("/proc/self/exe")).unwrap()
         );
         assert!(executable.path.is_absolute());
+        let started = started_from().unwrap();
+        assert_eq!(
+            identify(&started).unwrap(),
+            identify(&executable.path).unwrap()
+        );
     }
 
     #[test]
