@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::client::{Client, ClientPolicy, Clients};
 use crate::hub::counters::Counters;
 use crate::hub::{ConnectionInfo, Hub};
-use crate::net::listener::{BACKLOG, Listener, Stream};
+use crate::net::listener::{BACKLOG, Connection, Listener, Stream};
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;

@@ -26,7 +26,7 @@ use tracing::info;
 
 use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::hub::{Commands, Condition, Feed, Hub};
-use crate::net::listener::Stream;
+use crate::net::listener::{Connection, Stream};
 use crate::net::permits::ConnectionPermit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
@@ -146,8 +146,8 @@ impl ClosePolicy {
 
 /// A connection that has become a client.
 #[derive(Debug)]
-pub(crate) struct Client {
-    stream: Stream,
+pub(crate) struct Client<S = Stream> {
+    stream: S,
     feed: Feed,
     reader: Reader,
     writer: Writer,
@@ -303,14 +303,14 @@ impl Frozen {
     }
 }
 
-impl Client {
+impl<S: Connection> Client<S> {
     pub(crate) fn new(
-        stream: Stream,
+        stream: S,
         feed: Feed,
         format: Format,
         policy: Arc<ClientPolicy>,
         permit: ConnectionPermit,
-    ) -> Client {
+    ) -> Client<S> {
         Client {
             reader: Reader::new(format, policy.line_bytes_max()),
             writer: Writer::new(format),
@@ -570,7 +570,7 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl<S> Drop for Client<S> {
     fn drop(&mut self) {
         self.feed.leave();
         self.feed.detach();

@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 use tracing::info;
 
 use crate::hub::{Feed, READ_BYTES_MAX, ReadPermit};
-use crate::net::listener::Stream;
+use crate::net::listener::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::{Framer, LineLimit, Lines};
@@ -110,7 +110,7 @@ impl Reader {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &Stream,
+        stream: &impl Connection,
         feed: &mut Feed,
         policy: InputPolicy,
         answers: &mut Vec<u8>,
@@ -233,7 +233,10 @@ impl Reader {
     }
 
     /// Reads once and forgets what it brought; `Ready(Ok(0))` at the end.
-    pub(super) fn poll_discard(cx: &mut Context<'_>, stream: &Stream) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_discard(
+        cx: &mut Context<'_>,
+        stream: &impl Connection,
+    ) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| stream.poll_read(cx, scratch))
     }
 }

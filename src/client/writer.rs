@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use serde_bytes::ByteBuf;
 
 use crate::hub::{Condition, Feed};
-use crate::net::listener::Stream;
+use crate::net::listener::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::telnet;
@@ -149,7 +149,7 @@ impl Writer {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &Stream,
+        stream: &impl Connection,
         feed: &mut Feed,
     ) -> Poll<io::Result<()>> {
         let mut refused = false;
@@ -163,7 +163,7 @@ impl Writer {
     fn poll_all(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &Stream,
+        stream: &impl Connection,
         feed: &mut Feed,
         refused: &mut bool,
     ) -> Poll<io::Result<()>> {

@@ -101,6 +101,29 @@ pub(crate) struct Stream {
     io: AsyncFd<StreamSocket>,
 }
 
+/// What a client asks of its connection: a [`Stream`], or what a test has in its place.
+///
+/// Whatever is `Pending` has the task woken when that changes.
+pub(crate) trait Connection {
+    /// Ready when a read may bring something.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads what is there, at most `buf`; 0 when the peer shut its sending side.
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes as much of `slices` as the connection takes, at least one byte of a non-empty one.
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// How far the peer has come.
+    ///
+    /// # Errors
+    /// The system does not say.
+    fn progress(&self) -> io::Result<PeerProgress>;
+
+    /// Shuts the sending side: the peer gets what was sent, then the end.
+    fn shut_write(&self) -> io::Result<()>;
+}
+
 /// The socket of a connection.
 #[derive(Debug)]
 struct StreamSocket {
@@ -658,19 +681,31 @@ impl Stream {
         self.io.get_ref().is_tcp && !is_urgent()
     }
 
-    /// Ready when a read may bring something; the task is woken when that changes.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Writes what a fresh socket takes without waiting: a line always fits.
+    pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            self.io.as_fd(),
+            bytes,
+            SendFlags::NOSIGNAL,
+        )?)
+    }
+
+    /// Reads and forgets until the peer shuts its sending side. Cancel safe.
+    pub(crate) async fn discard_input(&self) -> io::Result<()> {
+        let mut scratch = [0; 512];
+        while poll_fn(|cx| Connection::poll_read(self, cx, &mut scratch)).await? > 0 {}
+        Ok(())
+    }
+}
+
+impl Connection for Stream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io
             .poll_read_ready(cx)
             .map_ok(|mut guard| guard.retain_ready())
     }
 
-    /// Reads what is there, at most `buf`; 0 when the peer shut its sending side.
-    pub(crate) fn poll_read(
-        &self,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
             match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::empty()) {
@@ -687,12 +722,7 @@ impl Stream {
         }
     }
 
-    /// Writes as much of `slices` as the socket takes, at least one byte of a non-empty one.
-    pub(crate) fn poll_write(
-        &self,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         loop {
             let mut guard = ready!(self.io.poll_write_ready(cx))?;
@@ -716,35 +746,14 @@ impl Stream {
         }
     }
 
-    /// Writes what a fresh socket takes without waiting: a line always fits.
-    pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(
-            self.io.as_fd(),
-            bytes,
-            SendFlags::NOSIGNAL,
-        )?)
-    }
-
-    /// Reads and forgets until the peer shuts its sending side. Cancel safe.
-    pub(crate) async fn discard_input(&self) -> io::Result<()> {
-        let mut scratch = [0; 512];
-        while poll_fn(|cx| self.poll_read(cx, &mut scratch)).await? > 0 {}
-        Ok(())
-    }
-
-    /// How far the peer has come.
-    ///
-    /// # Errors
-    /// The system does not say.
-    pub(crate) fn progress(&self) -> io::Result<PeerProgress> {
+    fn progress(&self) -> io::Result<PeerProgress> {
         match self.io.get_ref().is_tcp {
             true => tcp_progress(self.io.as_fd()),
             false => unix_progress(self.io.as_fd()),
         }
     }
 
-    /// Shuts the sending side: the peer gets what was sent, then the end.
-    pub(crate) fn shut_write(&self) -> io::Result<()> {
+    fn shut_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
     }
 }
@@ -756,7 +765,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(Stream::poll_read(&self, cx, buf.initialize_unfilled()))?;
+        let read = ready!(Connection::poll_read(&*self, cx, buf.initialize_unfilled()))?;
         buf.advance(read);
         Poll::Ready(Ok(()))
     }
@@ -768,7 +777,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Stream::poll_write(&self, cx, &[IoSlice::new(buf)])
+        Connection::poll_write(&*self, cx, &[IoSlice::new(buf)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
