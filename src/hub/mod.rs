@@ -147,6 +147,8 @@ struct State {
     draining: usize,
     /// Clients that a handover still waits for.
     freezing: usize,
+    /// Clients are being stopped for a handover, or stand still already.
+    is_frozen: bool,
     phase: Phase,
 }
 
@@ -217,6 +219,7 @@ impl Hub {
                 encodings: Encodings::default(),
                 draining: 0,
                 freezing: 0,
+                is_frozen: false,
                 phase: Phase::Open,
             }),
             version: AtomicU64::new(1),
@@ -367,10 +370,12 @@ impl Hub {
     }
 
     /// Has every client's task stop where it is, and waits until all have; nobody may join
-    /// meanwhile. Not cancel safe: whoever has stopped is in the hands of the caller.
+    /// meanwhile, and no time passes for those who have. Not cancel safe: whoever has stopped is in
+    /// the hands of the caller.
     pub(crate) async fn freeze(&self) {
         {
             let mut state = self.lock();
+            state.is_frozen = true;
             state.freezing = state.slots.len();
             state
                 .slots
@@ -382,6 +387,11 @@ impl Hub {
         }
         self.command_all(Commands::FREEZE);
         self.frozen.notified().await;
+    }
+
+    /// The clients' tasks go on after a [`freeze`](Hub::freeze): time passes for them again.
+    pub(crate) fn thaw(&self) {
+        self.lock().is_frozen = false;
     }
 
     /// The client in `key` has stopped, or is gone.

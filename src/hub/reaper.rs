@@ -1,8 +1,8 @@
 //! Who holds the buffer up, and who has gone quiet: one look over all clients every now and then,
 //! so that no client needs a timer of its own.
 //!
-//! Time is counted in which this process ran: while it is stopped, or the machine is suspended,
-//! nobody can be served, and nobody is late.
+//! Time is counted in which this process ran: while it is stopped, the machine is suspended, or the
+//! clients are frozen for a handover, nobody can be served, and nobody is late.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ impl Activity {
 
 /// What holds the buffer up, from one look to the next.
 #[derive(Debug)]
-struct Contention {
+pub(crate) struct Contention {
     /// Somebody waited for the buffer at the last look.
     full: bool,
     /// How long senders may still be made to wait by clients that are slower than the others: the
@@ -159,6 +159,17 @@ struct Contention {
 }
 
 impl Contention {
+    pub(crate) fn new(hub: &Hub) -> Contention {
+        Contention {
+            full: false,
+            // Cut down to the grace by the first look.
+            patience: Duration::MAX,
+            oldest: None,
+            permits: 0,
+            admitted_at: hub.moment(),
+        }
+    }
+
     /// Nobody waits: patience grows back.
     fn ease(&mut self, ran: Duration, settings: &Settings) {
         self.oldest = None;
@@ -172,14 +183,7 @@ impl Contention {
 /// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
 /// behind, or take too long over their goodbye.
 pub(crate) async fn run(hub: Arc<Hub>) {
-    let mut contention = Contention {
-        full: false,
-        // Cut down to the grace by the first look.
-        patience: Duration::MAX,
-        oldest: None,
-        permits: 0,
-        admitted_at: hub.moment(),
-    };
+    let mut contention = Contention::new(&hub);
     let mut running = RunningTime::start();
     let mut look_took = Duration::ZERO;
     let mut peak = 0;
@@ -196,7 +200,6 @@ pub(crate) async fn run(hub: Arc<Hub>) {
             }
         }
         let ran = running.lap(tick);
-        hub.ran_us.fetch_add(micros(ran), Relaxed);
         hub.look(&mut contention, ran);
         if !hub.is_jammed(&mut contention) {
             hub.looks.fetch_add(1, Relaxed);
@@ -240,10 +243,15 @@ impl Hub {
     }
 
     /// Looks at every client once. `ran` is how long it is since the last look.
-    fn look(&self, contention: &mut Contention, ran: Duration) {
-        let now = self.moment();
-        let was_full = std::mem::replace(&mut contention.full, self.budget.is_full());
+    pub(crate) fn look(&self, contention: &mut Contention, ran: Duration) {
+        let is_full = self.budget.is_full();
         let mut state = self.lock();
+        if state.is_frozen {
+            return;
+        }
+        self.ran_us.fetch_add(micros(ran), Relaxed);
+        let now = self.moment();
+        let was_full = std::mem::replace(&mut contention.full, is_full);
         let settings = state.settings;
         let tail = state.flush().cost_before;
         for (_, slot) in &mut state.slots {
@@ -262,7 +270,7 @@ impl Hub {
     }
 
     /// Whether those who wait for the buffer wait for nothing: a bug, which must not pass for life.
-    fn is_jammed(&self, contention: &mut Contention) -> bool {
+    pub(crate) fn is_jammed(&self, contention: &mut Contention) -> bool {
         let now = self.moment();
         let (somebody_waits, permits) = self.budget.queue_state();
         if !somebody_waits || contention.permits != permits {
@@ -435,6 +443,45 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
+    use crate::hub::ConnectionInfo;
+    use crate::wire::format::Format;
+    use crate::wire::framing::Lines;
+
+    /// How long a handover takes is up to the service manager, and a failed one is undone.
+    #[tokio::test]
+    async fn nobody_is_late_while_all_are_frozen() {
+        let mut config = Config::from_options(&Options::default(), 1024).unwrap();
+        config.buffer_bytes = 1000;
+        let hub = Hub::new(&config);
+        let mut feeds = [(); 2].map(|()| hub.join(ConnectionInfo::test(Format::Raw)));
+        let lines = Lines {
+            rest: &b"hello\n".repeat(1000),
+            ..Lines::default()
+        };
+        feeds[0].publish(None, &lines);
+        feeds[0].detach();
+        let mut contention = Contention::new(&hub);
+        let mut is_late_after = |time| {
+            for _ in 0..2 {
+                hub.look(&mut contention, time);
+            }
+            feeds[1]
+                .subscriber()
+                .take_commands()
+                .close_reason()
+                .is_some()
+        };
+        assert!(!is_late_after(Duration::from_millis(100)));
+        tokio::select! {
+            biased;
+            () = hub.freeze() => unreachable!("no client's task is there to stop"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(!is_late_after(Duration::from_secs(60)));
+        hub.thaw();
+        assert!(!is_late_after(Duration::from_millis(100)));
+        assert!(is_late_after(Duration::from_secs(60)));
+    }
 
     #[tokio::test]
     async fn idle_hub_has_a_pulse_for_as_long_as_its_sweep_runs() {
