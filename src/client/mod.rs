@@ -5,6 +5,8 @@
 //! nothing happens, no buffer; the hub's sweep tells it when its time is up.
 
 pub(crate) mod acceptor;
+#[cfg(test)]
+mod explore;
 mod reader;
 mod snapshot;
 mod writer;

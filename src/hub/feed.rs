@@ -397,6 +397,14 @@ impl Feed {
         self.subscriber.position.store(DETACHED, Relaxed);
     }
 
+    /// Whether it keeps what comes after its end, of which it gets nothing.
+    #[cfg(test)]
+    pub(crate) fn keeps_more_than_its_own(&self) -> bool {
+        self.cursor
+            .as_ref()
+            .is_some_and(|place| place.index >= self.end)
+    }
+
     /// Whose parts of a batch are left out.
     fn exclude(&self, index: u64) -> Option<ClientId> {
         (index < self.own_end && !self.hub.echo).then_some(self.subscriber.id)

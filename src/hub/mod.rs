@@ -44,6 +44,8 @@ pub(crate) use budget::{READ_BYTES_MAX, ReadPermit, WaiterId};
 pub(crate) use connection::ConnectionInfo;
 use connection::{ConnectionMeta, ListenerNames};
 pub(crate) use feed::Feed;
+#[cfg(test)]
+pub(crate) use reaper::Contention;
 pub(crate) use reaper::run as sweep;
 pub(crate) use snapshot::{SavedFeed, SavedHub};
 use stats::Closed;
