@@ -461,6 +461,77 @@ fn refused_lines_are_sent_when_there_is_a_place() {
     server.wait_log("reason=eof lines_in=1000");
 }
 
+/// Ctrl-D on a line of its own, and telnet's end of file, end a client of a `text` listener: what
+/// follows them is not sent to anybody.
+#[test]
+fn lines_after_a_wish_to_leave_are_not_said_to_be_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", dir.path().join("hub.sock").display());
+    let server = Server::start(&["--listen=127.0.0.1:0", "--listen", &unix]);
+    let mut witness = Client::connect(&server);
+    let mut id = 1;
+    let more: String = (1..=10_000).map(|n| format!("{n}\n")).collect();
+    for wish in [&b"\x04\n"[..], b"\x04\r\n", b"\xff\xec"] {
+        for follows in ["two\n", "two", &more] {
+            for address in [server.addr(0).to_string(), unix.clone()] {
+                let input = [b"one\n", wish, follows.as_bytes()].concat();
+                let exit = run(&["--send-only"], &address, &input);
+                id += 1;
+                assert_eq!(exit.code, Some(1), "{exit:?}");
+                assert!(exit.stderr.contains("as a wish to leave"), "{exit:?}");
+                witness.expect_line(&format!("New client connected: {id}"));
+                witness.expect_message(id, "one");
+                witness.expect_line(&format!("Client disconnected: {id}"));
+            }
+        }
+        // When nothing follows, nothing is lost.
+        let exit = run(
+            &["--send-only"],
+            &server.addr(0).to_string(),
+            &[b"one\n", wish].concat(),
+        );
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        id += 1;
+        witness.lines_until(&format!("Client disconnected: {id}"));
+    }
+}
+
+#[test]
+fn with_retry_lines_after_a_wish_to_leave_are_sent_over_another_connection() {
+    let server = Server::start(&[]);
+    let mut witness = Client::connect(&server);
+    let input = b"one\n\x04\ntwo\nth\xff\xecree\n";
+    let address = server.addr(0).to_string();
+    let exit = run(&["--send-only", "--retry"], &address, input);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    for (id, lines) in [(2, &["one"][..]), (3, &["two", "th"]), (4, &["ree"])] {
+        witness.expect_line(&format!("New client connected: {id}"));
+        for line in lines {
+            witness.expect_message(id, line);
+        }
+        witness.expect_line(&format!("Client disconnected: {id}"));
+    }
+}
+
+#[test]
+fn no_line_is_a_wish_to_leave_where_there_is_no_telnet() {
+    for format in ["json", "raw"] {
+        let server = Server::start(&[
+            "--no-notices",
+            "--listen=127.0.0.1:0",
+            "--listen",
+            &format!("127.0.0.1:0,format={format}"),
+        ]);
+        let mut witness = Client::connect(&server);
+        let input = b"one\n\x04\n\xff\xec\n\x04\nend\n";
+        let exit = run(&["--send-only"], &server.addr(1).to_string(), input);
+        assert_eq!(exit.code, Some(0), "{format}: {exit:?}");
+        for line in ["one", "\\x04", "\\xff\\xec", "\\x04", "end"] {
+            witness.expect_message(2, line);
+        }
+    }
+}
+
 /// What a server does with a client that has sent a line and the end, and what comes of it.
 #[test]
 fn close_is_success_only_as_an_answer() {

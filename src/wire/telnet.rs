@@ -20,7 +20,7 @@ pub const HEADROOM: usize = 1;
 const YES: &[u8] = b"[linehub: yes]\r\n";
 
 /// "End of file", and the lowest command: a byte below it after IAC makes no command.
-const EOF: u8 = 236;
+pub(crate) const EOF: u8 = 236;
 const SE: u8 = 240;
 const AYT: u8 = 246;
 const SB: u8 = 250;
@@ -28,7 +28,8 @@ const WILL: u8 = 251;
 const WONT: u8 = 252;
 const DO: u8 = 253;
 const DONT: u8 = 254;
-const IAC: u8 = 255;
+/// "Interpret as command": what begins one.
+pub(crate) const IAC: u8 = 255;
 
 /// The option that asks for nothing but an answer. After Ctrl-C, telnet shows nothing until it has
 /// one.

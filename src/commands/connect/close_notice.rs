@@ -3,6 +3,8 @@
 use memchr::{memchr, memrchr};
 use serde_json::Value;
 
+use crate::wire::telnet::IAC;
+
 /// How much of the end of the stream is kept: more than the daemon's last lines have.
 const TAIL_BYTES_MAX: usize = 4096;
 
@@ -55,6 +57,15 @@ impl CloseNotice {
         self.said().any(|said| said == Said::Shutdown)
     }
 
+    /// Whether what came is `text`; `None` while that is not known.
+    pub(super) fn is_text(&self) -> Option<bool> {
+        let line = first_line(&self.head);
+        // Telnet's answers say nothing of what comes after them.
+        let is_known = line.len() < self.head.len() || self.head.len() == HEAD_BYTES_MAX;
+        let is_known = is_known && !line.starts_with(&[IAC]);
+        is_known.then(|| is_text(&String::from_utf8_lossy(line)))
+    }
+
     /// The lines at the end, the latest first. None of a `raw` stream, which is told by its lines: in
     /// it, whatever looks like the daemon's words is somebody's payload.
     fn said(&self) -> impl Iterator<Item = Said> {
@@ -74,14 +85,20 @@ impl CloseNotice {
 
 /// Whether a stream that begins so is `text` or `json`.
 fn is_known_head(head: &[u8]) -> bool {
-    let line = &head[..memchr(b'\n', head).unwrap_or(head.len())];
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches('\r');
-    is_text(text) || text.starts_with("{\"event\":\"")
+    let text = String::from_utf8_lossy(first_line(head));
+    is_text(&text) || text.starts_with("{\"event\":\"")
+}
+
+fn first_line(head: &[u8]) -> &[u8] {
+    &head[..memchr(b'\n', head).unwrap_or(head.len())]
 }
 
 /// What a line says, if it can be the daemon's.
-fn understand(line: &[u8]) -> Option<Said> {
+fn understand(mut line: &[u8]) -> Option<Said> {
+    // Telnet's answers, of three bytes each, come before a line.
+    while let [IAC, _, _, after @ ..] = line {
+        line = after;
+    }
     let line = str::from_utf8(line).ok()?.trim_end_matches(['\r', '\n']);
     if let Some(reason) = line.strip_prefix("Error: ") {
         return Some(Said::Error(reason.to_owned()));
@@ -107,7 +124,7 @@ fn understand(line: &[u8]) -> Option<Said> {
 }
 
 fn is_text(line: &str) -> bool {
-    const BEGINS: [&str; 7] = [
+    const BEGINS: [&str; 8] = [
         "Message from client ",
         "New client connected: ",
         "Client disconnected: ",
@@ -115,6 +132,7 @@ fn is_text(line: &str) -> bool {
         "Error: ",
         "Server shutting down",
         "Hello client ",
+        "[linehub: yes]",
     ];
     BEGINS.iter().any(|begin| line.starts_with(begin))
 }
@@ -162,6 +180,28 @@ mod tests {
         );
         assert_eq!(reason(&[]), None);
         assert_eq!(reason(&[b"Message from client 1: Error: x\n"]), None);
+    }
+
+    #[test]
+    fn answers_to_telnet_do_not_hide_the_reason() {
+        let answers = b"\xff\xfc\x06\xff\xfe\x01[linehub: yes]\r\n\xff\xfc\x06Error: a\r\n";
+        assert_eq!(reason(&[answers]), Some("a".to_owned()));
+        let told = b"Message from client 1: x\n\xff\xfc\x06Error: a\r\n";
+        assert_eq!(reason(&[told]), Some("a".to_owned()));
+    }
+
+    #[test]
+    fn text_is_known_by_its_first_line() {
+        let is_text = |bytes: &[u8]| notice(&[bytes]).is_text();
+        assert_eq!(is_text(b""), None);
+        assert_eq!(is_text(b"Message from cl"), None);
+        assert_eq!(is_text(b"\xff\xfc\x06payload\n"), None);
+        assert_eq!(is_text(b"Message from client 1: x\n"), Some(true));
+        assert_eq!(is_text(b"[linehub: yes]\r\n"), Some(true));
+        assert_eq!(is_text(b"payload\n"), Some(false));
+        assert_eq!(is_text(&[b'x'; HEAD_BYTES_MAX]), Some(false));
+        let json = b"{\"event\":\"connect\",\"seq\":1,\"client\":2}\n";
+        assert_eq!(is_text(json), Some(false));
     }
 
     #[test]

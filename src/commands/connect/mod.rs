@@ -13,6 +13,7 @@ mod backoff;
 mod close_notice;
 mod dial;
 mod editor;
+mod eot;
 mod outbox;
 mod output;
 mod prompt;

@@ -135,6 +135,12 @@ impl Outbox {
         }
     }
 
+    /// Nothing of what the socket took is to be sent again.
+    pub(super) fn forget_sent(&mut self) {
+        self.cut = false;
+        self.release(self.sent);
+    }
+
     fn release(&mut self, to: usize) {
         self.released |= to > self.kept;
         self.kept = to;

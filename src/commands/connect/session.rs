@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::backoff::Backoff;
 use super::close_notice::{self, CloseNotice};
 use super::dial::Connection;
+use super::eot::EotGuard;
 use super::outbox::Outbox;
 use super::output::Output;
 use super::prompt::Done;
@@ -185,19 +186,28 @@ impl Session {
     /// to be another one.
     async fn connected(&mut self, mut connection: Connection) -> Result<String, Stop> {
         let mut notice = CloseNotice::default();
-        let ended = self.exchange(&mut connection, &mut notice).await?;
+        let mut guard = EotGuard::default();
+        let ended = self
+            .exchange(&mut connection, &mut notice, &mut guard)
+            .await?;
         let unacknowledged = connection.unacknowledged();
         self.output.end_line();
         self.output.flush().await.map_err(no_output)?;
         self.output.say("Server connection closed");
 
         let has_all = self.outbox.pending().is_empty() && unacknowledged == 0;
+        let asked_to_leave = guard.holds() && unacknowledged == 0;
         let reason = notice.reason();
         let why = match (&ended, &reason) {
             (_, Some(reason)) => format!("the server closed the connection: {reason}"),
             (Err(error), None) => format!("the connection is lost: {error}"),
             (Ok(()), None) if notice.is_shutdown() => {
                 "the server closed the connection: it is shutting down".to_owned()
+            }
+            (Ok(()), None) if asked_to_leave => {
+                "the server took Ctrl-D on a line of its own, or IAC EOF, as a wish to leave: what \
+                 follows was not sent"
+                    .to_owned()
             }
             (Ok(()), None) => "the server closed the connection".to_owned(),
         };
@@ -216,6 +226,9 @@ impl Session {
             return Err(Stop::Failed(why));
         }
         let why = self.retry_or_stop(why)?;
+        if asked_to_leave {
+            self.outbox.forget_sent();
+        }
         let rewound = match is_refusal {
             true => self.outbox.rewind_all(),
             false => self.outbox.rewind(unacknowledged),
@@ -231,6 +244,7 @@ impl Session {
         &mut self,
         connection: &mut Connection,
         notice: &mut CloseNotice,
+        guard: &mut EotGuard,
     ) -> Result<io::Result<()>, Stop> {
         let mut received = Vec::new();
         let mut lost = None;
@@ -244,7 +258,8 @@ impl Session {
                 self.outbox.acknowledged_but(connection.unacknowledged());
             }
             let leaves = self.check_left(connection, notice)?;
-            let looks = leaves || sent_all && self.outbox.is_full();
+            let holds = check_held(connection, notice, guard);
+            let looks = leaves || holds || sent_all && self.outbox.is_full();
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
             select! {
@@ -256,9 +271,13 @@ impl Session {
                     }
                     Err(error) => return Ok(Err(lost.unwrap_or(error))),
                 },
-                ready = connection.writable(), if !sent_all && lost.is_none() => {
-                    match ready.and_then(|()| connection.send(self.outbox.pending())) {
-                        Ok(sent) => self.outbox.taken(sent),
+                ready = connection.writable(), if !sent_all && !holds && lost.is_none() => {
+                    let sendable = guard.sendable(self.outbox.pending());
+                    match ready.and_then(|()| connection.send(sendable)) {
+                        Ok(sent) => {
+                            self.outbox.taken(sent);
+                            guard.sent(sent);
+                        }
                         Err(error) => {
                             connection.abandon();
                             lost = Some(error);
@@ -320,6 +339,23 @@ impl Session {
             lines => Stop::Failed(format!("{lines} lines were not sent")),
         }
     }
+}
+
+/// Whether what is pending is held back, because what was sent may have asked the server to close. Only
+/// `text` is asked by that. Where it is not known, a server that has not closed for longer than senders
+/// wait as a rule is taken for another.
+fn check_held(connection: &Connection, notice: &CloseNotice, guard: &mut EotGuard) -> bool {
+    if guard.holds() && connection.unacknowledged() == 0 {
+        let arrived = *guard.arrived.get_or_insert_with(Instant::now);
+        let stays = match notice.is_text() {
+            None => arrived.elapsed() >= CLOSE_GRACE,
+            Some(is_text) => !is_text,
+        };
+        if stays {
+            guard.lift();
+        }
+    }
+    guard.holds()
 }
 
 /// What it means that standard output cannot be written.

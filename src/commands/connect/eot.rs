@@ -1,0 +1,131 @@
+//! What a `text` daemon takes for a client's wish to leave: a line of only Ctrl-D, or telnet's end of
+//! file. It closes then, and what follows reaches nobody.
+
+use std::time::Instant;
+
+use memchr::{memchr2, memrchr};
+
+use crate::wire::telnet::{self, END_OF_TRANSMISSION, IAC, ROOM, Telnet};
+
+/// Longer than a line of only Ctrl-D is with its end.
+const LINE_BYTES_MAX: usize = 4;
+
+/// Holds back what follows such a wish, until it is known whether the daemon has closed for it. One
+/// for each connection.
+#[derive(Debug, Default)]
+pub(super) struct EotGuard {
+    telnet: Telnet,
+    /// Whether one of the two bytes was sent that a wish begins with: from then on, all is looked at.
+    looks: bool,
+    /// The begin of the line that is being looked at, as the daemon sees it.
+    line: Vec<u8>,
+    /// How many of the pending bytes may be sent.
+    clear: usize,
+    /// Whether those end with a wish to leave.
+    found: bool,
+    /// Since when the daemon's machine has the wish.
+    pub(super) arrived: Option<Instant>,
+    /// Whether nothing is a wish to leave here.
+    lifted: bool,
+}
+
+impl EotGuard {
+    /// What may be sent of what is pending.
+    pub(super) fn sendable<'a>(&mut self, pending: &'a [u8]) -> &'a [u8] {
+        if self.lifted {
+            return pending;
+        }
+        if !self.found && self.clear < pending.len() {
+            let end = self.find(&pending[self.clear..]);
+            self.found = end.is_some();
+            self.clear = end.map_or(pending.len(), |end| self.clear + end);
+        }
+        &pending[..self.clear]
+    }
+
+    /// So much of it was sent.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.clear = self.clear.saturating_sub(bytes);
+    }
+
+    /// Whether the last that was sent is a wish to leave.
+    pub(super) fn holds(&self) -> bool {
+        self.found && self.clear == 0 && !self.lifted
+    }
+
+    /// The daemon is none that a client can ask to leave.
+    pub(super) fn lift(&mut self) {
+        self.lifted = true;
+    }
+
+    /// Where the first wish to leave ends.
+    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.looks |= memchr2(IAC, END_OF_TRANSMISSION, bytes).is_some();
+        let mut end = 0;
+        if !self.looks {
+            // Of bytes without either, the last two, which may be CR NUL, tell how the next ones begin.
+            end = bytes.len().saturating_sub(2);
+            self.line.push(b'?');
+        }
+        for part in bytes[end..].split_inclusive(|byte| matches!(*byte, b'\n' | 0 | telnet::EOF)) {
+            end += part.len();
+            let mut read = [&[0; ROOM], part].concat();
+            self.line
+                .extend_from_slice(self.telnet.filter(&mut read, &mut Vec::new()));
+            if self.telnet.wants_to_leave() || telnet::leave_line(&self.line).is_some() {
+                return Some(end);
+            }
+            let whole = memrchr(b'\n', &self.line).map_or(0, |at| at + 1);
+            self.line.drain(..whole);
+            self.line.truncate(LINE_BYTES_MAX);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What may be sent of bytes that become pending in these pieces.
+    fn sendable(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut guard = EotGuard::default();
+        let mut pending = Vec::new();
+        for piece in pieces {
+            pending.extend_from_slice(piece);
+            guard.sendable(&pending);
+        }
+        guard.sendable(&pending).to_vec()
+    }
+
+    #[test]
+    fn what_follows_a_wish_to_leave_is_held_back_wherever_reads_are_cut() {
+        for (sent, held) in [
+            (&b"a\n\x04\n"[..], &b"b\n\x04\n"[..]),
+            (b"\x04\r\n", b"\n"),
+            (b"a\r\0\x04\r\0", b"b"),
+            (b"\xff\xf1\x04\n", b"b\n"),
+            (b"\xff\xfa\x01\xff\xec\xff\xf0a\xff\xec", b"b\xff\xec"),
+            (b"a\x04\n\x04b\n\xff\xff\xec\xec\n\x04\x04\n\x04\r\r\n", b""),
+        ] {
+            let all = [sent, held].concat();
+            for at in 0..=all.len() {
+                let (one, two) = all.split_at(at);
+                assert_eq!(sendable(&[one, two]), sent, "{all:x?} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_follows_when_nobody_leaves() {
+        let mut guard = EotGuard::default();
+        assert_eq!(guard.sendable(b"\x04\na\n"), b"\x04\n");
+        guard.sent(1);
+        assert!(!guard.holds());
+        guard.sent(1);
+        assert!(guard.holds());
+        guard.lift();
+        assert!(!guard.holds());
+        assert_eq!(guard.sendable(b"a\n\x04\nb\n"), b"a\n\x04\nb\n");
+    }
+}
