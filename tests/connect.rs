@@ -444,6 +444,73 @@ fn refused_lines_are_not_sent() {
     }
 }
 
+/// A daemon has no words for them in `raw`: a reset says it.
+#[test]
+fn lines_that_a_raw_listener_refuses_are_not_said_to_be_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", dir.path().join("hub.sock").display());
+    let server = Server::start(&[
+        "--format=raw",
+        "--max-clients=1",
+        "--max-line=1000",
+        "--listen=127.0.0.1:0",
+        "--listen",
+        &unix,
+    ]);
+    let tcp = server.addr(0).to_string();
+    let too_long = format!("short\n{}\nlast\n", "x".repeat(2000));
+    let unfinished = "x".repeat(2000);
+    let http = "GET / HTTP/1.1\nHost: a\n";
+    for input in [&too_long, &unfinished, http] {
+        let exit = run(&["--send-only"], &tcp, input.as_bytes());
+        assert_eq!(exit.code, Some(1), "{exit:?}");
+        assert!(exit.stderr.contains("reset"), "{exit:?}");
+    }
+    server.wait_log_count("client disconnected", 3);
+    let only = TcpStream::connect(&tcp).unwrap();
+    server.wait_log_count("client connected", 4);
+    let lines: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    for _ in 0..5 {
+        for address in [&tcp, &unix] {
+            let exit = run(&["--send-only"], address, lines.as_bytes());
+            assert_eq!(exit.code, Some(1), "{address}: {exit:?}");
+        }
+    }
+    drop(only);
+}
+
+/// The lines that it gets itself meanwhile are none the less for it.
+#[test]
+fn raw_sender_of_a_line_too_long_gets_what_came_before() {
+    let server = Server::start(&[
+        "--format=raw",
+        "--max-line=1000",
+        "--slow-grace=forever",
+        "--no-notices",
+    ]);
+    let address = server.addr(0).to_string();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut child = connect(&["-q"], &address)
+        .stdin(Stdio::piped())
+        .stdout(writer)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    server.wait_log("client connected client=1");
+    let lines = Flood::default().lines(20_000);
+    let mut other = TcpStream::connect(&address).unwrap();
+    other.write_all(&lines).unwrap();
+    other.shutdown(std::net::Shutdown::Write).unwrap();
+    server.wait_log("client disconnected client=2");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all("x".repeat(2000).as_bytes()).unwrap();
+    drop(stdin);
+    let mut received = vec![0; lines.len()];
+    reader.read_exact(&mut received).unwrap();
+    assert!(received == lines);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
 #[test]
 fn refused_lines_are_sent_when_there_is_a_place() {
     let server = Server::start(&["--max-clients=1"]);

@@ -19,7 +19,7 @@ use crate::net::listener::{BACKLOG, Connection, Listener, Stream};
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::format;
+use crate::wire::format::{self, Format};
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which
@@ -202,13 +202,19 @@ impl Acceptor {
     }
 
     /// Says that the server is full, and sees that the words arrive: a close over input that was
-    /// not read would make the kernel reset the connection, and them with it.
+    /// not read would make the kernel reset the connection, and them with it. In `raw`, which has no
+    /// words, the reset says it: an end would look as if what was sent had been taken.
     fn refuse(&self, listener: &Listener, stream: Stream, peer: Peer, max: usize) {
         self.counters.refused.add_one();
         let reason = CloseReason::Full.label();
         debug!(listener = %listener.name(), %peer, reason, "connection refused");
         if !self.full.swap(true, Relaxed) {
             warn!(clients = max, reason, "refusing connections");
+        }
+        if listener.format() == Format::Raw {
+            // Without it, the connection ends all the same.
+            let _ = stream.reset_on_close();
+            return;
         }
         let mut words = Vec::new();
         let detail = format!("server full ({max} clients)");

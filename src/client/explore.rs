@@ -36,7 +36,7 @@ use fastrand::Rng;
 use super::*;
 use crate::config::SlowClient;
 use crate::config::cli::Options;
-use crate::hub::{ConnectionInfo, HubStats, Pressure, ReadPermit};
+use crate::hub::{ConnectionInfo, HubStats, Contention, ReadPermit};
 use crate::net::permits::ConnectionLimit;
 use crate::wire::ids::ClientId;
 
@@ -106,11 +106,11 @@ impl Wake for Flag {
 /// A future, and whether it was woken.
 struct Task<T> {
     flag: Arc<Flag>,
-    future: Pin<Box<dyn Future<OutputState = T>>>,
+    future: Pin<Box<dyn Future<Output = T>>>,
 }
 
 impl<T> Task<T> {
-    fn new(future: impl Future<OutputState = T> + 'static) -> Task<T> {
+    fn new(future: impl Future<Output = T> + 'static) -> Task<T> {
         Task {
             flag: Flag::raised(),
             future: Box::pin(future),
@@ -166,7 +166,7 @@ struct World {
     hub: Arc<Hub>,
     policy: Arc<ClientPolicy>,
     permits: Arc<ConnectionLimit>,
-    pressure: Pressure,
+    contention: Contention,
     /// The first one is the observer, and the last to go.
     guests: Vec<Guest>,
     arriving: Option<Task<ReadPermit>>,
@@ -193,7 +193,7 @@ impl World {
         let mut world = World {
             policy: Arc::new(ClientPolicy::from(&config)),
             permits: ConnectionLimit::new(None),
-            pressure: Pressure::new(&hub),
+            contention: Contention::new(&hub),
             hub,
             config,
             rng,
@@ -286,8 +286,8 @@ impl World {
         // Time passes while tasks wait for their turn, but it is not to make the observer slow.
         self.guests[0].poll();
         let time = Duration::from_millis(millis);
-        self.hub.look(&mut self.pressure, time);
-        assert!(!self.hub.is_jammed(&mut self.pressure), "jammed");
+        self.hub.look(&mut self.contention, time);
+        assert!(!self.hub.is_jammed(&mut self.contention), "jammed");
     }
 
     fn may_arrive(&self) -> bool {

@@ -148,7 +148,7 @@ impl ClosePolicy {
 
 /// A connection that has become a client.
 #[derive(Debug)]
-pub(crate) struct Client<S = Stream> {
+pub(crate) struct Client<S: Connection = Stream> {
     stream: S,
     feed: Feed,
     reader: Reader,
@@ -187,7 +187,8 @@ enum OutputState {
     Streaming,
     /// What the client is owed is written, and nothing after it.
     Flushing,
-    /// All is written and the write side is shut; the peer has still to close.
+    /// All is written and the write side is shut, unless a reset is to tell why; the peer has still to
+    /// close.
     Shut,
     /// The peer takes nothing any more, but what it had sent is still to be read and published.
     Broken,
@@ -417,6 +418,19 @@ impl<S: Connection> Client<S> {
         }
     }
 
+    /// Whether it is closed for what it sent, and cannot be told. An end would tell a peer that shuts its
+    /// sending side that all was taken: that one is reset instead, once it has acknowledged everything.
+    fn is_untold(&self) -> bool {
+        matches!(
+            self.reason,
+            Some(CloseReason::LineTooLong | CloseReason::Http)
+        ) && !self.writer.has_words()
+    }
+
+    fn peer_has_all(&self) -> bool {
+        self.stream.progress().is_ok_and(|peer| peer.has_all)
+    }
+
     /// It is not read from until its socket has taken what it asked for.
     fn is_held(&self) -> bool {
         matches!(self.input, InputState::Open | InputState::Draining(_))
@@ -524,7 +538,7 @@ impl<S: Connection> Client<S> {
                     // A drain has a deadline of its own.
                     self.feed.subscriber().set(Condition::Leaving, true);
                 }
-                self.stream.shut_write().is_err()
+                !self.is_untold() && self.stream.shut_write().is_err()
             }
             Poll::Ready(Err(error)) => {
                 let was_closed = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
@@ -555,7 +569,9 @@ impl<S: Connection> Client<S> {
         }
         let gone = self.poll_output(cx)
             || match self.output {
-                OutputState::Shut => self.input == InputState::Ended,
+                OutputState::Shut => {
+                    self.input == InputState::Ended && (!self.is_untold() || self.peer_has_all())
+                }
                 OutputState::Broken => {
                     !matches!(self.input, InputState::Open | InputState::Draining(_))
                 }
@@ -572,10 +588,14 @@ impl<S: Connection> Client<S> {
     }
 }
 
-impl<S> Drop for Client<S> {
+impl<S: Connection> Drop for Client<S> {
     fn drop(&mut self) {
         self.feed.leave();
         self.feed.detach();
+        if self.is_untold() && self.input == InputState::Ended && self.peer_has_all() {
+            // Without it, the connection ends all the same.
+            let _ = self.stream.reset_on_close();
+        }
         let otherwise = match self.output {
             OutputState::Broken => CloseReason::Reset,
             _ => CloseReason::Internal,

@@ -82,6 +82,11 @@ impl Writer {
         }
     }
 
+    /// Whether the client can be told anything but lines.
+    pub(super) fn has_words(&self) -> bool {
+        self.format != Format::Raw
+    }
+
     /// From now on its lines end in CRLF.
     pub(super) fn use_crlf(&mut self, feed: &mut Feed) {
         if !self.crlf {

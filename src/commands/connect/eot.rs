@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use memchr::{memchr2, memrchr};
 
-use crate::wire::telnet::{self, END_OF_TRANSMISSION, IAC, ROOM, Telnet};
+use crate::wire::telnet::{self, END_OF_TRANSMISSION, IAC, HEADROOM, Telnet};
 
 /// Longer than a line of only Ctrl-D is with its end.
 const LINE_BYTES_MAX: usize = 4;
@@ -69,10 +69,10 @@ impl EotGuard {
         }
         for part in bytes[end..].split_inclusive(|byte| matches!(*byte, b'\n' | 0 | telnet::EOF)) {
             end += part.len();
-            let mut read = [&[0; ROOM], part].concat();
+            let mut read = [&[0; HEADROOM], part].concat();
             self.line
                 .extend_from_slice(self.telnet.filter(&mut read, &mut Vec::new()));
-            if self.telnet.wants_to_leave() || telnet::leave_line(&self.line).is_some() {
+            if self.telnet.wants_to_leave() || telnet::find_eot_line(&self.line).is_some() {
                 return Some(end);
             }
             let whole = memrchr(b'\n', &self.line).map_or(0, |at| at + 1);

@@ -137,7 +137,9 @@ pub struct ConnectArgs {
     ///
     /// Ends well when standard input has ended and the daemon has closed in answer, which says that it
     /// has read everything. If it says why it closes, or closes before, that is a failure with the
-    /// reason (in `raw` a daemon cannot say it; send to a listener of another format to know). For one
+    /// reason. (In `raw` it resets a TCP connection instead; over a Unix socket it cannot tell that a
+    /// line is too long: send to a listener of another format to know.) A line of only Ctrl-D, or
+    /// telnet's end of file, ends a client of a `text` listener: what follows is a failure. For one
     /// that does not close (`--half-close keep`): 2 s after its machine acknowledged everything, or over
     /// a Unix socket it has read everything; but only if anything came from it, else it is a failure
     /// after 10 s: it may not even have accepted the connection.

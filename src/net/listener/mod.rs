@@ -120,6 +120,10 @@ pub(crate) trait Connection {
     /// The system does not say.
     fn progress(&self) -> io::Result<PeerProgress>;
 
+    /// Has its close reset the connection: the peer is told by that, and what it has not acknowledged is
+    /// lost to it. A Unix socket is reset only if the peer had sent what was not read.
+    fn reset_on_close(&self) -> io::Result<()>;
+
     /// Shuts the sending side: the peer gets what was sent, then the end.
     fn shut_write(&self) -> io::Result<()>;
 }
@@ -751,6 +755,10 @@ impl Connection for Stream {
             true => tcp_progress(self.io.as_fd()),
             false => unix_progress(self.io.as_fd()),
         }
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(&self.io).set_linger(Some(Duration::ZERO))
     }
 
     fn shut_write(&self) -> io::Result<()> {
