@@ -36,7 +36,7 @@ use fastrand::Rng;
 use super::*;
 use crate::config::SlowClient;
 use crate::config::cli::Options;
-use crate::hub::{ConnectionInfo, HubStats, Contention, ReadPermit};
+use crate::hub::{ConnectionInfo, Contention, HubStats, ReadPermit};
 use crate::net::permits::ConnectionLimit;
 use crate::wire::ids::ClientId;
 

@@ -5,3 +5,4 @@ pub mod connect;
 pub mod generate;
 pub mod status;
 mod table;
+mod terminal;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use memchr::{memchr2, memrchr};
 
-use crate::wire::telnet::{self, END_OF_TRANSMISSION, IAC, HEADROOM, Telnet};
+use crate::wire::telnet::{self, END_OF_TRANSMISSION, HEADROOM, IAC, Telnet};
 
 /// Longer than a line of only Ctrl-D is with its end.
 const LINE_BYTES_MAX: usize = 4;

@@ -31,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::cli::ConnectArgs;
 use crate::config::{self, Address};
-use crate::ops::logging;
+use crate::{commands::terminal, ops::logging};
 
 use output::{Output, View};
 use prompt::Prompt;
@@ -103,7 +103,7 @@ async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Resu
         || !args.plain && !args.listen_only && prompt::is_person() && !prompt::is_dumb();
     let view = match is_person {
         true => View::Prompt(Box::new(Prompt::open()?)),
-        false if prompt::is_controlling_stdout() && !args.plain => View::Lines,
+        false if terminal::is_controlling(io::stdout()) && !args.plain => View::Lines,
         false => View::Bytes,
     };
     let finish = match () {

@@ -5,12 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use std::mem;
 
 use memchr::memrchr;
-use rustix::termios::tcgetwinsize;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::prompt::{Done, Prompt};
 use super::watched::{Readers, write_all};
-use crate::{ops::logging, wire::format};
+use crate::{commands::terminal, ops::logging, wire::format};
 
 /// A line longer than this is broken on a screen, so that the memory for one that never ends is
 /// bounded. Nobody reads so long a line.
@@ -227,8 +226,8 @@ impl Output {
         let _ = io::stderr().write_all(&line);
         // Where a person's own lines are shown too, it is not known which row it is on.
         if goes_on && is_terminal && !io::stdin().is_terminal() {
-            let columns = tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col.into());
-            self.rows_to_replace = line.len().div_ceil(if columns > 0 { columns } else { 80 });
+            let (columns, _) = terminal::size(io::stderr()).unwrap_or((80, 24));
+            self.rows_to_replace = line.len().div_ceil(columns);
         }
     }
 

@@ -3,16 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{Signal, getpgrp, kill_current_process_group};
-use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr,
-    tcgetpgrp, tcgetwinsize, tcsetattr,
-};
+use rustix::process::{Signal, kill_current_process_group};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::editor::{self, Editor, Typed};
 use super::screen::{Screen, Size};
+use crate::commands::terminal::{self, Modes};
 
 const PROMPT: &str = "> ";
 
@@ -30,19 +27,13 @@ pub(super) struct Prompt {
     screen: Screen,
     /// What goes on, above the line; it is replaced by what goes on next.
     status: String,
-    raw: RawMode,
+    /// The terminal gives keys instead of lines.
+    raw: Modes,
     resized: Signals,
     continued: Signals,
     /// Until when the terminal may answer.
     answers_until: Instant,
     is_to_stop: bool,
-}
-
-/// The terminal gives keys instead of lines. Dropping it restores it.
-#[derive(Debug)]
-struct RawMode {
-    before: Termios,
-    raw: Termios,
 }
 
 /// What a person did.
@@ -52,16 +43,10 @@ pub(super) enum Done {
     Left,
 }
 
-/// Whether standard output is the terminal that this process is controlled by.
-pub(super) fn is_controlling_stdout() -> bool {
-    tcgetpgrp(io::stdout()).is_ok()
-}
-
 /// Whether a person types here: standard input and output are the terminal that this process is
 /// controlled by, and it is in the foreground. A serial line is a terminal too, with no person there.
 pub(super) fn is_person() -> bool {
-    let foreground = Ok(getpgrp());
-    tcgetpgrp(io::stdin()) == foreground && tcgetpgrp(io::stdout()) == foreground
+    terminal::is_in_foreground(io::stdin()) && terminal::is_in_foreground(io::stdout())
 }
 
 /// Whether the terminal says of itself that it cannot move its cursor.
@@ -78,7 +63,11 @@ impl Prompt {
             status: String::new(),
             resized: signal(SignalKind::window_change())?,
             continued: signal(SignalKind::from_raw(Signal::CONT.as_raw()))?,
-            raw: RawMode::enter()?,
+            raw: Modes::change(|modes| {
+                let output_modes = modes.output_modes;
+                modes.make_raw();
+                modes.output_modes = output_modes;
+            })?,
             answers_until: Instant::now(),
             is_to_stop: false,
         })
@@ -161,7 +150,7 @@ impl Prompt {
     /// continued. What was to be shown has been.
     pub(super) async fn stop(&mut self) {
         self.is_to_stop = false;
-        self.raw.leave();
+        self.raw.restore();
         // It fails for nobody: we are in that group.
         let _ = kill_current_process_group(Signal::TSTP);
         // The time runs while the process is stopped, so that it goes on at once.
@@ -171,7 +160,7 @@ impl Prompt {
 
     /// Others had the terminal.
     fn resume(&mut self) {
-        self.raw.again();
+        self.raw.set();
         self.screen.forget();
     }
 
@@ -193,52 +182,8 @@ fn cells_max(size: Size) -> usize {
     size.columns * size.rows.saturating_sub(4).max(1) - PROMPT.len().min(size.columns - 1)
 }
 
-/// The window's size. A pseudo-terminal that nobody gave one has none.
+/// The window's size.
 fn size() -> Size {
-    match tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => Size {
-            columns: size.ws_col.into(),
-            rows: size.ws_row.into(),
-        },
-        _ => Size {
-            columns: 80,
-            rows: 24,
-        },
-    }
-}
-
-impl RawMode {
-    fn enter() -> io::Result<RawMode> {
-        let before = tcgetattr(io::stdin())?;
-        let mut raw = before.clone();
-        raw.input_modes -= InputModes::BRKINT
-            | InputModes::ICRNL
-            | InputModes::INPCK
-            | InputModes::ISTRIP
-            | InputModes::IXON;
-        raw.control_modes |= ControlModes::CS8;
-        raw.local_modes -=
-            LocalModes::ECHO | LocalModes::ICANON | LocalModes::IEXTEN | LocalModes::ISIG;
-        raw.special_codes[SpecialCodeIndex::VMIN] = 1;
-        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        let mode = RawMode { before, raw };
-        mode.again();
-        Ok(mode)
-    }
-
-    /// In the background, this stops the process until it is in the foreground.
-    fn again(&self) {
-        // A terminal that is gone needs nothing.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.raw);
-    }
-
-    fn leave(&self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        self.leave();
-    }
+    let (columns, rows) = terminal::size(io::stdout()).unwrap_or((80, 24));
+    Size { columns, rows }
 }

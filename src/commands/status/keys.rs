@@ -2,21 +2,19 @@
 //! terminal as it was.
 
 use std::future::poll_fn;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
-use rustix::process::getpgrp;
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
-};
+use rustix::termios::{LocalModes, SpecialCodeIndex};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::interval;
 
+use crate::commands::terminal::{self, Modes};
 use crate::net::listener::register;
 
 /// What ends or stops the process; it has to happen to the terminal first.
@@ -38,7 +36,7 @@ const QUIT: &[u8] = b"qQ\x04";
 #[derive(Debug)]
 pub(super) struct Keys {
     terminal: AsyncFd<OwnedFd>,
-    before: Termios,
+    modes: Modes,
     signals: Vec<(Signal, Signals)>,
 }
 
@@ -55,7 +53,7 @@ impl Keys {
     /// Takes the keys over; `None` where nobody types: standard input is no terminal, or another
     /// program has it. To be called on the runtime.
     pub(super) fn take() -> io::Result<Option<Keys>> {
-        if !io::stdin().is_terminal() || !is_ours() {
+        if !terminal::is_in_foreground(io::stdin()) {
             return Ok(None);
         }
         let signals = SIGNALS.map(|kind| {
@@ -63,14 +61,18 @@ impl Keys {
             Ok((kind, stream))
         });
         let keys = Keys {
-            before: tcgetattr(io::stdin())?,
+            // Each key comes at once and none is shown; a read takes what is there.
+            modes: Modes::change(|modes| {
+                modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+                modes.special_codes[SpecialCodeIndex::VMIN] = 0;
+                modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+            })?,
             terminal: register(
                 io::stdin().as_fd().try_clone_to_owned()?,
                 Interest::READABLE,
             )?,
             signals: signals.into_iter().collect::<io::Result<_>>()?,
         };
-        keys.hold();
         Ok(Some(keys))
     }
 
@@ -91,7 +93,7 @@ impl Keys {
                 () = quit(terminal) => return End::Asked,
                 signal = next_signal => match signal {
                     Signal::SIGTSTP => {
-                        self.restore();
+                        self.modes.restore();
                         // Goes on here when it is continued.
                         let _ = raise(Signal::SIGSTOP);
                         self.hold();
@@ -103,36 +105,12 @@ impl Keys {
         }
     }
 
-    /// Has the terminal give each key at once and show none; a read takes what is there. Not while it
-    /// is another program's, which would be disturbed by that, and this one stopped.
+    /// Sets the modes again. Not while the terminal is another program's, which would be disturbed by
+    /// that, and this one stopped.
     fn hold(&self) {
-        let mut held = self.before.clone();
-        held.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
-        held.special_codes[SpecialCodeIndex::VMIN] = 0;
-        held.special_codes[SpecialCodeIndex::VTIME] = 0;
-        set(&held);
-    }
-
-    fn restore(&self) {
-        set(&self.before);
-    }
-}
-
-impl Drop for Keys {
-    fn drop(&mut self) {
-        self.restore();
-    }
-}
-
-/// Whether the terminal is this program's, which it is in the foreground.
-fn is_ours() -> bool {
-    tcgetpgrp(io::stdin()).is_ok_and(|group| group == getpgrp())
-}
-
-fn set(modes: &Termios) {
-    if is_ours() {
-        // A terminal that is gone needs nothing.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, modes);
+        if terminal::is_in_foreground(io::stdin()) {
+            self.modes.set();
+        }
     }
 }
 
@@ -142,7 +120,7 @@ async fn quit(terminal: &AsyncFd<OwnedFd>) {
     let mut keys = [0; 64];
     while let Ok(mut ready) = terminal.readable().await {
         // What is typed for the program in the foreground stays there for it.
-        let read = match is_ours() {
+        let read = match terminal::is_in_foreground(io::stdin()) {
             true => rustix::io::read(terminal, &mut keys),
             false => Ok(0),
         };

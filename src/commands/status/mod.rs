@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::commands::terminal;
 use crate::config::cli::StatusArgs;
 use crate::config::{Address, AddressError};
 use crate::ops::admin::documents::Status;
@@ -98,7 +99,7 @@ async fn watch(address: &Address, args: &StatusArgs, in_place: bool) -> anyhow::
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let (columns, rows) = screen::size();
+        let (columns, rows) = terminal::size(io::stdout()).unwrap_or((usize::MAX, usize::MAX));
         let text = match ask::status(address).await {
             Ok((text, status)) => document(args, &text, &status, rows),
             // It may be on its way to the next one.

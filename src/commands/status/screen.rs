@@ -1,7 +1,6 @@
-//! A status in lines and columns. Pure, but for [`size`].
+//! A status in lines and columns. Pure.
 
 use std::fmt::Write as _;
-use std::io;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -11,16 +10,6 @@ use crate::ops::admin::documents::{ClientRow, ClosedRow, ListenerRow, Status};
 
 /// The last closed that are shown.
 const CLOSED_ROWS: usize = 8;
-
-/// Columns and rows of the terminal; of one that does not say, no bounds.
-pub(super) fn size() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
-            (usize::from(size.ws_col), usize::from(size.ws_row))
-        }
-        _ => (usize::MAX, usize::MAX),
-    }
-}
 
 /// The text in place of what was there, cut to a screen of so many columns and rows.
 pub(super) fn redraw(text: &str, columns: usize, rows: usize) -> String {
