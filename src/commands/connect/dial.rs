@@ -1,15 +1,16 @@
 //! A connection to the server, and what its socket knows of it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::config::Address;
@@ -23,7 +24,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
-    peer: SockAddr,
+    /// None of a Unix socket.
+    peer: Option<SocketAddr>,
     shut: bool,
     /// Since when the server's machine is known to have everything.
     settled: Option<Instant>,
@@ -35,51 +37,37 @@ impl Connection {
     /// # Errors
     /// What the last of its addresses said.
     pub(super) async fn dial(address: &Address) -> io::Result<Connection> {
-        match address {
-            Address::Unix(path) => Connection::make(SockAddr::unix(path)?).await,
-            Address::Tcp { host, port } => {
-                let mut last = Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "the host has no address",
-                ));
-                for address in lookup_host((host.as_str(), *port)).await? {
-                    last = Connection::make(address.into()).await;
-                    if last.is_ok() {
-                        break;
-                    }
+        let (host, port) = match address {
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                return Connection::new(stream.into_std()?, None);
+            }
+            Address::Tcp { host, port } => (host.as_str(), *port),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        for peer in lookup_host((host, port)).await? {
+            match timeout(CONNECT_TIMEOUT, TcpStream::connect(peer)).await {
+                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+                Ok(Err(error)) => last = error,
+                // While nobody listens on a port of this machine, an attempt that is given that very
+                // port for its own end connects to itself, and would keep the server from listening
+                // there again.
+                Ok(Ok(stream)) if stream.local_addr()? == peer => {
+                    last = io::ErrorKind::ConnectionRefused.into();
                 }
-                last
+                Ok(Ok(stream)) => {
+                    listener::set_tcp_options(&SockRef::from(&stream))?;
+                    return Connection::new(stream.into_std()?, Some(peer));
+                }
             }
         }
+        Err(last)
     }
 
-    async fn make(peer: SockAddr) -> io::Result<Connection> {
-        let socket = Socket::new(peer.domain(), Type::STREAM.nonblocking(), None)?;
-        if peer.domain() != Domain::UNIX {
-            listener::set_tcp_options(&socket)?;
-        }
-        let begun = match socket.connect(&peer) {
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
-            begun => begun.map(|()| true)?,
-        };
+    fn new(socket: impl Into<OwnedFd>, peer: Option<SocketAddr>) -> io::Result<Connection> {
         let both = Interest::READABLE | Interest::WRITABLE;
-        let socket = listener::register(socket.into(), both)?;
-        if !begun {
-            let made = timeout(CONNECT_TIMEOUT, socket.writable()).await;
-            made.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer"))??
-                .retain_ready();
-        }
-        let made = SockRef::from(&socket);
-        if let Some(error) = made.take_error()? {
-            return Err(error);
-        }
-        // While nobody listens on a port of this machine, an attempt that is given that very port for
-        // its own end connects to itself, and would keep the server from listening there again.
-        if peer.domain() != Domain::UNIX && made.local_addr()? == peer {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
         Ok(Connection {
-            socket,
+            socket: listener::register(socket.into(), both)?,
             peer,
             shut: false,
             settled: None,
@@ -128,17 +116,18 @@ impl Connection {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
 
-    /// Whom it is connected to, if an address says more than a path.
-    pub(super) fn peer(&self) -> Option<String> {
-        Some(self.peer.as_socket()?.to_string())
+    /// Whom it is connected to; `None` over a Unix socket: what the server's machine has, the server
+    /// itself has then.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// How many bytes of lines are not in the hands of the server's machine.
     pub(super) fn unacknowledged(&self) -> usize {
-        match self.is_unix() {
+        match self.peer {
+            Some(_) => self.outstanding().saturating_sub(usize::from(self.shut)),
             // What a Unix socket takes is there at once.
-            true => 0,
-            false => self.outstanding().saturating_sub(usize::from(self.shut)),
+            None => 0,
         }
     }
 
@@ -149,11 +138,6 @@ impl Connection {
             self.settled.get_or_insert_with(Instant::now);
         }
         Some(self.settled?.elapsed())
-    }
-
-    /// Whether it is known of everything that the server's machine has, that the server has it.
-    pub(super) fn is_unix(&self) -> bool {
-        self.peer.domain() == Domain::UNIX
     }
 
     fn outstanding(&self) -> usize {

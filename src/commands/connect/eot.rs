@@ -1,7 +1,7 @@
 //! What a `text` daemon takes for a client's wish to leave: a line of only Ctrl-D, or telnet's end of
 //! file. It closes then, and what follows reaches nobody.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use memchr::{memchr2, memrchr};
 
@@ -9,6 +9,10 @@ use crate::wire::telnet::{self, END_OF_TRANSMISSION, HEADROOM, IAC, Telnet};
 
 /// Longer than a line of only Ctrl-D is with its end.
 const LINE_BYTES_MAX: usize = 4;
+
+/// How long a daemon that has not sent anything may take to close for it, from when its machine has it:
+/// longer than a daemon makes senders wait as a rule.
+const REACTION_TIME: Duration = Duration::from_secs(2);
 
 /// Holds back what follows such a wish, until it is known whether the daemon has closed for it. One
 /// for each connection.
@@ -24,7 +28,7 @@ pub(super) struct EotGuard {
     /// Whether those end with a wish to leave.
     found: bool,
     /// Since when the daemon's machine has the wish.
-    pub(super) arrived: Option<Instant>,
+    arrived: Option<Instant>,
     /// Whether nothing is a wish to leave here.
     lifted: bool,
 }
@@ -53,9 +57,14 @@ impl EotGuard {
         self.found && self.clear == 0 && !self.lifted
     }
 
-    /// The daemon is none that a client can ask to leave.
-    pub(super) fn lift(&mut self) {
-        self.lifted = true;
+    /// The daemon's machine has the wish, and the daemon has not closed so far. Whether it speaks `text`
+    /// may be known: only then it will.
+    pub(super) fn arrived(&mut self, is_text: Option<bool>) {
+        let since = *self.arrived.get_or_insert_with(Instant::now);
+        self.lifted = match is_text {
+            Some(is_text) => !is_text,
+            None => since.elapsed() >= REACTION_TIME,
+        };
     }
 
     /// Where the first wish to leave ends.
@@ -124,7 +133,10 @@ mod tests {
         assert!(!guard.holds());
         guard.sent(1);
         assert!(guard.holds());
-        guard.lift();
+        guard.arrived(None);
+        guard.arrived(Some(true));
+        assert!(guard.holds());
+        guard.arrived(Some(false));
         assert!(!guard.holds());
         assert_eq!(guard.sendable(b"a\n\x04\nb\n"), b"a\n\x04\nb\n");
     }

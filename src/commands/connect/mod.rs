@@ -23,7 +23,6 @@ mod watched;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::select;
@@ -33,48 +32,37 @@ use crate::config::cli::ConnectArgs;
 use crate::config::{self, Address};
 use crate::{commands::terminal, ops::logging};
 
-use output::{Output, View};
+use output::{Output, VisibleLines};
 use prompt::Prompt;
-use session::{Finish, Plan, Session};
+use session::{FAILED, Finish, Plan, Session};
 use watched::Input;
 
-/// It could not connect, or the connection ended before all was done.
-const FAILED: u8 = 1;
 /// An argument is wrong.
 const MISUSED: u8 = 2;
 /// A signal ended it, of which this is added to the number, as shells do.
 const SIGNALLED: u8 = 128;
 
-/// How long a server that has everything may take to close. One that reads on after the end of input
-/// (`--half-close keep`) never does, and one that closes tells by it that it has read all.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
-
-/// The same where a person waits, who has typed little.
-const CLOSE_GRACE_OF_A_PERSON: Duration = Duration::from_millis(200);
-
-/// How long a person who leaves waits for the last lines to be taken.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Runs the command to its end.
 pub fn run(args: &ConnectArgs) -> ExitCode {
-    let (address, retry) = match understand(args) {
-        Ok(understood) => understood,
-        Err(wrong) => {
-            logging::print_error(&wrong);
-            return ExitCode::from(MISUSED);
-        }
+    let refuse = |code, why: &str| {
+        logging::print_error(why);
+        ExitCode::from(code)
     };
-    match connect(args, address, retry) {
-        Ok(code) => code,
-        Err(error) => {
-            logging::print_error(&error.to_string());
-            ExitCode::from(FAILED)
-        }
-    }
+    let plan = match understand(args) {
+        Ok(plan) => plan,
+        Err(wrong) => return refuse(MISUSED, &wrong),
+    };
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let ended = runtime.and_then(|runtime| {
+        let ended = runtime.block_on(converse(args, plan));
+        // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.
+        runtime.shutdown_background();
+        ended
+    });
+    ended.unwrap_or_else(|error| refuse(FAILED, &error.to_string()))
 }
 
-/// Where to, and whether to try again.
-fn understand(args: &ConnectArgs) -> Result<(Address, bool), String> {
+fn understand(args: &ConnectArgs) -> Result<Plan, String> {
     let address = args.address.as_deref().unwrap_or(config::LISTEN);
     let address: Address = address.parse().map_err(|wrong| format!("{wrong}"))?;
     if matches!(address, Address::Tcp { port: 0, .. }) {
@@ -87,51 +75,33 @@ fn understand(args: &ConnectArgs) -> Result<(Address, bool), String> {
         Some(text) => config::parse_bool(text).map_err(|wrong| format!("--retry: {wrong}"))?,
         None => args.listen_only || io::stdin().is_terminal(),
     };
-    Ok((address, retry))
-}
-
-fn connect(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<ExitCode> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(converse(args, address, retry));
-    // Whoever still blocks a thread, such as a name look-up, must not hold up the exit.
-    runtime.shutdown_background();
-    ended
-}
-
-async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Result<ExitCode> {
-    let is_person = args.interactive
-        || !args.plain && !args.listen_only && prompt::is_person() && !prompt::is_dumb();
-    let view = match is_person {
-        true => View::Prompt(Box::new(Prompt::open()?)),
-        false if terminal::is_controlling(io::stdout()) && !args.plain => View::Lines,
-        false => View::Bytes,
-    };
     let finish = match () {
-        () if is_person => Finish::Leave {
-            grace: CLOSE_GRACE_OF_A_PERSON,
-            patience: Some(LEAVE_PATIENCE),
-        },
-        () if args.send_only => Finish::Leave {
-            grace: CLOSE_GRACE,
-            patience: None,
-        },
-        () => Finish::Read,
+        () if args.interactive => Finish::Left,
+        () if !args.plain && !args.listen_only && prompt::is_wanted() => Finish::Left,
+        () if args.send_only => Finish::Taken,
+        () => Finish::Closed,
     };
-    let plan = Plan {
+    Ok(Plan {
         address,
         retry,
         finish,
-    };
+    })
+}
+
+async fn converse(args: &ConnectArgs, plan: Plan) -> io::Result<ExitCode> {
+    let is_person = plan.finish == Finish::Left;
+    let prompt = is_person.then(Prompt::open).transpose()?;
+    let is_screen = is_person || terminal::is_controlling(io::stdout()) && !args.plain;
+    let lines = is_screen.then(VisibleLines::default);
     let input = match args.listen_only {
         true => Input::Absent,
         false => Input::stdin()?,
     };
-    let output = Output::new(view, args.send_only, args.quiet)?;
+    let output = Output::new(prompt, lines, args.send_only, args.quiet)?;
     let session = Session::new(plan, input, output);
     if !is_person {
         return Ok(session.run().await);
     }
-    let by_signal = |signal| SIGNALLED + u8::try_from(signal).unwrap_or(0);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -143,8 +113,8 @@ async fn converse(args: &ConnectArgs, address: Address, retry: bool) -> io::Resu
         _ = terminate.recv() => {
             // What else is said there begins a line.
             let _ = io::stdout().write_all(b"\n");
-            ExitCode::from(by_signal(libc::SIGTERM))
+            ExitCode::from(SIGNALLED + libc::SIGTERM as u8)
         }
-        _ = hangup.recv() => ExitCode::from(by_signal(libc::SIGHUP)),
+        _ = hangup.recv() => ExitCode::from(SIGNALLED + libc::SIGHUP as u8),
     })
 }

@@ -1,13 +1,13 @@
 //! What comes in, and what the command says of itself, and where they go.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::io::{self, IsTerminal, Write};
 use std::mem;
 
 use memchr::memrchr;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::prompt::{Done, Prompt};
+use super::prompt::Prompt;
 use super::watched::{Readers, write_all};
 use crate::{commands::terminal, ops::logging, wire::format};
 
@@ -15,21 +15,17 @@ use crate::{commands::terminal, ops::logging, wire::format};
 /// bounded. Nobody reads so long a line.
 const SHOWN_LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How what comes in is shown.
-#[derive(Debug)]
-pub(super) enum View {
-    /// Exactly as it comes.
-    Bytes,
-    /// In whole lines, with control characters made visible.
-    Lines,
-    /// The same, above the line that a person types.
-    Prompt(Box<Prompt>),
-}
-
 /// Standard output, and standard error.
 #[derive(Debug)]
 pub(super) struct Output {
-    view: View,
+    /// Where a person types lines, as long as they do.
+    prompt: Option<Prompt>,
+    /// Lines to be shown in whole, with control characters made visible; else all goes out exactly as
+    /// it comes.
+    lines: Option<VisibleLines>,
+    /// What comes in goes nowhere; then standard output needs no reader either.
+    discards: bool,
+    quiet: bool,
     readers: Readers,
     /// What is to be written.
     pending: Vec<u8>,
@@ -37,31 +33,32 @@ pub(super) struct Output {
     writing: Option<JoinHandle<io::Result<Vec<u8>>>>,
     /// The room of what was written last.
     spare: Vec<u8>,
-    lines: VisibleLines,
-    /// Whether what comes in goes nowhere; then standard output needs no reader either.
-    discards: bool,
-    quiet: bool,
     /// How many rows of standard error the next status replaces.
     rows_to_replace: usize,
 }
 
 /// Lines for a screen, of bytes that come in pieces.
 #[derive(Debug, Default)]
-struct VisibleLines {
+pub(super) struct VisibleLines {
     begun: Vec<u8>,
 }
 
 impl Output {
-    pub(super) fn new(view: View, discards: bool, quiet: bool) -> io::Result<Output> {
+    pub(super) fn new(
+        prompt: Option<Prompt>,
+        lines: Option<VisibleLines>,
+        discards: bool,
+        quiet: bool,
+    ) -> io::Result<Output> {
         let mut output = Output {
-            view,
+            prompt,
+            lines,
+            discards,
+            quiet,
             readers: Readers::of_stdout()?,
             pending: Vec::new(),
             writing: None,
             spare: Vec::new(),
-            lines: VisibleLines::default(),
-            discards,
-            quiet,
             rows_to_replace: 0,
         };
         output.draw();
@@ -70,17 +67,16 @@ impl Output {
 
     /// Whether it takes more.
     pub(super) fn is_ready(&self) -> bool {
-        let waits = matches!(&self.view, View::Prompt(prompt) if prompt.is_asking());
-        self.pending.is_empty() && !waits
+        self.pending.is_empty() && !self.prompt.as_ref().is_some_and(Prompt::is_asking)
     }
 
     /// Takes all of what one read brought.
     pub(super) fn take(&mut self, bytes: &mut Vec<u8>) {
-        match &self.view {
+        match &mut self.lines {
             _ if self.discards => {}
-            View::Bytes => mem::swap(&mut self.pending, bytes),
-            View::Lines | View::Prompt(_) => {
-                let lines = self.lines.take(bytes);
+            None => mem::swap(&mut self.pending, bytes),
+            Some(lines) => {
+                let lines = lines.take(bytes);
                 self.print(&lines);
             }
         }
@@ -89,21 +85,23 @@ impl Output {
 
     /// The connection has ended: what it brought of a line is shown.
     pub(super) fn end_line(&mut self) {
-        let line = self.lines.end();
-        self.print(&line);
+        if let Some(lines) = &mut self.lines {
+            let line = lines.end();
+            self.print(&line);
+        }
     }
 
     fn print(&mut self, lines: &[u8]) {
-        match &mut self.view {
-            View::Prompt(prompt) => prompt.print(lines),
-            _ => self.pending.extend_from_slice(lines),
+        match &mut self.prompt {
+            Some(prompt) => prompt.print(lines),
+            None => self.pending.extend_from_slice(lines),
         }
         self.draw();
     }
 
     /// Draws the prompt anew, where there is one.
     fn draw(&mut self) {
-        if let View::Prompt(prompt) = &mut self.view {
+        if let Some(prompt) = &mut self.prompt {
             prompt.draw(&mut self.pending);
         }
     }
@@ -117,20 +115,8 @@ impl Output {
             let bytes = mem::replace(&mut self.pending, mem::take(&mut self.spare));
             self.writing = Some(spawn_blocking(|| write_all(io::stdout(), bytes)));
         }
-        let changed = async {
-            match &mut self.view {
-                View::Prompt(prompt) => prompt.changed().await,
-                _ => pending().await,
-            }
-        };
-        let written = async {
-            match &mut self.writing {
-                Some(writing) => writing.await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
-            written = written => {
+            written = or_never(self.writing.as_mut()) => {
                 self.writing = None;
                 self.spare = written??;
                 self.spare.clear();
@@ -139,7 +125,7 @@ impl Output {
                 gone?;
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            () = changed => self.draw(),
+            () = or_never(self.prompt.as_mut().map(Prompt::changed)) => self.draw(),
         }
         Ok(())
     }
@@ -154,33 +140,29 @@ impl Output {
 
     /// Whether standard input brings keys, which [`press`](Output::press) takes.
     pub(super) fn takes_keys(&self) -> bool {
-        matches!(self.view, View::Prompt(_))
+        self.prompt.is_some()
     }
 
-    /// Takes keys, and returns what the person did by them.
-    pub(super) fn press(&mut self, keys: &[u8]) -> Vec<Done> {
-        let View::Prompt(prompt) = &mut self.view else {
-            return Vec::new();
+    /// Takes keys. Returns the lines that the person typed by them, and whether the person left.
+    pub(super) fn press(&mut self, keys: &[u8]) -> (Vec<String>, bool) {
+        let Some(prompt) = &mut self.prompt else {
+            return (Vec::new(), false);
         };
-        let done = prompt.take(keys, &mut self.pending);
-        if done.last() == Some(&Done::Left) {
+        let (lines, left) = prompt.take(keys, &mut self.pending);
+        if left {
             prompt.leave_line(&mut self.pending);
-            self.view = View::Lines;
+            self.prompt = None;
         }
         self.draw();
-        done
+        (lines, left)
     }
 
     /// Stops the process if the person has asked for that, until they continue it.
     pub(super) async fn stop_if_asked(&mut self) -> io::Result<()> {
-        if let View::Prompt(prompt) = &mut self.view
-            && prompt.is_to_stop()
-        {
+        if let Some(prompt) = self.prompt.as_mut().filter(|prompt| prompt.is_to_stop()) {
             prompt.leave_line(&mut self.pending);
             self.flush().await?;
-            if let View::Prompt(prompt) = &mut self.view {
-                prompt.stop().await;
-            }
+            or_never(self.prompt.as_mut().map(Prompt::stop)).await;
             self.draw();
         }
         Ok(())
@@ -188,10 +170,8 @@ impl Output {
 
     /// Ends the typing of lines, wherever it is: what was being typed is none.
     pub(super) fn end_prompt(&mut self) {
-        if let View::Prompt(prompt) = &mut self.view {
+        if let Some(mut prompt) = self.prompt.take() {
             prompt.clear(&mut self.pending);
-            self.view = View::Lines;
-            self.draw();
         }
     }
 
@@ -200,14 +180,9 @@ impl Output {
         self.tell(words, false);
     }
 
-    /// Says what goes wrong, though it may go on.
-    pub(super) fn print_error(&mut self, reason: &str) {
-        self.tell(&format!("linehub: {reason}"), false);
-    }
-
     /// Says what goes on until something else is said, which replaces it on a terminal.
-    pub(super) fn go_on(&mut self, reason: &str) {
-        self.tell(&format!("linehub: {reason}"), true);
+    pub(super) fn go_on(&mut self, words: &str) {
+        self.tell(words, true);
     }
 
     fn tell(&mut self, words: &str, goes_on: bool) {
@@ -216,9 +191,14 @@ impl Output {
         }
         let line = VisibleLines::default().take(format!("{words}\n").as_bytes());
         let is_terminal = io::stderr().is_terminal();
-        if let (View::Prompt(prompt), true) = (&mut self.view, is_terminal) {
-            prompt.set_status(if goes_on { &line } else { b"" });
-            self.print(if goes_on { b"" } else { &line });
+        if let (Some(prompt), true) = (&mut self.prompt, is_terminal) {
+            let (status, above) = if goes_on {
+                (line, vec![])
+            } else {
+                (vec![], line)
+            };
+            prompt.set_status(&status);
+            self.print(&above);
             return;
         }
         self.replace_status();
@@ -242,6 +222,14 @@ impl Output {
     pub(super) fn fail(&mut self, reason: &str) {
         self.replace_status();
         logging::print_error(reason);
+    }
+}
+
+/// Waits for what may not be there. Cancel safe if that is.
+async fn or_never<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! A person at a terminal: a line to type into, which incoming lines do not tear apart.
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::editor::{self, Editor, Typed};
-use super::screen::{Screen, Size};
+use super::screen::Screen;
 use crate::commands::terminal::{self, Modes};
 
 const PROMPT: &str = "> ";
@@ -36,22 +38,14 @@ pub(super) struct Prompt {
     is_to_stop: bool,
 }
 
-/// What a person did.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Done {
-    Line(String),
-    Left,
-}
-
 /// Whether a person types here: standard input and output are the terminal that this process is
 /// controlled by, and it is in the foreground. A serial line is a terminal too, with no person there.
-pub(super) fn is_person() -> bool {
-    terminal::is_in_foreground(io::stdin()) && terminal::is_in_foreground(io::stdout())
-}
-
-/// Whether the terminal says of itself that it cannot move its cursor.
-pub(super) fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+/// The terminal must not say of itself that it cannot move its cursor.
+pub(super) fn is_wanted() -> bool {
+    let is_dumb = |term: OsString| term.is_empty() || term == "dumb";
+    terminal::is_in_foreground(io::stdin())
+        && terminal::is_in_foreground(io::stdout())
+        && !env::var_os("TERM").is_none_or(is_dumb)
 }
 
 impl Prompt {
@@ -88,29 +82,26 @@ impl Prompt {
         self.screen.is_asking()
     }
 
-    /// Takes keys. What the person did, up to that they left.
-    pub(super) fn take(&mut self, keys: &[u8], out: &mut Vec<u8>) -> Vec<Done> {
-        let mut done = Vec::new();
+    /// Takes keys. Returns the lines typed by them, and whether the person left after those.
+    pub(super) fn take(&mut self, keys: &[u8], out: &mut Vec<u8>) -> (Vec<String>, bool) {
+        let mut lines = Vec::new();
         for typed in self.editor.take(keys) {
             match typed {
                 Typed::Line(line) => {
                     let shown = format!("{PROMPT}{}\n", editor::shown(&line));
                     self.screen.print(shown.as_bytes());
-                    done.push(Done::Line(line));
+                    lines.push(line);
                 }
-                Typed::Leave => {
-                    done.push(Done::Left);
-                    return done;
-                }
+                Typed::Leave => return (lines, true),
                 Typed::Suspend => self.is_to_stop = true,
                 Typed::Clear => {
                     self.screen.forget();
                     out.extend_from_slice(b"\x1b[H\x1b[2J");
                 }
-                Typed::Column(column) => self.screen.answered(size(), column),
+                Typed::Column(column) => self.screen.answered(columns(), column),
             }
         }
-        done
+        (lines, false)
     }
 
     /// Waits for the window to change, or for the process to be continued, or for an answer that
@@ -123,7 +114,7 @@ impl Prompt {
             }
             _ = self.continued.recv() => self.resume(),
             () = sleep_until(self.answers_until), if self.is_asking() => {
-                self.screen.settle(size(), None);
+                self.screen.settle(columns(), None);
             }
         }
     }
@@ -135,15 +126,14 @@ impl Prompt {
 
     /// Leaves the line as it is, for what comes below it.
     pub(super) fn leave_line(&mut self, out: &mut Vec<u8>) {
-        let size = size();
-        self.screen.end(size, out);
-        let (before, after) = self.editor.shown(cells_max(size));
+        self.screen.end(columns(), out);
+        let (before, after) = self.editor.shown(cells_max());
         out.extend_from_slice(format!("{PROMPT}{before}{after}\r\n").as_bytes());
     }
 
     /// Takes the line away.
     pub(super) fn clear(&mut self, out: &mut Vec<u8>) {
-        self.screen.end(size(), out);
+        self.screen.end(columns(), out);
     }
 
     /// Stops the process, as the key for it does when the terminal gives lines, until it is
@@ -166,11 +156,10 @@ impl Prompt {
 
     /// Draws the line anew.
     pub(super) fn draw(&mut self, out: &mut Vec<u8>) {
-        let size = size();
-        let (before, after) = self.editor.shown(cells_max(size));
+        let (before, after) = self.editor.shown(cells_max());
         let was_asking = self.is_asking();
         let before = format!("{}{PROMPT}{before}", self.status);
-        self.screen.draw(size, &before, &after, out);
+        self.screen.draw(columns(), &before, &after, out);
         if self.is_asking() && !was_asking {
             self.answers_until = Instant::now() + ANSWER_TIME;
         }
@@ -178,12 +167,16 @@ impl Prompt {
 }
 
 /// How many cells a line that is typed may take, with a few rows for the rest.
-fn cells_max(size: Size) -> usize {
-    size.columns * size.rows.saturating_sub(4).max(1) - PROMPT.len().min(size.columns - 1)
+fn cells_max() -> usize {
+    let (columns, rows) = size();
+    columns * rows.saturating_sub(4).max(1) - PROMPT.len().min(columns - 1)
 }
 
-/// The window's size.
-fn size() -> Size {
-    let (columns, rows) = terminal::size(io::stdout()).unwrap_or((80, 24));
-    Size { columns, rows }
+fn columns() -> usize {
+    size().0
+}
+
+/// The window's columns and rows.
+fn size() -> (usize, usize) {
+    terminal::size(io::stdout()).unwrap_or((80, 24))
 }

@@ -17,13 +17,6 @@ const CLEAR: &[u8] = b"\r \x1b[J\r";
 /// Asks the terminal where its cursor is.
 const WHERE: &[u8] = b"\x1b[6n";
 
-/// A window's size in cells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    pub(super) columns: usize,
-    pub(super) rows: usize,
-}
-
 /// A cell, counted from the one where the block begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cell {
@@ -61,12 +54,18 @@ impl Screen {
     }
 
     /// Draws the block anew, with what is to be above it. `before_cursor` may be several lines.
-    pub(super) fn draw(&mut self, size: Size, before_cursor: &str, after: &str, out: &mut Vec<u8>) {
-        if self.erase(size.columns, out) {
+    pub(super) fn draw(
+        &mut self,
+        columns: usize,
+        before_cursor: &str,
+        after: &str,
+        out: &mut Vec<u8>,
+    ) {
+        if self.erase(columns, out) {
             out.append(&mut self.above);
             let text = format!("{before_cursor}{after}");
-            let cursor = cell_after(before_cursor, size.columns);
-            let end = cell_after(&text, size.columns);
+            let cursor = cell_after(before_cursor, columns);
+            let end = cell_after(&text, columns);
             // The blank gives the cursor a cell of its own, on the next row if this one is full.
             out.extend_from_slice(text.as_bytes());
             out.extend_from_slice(b" \r");
@@ -77,7 +76,7 @@ impl Screen {
                 out.extend_from_slice(format!("\x1b[{}C", cursor.column).as_bytes());
             }
             self.drawn = Some(Drawn {
-                columns: size.columns,
+                columns,
                 before_cursor: before_cursor.to_owned(),
                 cursor,
             });
@@ -108,13 +107,13 @@ impl Screen {
     }
 
     /// The block is no more: what comes is printed where the cursor is.
-    pub(super) fn end(&mut self, size: Size, out: &mut Vec<u8>) {
+    pub(super) fn end(&mut self, columns: usize, out: &mut Vec<u8>) {
         // There is no time to ask.
-        self.settle(size, None);
+        self.settle(columns, None);
         if let Some(drawn) = &mut self.drawn {
-            drawn.columns = size.columns;
+            drawn.columns = columns;
         }
-        self.erase(size.columns, out);
+        self.erase(columns, out);
         out.append(&mut self.above);
     }
 
@@ -135,27 +134,27 @@ impl Screen {
     }
 
     /// The terminal has answered with the cursor's column.
-    pub(super) fn answered(&mut self, size: Size, column: usize) {
+    pub(super) fn answered(&mut self, columns: usize, column: usize) {
         match self.asked {
             // It is late.
             0 => {}
-            1 => self.settle(size, Some(column)),
+            1 => self.settle(columns, Some(column)),
             _ => self.asked -= 1,
         }
     }
 
     /// Finds the cursor's row; a terminal that does not answer does not wrap anew either.
-    pub(super) fn settle(&mut self, size: Size, column: Option<usize>) {
+    pub(super) fn settle(&mut self, columns: usize, column: Option<usize>) {
         if !self.is_asking() {
             return;
         }
         self.asked = 0;
         if let Some(drawn) = &mut self.drawn {
-            let wrapped_anew = cell_after(&drawn.before_cursor, size.columns);
+            let wrapped_anew = cell_after(&drawn.before_cursor, columns);
             if column == Some(wrapped_anew.column) {
                 drawn.cursor = wrapped_anew;
             }
-            drawn.columns = size.columns;
+            drawn.columns = columns;
         }
     }
 }
@@ -185,22 +184,17 @@ fn cell_after(text: &str, columns: usize) -> Cell {
 mod tests {
     use super::*;
 
-    const WIDE: Size = Size {
-        columns: 10,
-        rows: 24,
-    };
-    const NARROW: Size = Size {
-        columns: 4,
-        rows: 24,
-    };
+    /// Columns.
+    const WIDE: usize = 10;
+    const NARROW: usize = 4;
 
     fn at(row: usize, column: usize) -> Cell {
         Cell { row, column }
     }
 
-    fn drawn(screen: &mut Screen, size: Size, before: &str, after: &str) -> String {
+    fn drawn(screen: &mut Screen, columns: usize, before: &str, after: &str) -> String {
         let mut out = Vec::new();
-        screen.draw(size, before, after, &mut out);
+        screen.draw(columns, before, after, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -16,10 +16,11 @@ use super::dial::Connection;
 use super::eot::EotGuard;
 use super::outbox::Outbox;
 use super::output::Output;
-use super::prompt::Done;
 use super::watched::Input;
-use super::{CLOSE_GRACE, FAILED};
 use crate::config::Address;
+
+/// It could not connect, or the connection ended before all was done.
+pub(super) const FAILED: u8 = 1;
 
 /// How much one read takes: what a fast stream brings while the last batch is written.
 const READ_BYTES: usize = 256 * 1024;
@@ -27,6 +28,16 @@ const READ_BYTES: usize = 256 * 1024;
 /// Nothing tells when the server's machine acknowledges, so that is looked at this often where it is
 /// waited for: when all is sent and the command is to end, or no more fits into the outbox.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long a server that has everything may take to close. One that reads on after the end of input
+/// (`--half-close keep`) never does, and one that closes tells by it that it has read all.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// The same where a person waits, who has typed little.
+const CLOSE_GRACE_OF_A_PERSON: Duration = Duration::from_millis(200);
+
+/// How long a person who leaves waits for the last lines to be taken.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a server whose machine has everything, and which has not sent anything, may take to show
 /// that it is there. One that makes senders wait may need a while.
@@ -41,19 +52,16 @@ pub(super) struct Plan {
     pub(super) finish: Finish,
 }
 
-/// What happens after the input has ended and all of it is sent.
-#[derive(Clone, Copy, Debug)]
+/// What the command waits for after the input has ended and all of it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// What comes in goes out until the server closes.
-    Read,
-    /// The command ends when the server closes, which says that it has read everything. One that does
-    /// not is given this long after its machine acknowledged everything.
-    Leave {
-        grace: Duration,
-        /// The command ends this long after the input did in any case, and at once if there is no
-        /// connection.
-        patience: Option<Duration>,
-    },
+    /// That the server closes. What comes in until then goes out.
+    Closed,
+    /// That the server has taken everything, which it says by closing; or its machine has, for long
+    /// enough.
+    Taken,
+    /// The same, but a person waits for it, and not for long.
+    Left,
 }
 
 /// Why the command ends.
@@ -72,6 +80,14 @@ pub(super) struct Session {
     input: Input,
     outbox: Outbox,
     output: Output,
+}
+
+/// The state of one connection.
+#[derive(Debug)]
+struct Link {
+    connection: Connection,
+    notice: CloseNotice,
+    guard: EotGuard,
 }
 
 impl Session {
@@ -101,33 +117,25 @@ impl Session {
 
     async fn serve(&mut self) -> Result<Infallible, Stop> {
         let mut backoff = Backoff::new();
+        let address = self.plan.address.clone();
         loop {
-            let mut lasted = Duration::ZERO;
-            let address = self.plan.address.clone();
-            let dialled = self.meanwhile(Connection::dial(&address)).await?;
-            let why = match dialled {
+            let (mut lasted, mut why) = (Duration::ZERO, String::new());
+            match self.meanwhile(Connection::dial(&address)).await? {
                 Err(error) => {
-                    let why = format!("cannot connect to {address}: {error}");
-                    self.retry_or_stop(why)? + "; "
+                    let failed = format!("cannot connect to {address}: {error}");
+                    why = self.retry_or_stop(failed)? + "; ";
                 }
                 Ok(connection) => {
-                    let peer = connection
-                        .peer()
-                        .filter(|peer| *peer != address.to_string());
-                    let peer = peer.map_or(String::new(), |peer| format!(" ({peer})"));
-                    self.output
-                        .say(&format!("Connect to server success: {address}{peer}"));
                     let since = Instant::now();
-                    let why = self.connected(connection).await?;
-                    self.output.print_error(&why);
+                    let ended = self.connected(connection).await?;
+                    self.output.say(&format!("linehub: {ended}"));
                     lasted = since.elapsed();
-                    String::new()
                 }
-            };
+            }
             let pause = backoff.pause(lasted);
             let seconds = pause.as_secs_f32();
             self.output
-                .go_on(&format!("{why}trying again in {seconds:.1} s"));
+                .go_on(&format!("linehub: {why}trying again in {seconds:.1} s"));
             self.meanwhile(sleep(pause)).await?;
         }
     }
@@ -144,7 +152,9 @@ impl Session {
     async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> Result<T, Stop> {
         let mut other = pin!(other);
         loop {
-            self.check_left_without_connection()?;
+            if matches!(self.input, Input::Ended(_)) && self.plan.finish == Finish::Left {
+                return Err(self.leave());
+            }
             self.output.stop_if_asked().await.map_err(no_output)?;
             select! {
                 done = &mut other => return Ok(done),
@@ -156,22 +166,21 @@ impl Session {
     /// Waits for input, of which it takes one read, or for what is to be done for the output. Cancel
     /// safe.
     async fn happen(&mut self) -> Result<(), Stop> {
-        let reads = self.input.is_open() && !self.outbox.is_full();
+        let has_room = !self.outbox.is_full();
         let room = self.outbox.room();
         let read = select! {
             happened = self.output.happen() => return happened.map_err(no_output),
-            read = self.input.read(room), if reads => read,
+            read = self.input.read(room), if has_room => read,
         };
         let read = read.map_err(|e| Stop::Failed(format!("cannot read standard input: {e}")))?;
         let mut ended = read == 0;
         if self.output.takes_keys() {
             let keys = room[..read].to_vec();
-            for done in self.output.press(&keys) {
-                match done {
-                    Done::Line(line) => self.outbox.push(format!("{line}\n").as_bytes()),
-                    Done::Left => ended = true,
-                }
+            let (lines, left) = self.output.press(&keys);
+            for line in lines {
+                self.outbox.push(format!("{line}\n").as_bytes());
             }
+            ended |= left;
         } else {
             self.outbox.filled(read);
         }
@@ -184,39 +193,49 @@ impl Session {
 
     /// Serves one connection, to its end or that of the command. Returns why it ended when there is
     /// to be another one.
-    async fn connected(&mut self, mut connection: Connection) -> Result<String, Stop> {
-        let mut notice = CloseNotice::default();
-        let mut guard = EotGuard::default();
-        let ended = self
-            .exchange(&mut connection, &mut notice, &mut guard)
-            .await?;
+    async fn connected(&mut self, connection: Connection) -> Result<String, Stop> {
+        let address = self.plan.address.to_string();
+        let peer = connection.peer().map(|peer| peer.to_string());
+        let peer = peer.filter(|peer| *peer != address);
+        let peer = peer.map_or(String::new(), |peer| format!(" ({peer})"));
+        self.output
+            .say(&format!("Connect to server success: {address}{peer}"));
+        let mut link = Link {
+            connection,
+            notice: CloseNotice::default(),
+            guard: EotGuard::default(),
+        };
+        let ended = self.exchange(&mut link).await?;
+        let Link {
+            mut connection,
+            notice,
+            guard,
+        } = link;
         let unacknowledged = connection.unacknowledged();
         self.output.end_line();
         self.output.flush().await.map_err(no_output)?;
         self.output.say("Server connection closed");
 
         let has_all = self.outbox.pending().is_empty() && unacknowledged == 0;
+        let sent_all = connection.is_shut() && has_all;
         let asked_to_leave = guard.holds() && unacknowledged == 0;
         let reason = notice.reason();
-        let why = match (&ended, &reason) {
-            (_, Some(reason)) => format!("the server closed the connection: {reason}"),
-            (Err(error), None) => format!("the connection is lost: {error}"),
-            (Ok(()), None) if notice.is_shutdown() => {
-                "the server closed the connection: it is shutting down".to_owned()
-            }
-            (Ok(()), None) if asked_to_leave => {
-                "the server took Ctrl-D on a line of its own, or IAC EOF, as a wish to leave: what \
-                 follows was not sent"
-                    .to_owned()
-            }
-            (Ok(()), None) => "the server closed the connection".to_owned(),
-        };
         // What comes while the server stops may be read no more; what came long before was.
         let is_late = connection.settled_for() < Some(CLOSE_GRACE) && notice.is_shutdown();
-        let sent_all = connection.is_shut() && has_all;
         if sent_all && ended.is_ok() && reason.is_none() && !is_late {
             return Err(Stop::Done);
         }
+        const CLOSED: &str = "the server closed the connection";
+        let why = match (ended, &reason) {
+            (_, Some(reason)) => format!("{CLOSED}: {reason}"),
+            (Err(error), None) => format!("the connection is lost: {error}"),
+            (Ok(()), None) if notice.is_shutdown() => format!("{CLOSED}: it is shutting down"),
+            (Ok(()), None) if asked_to_leave => format!(
+                "{CLOSED}: it took Ctrl-D on a line of its own, or IAC EOF, as a wish to leave; what \
+                 follows was not sent"
+            ),
+            (Ok(()), None) => CLOSED.to_owned(),
+        };
         let is_final = reason.as_deref().is_some_and(close_notice::is_final);
         let is_refusal = reason.as_deref().is_some_and(close_notice::is_refusal);
         // Sent again, a line would be refused again; or none is left that could be, and whether the
@@ -240,28 +259,19 @@ impl Session {
     }
 
     /// Sends and receives until the server has ended the connection, or it is lost.
-    async fn exchange(
-        &mut self,
-        connection: &mut Connection,
-        notice: &mut CloseNotice,
-        guard: &mut EotGuard,
-    ) -> Result<io::Result<()>, Stop> {
+    async fn exchange(&mut self, link: &mut Link) -> Result<io::Result<()>, Stop> {
         let mut received = Vec::new();
         let mut lost = None;
         loop {
-            let sent_all = self.outbox.pending().is_empty();
-            if sent_all && matches!(self.input, Input::Ended(_)) && !connection.is_shut() {
-                connection.shut();
-            }
-            // Held as long as there is room: a server that refuses has acknowledged lines by then.
-            if self.outbox.is_full() {
-                self.outbox.acknowledged_but(connection.unacknowledged());
-            }
-            let leaves = self.check_left(connection, notice)?;
-            let holds = check_held(connection, notice, guard);
-            let looks = leaves || holds || sent_all && self.outbox.is_full();
+            let looks = self.look(link)?;
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
+            let Link {
+                connection,
+                notice,
+                guard,
+            } = link;
+            let sends = !self.outbox.pending().is_empty() && !guard.holds() && lost.is_none();
             select! {
                 read = connection.receive(&mut received), if self.output.is_ready() => match read {
                     Ok(0) => return Ok(lost.map_or(Ok(()), Err)),
@@ -271,7 +281,7 @@ impl Session {
                     }
                     Err(error) => return Ok(Err(lost.unwrap_or(error))),
                 },
-                ready = connection.writable(), if !sent_all && !holds && lost.is_none() => {
+                ready = connection.writable(), if sends => {
                     let sendable = guard.sendable(self.outbox.pending());
                     match ready.and_then(|()| connection.send(sendable)) {
                         Ok(sent) => {
@@ -290,23 +300,39 @@ impl Session {
         }
     }
 
-    /// Ends the command when the input has ended and the server has it all, or nobody waits for that
-    /// any longer. Says whether this is to be looked at again.
-    fn check_left(
-        &mut self,
-        connection: &mut Connection,
-        notice: &CloseNotice,
-    ) -> Result<bool, Stop> {
+    /// Does what follows from how far everything is: tells the server the end, makes room, or ends the
+    /// command. Says whether this is to be looked at again before anything happens.
+    fn look(&mut self, link: &mut Link) -> Result<bool, Stop> {
+        let Link {
+            connection,
+            notice,
+            guard,
+        } = link;
+        let sent_all = self.outbox.pending().is_empty();
+        if sent_all && matches!(self.input, Input::Ended(_)) && !connection.is_shut() {
+            connection.shut();
+        }
+        // Held as long as there is room: a server that refuses has acknowledged lines by then.
+        if self.outbox.is_full() {
+            self.outbox.acknowledged_but(connection.unacknowledged());
+        }
+        if guard.holds() && connection.unacknowledged() == 0 {
+            guard.arrived(notice.is_text());
+        }
+        let waits = guard.holds() || sent_all && self.outbox.is_full();
         let Input::Ended(since) = self.input else {
-            return Ok(false);
+            return Ok(waits);
         };
         let settled = connection.settled_for();
-        let Finish::Leave { grace, patience } = self.plan.finish else {
-            return Ok(settled.is_none());
+        let is_person = self.plan.finish == Finish::Left;
+        let grace = match self.plan.finish {
+            Finish::Closed => return Ok(waits || settled.is_none()),
+            Finish::Taken => CLOSE_GRACE,
+            Finish::Left => CLOSE_GRACE_OF_A_PERSON,
         };
         // A server that sent something has accepted the connection. One that did not may be no more
         // than a queue of its kernel.
-        let is_served = connection.is_unix() || !notice.is_empty() || patience.is_some();
+        let is_served = connection.peer().is_none() || !notice.is_empty() || is_person;
         if settled >= Some(grace) && is_served {
             return Err(Stop::Done);
         }
@@ -314,7 +340,7 @@ impl Session {
             let why = "the server does not answer: whether it took the lines is not known";
             return Err(Stop::Failed(why.to_owned()));
         }
-        if patience.is_some_and(|patience| since.elapsed() >= patience) {
+        if is_person && since.elapsed() >= LEAVE_PATIENCE {
             // What is cut is pending too.
             let _ = self.outbox.rewind(connection.unacknowledged());
             return Err(self.leave());
@@ -322,16 +348,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Ends the command when a person leaves while there is no connection.
-    fn check_left_without_connection(&self) -> Result<(), Stop> {
-        let is_person =
-            matches!(self.plan.finish, Finish::Leave { patience, .. } if patience.is_some());
-        match self.input {
-            Input::Ended(_) if is_person => Err(self.leave()),
-            _ => Ok(()),
-        }
-    }
-
+    /// A person leaves, whatever is still to be sent.
     fn leave(&self) -> Stop {
         match self.outbox.pending_lines() {
             0 => Stop::Done,
@@ -339,23 +356,6 @@ impl Session {
             lines => Stop::Failed(format!("{lines} lines were not sent")),
         }
     }
-}
-
-/// Whether what is pending is held back, because what was sent may have asked the server to close. Only
-/// `text` is asked by that. Where it is not known, a server that has not closed for longer than senders
-/// wait as a rule is taken for another.
-fn check_held(connection: &Connection, notice: &CloseNotice, guard: &mut EotGuard) -> bool {
-    if guard.holds() && connection.unacknowledged() == 0 {
-        let arrived = *guard.arrived.get_or_insert_with(Instant::now);
-        let stays = match notice.is_text() {
-            None => arrived.elapsed() >= CLOSE_GRACE,
-            Some(is_text) => !is_text,
-        };
-        if stays {
-            guard.lift();
-        }
-    }
-    guard.holds()
 }
 
 /// What it means that standard output cannot be written.

@@ -63,11 +63,8 @@ impl Input {
         })
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self, Input::Watched(_) | Input::File(_))
-    }
-
-    /// Reads what there is, 0 at the end. Cancel safe: what is read is returned.
+    /// Reads what there is, 0 at the end; never returns after that. Cancel safe: what is read is
+    /// returned.
     ///
     /// It is not nonblocking, as that would hold for whoever shares it; but what is there is read
     /// without waiting.
