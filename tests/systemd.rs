@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::common::{Address, Client, Event, Flood, Launch, Manager, PATIENCE, marker};
+use crate::common::{Address, Client, Event, Flood, Launch, Manager, PATIENCE, eventually, marker};
 
 /// A listening socket as a socket unit would open it, and its address.
 fn listening(address: &str) -> (OwnedFd, String) {
@@ -130,6 +130,68 @@ fn status_tells_clients_and_lines_and_is_sent_only_when_it_changed() {
         statuses.windows(2).all(|two| two[0] != two[1]),
         "{statuses:?}"
     );
+}
+
+#[test]
+fn reload_that_failed_is_said_until_the_next_one_that_goes_well() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("linehub.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("listen = '127.0.0.1:0'\n");
+    let manager = Manager::start();
+    let launch = manager.launch(&["--config", file.to_str().unwrap()]);
+    let mut server = launch.listen_as_configured().start();
+    manager.wait("READY=1");
+    manager.wait("STATUS=0 clients, 0 lines/s in, 0 lines/s out");
+    let mistakes = [
+        (
+            format!("listen = ['127.0.0.1:0', '{taken}']\n"),
+            format!("cannot listen on {taken}: Address already in use"),
+        ),
+        (
+            "listen = 'x'\n".to_owned(),
+            format!("{}:1: ", file.display()),
+        ),
+    ];
+    for (text, reason) in mistakes {
+        write(&text);
+        server.signal(Signal::HUP);
+        manager.wait_for("reloading", |message| message.has("RELOADING=1"));
+        // With the end of it, so that whoever waits for that sees why.
+        let ready = manager.wait("READY=1");
+        let status = ready.value("STATUS").unwrap();
+        assert!(status.starts_with("reload failed: "), "{status}");
+        assert!(status.contains(&reason), "{status}");
+        // And with the figures, before or after that.
+        let whole = format!("STATUS={status}; 0 clients, 0 lines/s in, 0 lines/s out");
+        eventually("the figures stay", || {
+            manager
+                .messages()
+                .iter()
+                .any(|message| message.text == whole)
+        });
+    }
+    let client = Client::connect(&server);
+    manager.wait_for("the client", |message| {
+        let status = message.value("STATUS").unwrap_or_default();
+        status.starts_with("reload failed: ") && status.contains("; 1 client, ")
+    });
+    write("listen = '127.0.0.1:0'\nno-notices = true\n");
+    server.signal(Signal::HUP);
+    let ready = manager.wait("READY=1");
+    assert_eq!(ready.text, "READY=1");
+    eventually("the figures are alone again", || {
+        let messages = manager.messages();
+        let status = messages
+            .iter()
+            .rev()
+            .find_map(|message| message.value("STATUS"));
+        status.is_some_and(|status| status.starts_with("1 client, "))
+    });
+    drop(client);
+    server.stop();
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, error, info, warn};
@@ -30,7 +31,7 @@ use crate::ops::handover::{
 };
 use crate::ops::lifecycle::{Command, CommandSource, Lifecycle, Phase};
 use crate::ops::logging::{self, Losses};
-use crate::ops::systemd::watchdog::{self, Watchdog};
+use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
 use crate::ops::systemd::{Notifier, StoreError, SystemdEnv};
 
 /// How long clients have to notice that their time is up. They need none but their own turn.
@@ -79,6 +80,8 @@ struct RunningServer {
     admin_state: Arc<AdminState>,
     lifecycle: Lifecycle,
     notifier: Arc<Notifier>,
+    /// Of the last reload, if it changed nothing.
+    reload_failure: watch::Sender<Option<Failure>>,
     executable: anyhow::Result<Executable>,
 }
 
@@ -210,6 +213,7 @@ impl Server {
             admin_state,
             lifecycle: self.lifecycle,
             notifier: self.notifier,
+            reload_failure: watch::Sender::new(None),
             executable: self.executable,
         };
         for listener in &self.listeners {
@@ -228,7 +232,12 @@ impl Server {
         let notifier = running.notifier.clone();
         notifier.ready().await;
         let hub = running.hub.clone();
-        let status = watchdog::report(notifier.clone(), hub.clone(), running.lifecycle.watch());
+        let status = watchdog::report(
+            notifier.clone(),
+            hub.clone(),
+            running.lifecycle.watch(),
+            running.reload_failure.subscribe(),
+        );
         let _status = AbortOnDropHandle::new(tokio::spawn(status));
         let watchdog = self.watchdog;
         let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, hub, allowed));
@@ -245,7 +254,9 @@ impl Server {
                     running.notifier.reloading().await;
                     let asked = running.reload(&source, &mut commands).await;
                     running.lifecycle.enter(Phase::Running);
-                    running.notifier.ready().await;
+                    let failure = running.reload_failure.borrow().clone();
+                    let failure = failure.as_ref().map(Failure::words);
+                    running.notifier.reloaded(failure).await;
                     if let Some(asked) = asked {
                         command = asked;
                         continue;

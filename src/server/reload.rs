@@ -12,6 +12,7 @@ use crate::net::listener::{ListenPlan, Listener};
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::lifecycle::{Command, CommandSource};
 use crate::ops::logging;
+use crate::ops::systemd::watchdog::Failure;
 
 /// What stays as it was until the daemon is started anew: a client may be in the middle of a line
 /// of its own, and threads are there for life.
@@ -93,11 +94,15 @@ impl RunningServer {
                     self.acceptor.drain_backlog(listener);
                 }
                 self.apply_config(opened.config, opened.admin, source);
+                self.reload_failure.send_replace(None);
             }
-            Err(error) => error!(
-                error = format!("{error:#}"),
-                "configuration not reloaded, nothing changed"
-            ),
+            Err(error) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "configuration not reloaded, nothing changed"
+                );
+                self.reload_failure.send_replace(Some(Failure::new(&error)));
+            }
         }
     }
 

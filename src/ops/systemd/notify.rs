@@ -74,12 +74,19 @@ impl Notifier {
         }
     }
 
-    /// Every listener accepts; or, after [`Notifier::reloading`], the reload is over.
+    /// Every listener accepts.
     pub async fn ready(&self) {
         self.notify(&[NotifyState::Ready]).await;
     }
 
-    /// The configuration is being read again. [`Notifier::ready`] must follow, whatever comes of it.
+    /// The reload is over; how that went, if these words say so, is in the status for whoever waited.
+    pub async fn reloaded(&self, failure: Option<&str>) {
+        let status = failure.map(NotifyState::Status);
+        let states: Vec<_> = [NotifyState::Ready].into_iter().chain(status).collect();
+        self.notify(&states).await;
+    }
+
+    /// The configuration is being read again. [`Notifier::reloaded`] must follow, whatever comes of it.
     pub async fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.notify(&[NotifyState::Reloading, now]).await,

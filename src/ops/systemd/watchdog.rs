@@ -20,6 +20,9 @@ const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// The same while draining, which is over in seconds.
 const DRAIN_PERIOD: Duration = Duration::from_millis(500);
 
+/// Of a failed reload, so much is said: the manager takes 4 KiB in all.
+const FAILURE_CHARS_MAX: usize = 500;
+
 /// Beats for the watchdog until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
@@ -79,6 +82,7 @@ pub(crate) async fn report(
     notifier: Arc<Notifier>,
     hub: Arc<Hub>,
     mut phase: watch::Receiver<Phase>,
+    mut failure: watch::Receiver<Option<Failure>>,
 ) {
     let mut last = (Instant::now(), hub.stats());
     let mut said = String::new();
@@ -86,6 +90,7 @@ pub(crate) async fn report(
         let now = (Instant::now(), hub.stats());
         let phase_now = *phase.borrow_and_update();
         let status = Status {
+            failure: failure.borrow_and_update().clone(),
             phase: phase_now,
             clients: match phase_now {
                 Phase::Draining => now.1.connections,
@@ -112,9 +117,15 @@ pub(crate) async fn report(
             Phase::Draining => DRAIN_PERIOD,
             _ => STATUS_PERIOD,
         };
-        // Nothing is lost: a phase that comes meanwhile is seen by the next turn. An error says that
-        // there will be no more of them, and the daemon is about to end.
-        if let Ok(Err(_)) = timeout(period, phase.changed()).await {
+        // Nothing is lost: what comes meanwhile is seen by the next turn. An error says that there will
+        // be no more of it, and the daemon is about to end.
+        let changed = async {
+            tokio::select! {
+                changed = phase.changed() => changed,
+                changed = failure.changed() => changed,
+            }
+        };
+        if let Ok(Err(_)) = timeout(period, changed).await {
             return;
         }
     }
@@ -129,9 +140,30 @@ fn rate(before: u64, now: u64, time: Duration) -> u64 {
     (now.saturating_sub(before) as f64 / seconds).round() as u64
 }
 
+/// Why the last reload changed nothing, in words for the status line.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure(Arc<str>);
+
+impl Failure {
+    pub(crate) fn new(error: &anyhow::Error) -> Failure {
+        let words = format!("reload failed: {error:#}");
+        let words = words.chars().take(FAILURE_CHARS_MAX);
+        // A line end would begin another variable.
+        let words: String = words
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        Failure(words.into())
+    }
+
+    pub(crate) fn words(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The status line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Status {
+    failure: Option<Failure>,
     phase: Phase,
     clients: usize,
     /// Lines a second that clients sent, and that they were sent.
@@ -147,11 +179,16 @@ impl fmt::Display for Status {
         };
         match self.phase {
             Phase::Draining => write!(f, "draining, {clients} left"),
-            Phase::Starting | Phase::Running | Phase::Reloading | Phase::HandingOver => write!(
-                f,
-                "{clients}, {} lines/s in, {} lines/s out",
-                self.lines_in, self.lines_out
-            ),
+            Phase::Starting | Phase::Running | Phase::Reloading | Phase::HandingOver => {
+                if let Some(failure) = &self.failure {
+                    write!(f, "{}; ", failure.words())?;
+                }
+                write!(
+                    f,
+                    "{clients}, {} lines/s in, {} lines/s out",
+                    self.lines_in, self.lines_out
+                )
+            }
             Phase::Stopped => f.write_str("stopped"),
         }
     }
@@ -195,6 +232,7 @@ mod tests {
     fn status_says_who_is_there_and_what_goes_through() {
         let status = |phase, clients| {
             Status {
+                failure: None,
                 phase,
                 clients,
                 lines_in: 3400,
