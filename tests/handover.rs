@@ -2,10 +2,9 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::process::Signal;
@@ -38,18 +37,33 @@ fn restart(manager: &Manager, mut server: Server, args: &[&str]) -> Server {
     server
 }
 
+/// Writes a program that can be started at once. By another process: what this one has open for
+/// writing, children of other tests have too for a moment, and the system starts no such file.
+fn write_program(path: &Path, from: impl Into<Stdio>) {
+    let script = r#"cat >"$0" && chmod 755 "$0""#;
+    let mut shell = Command::new("sh");
+    let shell = shell.arg("-c").arg(script).arg(path).stdin(from);
+    assert!(shell.status().expect("a shell").success());
+}
+
+/// Puts a copy of the daemon at this path.
+fn copy_to(path: &Path) {
+    write_program(path, fs::File::open(BINARY).expect("the daemon"));
+}
+
 /// Starts from a copy of the daemon that may be replaced.
 fn copied(dir: &Path) -> PathBuf {
     let path = dir.join("linehub");
-    fs::copy(BINARY, &path).expect("a copy");
+    copy_to(&path);
     path
 }
 
 /// Puts another program at this path, as package managers do.
 fn replace(path: &Path, program: &str) {
     let new = path.with_extension("new");
-    fs::write(&new, program).expect("a file");
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let text = path.with_extension("text");
+    fs::write(&text, program).expect("a file");
+    write_program(&new, fs::File::open(&text).expect("a file"));
     fs::rename(&new, path).expect("rename");
 }
 
@@ -297,7 +311,7 @@ fn a_program_that_is_not_fit_leaves_the_old_one_serving() {
     marker(&mut one, &mut two);
     // And once there is a good one, it goes.
     let new = dir.path().join("good");
-    fs::copy(BINARY, &new).unwrap();
+    copy_to(&new);
     fs::rename(&new, &path).unwrap();
     server.signal(Signal::USR2);
     server.wait_log("taking over from the daemon before");
