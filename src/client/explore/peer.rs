@@ -124,7 +124,8 @@ impl Peer {
             36..=38 => {
                 let moods = [Mood::Reads, Mood::Trickles, Mood::Stuck];
                 self.mood = one_of(&mut self.rng, moods);
-                if self.rng.u8(0..32) == 0 {
+                // Some leave without having taken what is owed to them.
+                if matches!(self.mood, Mood::Stuck) && self.rng.u8(0..6) == 0 {
                     self.end();
                 }
             }
@@ -186,7 +187,7 @@ impl Peer {
             15..=24 => self.rng.usize(0..=room),
             _ => 0,
         };
-        let end = if kind % 2 == 0 { "\n" } else { "\r\n" };
+        let end = if kind.is_multiple_of(2) { "\n" } else { "\r\n" };
         let line = [name.as_str(), &"-".repeat(padding), end].concat();
         self.outbox.extend(line.as_bytes());
     }
