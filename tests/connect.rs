@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::common::{
     BINARY, Client, Exit, Flood, PATIENCE, Program, Server, Tmux, eventually, payload, tool,
@@ -509,6 +509,36 @@ fn raw_sender_of_a_line_too_long_gets_what_came_before() {
     reader.read_exact(&mut received).unwrap();
     assert!(received == lines);
     assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+/// Nor is it said when the sender has not acknowledged yet what others sent meanwhile.
+#[test]
+fn lines_that_a_busy_raw_listener_refuses_are_not_said_to_be_sent() {
+    let server = Server::start(&[
+        "--format=raw",
+        "--max-line=1000",
+        "--slow-grace=forever",
+        "--no-notices",
+    ]);
+    let address = server.addr(0).to_string();
+    let mut other = TcpStream::connect(&address).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let is_over = is_over.clone();
+        move || {
+            let mut flood = Flood::default();
+            while !is_over.load(Ordering::Relaxed) {
+                other.write_all(&flood.lines(1)).unwrap();
+            }
+        }
+    });
+    let too_long = format!("short\n{}\nlast\n", "x".repeat(2000));
+    for _ in 0..30 {
+        let exit = run(&["--send-only"], &address, too_long.as_bytes());
+        assert_eq!(exit.code, Some(1), "{exit:?}");
+    }
+    is_over.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
 }
 
 #[test]

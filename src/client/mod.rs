@@ -427,8 +427,12 @@ impl<S: Connection> Client<S> {
         ) && !self.writer.has_words()
     }
 
+    /// Whether the peer has acknowledged everything. If not, the sweep has that looked at again.
     fn peer_has_all(&self) -> bool {
-        self.stream.progress().is_ok_and(|peer| peer.has_all)
+        let has_all = self.stream.progress().is_ok_and(|peer| peer.has_all);
+        let member = self.feed.subscriber();
+        member.set(Condition::Unacknowledged, !has_all);
+        has_all
     }
 
     /// It is not read from until its socket has taken what it asked for.

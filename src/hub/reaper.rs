@@ -399,6 +399,8 @@ fn close_idle_and_stalled(slot: &mut Slot, settings: &Settings, now: Micros, ful
             (activity.said, activity.refuses_since) = (Said::Leaving, Some(now));
         } else if over(activity.refuses_since, Some(CLOSE_TIMEOUT)) {
             subscriber.command(Commands::ABORT);
+        } else if subscriber.is(Condition::Unacknowledged) {
+            subscriber.command(Commands::PROBE);
         }
         return;
     }
