@@ -40,8 +40,8 @@ pub(super) struct Editor {
     cursor: usize,
     unparsed: Vec<u8>,
     history: Vec<String>,
-    /// Which line of the history is shown, if any.
-    recalled: Option<usize>,
+    /// Which line of the history is shown: the one after its last is the draft.
+    recalled: usize,
     /// The line that was being typed when the first was recalled.
     draft: String,
     /// What was cut last, to be put back.
@@ -81,8 +81,8 @@ impl Editor {
             }
             b"\x1bb" | b"\x1b[1;5D" | b"\x1b[1;3D" => self.cursor = self.word_left(),
             b"\x1bf" | b"\x1b[1;5C" | b"\x1b[1;3C" => self.cursor = self.word_right(),
-            b"\x10" | b"\x1b[A" | b"\x1bOA" => self.recall_older(),
-            b"\x0e" | b"\x1b[B" | b"\x1bOB" => self.recall_newer(),
+            b"\x10" | b"\x1b[A" | b"\x1bOA" => self.recall(self.recalled.checked_sub(1)),
+            b"\x0e" | b"\x1b[B" | b"\x1bOB" => self.recall(self.recalled.checked_add(1)),
             b"\x0b" => self.cut(self.cursor, self.line.len()),
             b"\x15" => self.cut(0, self.cursor),
             b"\x17" => {
@@ -104,17 +104,14 @@ impl Editor {
     fn enter(&mut self) -> Option<Typed> {
         let line = mem::take(&mut self.line);
         self.cursor = 0;
-        self.recalled = None;
-        if line.is_empty() {
-            return None;
-        }
-        if self.history.last() != Some(&line) {
+        if !line.is_empty() && self.history.last() != Some(&line) {
             if self.history.len() == HISTORY_LINES_MAX {
                 self.history.remove(0);
             }
             self.history.push(line.clone());
         }
-        Some(Typed::Line(line))
+        self.recalled = self.history.len();
+        (!line.is_empty()).then_some(Typed::Line(line))
     }
 
     fn insert(&mut self, text: &str) {
@@ -162,29 +159,16 @@ impl Editor {
         self.line.len() - after.trim_start_matches(char::is_alphanumeric).len()
     }
 
-    fn recall_older(&mut self) {
-        let at = self.recalled.unwrap_or(self.history.len());
-        let Some(older) = at.checked_sub(1) else {
+    /// Shows a line of the history, or the draft after its last; nothing where there is none.
+    fn recall(&mut self, at: Option<usize>) {
+        let Some(at) = at.filter(|at| *at <= self.history.len()) else {
             return;
         };
-        if self.recalled.is_none() {
+        if self.recalled == self.history.len() {
             self.draft = mem::take(&mut self.line);
         }
-        self.recall(Some(older));
-    }
-
-    fn recall_newer(&mut self) {
-        if let Some(at) = self.recalled {
-            self.recall(Some(at + 1).filter(|at| *at < self.history.len()));
-        }
-    }
-
-    fn recall(&mut self, at: Option<usize>) {
         self.recalled = at;
-        self.line = match at {
-            Some(at) => self.history[at].clone(),
-            None => mem::take(&mut self.draft),
-        };
+        self.line = self.history.get(at).unwrap_or(&self.draft).clone();
         self.cursor = self.line.len();
     }
 

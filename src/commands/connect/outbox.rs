@@ -88,14 +88,12 @@ impl Outbox {
         self.end += bytes;
     }
 
-    /// Takes what is no longer than one read, after [`is_full`](Outbox::is_full) was false.
+    /// Takes what is no longer than one read may be, after [`is_full`](Outbox::is_full) was false.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(READ_BYTES) {
-            let room = self.room();
-            let taken = chunk.len().min(room.len());
-            room[..taken].copy_from_slice(&chunk[..taken]);
-            self.filled(taken);
-        }
+        let room = self.room();
+        let taken = bytes.len().min(room.len());
+        room[..taken].copy_from_slice(&bytes[..taken]);
+        self.filled(taken);
     }
 
     /// What the socket is to take next.

@@ -144,9 +144,9 @@ impl Output {
     }
 
     /// Takes keys. Returns the lines that the person typed by them, and whether the person left.
-    pub(super) fn press(&mut self, keys: &[u8]) -> (Vec<String>, bool) {
+    pub(super) fn press(&mut self, keys: &[u8]) -> (String, bool) {
         let Some(prompt) = &mut self.prompt else {
-            return (Vec::new(), false);
+            return (String::new(), false);
         };
         let (lines, left) = prompt.take(keys, &mut self.pending);
         if left {

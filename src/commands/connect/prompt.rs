@@ -83,14 +83,14 @@ impl Prompt {
     }
 
     /// Takes keys. Returns the lines typed by them, and whether the person left after those.
-    pub(super) fn take(&mut self, keys: &[u8], out: &mut Vec<u8>) -> (Vec<String>, bool) {
-        let mut lines = Vec::new();
+    pub(super) fn take(&mut self, keys: &[u8], out: &mut Vec<u8>) -> (String, bool) {
+        let mut lines = String::new();
         for typed in self.editor.take(keys) {
             match typed {
                 Typed::Line(line) => {
                     let shown = format!("{PROMPT}{}\n", editor::shown(&line));
                     self.screen.print(shown.as_bytes());
-                    lines.push(line);
+                    lines += &(line + "\n");
                 }
                 Typed::Leave => return (lines, true),
                 Typed::Suspend => self.is_to_stop = true,

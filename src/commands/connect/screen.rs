@@ -110,9 +110,6 @@ impl Screen {
     pub(super) fn end(&mut self, columns: usize, out: &mut Vec<u8>) {
         // There is no time to ask.
         self.settle(columns, None);
-        if let Some(drawn) = &mut self.drawn {
-            drawn.columns = columns;
-        }
         self.erase(columns, out);
         out.append(&mut self.above);
     }
@@ -145,9 +142,6 @@ impl Screen {
 
     /// Finds the cursor's row; a terminal that does not answer does not wrap anew either.
     pub(super) fn settle(&mut self, columns: usize, column: Option<usize>) {
-        if !self.is_asking() {
-            return;
-        }
         self.asked = 0;
         if let Some(drawn) = &mut self.drawn {
             let wrapped_anew = cell_after(&drawn.before_cursor, columns);

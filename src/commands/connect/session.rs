@@ -119,32 +119,26 @@ impl Session {
         let mut backoff = Backoff::new();
         let address = self.plan.address.clone();
         loop {
-            let (mut lasted, mut why) = (Duration::ZERO, String::new());
+            let (mut lasted, mut goes_on) = (Duration::ZERO, String::new());
             match self.meanwhile(Connection::dial(&address)).await? {
                 Err(error) => {
-                    let failed = format!("cannot connect to {address}: {error}");
-                    why = self.retry_or_stop(failed)? + "; ";
+                    let why = format!("cannot connect to {address}: {error}");
+                    if !self.plan.retry {
+                        return Err(Stop::Failed(why));
+                    }
+                    goes_on = why + "; ";
                 }
                 Ok(connection) => {
                     let since = Instant::now();
-                    let ended = self.connected(connection).await?;
-                    self.output.say(&format!("linehub: {ended}"));
+                    let why = self.connected(connection).await?;
+                    self.output.say(&format!("linehub: {why}"));
                     lasted = since.elapsed();
                 }
             }
             let pause = backoff.pause(lasted);
-            let seconds = pause.as_secs_f32();
-            self.output
-                .go_on(&format!("linehub: {why}trying again in {seconds:.1} s"));
+            goes_on += &format!("trying again in {:.1} s", pause.as_secs_f32());
+            self.output.go_on(&format!("linehub: {goes_on}"));
             self.meanwhile(sleep(pause)).await?;
-        }
-    }
-
-    fn retry_or_stop(&self, why: String) -> Result<String, Stop> {
-        if self.plan.retry {
-            Ok(why)
-        } else {
-            Err(Stop::Failed(why))
         }
     }
 
@@ -177,9 +171,7 @@ impl Session {
         if self.output.takes_keys() {
             let keys = room[..read].to_vec();
             let (lines, left) = self.output.press(&keys);
-            for line in lines {
-                self.outbox.push(format!("{line}\n").as_bytes());
-            }
+            self.outbox.push(lines.as_bytes());
             ended |= left;
         } else {
             self.outbox.filled(read);
@@ -206,22 +198,17 @@ impl Session {
             guard: EotGuard::default(),
         };
         let ended = self.exchange(&mut link).await?;
-        let Link {
-            mut connection,
-            notice,
-            guard,
-        } = link;
-        let unacknowledged = connection.unacknowledged();
+        let unacknowledged = link.connection.unacknowledged();
         self.output.end_line();
         self.output.flush().await.map_err(no_output)?;
         self.output.say("Server connection closed");
 
         let has_all = self.outbox.pending().is_empty() && unacknowledged == 0;
-        let sent_all = connection.is_shut() && has_all;
-        let asked_to_leave = guard.holds() && unacknowledged == 0;
-        let reason = notice.reason();
+        let sent_all = link.connection.is_shut() && has_all;
+        let asked_to_leave = link.guard.holds() && unacknowledged == 0;
+        let (reason, is_shutdown) = (link.notice.reason(), link.notice.is_shutdown());
         // What comes while the server stops may be read no more; what came long before was.
-        let is_late = connection.settled_for() < Some(CLOSE_GRACE) && notice.is_shutdown();
+        let is_late = is_shutdown && link.connection.settled_for() < Some(CLOSE_GRACE);
         if sent_all && ended.is_ok() && reason.is_none() && !is_late {
             return Err(Stop::Done);
         }
@@ -229,7 +216,7 @@ impl Session {
         let why = match (ended, &reason) {
             (_, Some(reason)) => format!("{CLOSED}: {reason}"),
             (Err(error), None) => format!("the connection is lost: {error}"),
-            (Ok(()), None) if notice.is_shutdown() => format!("{CLOSED}: it is shutting down"),
+            (Ok(()), None) if is_shutdown => format!("{CLOSED}: it is shutting down"),
             (Ok(()), None) if asked_to_leave => format!(
                 "{CLOSED}: it took Ctrl-D on a line of its own, or IAC EOF, as a wish to leave; what \
                  follows was not sent"
@@ -241,10 +228,9 @@ impl Session {
         // Sent again, a line would be refused again; or none is left that could be, and whether the
         // last was taken is unknown.
         let sends = !matches!(self.input, Input::Absent);
-        if sends && is_final || sent_all && !is_refusal {
+        if !self.plan.retry || sends && is_final || sent_all && !is_refusal {
             return Err(Stop::Failed(why));
         }
-        let why = self.retry_or_stop(why)?;
         if asked_to_leave {
             self.outbox.forget_sent();
         }
@@ -266,30 +252,26 @@ impl Session {
             let looks = self.look(link)?;
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
-            let Link {
-                connection,
-                notice,
-                guard,
-            } = link;
-            let sends = !self.outbox.pending().is_empty() && !guard.holds() && lost.is_none();
+            let has_pending = !self.outbox.pending().is_empty();
+            let sends = has_pending && !link.guard.holds() && lost.is_none();
             select! {
-                read = connection.receive(&mut received), if self.output.is_ready() => match read {
+                read = link.connection.receive(&mut received), if self.output.is_ready() => match read {
                     Ok(0) => return Ok(lost.map_or(Ok(()), Err)),
                     Ok(_) => {
-                        notice.note(&received);
+                        link.notice.note(&received);
                         self.output.take(&mut received);
                     }
                     Err(error) => return Ok(Err(lost.unwrap_or(error))),
                 },
-                ready = connection.writable(), if sends => {
-                    let sendable = guard.sendable(self.outbox.pending());
-                    match ready.and_then(|()| connection.send(sendable)) {
+                ready = link.connection.writable(), if sends => {
+                    let sendable = link.guard.sendable(self.outbox.pending());
+                    match ready.and_then(|()| link.connection.send(sendable)) {
                         Ok(sent) => {
                             self.outbox.taken(sent);
-                            guard.sent(sent);
+                            link.guard.sent(sent);
                         }
                         Err(error) => {
-                            connection.abandon();
+                            link.connection.abandon();
                             lost = Some(error);
                         }
                     }
@@ -303,11 +285,7 @@ impl Session {
     /// Does what follows from how far everything is: tells the server the end, makes room, or ends the
     /// command. Says whether this is to be looked at again before anything happens.
     fn look(&mut self, link: &mut Link) -> Result<bool, Stop> {
-        let Link {
-            connection,
-            notice,
-            guard,
-        } = link;
+        let connection = &mut link.connection;
         let sent_all = self.outbox.pending().is_empty();
         if sent_all && matches!(self.input, Input::Ended(_)) && !connection.is_shut() {
             connection.shut();
@@ -316,10 +294,10 @@ impl Session {
         if self.outbox.is_full() {
             self.outbox.acknowledged_but(connection.unacknowledged());
         }
-        if guard.holds() && connection.unacknowledged() == 0 {
-            guard.arrived(notice.is_text());
+        if link.guard.holds() && connection.unacknowledged() == 0 {
+            link.guard.arrived(link.notice.is_text());
         }
-        let waits = guard.holds() || sent_all && self.outbox.is_full();
+        let waits = link.guard.holds() || sent_all && self.outbox.is_full();
         let Input::Ended(since) = self.input else {
             return Ok(waits);
         };
@@ -332,7 +310,7 @@ impl Session {
         };
         // A server that sent something has accepted the connection. One that did not may be no more
         // than a queue of its kernel.
-        let is_served = connection.peer().is_none() || !notice.is_empty() || is_person;
+        let is_served = connection.peer().is_none() || !link.notice.is_empty() || is_person;
         if settled >= Some(grace) && is_served {
             return Err(Stop::Done);
         }

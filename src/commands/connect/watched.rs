@@ -14,12 +14,8 @@ use crate::net::listener::register;
 
 /// Whether something of it is so now. An error and an end always count.
 fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
     let mut polled = [PollFd::new(descriptor, what)];
-    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Writes all of it, and returns its room. Blocks, also where the descriptor is nonblocking, as another
