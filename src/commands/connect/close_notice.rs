@@ -93,7 +93,7 @@ fn first_line(head: &[u8]) -> &[u8] {
     &head[..memchr(b'\n', head).unwrap_or(head.len())]
 }
 
-/// What a line says, if it can be the daemon's.
+/// Meaning of a line, if the line can be the daemon's.
 fn understand(mut line: &[u8]) -> Option<Said> {
     // Telnet's answers, of three bytes each, come before a line.
     while let [IAC, _, _, after @ ..] = line {

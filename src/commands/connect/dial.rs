@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: AsyncFd<OwnedFd>,
-    /// None of a Unix socket.
+    /// Address of the server; `None` over a Unix socket.
     peer: Option<SocketAddr>,
     shut: bool,
     /// Since when the server's machine is known to have everything.
@@ -35,7 +35,7 @@ impl Connection {
     /// Connects to the first address of the server that answers.
     ///
     /// # Errors
-    /// What the last of its addresses said.
+    /// The error of the last address that was tried.
     pub(super) async fn dial(address: &Address) -> io::Result<Connection> {
         let (host, port) = match address {
             Address::Unix(path) => {
@@ -102,7 +102,7 @@ impl Connection {
     /// Tells the server that no more comes.
     pub(super) fn shut(&mut self) {
         self.shut = true;
-        // It fails for a connection that is gone, which reading tells too.
+        // The call fails for a connection that is gone, which reading tells too.
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
     }
 
@@ -111,7 +111,7 @@ impl Connection {
         self.shut
     }
 
-    /// What has come can still be received, and then an end.
+    /// Gives the connection up: what has come can still be received, and then an end.
     pub(super) fn abandon(&self) {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
     }
@@ -126,7 +126,7 @@ impl Connection {
     pub(super) fn unacknowledged(&self) -> usize {
         match self.peer {
             Some(_) => self.outstanding().saturating_sub(usize::from(self.shut)),
-            // What a Unix socket takes is there at once.
+            // Bytes that a Unix socket takes are there at once.
             None => 0,
         }
     }
@@ -141,7 +141,7 @@ impl Connection {
     }
 
     fn outstanding(&self) -> usize {
-        // It fails for no connected stream socket.
+        // The call fails for no connected stream socket.
         listener::outstanding_bytes(self.socket.as_fd()).unwrap_or(0)
     }
 }

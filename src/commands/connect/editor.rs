@@ -11,16 +11,16 @@ const LINE_BYTES_MAX: usize = 128 * 1024;
 /// How many lines can be brought back.
 const HISTORY_LINES_MAX: usize = 1000;
 
-/// What a tab moves to a multiple of, as terminals have it.
+/// Cells from one tab stop to the next, as terminals have them.
 const TAB_CELLS: usize = 8;
 
 /// The longest character of UTF-8.
 const CHAR_BYTES_MAX: usize = 4;
 
-/// What the keys asked for.
+/// An event that keys add up to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// This line is to be sent.
+    /// A line is to be sent.
     Line(String),
     /// The person leaves.
     Leave,
@@ -44,7 +44,7 @@ pub(super) struct Editor {
     recalled: usize,
     /// The line that was being typed when the first was recalled.
     draft: String,
-    /// What was cut last, to be put back.
+    /// Text that was cut last, to be put back.
     cut: String,
 }
 
@@ -172,20 +172,20 @@ impl Editor {
         self.cursor = self.line.len();
     }
 
-    /// What is before the cursor and what is after it, as a screen shows it, within so many cells: of
-    /// a longer line, what is around the cursor.
+    /// Text before the cursor and after it, as a screen shows it, within so many cells: of a longer
+    /// line, the part around the cursor.
     pub(super) fn shown(&self, cells_max: usize) -> (String, String) {
         let (before, after) = self.line.split_at(self.cursor);
         let (before, after) = (shown(before), shown(after));
         let mut cells = 0;
-        let mut fits = |grapheme: &str| {
+        let mut fits = |grapheme: &&str| {
             cells += grapheme.width();
             cells < cells_max
         };
-        let len =
-            |graphemes: &mut dyn Iterator<Item = &str>| graphemes.map(str::len).sum::<usize>();
-        let from = before.len() - len(&mut before.graphemes(true).rev().take_while(|g| fits(g)));
-        let until = len(&mut after.graphemes(true).take_while(|g| fits(g)));
+        let back = before.graphemes(true).rev().take_while(&mut fits);
+        let from = before.len() - back.map(str::len).sum::<usize>();
+        let forth = after.graphemes(true).take_while(&mut fits);
+        let until = forth.map(str::len).sum();
         (before[from..].to_owned(), after[..until].to_owned())
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct EotGuard {
 }
 
 impl EotGuard {
-    /// What may be sent of what is pending.
+    /// Bytes of the pending ones that may be sent.
     pub(super) fn sendable<'a>(&mut self, pending: &'a [u8]) -> &'a [u8] {
         if self.lifted {
             return pending;
@@ -47,7 +47,7 @@ impl EotGuard {
         &pending[..self.clear]
     }
 
-    /// So much of it was sent.
+    /// Notes that so many bytes were sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.clear = self.clear.saturating_sub(bytes);
     }
@@ -67,7 +67,7 @@ impl EotGuard {
         };
     }
 
-    /// Where the first wish to leave ends.
+    /// Offset of the end of the first wish to leave.
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         self.looks |= memchr2(IAC, END_OF_TRANSMISSION, bytes).is_some();
         let mut end = 0;

@@ -37,9 +37,9 @@ use prompt::Prompt;
 use session::{FAILED, Finish, Plan, Session};
 use watched::Input;
 
-/// An argument is wrong.
+/// Exit code: an argument is wrong.
 const MISUSED: u8 = 2;
-/// A signal ended it, of which this is added to the number, as shells do.
+/// Exit code, less the number of the signal that ended the command, as shells have it.
 const SIGNALLED: u8 = 128;
 
 /// Runs the command to its end.
@@ -111,7 +111,7 @@ async fn converse(args: &ConnectArgs, plan: Plan) -> io::Result<ExitCode> {
         // Ctrl-C is a signal only after the person has left; it says the same again.
         _ = interrupt.recv() => ExitCode::SUCCESS,
         _ = terminate.recv() => {
-            // What else is said there begins a line.
+            // Whatever the shell says there next begins a line.
             let _ = io::stdout().write_all(b"\n");
             ExitCode::from(SIGNALLED + libc::SIGTERM as u8)
         }

@@ -13,18 +13,18 @@ pub(super) const KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Lines on their way to the server.
 ///
-/// One that `keeps` holds on to what it sent until the server's machine has acknowledged the whole
+/// An outbox that `keeps` holds on to what it sent until the server's machine has acknowledged the whole
 /// line, so that after a broken connection a line that may be missing, or is there only in part, can
 /// be sent again whole. One that does not keep forgets what the socket took.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// Its length never changes; pages never used cost nothing.
+    /// Buffer whose length never changes; pages never used cost nothing.
     bytes: Vec<u8>,
-    /// Where what is held begins: at the begin of a line unless `cut`.
+    /// Offset of the first byte that is held: the first of a line, unless `cut`.
     kept: usize,
-    /// Where what the socket has not taken begins.
+    /// Offset of the first byte that the socket has not taken.
     sent: usize,
-    /// Where free space begins.
+    /// Offset of the free space.
     end: usize,
     bytes_max: usize,
     keeps: bool,
@@ -62,7 +62,7 @@ impl Outbox {
         }
     }
 
-    /// Where input can be read to; empty when enough is held. [`filled`](Outbox::filled) says how
+    /// Space for the next read; empty when enough is held. [`filled`](Outbox::filled) says how
     /// much was read.
     pub(super) fn room(&mut self) -> &mut [u8] {
         if self.is_full() {
@@ -83,7 +83,7 @@ impl Outbox {
         self.end - self.kept >= self.bytes_max
     }
 
-    /// So many bytes were read into the room.
+    /// Notes that so many bytes were read into the room.
     pub(super) fn filled(&mut self, bytes: usize) {
         self.end += bytes;
     }
@@ -96,7 +96,7 @@ impl Outbox {
         self.filled(taken);
     }
 
-    /// What the socket is to take next.
+    /// Bytes that the socket is to take next.
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.sent..self.end]
     }
@@ -133,7 +133,7 @@ impl Outbox {
         }
     }
 
-    /// Nothing of what the socket took is to be sent again.
+    /// Lets go of all that the socket took: none of it is to be sent again.
     pub(super) fn forget_sent(&mut self) {
         self.cut = false;
         self.release(self.sent);

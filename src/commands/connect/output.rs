@@ -18,26 +18,25 @@ const SHOWN_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// Standard output, and standard error.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// Where a person types lines, as long as they do.
+    /// Prompt of a person, as long as they type lines.
     prompt: Option<Prompt>,
-    /// Lines to be shown in whole, with control characters made visible; else all goes out exactly as
-    /// it comes.
+    /// Lines for a screen; without, bytes go out exactly as they come.
     lines: Option<VisibleLines>,
-    /// What comes in goes nowhere; then standard output needs no reader either.
+    /// Whether bytes that come in go nowhere; then standard output needs no reader either.
     discards: bool,
     quiet: bool,
     readers: Readers,
-    /// What is to be written.
+    /// Bytes to be written.
     pending: Vec<u8>,
-    /// What is being written, on a thread: others share standard output, so it has to block.
+    /// Write that is under way, on a thread: others share standard output, so it has to block.
     writing: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// The room of what was written last.
+    /// Buffer of the last write, to be used again.
     spare: Vec<u8>,
     /// How many rows of standard error the next status replaces.
     rows_to_replace: usize,
 }
 
-/// Lines for a screen, of bytes that come in pieces.
+/// Whole lines for a screen, with control characters made visible, of bytes that come in pieces.
 #[derive(Debug, Default)]
 pub(super) struct VisibleLines {
     begun: Vec<u8>,
@@ -130,7 +129,7 @@ impl Output {
         Ok(())
     }
 
-    /// Has all out.
+    /// Writes all that is pending.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         while self.writing.is_some() || !self.pending.is_empty() {
             self.happen().await?;

@@ -27,7 +27,7 @@ const STOP_TIME: Duration = Duration::from_millis(100);
 pub(super) struct Prompt {
     editor: Editor,
     screen: Screen,
-    /// What goes on, above the line; it is replaced by what goes on next.
+    /// Status above the line, which the next one replaces.
     status: String,
     /// The terminal gives keys instead of lines.
     raw: Modes,
@@ -141,14 +141,14 @@ impl Prompt {
     pub(super) async fn stop(&mut self) {
         self.is_to_stop = false;
         self.raw.restore();
-        // It fails for nobody: we are in that group.
+        // The call fails for nobody: this process is in that group.
         let _ = kill_current_process_group(Signal::TSTP);
         // The time runs while the process is stopped, so that it goes on at once.
         let _ = timeout(STOP_TIME, self.continued.recv()).await;
         self.resume();
     }
 
-    /// Others had the terminal.
+    /// Takes the terminal back, which others had.
     fn resume(&mut self) {
         self.raw.set();
         self.screen.forget();

@@ -24,7 +24,7 @@ struct Cell {
     column: usize,
 }
 
-/// What was drawn last.
+/// Block as it was drawn last.
 #[derive(Debug)]
 struct Drawn {
     columns: usize,
@@ -133,7 +133,7 @@ impl Screen {
     /// The terminal has answered with the cursor's column.
     pub(super) fn answered(&mut self, columns: usize, column: usize) {
         match self.asked {
-            // It is late.
+            // The answer is late.
             0 => {}
             1 => self.settle(columns, Some(column)),
             _ => self.asked -= 1,

@@ -19,13 +19,13 @@ use super::output::Output;
 use super::watched::Input;
 use crate::config::Address;
 
-/// It could not connect, or the connection ended before all was done.
+/// Exit code: no connection could be made, or it ended before all was done.
 pub(super) const FAILED: u8 = 1;
 
 /// How much one read takes: what a fast stream brings while the last batch is written.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Nothing tells when the server's machine acknowledges, so that is looked at this often where it is
+/// Interval of looking at what the server's machine has acknowledged, which nothing tells, while that is
 /// waited for: when all is sent and the command is to end, or no more fits into the outbox.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -33,7 +33,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// (`--half-close keep`) never does, and one that closes tells by it that it has read all.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
-/// The same where a person waits, who has typed little.
+/// [`CLOSE_GRACE`] where a person waits, who has typed little.
 const CLOSE_GRACE_OF_A_PERSON: Duration = Duration::from_millis(200);
 
 /// How long a person who leaves waits for the last lines to be taken.
@@ -43,7 +43,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// that it is there. One that makes senders wait may need a while.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the command is to do.
+/// Task of the command.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) address: Address,
@@ -52,15 +52,14 @@ pub(super) struct Plan {
     pub(super) finish: Finish,
 }
 
-/// What the command waits for after the input has ended and all of it is sent.
+/// Event that the command waits for after the input has ended and all of it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// That the server closes. What comes in until then goes out.
+    /// The server closes. What comes in until then goes out.
     Closed,
-    /// That the server has taken everything, which it says by closing; or its machine has, for long
-    /// enough.
+    /// The server has taken everything, which it says by closing; or its machine has, for long enough.
     Taken,
-    /// The same, but a person waits for it, and not for long.
+    /// The server has taken everything, or a person has waited long enough for that.
     Left,
 }
 
@@ -69,7 +68,7 @@ pub(super) enum Finish {
 enum Stop {
     /// All is done, or nobody wants more of it.
     Done,
-    /// It is not, and this is why.
+    /// Something is not done, for this reason.
     Failed(String),
 }
 
@@ -207,7 +206,7 @@ impl Session {
         let sent_all = link.connection.is_shut() && has_all;
         let asked_to_leave = link.guard.holds() && unacknowledged == 0;
         let (reason, is_shutdown) = (link.notice.reason(), link.notice.is_shutdown());
-        // What comes while the server stops may be read no more; what came long before was.
+        // Lines that come while a server stops may be read no more; those that came long before were.
         let is_late = is_shutdown && link.connection.settled_for() < Some(CLOSE_GRACE);
         if sent_all && ended.is_ok() && reason.is_none() && !is_late {
             return Err(Stop::Done);
@@ -290,7 +289,7 @@ impl Session {
         if sent_all && matches!(self.input, Input::Ended(_)) && !connection.is_shut() {
             connection.shut();
         }
-        // Held as long as there is room: a server that refuses has acknowledged lines by then.
+        // Lines are held as long as there is room: a server that refuses has acknowledged some by then.
         if self.outbox.is_full() {
             self.outbox.acknowledged_but(connection.unacknowledged());
         }
@@ -319,7 +318,7 @@ impl Session {
             return Err(Stop::Failed(why.to_owned()));
         }
         if is_person && since.elapsed() >= LEAVE_PATIENCE {
-            // What is cut is pending too.
+            // The rest of a line that is cut is pending too.
             let _ = self.outbox.rewind(connection.unacknowledged());
             return Err(self.leave());
         }
@@ -336,7 +335,7 @@ impl Session {
     }
 }
 
-/// What it means that standard output cannot be written.
+/// Outcome of the command when standard output cannot be written.
 fn no_output(error: io::Error) -> Stop {
     match error.kind() {
         // Nobody reads it any more.

@@ -27,7 +27,7 @@ pub(super) fn write_all(to: impl AsFd, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
             Ok(written) => rest = &rest[written..],
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
-                // Whatever it says, the next write finds out.
+                // Whatever the poll says, the next write finds out.
                 let _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None);
             }
             Err(error) => return Err(error.into()),
@@ -36,16 +36,16 @@ pub(super) fn write_all(to: impl AsFd, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where lines to send come from.
+/// Source of the lines to send.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// Nowhere, and there never is an end.
+    /// No source, and no end either.
     Absent,
     /// Standard input that can be waited for: a pipe, a terminal, a socket.
     Watched(AsyncFd<OwnedFd>),
     /// Standard input that is there at once: a file.
     File(OwnedFd),
-    /// It ended then.
+    /// No source any more, since then.
     Ended(Instant),
 }
 
@@ -62,8 +62,8 @@ impl Input {
     /// Reads what there is, 0 at the end; never returns after that. Cancel safe: what is read is
     /// returned.
     ///
-    /// It is not nonblocking, as that would hold for whoever shares it; but what is there is read
-    /// without waiting.
+    /// Standard input is not made nonblocking, as that would hold for whoever shares it; but what is
+    /// there is read without waiting.
     pub(super) async fn read(&self, room: &mut [u8]) -> io::Result<usize> {
         let read = |input: &OwnedFd, room: &mut [u8]| match rustix::io::read(input, room) {
             // A terminal that is gone.
