@@ -242,6 +242,11 @@ impl Telnet {
         self.state == State::Left
     }
 
+    /// Whether the next byte belongs to a command, or is none of the client's any more.
+    pub(crate) fn is_amid_command(&self) -> bool {
+        self.state != State::Data
+    }
+
     /// All there is to know, for [`restore`](Telnet::restore).
     pub fn save(&self) -> TelnetState {
         let answered = self.answered.as_deref();

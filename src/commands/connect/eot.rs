@@ -19,8 +19,6 @@ const REACTION_TIME: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct EotGuard {
     telnet: Telnet,
-    /// Whether one of the two bytes was sent that a wish begins with: from then on, all is looked at.
-    looks: bool,
     /// The begin of the line that is being looked at, as the daemon sees it.
     line: Vec<u8>,
     /// How many of the pending bytes may be sent.
@@ -69,9 +67,9 @@ impl EotGuard {
 
     /// Offset of the end of the first wish to leave.
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
-        self.looks |= memchr2(IAC, END_OF_TRANSMISSION, bytes).is_some();
+        let begun = self.telnet.is_amid_command() || self.line.contains(&END_OF_TRANSMISSION);
         let mut end = 0;
-        if !self.looks {
+        if !begun && memchr2(IAC, END_OF_TRANSMISSION, bytes).is_none() {
             // Of bytes without either, the last two, which may be CR NUL, tell how the next ones begin.
             end = bytes.len().saturating_sub(2);
             self.line.push(b'?');
@@ -94,6 +92,8 @@ impl EotGuard {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// What may be sent of bytes that become pending in these pieces.
@@ -139,5 +139,33 @@ mod tests {
         guard.arrived(Some(false));
         assert!(!guard.holds());
         assert_eq!(guard.sendable(b"a\n\x04\nb\n"), b"a\n\x04\nb\n");
+    }
+    /// Whether the daemon closes for what it has got.
+    fn is_wish(input: &[u8]) -> bool {
+        let mut telnet = Telnet::new();
+        let mut read = [&[0; ROOM], input].concat();
+        let data = telnet.filter(&mut read, &mut Vec::new());
+        telnet::leave_line(data).is_some() || telnet.wants_to_leave()
+    }
+
+    const INTERESTING: &[u8] = b"abc\r\r\n\n\0\x04\x04\x04\xec\xf0\xf1\xfa\xfb\xff\xff";
+
+    proptest! {
+        #[test]
+        fn all_is_sent_up_to_the_byte_that_the_daemon_closes_for(
+            input in prop::collection::vec(prop::sample::select(INTERESTING), 0..40),
+            mut cuts in prop::collection::vec(0usize..40, 0..6),
+        ) {
+            let end = (0..=input.len()).find(|end| is_wish(&input[..*end]));
+            let wanted = &input[..end.unwrap_or(input.len())];
+            cuts.push(input.len());
+            cuts.sort_unstable();
+            let mut guard = EotGuard::default();
+            for cut in cuts {
+                let sendable = guard.sendable(&input[..cut.min(input.len())]);
+                prop_assert!(wanted.starts_with(sendable));
+            }
+            prop_assert_eq!(guard.sendable(&input), wanted);
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! Lines from standard input go to the server, and what comes from there goes to standard output:
 //!
 //! ```text
-//! stdin ─► (prompt: keys ─► lines) ─► outbox ─► connection ─► output ─► (screen) ─► stdout
-//!                        └── session: connects, again if need be, and ends ──┘
+//! stdin ─► (prompt: keys ─► lines) ─► outbox ─► (eot) ─► connection ─► output ─► (screen) ─► stdout
+//!                        └────── session: connects, again if need be, and ends ──────┘
 //! ```
 //!
 //! All of it is one task, which waits for whatever happens first.
