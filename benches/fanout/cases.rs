@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::crowd;
 use crate::flood::Flood;
 use crate::launch::{Cores, Launch, Program, Server};
 use crate::paced::{Latency, Steady};
 use crate::procfs::Busy;
 use crate::raw_loop;
+use crate::storms;
 use crate::table::Unit;
 use crate::watch::Watchers;
 
@@ -163,17 +163,17 @@ impl Plan {
             Plan::OneLine { clients } => {
                 vec![seconds(
                     "",
-                    crowd::one_line(server, clients, settings.repetitions)?,
+                    storms::one_line(server, clients, settings.repetitions)?,
                 )]
             }
             Plan::Memory { clients } => {
-                vec![figure("", Unit::Bytes, crowd::memory(server, clients)?)]
+                vec![figure("", Unit::Bytes, storms::memory(server, clients)?)]
             }
             Plan::ConnectStorm { clients } => {
-                vec![seconds("", crowd::connect_storm(server, clients)?)]
+                vec![seconds("", storms::connect_storm(server, clients)?)]
             }
             Plan::NoticeStorm { clients } => {
-                let figures = crowd::notice_storm(server, clients)?;
+                let figures = storms::notice_storm(server, clients)?;
                 vec![
                     seconds("/time", figures.seconds),
                     seconds("/half-leave", figures.leave_seconds),

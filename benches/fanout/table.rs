@@ -27,15 +27,15 @@ impl Unit {
 
 /// Median, least and greatest of some runs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
+pub(crate) struct Summary {
     pub median: f64,
     pub min: f64,
     pub max: f64,
 }
 
-impl Spread {
+impl Summary {
     /// `None` without runs.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Summary> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -44,7 +44,7 @@ impl Spread {
             odd if odd % 2 == 1 => values[middle],
             _ => f64::midpoint(values[middle - 1], values[middle]),
         };
-        Some(Spread {
+        Some(Summary {
             median,
             min: values[0],
             max: values[values.len() - 1],
@@ -62,9 +62,9 @@ pub(crate) fn nearest_rank(values: &[u64], share: f64) -> Option<u64> {
 pub(crate) struct Row<'a> {
     pub name: &'a str,
     pub unit: Unit,
-    pub subject: Spread,
+    pub subject: Summary,
     /// What it is compared with, its figure, and subject / baseline run by run.
-    pub baseline: Option<(&'a str, Spread, Spread)>,
+    pub baseline: Option<(&'a str, Summary, Summary)>,
     pub note: &'a str,
 }
 

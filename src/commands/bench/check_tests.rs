@@ -14,7 +14,7 @@ fn kind() -> LineKind {
 }
 
 fn check(format: Format, readers: usize) -> Check {
-    Check::new(Dialect::new(format, kind()), SENDERS, readers)
+    Check::new(LineDecoder::new(format, kind()), SENDERS, readers)
 }
 
 /// Line `number` of `sender` as readers see it, with its LF.
@@ -286,8 +286,8 @@ fn closed_reader_misses_nothing_after_its_end_and_says_why() {
         b"Error: too slow (behind for 1s with a full buffer)\n",
         |_, _| (),
     );
-    let farewell = check.close(1).unwrap();
-    assert_eq!(farewell.reason, "slow");
+    let notice = check.close(1).unwrap();
+    assert_eq!(notice.reason, "slow");
     assert!(check.is_complete(&[40; SENDERS]));
     assert_eq!(check.faults(&[40; SENDERS]), Faults::default());
 }
@@ -299,9 +299,9 @@ fn reader_that_is_far_behind_is_checked_without_the_others() {
     check.receive(0, &good.concat(), |_, _| ());
     check.receive(1, &good.concat()[..100], |_, _| ());
     let Check {
-        readers, reference, ..
+        readers, expected, ..
     } = &mut check;
-    readers[1].detach(reference);
+    readers[1].detach(expected);
     let mut rest = good.concat()[100..].to_vec();
     let doubled = rest[rest.len() - 31..].to_vec();
     rest.extend(doubled);
@@ -326,14 +326,14 @@ fn what_all_have_is_forgotten() {
         check.receive(1, &line, |_, _| ());
     }
     let held = check
-        .reference
-        .after(check.reference.start_of(check.reference.end_line()))
+        .expected
+        .after(check.expected.start_of(check.expected.end_line()))
         .len();
     assert_eq!(held, 0);
     assert!(
-        check.reference.held_bytes() < 600_000,
+        check.expected.held_bytes() < 600_000,
         "{}",
-        check.reference.held_bytes()
+        check.expected.held_bytes()
     );
     // And what was forgotten is known.
     check.receive(1, &line(Format::Raw, 0, 39_999), |_, _| ());

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::crowd::Role;
-use super::latency::{Point, Spread};
+use super::connections::Role;
+use super::histogram::Histogram;
+use super::latency::Point;
 use super::outcome::{Closed, Outcome};
 
 /// One run as a document.
@@ -29,8 +30,8 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
         "lines_out": outcome.delivered + outcome.senders_lines,
         "lines_out_per_second": outcome.lines_out_per_second(),
         "bytes_out_per_second": outcome.bytes_out_per_second(),
-        "latency_microseconds": spread(&outcome.latencies.all),
-        "sent_late_microseconds": outcome.late.as_ref().map(spread),
+        "latency_microseconds": histogram(&outcome.latencies.all),
+        "sent_late_microseconds": outcome.late.as_ref().map(histogram),
         "daemon": outcome.daemon.map(|daemon| json!({
             "pid": daemon.pid,
             "cpu_percent": daemon.cpu * 100.0,
@@ -54,16 +55,16 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
     })
 }
 
-fn spread(spread: &Spread) -> Value {
+fn histogram(histogram: &Histogram) -> Value {
     let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
-    let percentile = |percent| spread.percentile(percent).map(micros);
+    let percentile = |percent| histogram.percentile(percent).map(micros);
     json!({
         "p50": percentile(50.0),
         "p90": percentile(90.0),
         "p99": percentile(99.0),
         "p99_9": percentile(99.9),
-        "max": spread.max().map(micros),
-        "lines": spread.count(),
+        "max": histogram.max().map(micros),
+        "lines": histogram.count(),
     })
 }
 

@@ -2,19 +2,11 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use super::histogram::Histogram;
 
 /// Points of the curves at most: beyond it, each stands for a longer time.
 const POINTS_MAX: u32 = 600;
 const INTERVAL_LEAST: Duration = Duration::from_millis(100);
-
-/// Durations that are told apart, in nanoseconds, to three digits. Longer ones count as the longest.
-const LEAST: u64 = 1;
-const MOST: u64 = 24 * 3_600_000_000_000;
-
-/// Durations of which percentiles are wanted.
-#[derive(Clone, Debug)]
-pub(super) struct Spread(Histogram<u64>);
 
 /// What was measured up to a moment and since the one before it.
 #[derive(Clone, Copy, Debug)]
@@ -32,49 +24,20 @@ pub(super) struct Point {
 /// All latencies of a run.
 #[derive(Debug)]
 pub(super) struct Latencies {
-    pub(super) all: Spread,
-    recent: Spread,
+    pub(super) all: Histogram,
+    recent: Histogram,
     pub(super) points: Vec<Point>,
     interval: Duration,
     sent: u64,
     delivered: u64,
 }
 
-impl Spread {
-    pub(super) fn new() -> Spread {
-        Spread(Histogram::new_with_bounds(LEAST, MOST, 3).expect("the bounds are in order"))
-    }
-
-    /// Counts `lines` lines that were late by so many nanoseconds.
-    pub(super) fn record(&mut self, nanos: u64, lines: u64) {
-        self.0.saturating_record_n(nanos, lines);
-    }
-
-    /// The duration that so many percent do not exceed; `None` when there are none.
-    pub(super) fn percentile(&self, percent: f64) -> Option<Duration> {
-        (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.value_at_percentile(percent)))
-    }
-
-    pub(super) fn max(&self) -> Option<Duration> {
-        (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.max()))
-    }
-
-    /// How many lines were counted.
-    pub(super) fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn add(&mut self, other: &Spread) {
-        self.0.add(&other.0).expect("both have the same bounds");
-    }
-}
-
 impl Latencies {
     /// For a run that is to take so long.
     pub(super) fn new(duration: Duration) -> Latencies {
         Latencies {
-            all: Spread::new(),
-            recent: Spread::new(),
+            all: Histogram::new(),
+            recent: Histogram::new(),
             points: Vec::new(),
             interval: INTERVAL_LEAST.max(duration / POINTS_MAX),
             sent: 0,
@@ -109,30 +72,13 @@ impl Latencies {
     /// What came after the last interval counts too.
     pub(super) fn settle(&mut self) {
         self.all.add(&self.recent);
-        self.recent.0.reset();
+        self.recent.reset();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_exact_to_three_digits() {
-        let mut spread = Spread::new();
-        assert_eq!((spread.percentile(50.0), spread.max()), (None, None));
-        for nanos in 1..=10_000 {
-            spread.record(nanos * 1000, 1);
-        }
-        for (percent, micros) in [(50.0, 5_000.0), (99.0, 9_900.0), (99.9, 9_990.0)] {
-            let measured = spread.percentile(percent).unwrap().as_secs_f64() * 1e6;
-            assert!(
-                (measured / micros - 1.0).abs() < 0.001,
-                "{percent} is {measured}"
-            );
-        }
-        assert_eq!(spread.count(), 10_000);
-    }
 
     #[test]
     fn interval_holds_what_came_in_it_and_the_whole_holds_all() {

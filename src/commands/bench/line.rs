@@ -48,7 +48,7 @@ pub(super) type Tag = [u8; TAG_BYTES];
 
 /// Who sent a line, which it is, and when it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(super) struct LineHeader {
     /// Counted from 0.
     pub(super) sender: u32,
     /// Counted from 1, modulo [`NUMBERS`].
@@ -66,7 +66,7 @@ pub(super) struct LineKind {
     filler: Vec<u8>,
 }
 
-impl Stamp {
+impl LineHeader {
     /// The number that is meant when about `near` is expected.
     pub(super) fn number_near(&self, near: u64) -> u64 {
         let ahead = self.number.wrapping_sub(near) % NUMBERS;
@@ -123,28 +123,28 @@ impl LineKind {
         out.push(b'\n');
     }
 
-    /// The stamp of a line of this run that is whole; `None` for every other line.
-    pub(super) fn read(&self, line: &[u8]) -> Option<Stamp> {
+    /// The header of a line of this run that is whole; `None` for every other line.
+    pub(super) fn read(&self, line: &[u8]) -> Option<LineHeader> {
         if line.len() != self.size {
             return None;
         }
-        let stamp = self.read_head(line)?;
-        (&line[HEAD_BYTES..] == self.filler(stamp.number)).then_some(stamp)
+        let header = self.read_head(line)?;
+        (&line[HEAD_BYTES..] == self.filler(header.number)).then_some(header)
     }
 
-    /// The stamp that a line, or what is left of it, begins with.
-    pub(super) fn read_head(&self, line: &[u8]) -> Option<Stamp> {
+    /// The header that a line, or what is left of it, begins with.
+    pub(super) fn read_head(&self, line: &[u8]) -> Option<LineHeader> {
         let head = line.get(..HEAD_BYTES)?.strip_prefix(&self.tag)?;
         let (sender, rest) = head.split_at(SENDER);
         let (number, rest) = rest.split_at(NUMBER);
         let (due, digit) = rest.split_at(DUE);
         let (sender, number, due) = (get(sender)? as u32, get(number)?, get(due)?);
-        let stamp = Stamp {
+        let header = LineHeader {
             sender,
             number,
             due: due << DUE_SHIFT,
         };
-        (get(digit)? == check(sender, number, due)).then_some(stamp)
+        (get(digit)? == check(sender, number, due)).then_some(header)
     }
 }
 
@@ -190,9 +190,9 @@ mod tests {
                 (7, 12_345, 1 << 20),
                 (SENDERS_MAX as u32 - 1, NUMBERS - 1, 43_200_000_000_000),
             ] {
-                let stamp = kind.read(&line(&kind, sender, number, due)).unwrap();
-                assert_eq!((stamp.sender, stamp.due), (sender, due));
-                assert_eq!(stamp.number_near(number.saturating_sub(5)), number);
+                let header = kind.read(&line(&kind, sender, number, due)).unwrap();
+                assert_eq!((header.sender, header.due), (sender, due));
+                assert_eq!(header.number_near(number.saturating_sub(5)), number);
             }
         }
     }
@@ -201,9 +201,9 @@ mod tests {
     fn number_goes_on_where_its_digits_begin_again() {
         let kind = LineKind::new(*b"runA", 20);
         for number in [1, NUMBERS - 1, NUMBERS, NUMBERS + 1, 5 * NUMBERS + 3] {
-            let stamp = kind.read(&line(&kind, 0, number, 0)).unwrap();
+            let header = kind.read(&line(&kind, 0, number, 0)).unwrap();
             for near in [number.saturating_sub(1000), number, number + 1000] {
-                assert_eq!(stamp.number_near(near), number, "near {near}");
+                assert_eq!(header.number_near(near), number, "near {near}");
             }
         }
     }

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use socket2::Socket;
 
+use super::barrier::Barrier;
 use super::check::Check;
-use super::crowd::{Crowd, Got, Interrupt, Ready, Role};
-use super::dialect::{Dialect, Farewell};
-use super::latency::{Latencies, Spread};
+use super::connections::{Connections, Got, Interrupt, Ready, Role};
+use super::histogram::Histogram;
+use super::latency::Latencies;
 use super::line::{LineKind, Tag};
+use super::line_decoder::{CloseNotice, LineDecoder};
 use super::outcome::{Closed, DaemonUsage, Outcome};
 use super::plan::Run;
 use super::procfs;
 use super::progress::Progress;
-use super::rendezvous::Rendezvous;
 use super::senders::Senders;
 use super::target::Target;
 use crate::wire::framing;
@@ -34,12 +35,12 @@ const QUIET_WITH_STUCK: Duration = Duration::from_secs(45);
 const STUCK_QUIET: Duration = Duration::from_millis(200);
 const STUCK_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The end of what a sender or stuck reader got: a farewell is in there.
+/// The end of what a sender or stuck reader got: a notice is in there.
 const TAIL_BYTES: usize = 512;
 
 struct Load<'a> {
     run: &'a Run,
-    crowd: Crowd,
+    connections: Connections,
     check: Check,
     senders: Senders,
     latencies: Latencies,
@@ -52,7 +53,7 @@ struct Load<'a> {
     senders_lines: u64,
     senders_bytes: u64,
     readers_open: usize,
-    closed: Vec<(usize, Farewell)>,
+    closed: Vec<(usize, CloseNotice)>,
     last_read: Instant,
 }
 
@@ -66,24 +67,24 @@ pub(super) fn run(
 ) -> Result<Outcome> {
     progress.say("connecting");
     let dialled = Instant::now();
-    let mut crowd = Crowd::connect(run, &target.endpoint, first, interrupt)?;
+    let mut connections = Connections::connect(run, &target.endpoint, first, interrupt)?;
     let kind = LineKind::new(new_tag(), run.size);
-    let rendezvous = Rendezvous::hold(&mut crowd, kind.tag(), run.readers, interrupt)?;
-    if let Some(asked) = run.format.filter(|asked| *asked != rendezvous.format) {
-        let speaks = rendezvous.format;
+    let barrier = Barrier::hold(&mut connections, kind.tag(), run.readers, interrupt)?;
+    if let Some(asked) = run.format.filter(|asked| *asked != barrier.format) {
+        let speaks = barrier.format;
         anyhow::bail!(
             "--format: {asked} was asked for, but {} speaks {speaks}",
             target.address
         );
     }
-    let connect_time = rendezvous.served - dialled;
-    let format = rendezvous.format;
+    let connect_time = barrier.served - dialled;
+    let format = barrier.format;
 
-    let dialect = Dialect::new(format, kind.clone());
+    let decoder = LineDecoder::new(format, kind.clone());
     let mut load = Load {
         run,
-        tails: vec![Vec::new(); crowd.len()],
-        check: Check::new(dialect, run.senders, run.readers),
+        tails: vec![Vec::new(); connections.len()],
+        check: Check::new(decoder, run.senders, run.readers),
         senders: Senders::new(run, kind),
         latencies: Latencies::new(run.duration),
         started: Instant::now(),
@@ -95,12 +96,12 @@ pub(super) fn run(
         readers_open: run.readers,
         closed: Vec::new(),
         last_read: Instant::now(),
-        crowd,
+        connections,
     };
-    for (reader, rest) in rendezvous.rests.iter().enumerate() {
+    for (reader, rest) in barrier.rests.iter().enumerate() {
         load.check.receive(reader, rest, |_, _| ());
     }
-    let pid = target.pid(load.crowd.socket(0));
+    let pid = target.pid(load.connections.socket(0));
     let daemon_before = pid.and_then(procfs::cpu_time);
     let own_before = procfs::cpu_time(std::process::id());
 
@@ -135,11 +136,13 @@ pub(super) fn run(
     load.latencies.settle();
     let stuck_open = load.look_at_stuck()?;
     let delivered_in_all = load.check.delivered();
-    let crowd = &load.crowd;
-    let closed = load.closed.into_iter().map(|(who, farewell)| Closed {
-        role: crowd.role(who),
-        reason: target.reason(crowd.socket(who)).unwrap_or(farewell.reason),
-        detail: farewell.detail,
+    let connections = &load.connections;
+    let closed = load.closed.into_iter().map(|(who, notice)| Closed {
+        role: connections.role(who),
+        reason: target
+            .reason(connections.socket(who))
+            .unwrap_or(notice.reason),
+        detail: notice.detail,
     });
     Ok(Outcome {
         run: *run,
@@ -166,7 +169,7 @@ pub(super) fn run(
             rss_peak,
         }),
         load_cpu,
-        late: (run.rate > 0).then(|| std::mem::replace(&mut load.senders.late, Spread::new())),
+        late: (run.rate > 0).then(|| std::mem::replace(&mut load.senders.late, Histogram::new())),
         latencies: load.latencies,
     })
 }
@@ -198,8 +201,8 @@ impl Load<'_> {
                 tick(self, now);
                 return Ok(());
             }
-            let (crowd, arrived) = (&self.crowd, self.check.arrived());
-            let mut write = |sender, bytes: &[u8]| crowd.write(sender, bytes);
+            let (connections, arrived) = (&self.connections, self.check.arrived());
+            let mut write = |sender, bytes: &[u8]| connections.write(sender, bytes);
             let more = self
                 .senders
                 .turn(now.as_nanos() as u64, arrived, &mut write);
@@ -208,11 +211,12 @@ impl Load<'_> {
             match self.senders.next_due() {
                 Some(due) => {
                     let next = Duration::from_nanos(due.saturating_sub(self.nanos()).max(1));
-                    self.crowd
+                    self.connections
                         .wake_after(next.min(left.max(Duration::from_nanos(1))))?;
                 }
                 None if !more && left < TICK => {
-                    self.crowd.wake_after(left.max(Duration::from_nanos(1)))?;
+                    self.connections
+                        .wake_after(left.max(Duration::from_nanos(1)))?;
                 }
                 None => {}
             }
@@ -231,8 +235,8 @@ impl Load<'_> {
         self.last_read = Instant::now();
         loop {
             let now = self.nanos();
-            let crowd = &self.crowd;
-            let mut write = |sender, bytes: &[u8]| crowd.write(sender, bytes);
+            let connections = &self.connections;
+            let mut write = |sender, bytes: &[u8]| connections.write(sender, bytes);
             let is_sent = self.senders.flush(now, &mut write);
             if is_sent && self.check.is_complete(&self.sent_by_each()) {
                 return Ok(true);
@@ -251,7 +255,7 @@ impl Load<'_> {
     fn sent_by_each(&self) -> Vec<u64> {
         let mut sent = self.senders.made_by_each();
         for (who, _) in &self.closed {
-            if let Role::Sender(sender) = self.crowd.role(*who) {
+            if let Role::Sender(sender) = self.connections.role(*who) {
                 sent[sender] = sent[sender].min(self.check.arrived_of(sender));
             }
         }
@@ -261,11 +265,11 @@ impl Load<'_> {
     /// Waits for something to happen, and reads.
     fn receive(&mut self, pause: Duration) -> Result<()> {
         let mut ready = std::mem::take(&mut self.ready);
-        self.crowd.wait(pause, &mut ready)?;
+        self.connections.wait(pause, &mut ready)?;
         for event in &ready {
-            let role = self.crowd.role(event.who);
+            let role = self.connections.role(event.who);
             if let (true, Role::Sender(sender)) = (event.writable, role) {
-                self.crowd.unwatch_writable(event.who)?;
+                self.connections.unwatch_writable(event.who)?;
                 self.senders.unblock(sender);
             }
             if event.readable {
@@ -277,11 +281,11 @@ impl Load<'_> {
     }
 
     fn read(&mut self, who: usize, role: Role) {
-        let count = match self.crowd.read(who, &mut self.buffer) {
+        let count = match self.connections.read(who, &mut self.buffer) {
             Got::Nothing => return,
             Got::Bytes(count) => count,
             Got::End(reason) => {
-                self.crowd.close(who);
+                self.connections.close(who);
                 let told = match role {
                     Role::Reader(reader) => {
                         self.readers_open -= 1;
@@ -289,12 +293,12 @@ impl Load<'_> {
                     }
                     Role::Sender(sender) => {
                         self.senders.close(sender);
-                        Farewell::in_last_lines(&self.tails[who])
+                        CloseNotice::in_last_lines(&self.tails[who])
                     }
-                    Role::Stuck(_) => Farewell::in_last_lines(&self.tails[who]),
+                    Role::Stuck(_) => CloseNotice::in_last_lines(&self.tails[who]),
                 };
                 self.closed
-                    .push((who, told.unwrap_or_else(|| Farewell::silent(reason))));
+                    .push((who, told.unwrap_or_else(|| CloseNotice::silent(reason))));
                 return;
             }
         };
@@ -320,7 +324,7 @@ impl Load<'_> {
     /// Reads on from the stuck readers, so that it shows which were closed. Returns how many were
     /// not.
     fn look_at_stuck(&mut self) -> Result<usize> {
-        let stuck = self.crowd.wake_stuck()?;
+        let stuck = self.connections.wake_stuck()?;
         let is_closed = |load: &Self, who: &usize| load.closed.iter().any(|(w, _)| w == who);
         let begun = Instant::now();
         self.last_read = begun;

@@ -1,36 +1,37 @@
 //! `linehub bench`: load for a daemon, and proof of what it promises.
 //!
 //! ```text
-//!          plan ─► target ─► crowd ─► rendezvous ─► load ─► outcome ─► report | json | plot
-//!                                                    │
-//!            senders ─► line ─► daemon ─► dialect ─► check (reference, tracker) ─► latency
+//! plan ─► target ─► connections ─► barrier ─► load ─► outcome ─► report | json | plot
+//!                                               │
+//! senders ─► line ─► daemon ─► line_decoder ─► check (expected_stream, tracker) ─► latency
 //! ```
 //!
 //! | file | what it is for |
 //! |---|---|
 //! | `plan` | what was asked for |
 //! | `target`, `procfs` | the daemon, its own or a given one, and what it uses |
-//! | `crowd`, `rendezvous` | all connections, until each of them is served |
+//! | `connections`, `barrier` | all connections, until each of them is served |
 //! | `load` | the run: one thread that sends, receives and checks |
 //! | `senders`, `line` | who sends what, when |
-//! | `dialect`, `check`, `reference`, `tracker` | whether it came: pure |
-//! | `latency` | how late |
+//! | `line_decoder`, `check`, `expected_stream`, `tracker` | whether it came: pure |
+//! | `histogram`, `latency` | how late |
 //! | `outcome`, `report`, `json`, `plot`, `progress` | what it came to, and how it is shown |
 
+mod barrier;
 mod check;
-mod crowd;
-mod dialect;
+mod connections;
+mod expected_stream;
+mod histogram;
 mod json;
 mod latency;
 mod line;
+mod line_decoder;
 mod load;
 mod outcome;
 mod plan;
 mod plot;
 mod procfs;
 mod progress;
-mod reference;
-mod rendezvous;
 mod report;
 mod senders;
 mod target;
@@ -42,7 +43,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::Value;
 
-use self::crowd::Interrupt;
+use self::connections::Interrupt;
 use self::outcome::Outcome;
 use self::plan::Plan;
 use self::progress::Progress;
@@ -102,7 +103,7 @@ fn measure(plan: &Plan) -> Result<bool> {
             format!("{:#}\n", Value::from(runs))
         }
         (None, [outcome, ..]) => report::of_run(outcome),
-        (Some(swept), outcomes) => report::of_sweep(swept, outcomes),
+        (Some(axis), outcomes) => report::of_sweep(axis, outcomes),
     };
     // Who closed stdout does not want the text.
     let _ = io::stdout().write_all(text.as_bytes());

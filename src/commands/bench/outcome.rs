@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::crowd::Role;
-use super::latency::{Latencies, Spread};
+use super::connections::Role;
+use super::histogram::Histogram;
+use super::latency::Latencies;
 use super::plan::Run;
 use super::tracker::Faults;
 use crate::config::Address;
@@ -41,7 +42,7 @@ pub(super) struct Outcome {
     /// CPUs' worth of time that the load took.
     pub(super) load_cpu: Option<f64>,
     /// How late lines were sent, when they had a time.
-    pub(super) late: Option<Spread>,
+    pub(super) late: Option<Histogram>,
     pub(super) latencies: Latencies,
 }
 

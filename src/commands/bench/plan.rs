@@ -35,8 +35,8 @@ pub(super) struct Plan {
     pub(super) address: Option<Address>,
     /// What to run, one after another. One without a sweep.
     pub(super) runs: Vec<Run>,
-    /// The swept option.
-    pub(super) sweep: Option<Swept>,
+    /// The axis option.
+    pub(super) sweep: Option<SweepAxis>,
     pub(super) json: bool,
     pub(super) plot: Option<PathBuf>,
 }
@@ -57,9 +57,9 @@ pub(super) struct Run {
     pub(super) format: Option<Format>,
 }
 
-/// An option that can be swept.
+/// An option that can be axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Swept {
+pub(super) enum SweepAxis {
     Senders,
     Readers,
     Size,
@@ -85,10 +85,10 @@ impl Plan {
             duration: Duration::from_secs(10),
             format: None,
         };
-        for swept in Swept::ALL {
-            if let Some(text) = swept.typed(args) {
-                let wrong = |wrong| format!("--{}: {wrong}", swept.name());
-                swept.set(&mut run, text).map_err(wrong)?;
+        for axis in SweepAxis::ALL {
+            if let Some(text) = axis.typed(args) {
+                let wrong = |wrong| format!("--{}: {wrong}", axis.name());
+                axis.set(&mut run, text).map_err(wrong)?;
             }
         }
         if let Some(text) = &args.duration {
@@ -101,9 +101,8 @@ impl Plan {
         let (sweep, runs) = match &args.sweep {
             None => (None, vec![run]),
             Some(text) => {
-                let (swept, runs) =
-                    sweep(run, text).map_err(|wrong| format!("--sweep: {wrong}"))?;
-                (Some(swept), runs)
+                let (axis, runs) = sweep(run, text).map_err(|wrong| format!("--sweep: {wrong}"))?;
+                (Some(axis), runs)
             }
         };
         let fit = open_files.saturating_sub(DESCRIPTORS_RESERVED);
@@ -130,54 +129,54 @@ impl Run {
     }
 }
 
-impl Swept {
-    const ALL: [Swept; 5] = [
-        Swept::Senders,
-        Swept::Readers,
-        Swept::Size,
-        Swept::Rate,
-        Swept::Stuck,
+impl SweepAxis {
+    const ALL: [SweepAxis; 5] = [
+        SweepAxis::Senders,
+        SweepAxis::Readers,
+        SweepAxis::Size,
+        SweepAxis::Rate,
+        SweepAxis::Stuck,
     ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Swept::Senders => "senders",
-            Swept::Readers => "readers",
-            Swept::Size => "size",
-            Swept::Rate => "rate",
-            Swept::Stuck => "stuck",
+            SweepAxis::Senders => "senders",
+            SweepAxis::Readers => "readers",
+            SweepAxis::Size => "size",
+            SweepAxis::Rate => "rate",
+            SweepAxis::Stuck => "stuck",
         }
     }
 
     fn typed(self, args: &BenchArgs) -> Option<&str> {
         match self {
-            Swept::Senders => args.senders.as_deref(),
-            Swept::Readers => args.readers.as_deref(),
-            Swept::Size => args.size.as_deref(),
-            Swept::Rate => args.rate.as_deref(),
-            Swept::Stuck => args.stuck.as_deref(),
+            SweepAxis::Senders => args.senders.as_deref(),
+            SweepAxis::Readers => args.readers.as_deref(),
+            SweepAxis::Size => args.size.as_deref(),
+            SweepAxis::Rate => args.rate.as_deref(),
+            SweepAxis::Stuck => args.stuck.as_deref(),
         }
     }
 
     fn set(self, run: &mut Run, text: &str) -> Result<(), String> {
         match self {
-            Swept::Senders => run.senders = number(text, 1, CONNECTIONS_MAX.min(SENDERS_MAX))?,
-            Swept::Readers => run.readers = number(text, 1, CONNECTIONS_MAX)?,
-            Swept::Size => run.size = SIZE.read(text)?,
-            Swept::Rate => run.rate = number(text, 0, RATE_MAX)?,
-            Swept::Stuck => run.stuck = number(text, 0, CONNECTIONS_MAX)?,
+            SweepAxis::Senders => run.senders = number(text, 1, CONNECTIONS_MAX.min(SENDERS_MAX))?,
+            SweepAxis::Readers => run.readers = number(text, 1, CONNECTIONS_MAX)?,
+            SweepAxis::Size => run.size = SIZE.read(text)?,
+            SweepAxis::Rate => run.rate = number(text, 0, RATE_MAX)?,
+            SweepAxis::Stuck => run.stuck = number(text, 0, CONNECTIONS_MAX)?,
         }
         Ok(())
     }
 
-    /// The swept value of a run.
+    /// The axis value of a run.
     pub(super) fn of(self, run: &Run) -> usize {
         match self {
-            Swept::Senders => run.senders,
-            Swept::Readers => run.readers,
-            Swept::Size => run.size,
-            Swept::Rate => run.rate,
-            Swept::Stuck => run.stuck,
+            SweepAxis::Senders => run.senders,
+            SweepAxis::Readers => run.readers,
+            SweepAxis::Size => run.size,
+            SweepAxis::Rate => run.rate,
+            SweepAxis::Stuck => run.stuck,
         }
     }
 }
@@ -203,20 +202,20 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The runs of `readers=1,10,100`.
-fn sweep(run: Run, text: &str) -> Result<(Swept, Vec<Run>), String> {
+fn sweep(run: Run, text: &str) -> Result<(SweepAxis, Vec<Run>), String> {
     const ALLOWED: &str = "allowed: senders, readers, size, rate or stuck, and its values, such as \
                            readers=1,10,100,1000";
     let Some((name, several)) = text.split_once('=') else {
         return Err(format!("'{text}' has no values; {ALLOWED}"));
     };
-    let known = Swept::ALL.into_iter().find(|swept| swept.name() == name);
-    let swept = known.ok_or_else(|| format!("'{name}' cannot be swept; {ALLOWED}"))?;
+    let known = SweepAxis::ALL.into_iter().find(|axis| axis.name() == name);
+    let axis = known.ok_or_else(|| format!("'{name}' cannot be axis; {ALLOWED}"))?;
     let run_with = |text: &str| {
         let mut run = run;
-        swept.set(&mut run, text.trim()).map(|()| run)
+        axis.set(&mut run, text.trim()).map(|()| run)
     };
     let runs: Result<Vec<Run>, String> = several.split(',').map(run_with).collect();
-    runs.map(|runs| (swept, runs))
+    runs.map(|runs| (axis, runs))
         .map_err(|wrong| format!("{name}: {wrong}"))
 }
 
@@ -249,7 +248,7 @@ mod tests {
         let plan = typed(|args| args.sweep = Some("size=20,64, 1KiB".into())).unwrap();
         let sizes: Vec<usize> = plan.runs.iter().map(|run| run.size).collect();
         assert_eq!(sizes, [20, 64, 1024]);
-        assert_eq!(plan.sweep, Some(Swept::Size));
+        assert_eq!(plan.sweep, Some(SweepAxis::Size));
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::crowd::Role;
+use super::connections::Role;
 use super::outcome::{Closed, Outcome};
-use super::plan::Swept;
+use super::plan::SweepAxis;
 use super::tracker::Faults;
 use crate::commands::table::{Table, thousands};
 
@@ -65,9 +65,9 @@ pub(super) fn of_run(outcome: &Outcome) -> String {
 }
 
 /// A row for each run.
-pub(super) fn of_sweep(swept: Swept, outcomes: &[Outcome]) -> String {
+pub(super) fn of_sweep(axis: SweepAxis, outcomes: &[Outcome]) -> String {
     let mut table = Table::of_numbers(&[
-        swept.name(),
+        axis.name(),
         "in/s",
         "out/s",
         "in MB/s",
@@ -85,7 +85,7 @@ pub(super) fn of_sweep(swept: Swept, outcomes: &[Outcome]) -> String {
     ]);
     for outcome in outcomes {
         let mut row = vec![
-            thousands(swept.of(&outcome.run) as u64),
+            thousands(axis.of(&outcome.run) as u64),
             count(outcome.lines_in_per_second()),
             count(outcome.lines_out_per_second()),
             megabytes(outcome.bytes_in_per_second()),
@@ -99,7 +99,7 @@ pub(super) fn of_sweep(swept: Swept, outcomes: &[Outcome]) -> String {
     }
     let mut text = table.text();
     for outcome in outcomes {
-        let at = format!("{}={}", swept.name(), swept.of(&outcome.run));
+        let at = format!("{}={}", axis.name(), axis.of(&outcome.run));
         let wrong = (!outcome.is_good()).then(|| verdict(outcome));
         for line in wrong.into_iter().chain(closed(outcome)) {
             let _ = writeln!(text, "{at}: {}", line.trim_start());

@@ -1,6 +1,6 @@
 //! Who sends what and when: at a rate, or as fast as the daemon takes it.
 
-use super::latency::Spread;
+use super::histogram::Histogram;
 use super::line::LineKind;
 use super::plan::Run;
 
@@ -31,7 +31,7 @@ pub(super) struct Senders {
     /// Lines made, which are as good as sent.
     made: u64,
     /// How late lines were made that had a time.
-    pub(super) late: Spread,
+    pub(super) late: Histogram,
     touched: Vec<usize>,
 }
 
@@ -96,7 +96,7 @@ impl Senders {
             pace,
             all: (0..run.senders).map(|_| sender()).collect(),
             made: 0,
-            late: Spread::new(),
+            late: Histogram::new(),
             touched: Vec::new(),
         }
     }

@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result, anyhow};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::crowd::PATIENCE;
 use super::plan::Run;
 use super::procfs;
 use crate::config::Address;
@@ -20,6 +19,9 @@ use crate::wire::format::Format;
 
 /// A receive buffer that is soon full. The kernel doubles it.
 const STUCK_BUFFER_BYTES: usize = 4096;
+
+/// How long the daemon may take until it listens.
+const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the log may take to say why a connection was closed.
 const LOG_PATIENCE: Duration = Duration::from_secs(3);
@@ -191,7 +193,7 @@ impl OwnDaemon {
         std::thread::Builder::new()
             .name("daemon-log".to_owned())
             .spawn(move || follow(stderr, &log))?;
-        let address = own.wait(PATIENCE, |log| {
+        let address = own.wait(START_PATIENCE, |log| {
             let ended = log
                 .ended
                 .then(|| Err(anyhow!("the daemon ended: {}", log.last)));

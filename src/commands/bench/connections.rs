@@ -51,7 +51,7 @@ struct Connection {
 
 /// All connections of a run.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct Connections {
     epoll: OwnedFd,
     timer: OwnedFd,
     connections: Vec<Connection>,
@@ -113,7 +113,7 @@ impl Interrupt {
     }
 }
 
-impl Crowd {
+impl Connections {
     /// Connects everybody. `first` is connected already.
     ///
     /// The sender who will speak first comes last: what it says reaches the daemon after all others.
@@ -122,7 +122,7 @@ impl Crowd {
         endpoint: &Endpoint,
         first: Socket,
         interrupt: &mut Interrupt,
-    ) -> Result<Crowd> {
+    ) -> Result<Connections> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -130,7 +130,7 @@ impl Crowd {
         epoll::add(&epoll, &timer, data, epoll::EventFlags::IN)?;
         let data = epoll::EventData::new_u64(INTERRUPT);
         epoll::add(&epoll, &interrupt.signals, data, epoll::EventFlags::IN)?;
-        let mut crowd = Crowd {
+        let mut connections = Connections {
             epoll,
             timer,
             connections: Vec::with_capacity(run.connections()),
@@ -138,7 +138,7 @@ impl Crowd {
         };
 
         first.set_nonblocking(true)?;
-        crowd.add(first, Role::Reader(0), true)?;
+        connections.add(first, Role::Reader(0), true)?;
         let mut roles = (0..run.stuck)
             .map(Role::Stuck)
             .chain((1..run.readers).map(Role::Reader))
@@ -153,7 +153,7 @@ impl Crowd {
             if Instant::now() > deadline {
                 bail!(
                     "{} connections were not made",
-                    run.connections() - crowd.len() + dialled
+                    run.connections() - connections.len() + dialled
                 );
             }
             while let Some(role) = roles.peek().filter(|_| dialled < DIALLED_MAX) {
@@ -161,7 +161,7 @@ impl Crowd {
                 match endpoint.dial(is_stuck) {
                     Ok((socket, established)) => {
                         dialled += usize::from(!established);
-                        crowd.add(socket, *role, established)?;
+                        connections.add(socket, *role, established)?;
                         roles.next();
                     }
                     // A Unix socket's backlog is full.
@@ -169,19 +169,19 @@ impl Crowd {
                     Err(error) => return Err(error).context("cannot connect"),
                 }
             }
-            crowd.wait(Duration::from_millis(1), &mut ready)?;
+            connections.wait(Duration::from_millis(1), &mut ready)?;
             for event in &ready {
-                dialled -= usize::from(crowd.establish(event)?);
+                dialled -= usize::from(connections.establish(event)?);
                 // What is said before all are here is for nobody.
-                if event.readable && crowd.connections[event.who].established {
-                    match crowd.read(event.who, &mut scratch) {
+                if event.readable && connections.connections[event.who].established {
+                    match connections.read(event.who, &mut scratch) {
                         Got::End(_) => bail!("{}", refused(&scratch)),
                         Got::Bytes(_) | Got::Nothing => {}
                     }
                 }
             }
         }
-        Ok(crowd)
+        Ok(connections)
     }
 
     fn add(&mut self, socket: Socket, role: Role, established: bool) -> Result<()> {
@@ -240,7 +240,7 @@ impl Crowd {
         &self.connections[who].socket
     }
 
-    /// Waits at most `timeout`, in whole milliseconds, or until [`Crowd::wake_at`].
+    /// Waits at most `timeout`, in whole milliseconds, or until [`Connections::wake_at`].
     pub(super) fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> Result<()> {
         use epoll::EventFlags as Flags;
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_WAIT);
@@ -346,7 +346,7 @@ fn refused(last: &[u8]) -> String {
         .iter()
         .position(|byte| *byte == 0)
         .unwrap_or(last.len());
-    let farewell = super::dialect::Farewell::in_last_lines(&last[..end]);
-    let why = farewell.map_or("without a word".to_owned(), |farewell| farewell.detail);
+    let notice = super::line_decoder::CloseNotice::in_last_lines(&last[..end]);
+    let why = notice.map_or("without a word".to_owned(), |notice| notice.detail);
     format!("the daemon closed a connection while others were made: {why}")
 }

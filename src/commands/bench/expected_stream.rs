@@ -9,15 +9,15 @@ use std::ops::Range;
 
 use memchr::memmem;
 
-use super::dialect::{Dialect, Seen};
+use super::line_decoder::{LineDecoder, Seen};
 
 /// What is forgotten at a time, so that it is rarely moved.
 const FORGET_BYTES: usize = 256 * 1024;
 
 /// The stream from the slowest reader to the fastest.
 #[derive(Debug)]
-pub(super) struct Reference {
-    dialect: Dialect,
+pub(super) struct ExpectedStream {
+    decoder: LineDecoder,
     /// Where in the stream `bytes` begins; the start of a line.
     base: u64,
     bytes: Vec<u8>,
@@ -52,10 +52,10 @@ pub(super) struct Gap {
     pub(super) numbers: Range<u64>,
 }
 
-impl Reference {
-    pub(super) fn new(dialect: Dialect, senders: usize) -> Reference {
-        Reference {
-            dialect,
+impl ExpectedStream {
+    pub(super) fn new(decoder: LineDecoder, senders: usize) -> ExpectedStream {
+        ExpectedStream {
+            decoder,
             base: 0,
             bytes: Vec::new(),
             base_line: 0,
@@ -67,8 +67,8 @@ impl Reference {
         }
     }
 
-    pub(super) fn dialect(&self) -> &Dialect {
-        &self.dialect
+    pub(super) fn decoder(&self) -> &LineDecoder {
+        &self.decoder
     }
 
     /// The offset after the last line.
@@ -192,7 +192,7 @@ impl Reference {
         }
         let mut next = self.next_at_base.clone();
         for line in self.base_line..line {
-            note(&self.dialect, self.line(line), &mut next);
+            note(&self.decoder, self.line(line), &mut next);
         }
         next
     }
@@ -222,7 +222,7 @@ impl Reference {
         for line in self.base_line..line {
             let (from, to) = (self.start_of(line), self.start_of(line + 1));
             let (from, to) = ((from - self.base) as usize, (to - self.base) as usize - 1);
-            note(&self.dialect, &self.bytes[from..to], &mut self.next_at_base);
+            note(&self.decoder, &self.bytes[from..to], &mut self.next_at_base);
         }
         self.base_ours = self.ours_before(line);
         self.lines.drain(..(line - self.base_line) as usize);
@@ -233,9 +233,9 @@ impl Reference {
 }
 
 /// Counts a line of the stream among its sender's.
-fn note(dialect: &Dialect, line: &[u8], next: &mut [u64]) {
-    if let Seen::Ours(stamp) = dialect.read(line) {
-        let next = &mut next[stamp.sender as usize];
-        *next = stamp.number_near(*next) + 1;
+fn note(decoder: &LineDecoder, line: &[u8], next: &mut [u64]) {
+    if let Seen::Ours(header) = decoder.read(line) {
+        let next = &mut next[header.sender as usize];
+        *next = header.number_near(*next) + 1;
     }
 }

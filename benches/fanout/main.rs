@@ -14,27 +14,16 @@
 //!       └► table
 //! ```
 
-#[path = "fanout/cases.rs"]
 mod cases;
-#[path = "fanout/crowd.rs"]
-mod crowd;
-#[path = "fanout/flood.rs"]
 mod flood;
-#[path = "fanout/launch.rs"]
 mod launch;
-#[path = "fanout/load.rs"]
 mod load;
-#[path = "fanout/paced.rs"]
 mod paced;
-#[path = "fanout/procfs.rs"]
 mod procfs;
-#[path = "fanout/raw_loop.rs"]
 mod raw_loop;
-#[path = "fanout/stream.rs"]
+mod storms;
 mod stream;
-#[path = "fanout/table.rs"]
 mod table;
-#[path = "fanout/watch.rs"]
 mod watch;
 
 use std::env;
@@ -49,7 +38,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cases::{Case, Figure, Settings};
 use crate::launch::{Cores, Program};
 use crate::procfs::Busy;
-use crate::table::{Row, Spread, Table};
+use crate::table::{Row, Summary, Table};
 
 const USAGE: &str = "\
 usage: cargo bench --bench fanout -- [OPTIONS] [FILTER]...
@@ -165,8 +154,8 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, table: &Table) -> R
         }
     }
     for (index, first) in subject[0].iter().enumerate() {
-        let of = |side: &[Vec<Figure>]| Spread::of(side.iter().map(|run| run[index].value));
-        let ratio = Spread::of(
+        let of = |side: &[Vec<Figure>]| Summary::of(side.iter().map(|run| run[index].value));
+        let ratio = Summary::of(
             subject
                 .iter()
                 .zip(&baseline)
@@ -178,7 +167,7 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, table: &Table) -> R
                 .map(|side| Vec::from_iter(side.iter().filter_map(|run| run[index].busy))),
         );
         let line_bytes = [&subject, &baseline]
-            .map(|side| Spread::of(side.iter().filter_map(|run| run[index].line_bytes)));
+            .map(|side| Summary::of(side.iter().filter_map(|run| run[index].line_bytes)));
         let note = match (line_bytes, ratio) {
             ([Some(ours), Some(theirs)], Some(ratio)) => {
                 let ratio = ratio.median * ours.median / theirs.median;
@@ -206,7 +195,7 @@ fn busy_note(sides: &[Vec<Busy>; 2]) -> String {
         let share = |busy: &Busy| 100.0 * cpu(busy).as_secs_f64() / busy.elapsed.as_secs_f64();
         let medians = sides
             .iter()
-            .filter_map(|side| Spread::of(side.iter().map(share)));
+            .filter_map(|side| Summary::of(side.iter().map(share)));
         Vec::from_iter(medians.map(|share| format!("{:.0}", share.median))).join("/")
     };
     let (server, load) = (percent(|busy| busy.server), percent(|busy| busy.load));

@@ -3,7 +3,7 @@
 use memchr::memmem;
 use serde_json::Value;
 
-use super::line::{LineKind, Stamp, TAG_BYTES};
+use super::line::{LineHeader, LineKind, TAG_BYTES};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 
@@ -11,20 +11,20 @@ use crate::wire::format::Format;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Seen {
     /// A line of this run, whole.
-    Ours(Stamp),
+    Ours(LineHeader),
     /// No whole line, or not one alone. What can still be told of the lines of this run in it.
-    Torn(Vec<Stamp>),
+    Torn(Vec<LineHeader>),
     /// A notice, or a line of a client that is not ours.
     Other,
     /// The reader is told that it missed so many.
     Skipped(u64),
     /// The reader is told that it is being closed.
-    Farewell(Farewell),
+    CloseNotice(CloseNotice),
 }
 
 /// Why a connection was closed, as far as the daemon said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Farewell {
+pub(super) struct CloseNotice {
     /// As in the daemon's log.
     pub(super) reason: String,
     /// In the daemon's own words.
@@ -33,21 +33,21 @@ pub(super) struct Farewell {
 
 /// Reads what is received.
 #[derive(Clone, Debug)]
-pub(super) struct Dialect {
+pub(super) struct LineDecoder {
     format: Format,
     kind: LineKind,
 }
 
-impl Dialect {
-    pub(super) fn new(format: Format, kind: LineKind) -> Dialect {
-        Dialect { format, kind }
+impl LineDecoder {
+    pub(super) fn new(format: Format, kind: LineKind) -> LineDecoder {
+        LineDecoder { format, kind }
     }
 
     /// Reads a line, given without its LF.
     pub(super) fn read(&self, line: &[u8]) -> Seen {
         match payload(self.format, line) {
             Some(payload) => match self.kind.read(payload) {
-                Some(stamp) => Seen::Ours(stamp),
+                Some(header) => Seen::Ours(header),
                 None => self.read_foreign(line),
             },
             None => self.read_unusual(line),
@@ -119,8 +119,8 @@ fn read_text(line: &[u8]) -> Option<Seen> {
         let count = count.strip_suffix(" messages")?.parse().ok()?;
         return Some(Seen::Skipped(count));
     }
-    if let Some(farewell) = Farewell::from_text(text) {
-        return Some(Seen::Farewell(farewell));
+    if let Some(notice) = CloseNotice::from_text(text) {
+        return Some(Seen::CloseNotice(notice));
     }
     let notices = ["New client connected: ", "Client disconnected: "];
     let id = notices
@@ -135,7 +135,7 @@ fn read_json(line: &[u8]) -> Option<Seen> {
     let object: Value = serde_json::from_slice(line).ok()?;
     match object.get("event")?.as_str()? {
         "skip" => Some(Seen::Skipped(object.get("count")?.as_u64()?)),
-        "error" | "shutdown" => Farewell::from_json(&object).map(Seen::Farewell),
+        "error" | "shutdown" => CloseNotice::from_json(&object).map(Seen::CloseNotice),
         "connect" | "disconnect" => Some(Seen::Other),
         // Its payload needed more than to be put between quotes, which ours never does.
         "message" if object.get("data_base64").is_some() => Some(Seen::Other),
@@ -143,20 +143,20 @@ fn read_json(line: &[u8]) -> Option<Seen> {
     }
 }
 
-impl Farewell {
-    /// The farewell in the last lines of a connection of whatever format, if they hold one.
-    pub(super) fn in_last_lines(bytes: &[u8]) -> Option<Farewell> {
+impl CloseNotice {
+    /// The notice in the last lines of a connection of whatever format, if they hold one.
+    pub(super) fn in_last_lines(bytes: &[u8]) -> Option<CloseNotice> {
         let mut lines = bytes.rsplit(|byte| *byte == b'\n');
         lines.find_map(|line| {
             let text = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
             let object = || serde_json::from_str(text).ok();
-            Farewell::from_text(text).or_else(|| Farewell::from_json(&object()?))
+            CloseNotice::from_text(text).or_else(|| CloseNotice::from_json(&object()?))
         })
     }
 
-    fn from_text(text: &str) -> Option<Farewell> {
+    fn from_text(text: &str) -> Option<CloseNotice> {
         if text == "Server shutting down" {
-            return Some(Farewell::shutdown());
+            return Some(CloseNotice::shutdown());
         }
         let detail = text.strip_prefix("Error: ")?;
         let known = [
@@ -167,7 +167,7 @@ impl Farewell {
             ("stalled", CloseReason::Stalled),
         ];
         let reason = known.iter().find(|(words, _)| detail.starts_with(words));
-        Some(Farewell {
+        Some(CloseNotice {
             reason: reason
                 .map_or("error", |(_, reason)| reason.label())
                 .to_owned(),
@@ -175,7 +175,7 @@ impl Farewell {
         })
     }
 
-    fn from_json(object: &Value) -> Option<Farewell> {
+    fn from_json(object: &Value) -> Option<CloseNotice> {
         let word = |key| {
             object
                 .get(key)
@@ -184,8 +184,8 @@ impl Farewell {
                 .to_owned()
         };
         match object.get("event")?.as_str()? {
-            "shutdown" => Some(Farewell::shutdown()),
-            "error" => Some(Farewell {
+            "shutdown" => Some(CloseNotice::shutdown()),
+            "error" => Some(CloseNotice {
                 reason: word("reason"),
                 detail: format!("Error: {}", word("detail")),
             }),
@@ -193,16 +193,16 @@ impl Farewell {
         }
     }
 
-    fn shutdown() -> Farewell {
-        Farewell {
+    fn shutdown() -> CloseNotice {
+        CloseNotice {
             reason: CloseReason::Shutdown.label().to_owned(),
             detail: "Server shutting down".to_owned(),
         }
     }
 
     /// For a connection that ended without a word.
-    pub(super) fn silent(reason: CloseReason) -> Farewell {
-        Farewell {
+    pub(super) fn silent(reason: CloseReason) -> CloseNotice {
+        CloseNotice {
             reason: reason.label().to_owned(),
             detail: String::new(),
         }
@@ -215,8 +215,8 @@ mod tests {
     use crate::wire::format::{self, Notice};
     use crate::wire::ids::{ClientId, Seq};
 
-    fn dialect(format: Format) -> Dialect {
-        Dialect::new(format, LineKind::new(*b"runA", 40))
+    fn decoder(format: Format) -> LineDecoder {
+        LineDecoder::new(format, LineKind::new(*b"runA", 40))
     }
 
     fn sent(number: u64) -> Vec<u8> {
@@ -241,13 +241,13 @@ mod tests {
         for format in Format::ALL {
             let line = shown(format, &sent(5));
             assert_eq!(format_of(&line, b"runA"), format);
-            let Seen::Ours(stamp) = dialect(format).read(&line) else {
+            let Seen::Ours(header) = decoder(format).read(&line) else {
                 panic!("{format}: {}", String::from_utf8_lossy(&line));
             };
-            assert_eq!((stamp.sender, stamp.number_near(4)), (2, 5));
+            assert_eq!((header.sender, header.number_near(4)), (2, 5));
             for payload in [&b"hello"[..], b"", b"say \"hi\"", b"\xff\xfe"] {
                 let line = shown(format, &[payload, b"\n"].concat());
-                assert_eq!(dialect(format).read(&line), Seen::Other, "{format}");
+                assert_eq!(decoder(format).read(&line), Seen::Other, "{format}");
             }
         }
     }
@@ -257,8 +257,8 @@ mod tests {
         for format in Format::ALL {
             let (one, two) = (shown(format, &sent(5)), shown(format, &sent(6)));
             let numbers = |line: &[u8]| -> Vec<u64> {
-                match dialect(format).read(line) {
-                    Seen::Torn(stamps) => stamps.iter().map(|s| s.number_near(5)).collect(),
+                match decoder(format).read(line) {
+                    Seen::Torn(headers) => headers.iter().map(|s| s.number_near(5)).collect(),
                     seen => panic!("{format}: {seen:?}"),
                 }
             };
@@ -282,7 +282,7 @@ mod tests {
                 let mut out = Vec::new();
                 say(&mut out);
                 out.pop();
-                dialect(format).read(&out)
+                decoder(format).read(&out)
             };
             for notice in [Notice::Connect, Notice::Disconnect] {
                 let seen = read(&|out| match format {
@@ -297,7 +297,7 @@ mod tests {
             );
             let told = |reason: &str, detail: &str| {
                 let (reason, detail) = (reason.to_owned(), detail.to_owned());
-                Seen::Farewell(Farewell { reason, detail })
+                Seen::CloseNotice(CloseNotice { reason, detail })
             };
             let slow =
                 |out: &mut Vec<u8>| format::error(format, CloseReason::Slow, "too slow", out);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use memchr::memmem;
 
-use super::crowd::{Crowd, Got, Interrupt, PATIENCE, Role};
-use super::dialect::{Farewell, format_of};
+use super::connections::{Connections, Got, Interrupt, PATIENCE, Role};
 use super::line::{TAG_BYTES, Tag};
+use super::line_decoder::{CloseNotice, format_of};
 use super::senders::Written;
 use crate::wire::format::Format;
 use crate::wire::framing::{Framer, Lines, lines};
@@ -19,9 +19,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// No line on the way is longer, unless others are sending.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// What a rendezvous found.
+/// What a barrier found.
 #[derive(Debug)]
-pub(super) struct Rendezvous {
+pub(super) struct Barrier {
     /// When the last connection was served.
     pub(super) served: Instant,
     pub(super) format: Format,
@@ -35,22 +35,22 @@ struct Waiting {
     rest: Option<Vec<u8>>,
 }
 
-impl Rendezvous {
+impl Barrier {
     /// Lets sender 0 speak until everybody has heard it.
     pub(super) fn hold(
-        crowd: &mut Crowd,
+        connections: &mut Connections,
         tag: &Tag,
         readers: usize,
         interrupt: &mut Interrupt,
-    ) -> Result<Rendezvous> {
+    ) -> Result<Barrier> {
         // A '!' is in no line of the run.
         let word = |word: &str| [&tag[..], b"!", word.as_bytes()].concat();
         let (probe, start) = (word("probe"), word("start"));
         let mut format = None;
-        let mut waiting: Vec<Waiting> = (0..crowd.len())
+        let mut waiting: Vec<Waiting> = (0..connections.len())
             .map(|who| Waiting {
                 framer: Framer::new(LINE_BYTES_MAX),
-                told: matches!(crowd.role(who), Role::Stuck(_) | Role::Sender(0)),
+                told: matches!(connections.role(who), Role::Stuck(_) | Role::Sender(0)),
                 rest: None,
             })
             .collect();
@@ -64,9 +64,9 @@ impl Rendezvous {
             let now = Instant::now();
             if served.is_none() && waiting.iter().all(|waiting| waiting.told) {
                 served = Some(now);
-                say(crowd, &start)?;
+                say(connections, &start)?;
             } else if served.is_none() && now >= again {
-                say(crowd, &probe)?;
+                say(connections, &probe)?;
                 again = now + AGAIN_AFTER;
             }
             let started = waiting
@@ -74,10 +74,10 @@ impl Rendezvous {
                 .filter(|waiting| waiting.rest.is_some())
                 .count();
             if let (Some(served), true) = (served, started == readers) {
-                return Ok(Rendezvous {
+                return Ok(Barrier {
                     served,
                     format: format.unwrap_or(Format::Raw),
-                    rests: rests(crowd, waiting, readers),
+                    rests: rests(connections, waiting, readers),
                 });
             }
             if now > deadline {
@@ -87,15 +87,15 @@ impl Rendezvous {
                 };
                 bail!("{missing} connections were made and yet get no lines");
             }
-            crowd.wait(Duration::from_millis(10), &mut ready)?;
+            connections.wait(Duration::from_millis(10), &mut ready)?;
             for event in ready.iter().filter(|event| event.readable) {
                 let who = event.who;
-                let count = match crowd.read(who, &mut buffer) {
+                let count = match connections.read(who, &mut buffer) {
                     Got::Bytes(count) => count,
                     Got::Nothing => continue,
                     Got::End(reason) => bail!("{}", ended(&waiting[who], reason.label())),
                 };
-                let is_reader = matches!(crowd.role(who), Role::Reader(_));
+                let is_reader = matches!(connections.role(who), Role::Reader(_));
                 let waiting = &mut waiting[who];
                 if let Some(rest) = &mut waiting.rest {
                     rest.extend_from_slice(&buffer[..count]);
@@ -109,7 +109,7 @@ impl Rendezvous {
                 let rest = after(&lines, &start).filter(|_| is_reader);
                 waiting.rest = rest.map(|rest| [&rest, waiting.framer.unfinished()].concat());
                 if waiting.rest.is_none() && !lines.is_empty() {
-                    note_farewell(waiting, &buffer[..count]);
+                    keep_notice(waiting, &buffer[..count]);
                 }
             }
         }
@@ -118,14 +118,14 @@ impl Rendezvous {
 
 impl Waiting {
     fn said(&self) -> Option<String> {
-        Farewell::in_last_lines(self.framer.unfinished()).map(|farewell| farewell.detail)
+        CloseNotice::in_last_lines(self.framer.unfinished()).map(|notice| notice.detail)
     }
 }
 
-fn note_farewell(waiting: &mut Waiting, bytes: &[u8]) {
-    if let Some(farewell) = Farewell::in_last_lines(bytes) {
+fn keep_notice(waiting: &mut Waiting, bytes: &[u8]) {
+    if let Some(notice) = CloseNotice::in_last_lines(bytes) {
         // Nothing follows it, so that it may stand where an unfinished line would.
-        waiting.framer = Framer::resume(LINE_BYTES_MAX, farewell.detail.into_bytes());
+        waiting.framer = Framer::resume(LINE_BYTES_MAX, notice.detail.into_bytes());
     }
 }
 
@@ -155,20 +155,20 @@ fn after(completed: &Lines<'_>, word: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn say(crowd: &Crowd, word: &[u8]) -> Result<()> {
+fn say(connections: &Connections, word: &[u8]) -> Result<()> {
     debug_assert!(word.len() > TAG_BYTES);
     let line = [word, b"\n"].concat();
-    if crowd.write(0, &line) != Written::Bytes(line.len()) {
+    if connections.write(0, &line) != Written::Bytes(line.len()) {
         bail!("the daemon does not take the first line");
     }
     Ok(())
 }
 
 /// By the number of their reader.
-fn rests(crowd: &Crowd, waiting: Vec<Waiting>, readers: usize) -> Vec<Vec<u8>> {
+fn rests(connections: &Connections, waiting: Vec<Waiting>, readers: usize) -> Vec<Vec<u8>> {
     let mut rests = vec![Vec::new(); readers];
     for (who, waiting) in waiting.into_iter().enumerate() {
-        if let (Role::Reader(number), Some(rest)) = (crowd.role(who), waiting.rest) {
+        if let (Role::Reader(number), Some(rest)) = (connections.role(who), waiting.rest) {
             rests[number] = rest;
         }
     }
