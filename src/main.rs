@@ -12,8 +12,8 @@ use linehub::ops::handover::{self, Predecessor};
 use linehub::ops::systemd::SystemdEnv;
 use linehub::server::Server;
 use linehub::{
-    commands::bench, commands::connect, commands::generate, commands::status, hub::memory,
-    net::listener, net::permits, ops::lifecycle, ops::logging,
+    commands::generate, commands::status, hub::memory, net::listener, net::permits, ops::lifecycle,
+    ops::logging,
 };
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
@@ -88,8 +88,10 @@ fn run(command: &Command) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status(args) => status::run(args),
-        Command::Connect(args) => connect::run(args),
-        Command::Bench(args) => bench::run(args),
+        #[cfg(feature = "connect")]
+        Command::Connect(args) => linehub::commands::connect::run(args),
+        #[cfg(feature = "bench")]
+        Command::Bench(args) => linehub::commands::bench::run(args),
     }
 }
 

@@ -8,10 +8,12 @@ mod common;
 /// What an operator sees: metrics, lists, health, and `linehub status`.
 mod admin;
 /// `linehub bench`: load, and proof that it finds what is wrong.
+#[cfg(feature = "bench")]
 mod bench;
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
 /// `linehub connect`, in pipes and in a terminal.
+#[cfg(feature = "connect")]
 mod connect;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
 mod formats;

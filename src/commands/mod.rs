@@ -1,8 +1,10 @@
 //! The commands beside the daemon, which look at it from outside as any client does.
 
+#[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(feature = "connect")]
 pub mod connect;
 pub mod generate;
 pub mod status;
-mod table;
+pub mod table;
 mod terminal;

@@ -2,7 +2,7 @@
 
 /// A table as plain text: columns two spaces apart, numbers to the right.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     /// The first row is the head.
     rows: Vec<Vec<String>>,
     aligns: Vec<Align>,
@@ -10,14 +10,16 @@ pub(crate) struct Table {
 
 /// To which side of its column a text goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
+    /// Text.
     Left,
+    /// Numbers.
     Right,
 }
 
 impl Table {
     /// A table with these columns and no rows.
-    pub(crate) fn new(columns: &[(&str, Align)]) -> Table {
+    pub fn new(columns: &[(&str, Align)]) -> Table {
         Table {
             rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
             aligns: columns.iter().map(|(_, align)| *align).collect(),
@@ -26,7 +28,7 @@ impl Table {
 
     /// A table of numbers: the first column, which says what they are, goes to the left, the others
     /// to the right.
-    pub(crate) fn of_numbers(columns: &[&str]) -> Table {
+    pub fn of_numbers(columns: &[&str]) -> Table {
         let align = |at| if at == 0 { Align::Left } else { Align::Right };
         let columns = columns
             .iter()
@@ -36,17 +38,17 @@ impl Table {
     }
 
     /// Adds a row. It may have fewer texts than there are columns.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
     /// The lines, each ended by LF.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.lines().iter().flat_map(|line| [line, "\n"]).collect()
     }
 
     /// The lines, without spaces at their ends.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let widths: Vec<usize> = (0..self.aligns.len())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -66,7 +68,7 @@ impl Table {
 }
 
 /// A whole number with its thousands set apart: `1,234,567`.
-pub(crate) fn thousands(number: u64) -> String {
+pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -7,6 +7,7 @@ use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 
 /// Whether this is the terminal that controls this process.
+#[cfg(feature = "connect")]
 pub(crate) fn is_controlling(terminal: impl AsFd) -> bool {
     tcgetpgrp(terminal).is_ok()
 }

@@ -17,7 +17,6 @@ pub use self::address::{Address, AddressError};
 #[cfg(test)]
 pub(crate) use self::file::parse;
 use self::values::CLIENTS_CEILING;
-pub(crate) use self::values::parse_bool;
 use crate::config::cli::{Cli, Options, RawValue};
 use crate::wire::format::Format;
 

@@ -243,6 +243,7 @@ impl Telnet {
     }
 
     /// Whether the next byte belongs to a command, or is none of the client's any more.
+    #[cfg(feature = "connect")]
     pub(crate) fn is_amid_command(&self) -> bool {
         self.state != State::Data
     }

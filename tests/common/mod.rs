@@ -11,6 +11,7 @@ pub(crate) mod http;
 mod manager;
 mod program;
 mod server;
+#[cfg(feature = "connect")]
 mod tmux;
 
 pub(crate) use browser::{Browser, Page, Scheme};
@@ -18,7 +19,10 @@ pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
 pub(crate) use manager::Manager;
 pub(crate) use program::{Program, tool};
-pub(crate) use server::{Address, BINARY, Exit, Launch, Server, run};
+#[cfg(feature = "bench")]
+pub(crate) use server::Exit;
+pub(crate) use server::{Address, BINARY, Launch, Server, run};
+#[cfg(feature = "connect")]
 pub(crate) use tmux::Tmux;
 
 use std::time::{Duration, Instant};

@@ -143,9 +143,9 @@ mod tests {
     /// Whether the daemon closes for what it has got.
     fn is_wish(input: &[u8]) -> bool {
         let mut telnet = Telnet::new();
-        let mut read = [&[0; ROOM], input].concat();
+        let mut read = [&[0; HEADROOM], input].concat();
         let data = telnet.filter(&mut read, &mut Vec::new());
-        telnet::leave_line(data).is_some() || telnet.wants_to_leave()
+        telnet::find_eot_line(data).is_some() || telnet.wants_to_leave()
     }
 
     const INTERESTING: &[u8] = b"abc\r\r\n\n\0\x04\x04\x04\xec\xf0\xf1\xfa\xfb\xff\xff";

@@ -203,16 +203,33 @@ mod tests {
             "\"EXIT STATUS\"",
             "linehub generate service",
             "--socket-activated",
+            #[cfg(feature = "bench")]
             "\\fBlinehub bench\\fR [\\fIOPTIONS\\fR] [\\fIHOST:PORT|unix:PATH\\fR]",
             "\\fBlinehub status\\fR [\\fIOPTIONS\\fR]\n",
             "\\fBlinehub generate completions\\fR \\fISHELL\\fR\n",
+            #[cfg(feature = "bench")]
             "\\fB--rate\\fR \\fI<N>\\fR",
+            #[cfg(feature = "connect")]
             "\\fB--retry\\fR[=\\fI<BOOL>\\fR]",
+            #[cfg(feature = "bench")]
             "Every line reached every reader.",
             "which is where the service that",
+            #[cfg(feature = "bench")]
             "Each line has a time at which it is due",
         ] {
             assert!(page.contains(text), "{text} in {page}");
+        }
+    }
+    #[test]
+    fn command_is_in_the_page_only_with_its_feature() {
+        let page = roff(&mut Cli::command());
+        for (command, is_built) in [
+            ("linehub bench", cfg!(feature = "bench")),
+            ("linehub connect", cfg!(feature = "connect")),
+            ("linehub status", true),
+        ] {
+            let name = format!("\\fB{command}\\fR");
+            assert_eq!(page.contains(&name), is_built, "{command}");
         }
     }
 }

@@ -2,7 +2,11 @@
 //! text with the place they came from. [`Config`](crate::config::Config) gives them their meaning,
 //! so that a value is read, and a mistake reported, the same way wherever it was written.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod commands;
+#[cfg(feature = "connect")]
+mod connect;
 mod explain;
 mod help;
 
@@ -15,7 +19,11 @@ use clap::builder::styling::AnsiColor;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, ValueHint};
 
-pub use self::commands::{BenchArgs, Command, ConnectArgs, Generate, StatusArgs};
+#[cfg(feature = "bench")]
+pub use self::bench::BenchArgs;
+pub use self::commands::{Command, Generate, StatusArgs};
+#[cfg(feature = "connect")]
+pub use self::connect::ConnectArgs;
 pub(crate) use self::explain::nearest;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
