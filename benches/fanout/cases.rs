@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use linehub::commands::bench::{self, Run};
 
 use crate::flood::Flood;
-use crate::launch::{Cores, Launch, Program, Server};
-use crate::paced::{Latency, Steady};
-use crate::procfs::Busy;
-use crate::raw_loop;
-use crate::storms;
+use crate::launch::{Busy, Cores, Launch, Program, Server};
 use crate::table::Unit;
 use crate::watch::Watchers;
+use crate::{raw_loop, storms};
+
+/// Bytes of a line without its LF, where lines are sent at a rate.
+const PAYLOAD_BYTES: usize = 64;
 
 /// How long and how often to measure.
 #[derive(Clone, Debug)]
@@ -61,8 +62,19 @@ pub(crate) enum Plan {
     WatchedThroughput(Flood),
     /// CPU time a delivered line of a flood.
     FloodCost(Flood),
-    SteadyCost(Steady),
-    Latency(Latency),
+    /// CPU time a line delivered to each of many readers, at a rate that leaves the server mostly
+    /// idle.
+    SteadyCost {
+        readers: usize,
+        rate: usize,
+    },
+    /// How long lines take from when they are due, at a rate of all senders together. A line that the
+    /// server held up counts from when it should have gone.
+    Latency {
+        senders: usize,
+        readers: usize,
+        rate: usize,
+    },
     OneLine {
         clients: usize,
     },
@@ -99,13 +111,14 @@ pub(crate) struct Side {
 impl Side {
     /// Starts the server, measures, ends the server.
     pub(crate) fn run(&self, cores: &Cores, settings: &Settings) -> Result<Vec<Figure>> {
-        let server = self.launch.start(cores)?;
-        self.plan.run(&server, settings, self.launch.frames_lines())
+        let mut server = self.launch.start(cores)?;
+        self.plan
+            .run(&mut server, settings, self.launch.frames_lines())
     }
 }
 
 impl Plan {
-    fn run(&self, server: &Server, settings: &Settings, framed: bool) -> Result<Vec<Figure>> {
+    fn run(&self, server: &mut Server, settings: &Settings, framed: bool) -> Result<Vec<Figure>> {
         let figure = |suffix, unit, value| Figure {
             suffix,
             unit,
@@ -139,26 +152,45 @@ impl Plan {
                     ..seconds("", figures.cpu_per_line)
                 }]
             }
-            Plan::SteadyCost(steady) => {
-                let (cpu_per_line, busy) = steady.run(server, settings)?;
+            Plan::SteadyCost { readers, rate } => {
+                let run = Run {
+                    readers,
+                    size: PAYLOAD_BYTES,
+                    rate,
+                    duration: settings.steady,
+                    ..Run::default()
+                };
+                let (outcome, busy) = load(&run, server)?;
+                let cpu = busy.server.as_secs_f64() / outcome.delivered as f64;
                 vec![Figure {
                     busy: Some(busy),
-                    ..seconds("", cpu_per_line)
+                    ..seconds("", cpu)
                 }]
             }
-            Plan::Latency(latency) => {
-                let figures = latency.run(server, settings)?;
-                let busy = Some(figures.busy);
-                [
-                    ("/p50", figures.p50),
-                    ("/p99", figures.p99),
-                    ("/p99.9", figures.p999),
-                ]
-                .map(|(suffix, value)| Figure {
-                    busy,
-                    ..seconds(suffix, value)
-                })
-                .into()
+            Plan::Latency {
+                senders,
+                readers,
+                rate,
+            } => {
+                let run = Run {
+                    senders,
+                    readers,
+                    size: PAYLOAD_BYTES,
+                    rate,
+                    warm_up: settings.warm_up,
+                    duration: settings.window,
+                    ..Run::default()
+                };
+                let (outcome, busy) = load(&run, server)?;
+                let percentiles = [("/p50", 50.0), ("/p99", 99.0), ("/p99.9", 99.9)];
+                let figures = percentiles.map(|(suffix, percent)| {
+                    let latency = outcome.latency(percent).context("nothing arrived")?;
+                    Ok(Figure {
+                        busy: Some(busy),
+                        ..seconds(suffix, latency.as_secs_f64())
+                    })
+                });
+                figures.into_iter().collect::<Result<_>>()?
             }
             Plan::OneLine { clients } => {
                 vec![seconds(
@@ -182,6 +214,20 @@ impl Plan {
             }
         })
     }
+}
+
+/// Runs `linehub bench`'s load, which compares every byte that readers get, against a server.
+fn load(run: &Run, server: &Server) -> Result<(bench::Outcome, Busy)> {
+    let outcome = bench::load(run, server.address())?;
+    ensure!(outcome.is_good(), "{}", bench::verdict(&outcome));
+    let cpu = outcome.daemon.context("the server is gone")?.cpu;
+    let elapsed = outcome.elapsed;
+    let busy = Busy {
+        elapsed,
+        server: elapsed.mul_f64(cpu),
+        load: elapsed.mul_f64(outcome.load_cpu.unwrap_or_default()),
+    };
+    Ok((outcome, busy))
 }
 
 /// A line of the table, or a few.
@@ -268,25 +314,22 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         raw_loop(plan),
     );
 
-    let plan = Plan::SteadyCost(Steady {
-        readers: 1000,
-        lines_per_second: 200.0,
-    });
+    let (readers, rate) = (1000, 200);
+    let plan = Plan::SteadyCost { readers, rate };
     add(
         "steady/cpu-per-line".into(),
         linehub(&[LOSSLESS], plan),
         raw_loop(plan),
     );
 
-    for lines_per_second in [1_000, 10_000] {
+    for rate in [1_000, 10_000] {
         let (senders, readers) = (10, 100);
-        let rate = f64::from(lines_per_second);
-        let plan = Plan::Latency(Latency {
+        let plan = Plan::Latency {
             senders,
             readers,
-            lines_per_second: rate,
-        });
-        let name = format!("latency/{lines_per_second}-per-s");
+            rate,
+        };
+        let name = format!("latency/{rate}-per-s");
         add(name, linehub(&[LOSSLESS], plan), raw_loop(plan));
     }
 

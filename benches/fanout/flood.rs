@@ -1,17 +1,21 @@
-//! Senders that send as fast as they are let.
+//! Senders that send as fast as they are let, and clients that look at some of what comes.
+//!
+//! `linehub bench` compares every byte. Here most reads only count, since a server may deliver more
+//! than one core can look at: the first bytes of each client, one read in so many, and the last
+//! bytes are looked at, and every client must have as many bytes as were sent to it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use rustix::event::epoll::EventFlags;
+use anyhow::{Result, bail, ensure};
+use linehub::commands::bench::{
+    Barrier, Connections, Endpoint, Got, Interrupt, LineSource, Pace, Ready, Role, Senders,
+};
 
 use crate::cases::Settings;
-use crate::launch::Server;
-use crate::load::{Events, Load, TICK};
-use crate::procfs::{Busy, Usage};
+use crate::launch::{Busy, Server, Usage};
 use crate::stream::{self, Stream};
 
-/// What a lone sender writes at a time, about.
+/// Lines of a lone sender in rotation have about so many bytes.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Lines that each of many senders may have on their way. Enough that the server always has
@@ -21,6 +25,21 @@ const LINES_IN_FLIGHT: u64 = 32;
 /// Readers that connect before the senders do. With it, all senders have numbers of three digits
 /// in every case with 100 readers or more, and all lines of a case one length.
 const READERS_FIRST: usize = 100;
+
+/// What a read takes whose bytes are looked at.
+const SAMPLE_BYTES: usize = 64 * 1024;
+
+/// One read in so many has its bytes looked at.
+const SAMPLE_EVERY: u64 = 256;
+
+/// How much of a stream's end is looked at whatever the sampling says.
+const END_BYTES: u64 = 4096;
+
+/// How long the load sleeps at most before it looks at the clock.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How long a server may take to deliver what is on its way.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who sends to whom.
 #[derive(Clone, Copy, Debug)]
@@ -44,12 +63,6 @@ pub(crate) struct FloodFigures {
     pub busy: Busy,
 }
 
-/// A moment of the run.
-struct Mark {
-    usage: Usage,
-    lines: u64,
-}
-
 impl Flood {
     /// Floods `server`, and proves that every line sent reached every other client.
     pub(crate) fn run(
@@ -58,15 +71,6 @@ impl Flood {
         settings: &Settings,
         frames_lines: bool,
     ) -> Result<FloodFigures> {
-        let mut load = Load::new(server.address())?;
-        load.connect(self.readers.min(READERS_FIRST))?;
-        if self.stuck {
-            load.connect_stuck()?;
-        }
-        let first = load.len();
-        load.connect(self.senders)?;
-        load.connect(self.readers.saturating_sub(READERS_FIRST))?;
-
         let many = self.senders > 1;
         let lines = if many {
             1
@@ -74,132 +78,171 @@ impl Flood {
             BLOCK_BYTES / (self.payload_bytes + 1)
         };
         let payloads = stream::payloads(lines, self.payload_bytes);
-        let block: Vec<u8> = payloads
-            .iter()
-            .flat_map(|line| [line, &b"\n"[..]].concat())
-            .collect();
-        let (probe, example) = load.rendezvous(first)?;
-        let stream = Stream::learn(&example, probe.as_bytes(), payloads, many)?;
-        // Where lines of several senders meet, only a server that frames them keeps them whole.
-        let checked = (frames_lines || !many).then_some(&stream);
-
-        let mut senders = Senders {
-            first,
-            sent: vec![0; self.senders],
-            block,
-            offset: 0,
-            next: 0,
+        let source = LineSource::rotating(&payloads);
+        let mut clients = Clients::connect(self, server, payloads, frames_lines)?;
+        let on_the_way = if many {
+            LINES_IN_FLIGHT * self.senders as u64
+        } else {
+            u64::MAX
         };
-        load.watch_writable(first, !many)?;
-        let mark = |load: &Load| -> Result<Mark> {
-            let lines = load.received().map(|bytes| stream.lines_in(bytes)).sum();
-            Ok(Mark {
-                usage: server.usage()?,
-                lines,
-            })
-        };
+        let mut senders = Senders::new(source, self.senders, Pace::Free(on_the_way));
 
         // Two spans, of which only the second counts.
-        let mut marks = Vec::new();
-        let mut events = Events::new();
+        let mut marks: Vec<(Usage, u64)> = Vec::new();
         for span in [settings.warm_up, settings.window] {
             let end = Instant::now() + span;
             while Instant::now() < end {
-                if many {
-                    senders.send_lines(&load, &stream)?;
-                }
-                load.wait(TICK, &mut events)?;
-                for event in &events {
-                    let (who, flags) = (event.data.u64() as usize, event.flags);
-                    if flags.contains(EventFlags::IN) {
-                        load.receive(who, checked)?;
-                    }
-                    if flags.contains(EventFlags::OUT) {
-                        senders.send_blocks(&load)?;
-                    }
-                }
+                let arrived = clients.stream.lines_in(clients.connections.received_by(0));
+                let connections = &clients.connections;
+                let more =
+                    senders.turn(0, arrived, &mut |who, bytes| connections.write(who, bytes));
+                clients.receive(if more { Duration::ZERO } else { TICK }, &mut senders)?;
             }
-            marks.push(mark(&load)?);
+            marks.push((server.usage()?, clients.lines()));
         }
 
-        while senders.offset > 0 {
-            senders.send_some(&load)?;
-            load.wait(TICK, &mut events)?;
-            for event in &events {
-                load.receive(event.data.u64() as usize, checked)?;
+        senders.finish();
+        loop {
+            let connections = &clients.connections;
+            if senders.flush(0, &mut |who, bytes| connections.write(who, bytes)) {
+                break;
             }
+            clients.receive(TICK, &mut senders)?;
         }
-        load.watch_writable(first, false)?;
-        let lines_per_block = lines as u64;
-        let total = senders.sent.iter().sum::<u64>() * lines_per_block;
-        let own = |who: usize| {
-            who.checked_sub(first)
-                .and_then(|at| senders.sent.get(at))
-                .map_or(0, |sent| *sent)
-        };
-        load.settle(
-            |who| stream.bytes_of(total - own(who) * lines_per_block),
-            checked,
-        )?;
+        clients.settle(&senders)?;
 
-        let busy = marks[0].usage.until(&marks[1].usage);
-        let delivered = (marks[1].lines - marks[0].lines) as f64;
+        let busy = marks[0].0.until(&marks[1].0);
+        let delivered = (marks[1].1 - marks[0].1) as f64;
+        let total = senders.made();
         Ok(FloodFigures {
             lines_per_second: delivered / busy.elapsed.as_secs_f64(),
-            line_bytes: stream.bytes_of(total) as f64 / total as f64,
+            line_bytes: clients.stream.bytes_of(total) as f64 / total as f64,
             cpu_per_line: busy.server.as_secs_f64() / delivered,
             busy,
         })
     }
 }
 
-/// The sending side: one client that writes blocks, or many that write single lines.
-struct Senders {
-    first: usize,
-    /// Blocks each has sent.
-    sent: Vec<u64>,
-    /// Whole lines.
-    block: Vec<u8>,
-    /// How much of the block under way has gone out.
-    offset: usize,
-    /// Whose turn it is.
-    next: usize,
+/// All clients of a flood.
+struct Clients {
+    connections: Connections,
+    stream: Stream,
+    /// Whether what comes is looked at.
+    checked: bool,
+    reads: u64,
+    ready: Vec<Ready>,
+    sample: Vec<u8>,
 }
 
-impl Senders {
-    /// Writes blocks until the socket takes no more, but not so many that readers have to wait.
-    fn send_blocks(&mut self, load: &Load) -> Result<()> {
-        for _ in 0..4 {
-            if !self.send_some(load)? {
-                break;
+impl Clients {
+    fn connect(
+        flood: &Flood,
+        server: &Server,
+        payloads: Vec<Vec<u8>>,
+        frames_lines: bool,
+    ) -> Result<Clients> {
+        let first = flood.readers.min(READERS_FIRST);
+        let mut roles: Vec<Role> = (0..first).map(Role::Reader).collect();
+        roles.extend(flood.stuck.then_some(Role::Stuck(0)));
+        roles.extend((0..flood.senders).rev().map(Role::Sender));
+        roles.extend((first..flood.readers).map(Role::Reader));
+        let (endpoint, mut never) = (Endpoint::resetting(server.address()), Interrupt::never());
+        // One after another, so that the server numbers them in this order.
+        let (mut connections, _) = Connections::connect(&endpoint, None, &roles, 1, &mut never)?;
+        let barrier = Barrier::pass(&mut connections, *b"load", &mut never)?;
+        let (example, probe) = barrier.example();
+        let many = flood.senders > 1;
+        Ok(Clients {
+            stream: Stream::learn(example, &probe, payloads, many)?,
+            // Where lines of several senders meet, only a server that frames them keeps them whole.
+            checked: frames_lines || !many,
+            connections,
+            reads: 0,
+            ready: Vec::new(),
+            sample: vec![0; SAMPLE_BYTES],
+        })
+    }
+
+    /// Lines that have arrived, over all clients.
+    fn lines(&self) -> u64 {
+        let received = self.connections.received();
+        received.map(|bytes| self.stream.lines_in(bytes)).sum()
+    }
+
+    /// Waits for something to happen, and reads.
+    fn receive(&mut self, pause: Duration, senders: &mut Senders) -> Result<()> {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.connections.wait(pause, &mut ready)?;
+        for event in &ready {
+            if let (true, Role::Sender(sender)) = (event.writable, self.connections.role(event.who))
+            {
+                self.connections.unwatch_writable(event.who)?;
+                senders.unblock(sender);
+            }
+            if event.readable {
+                self.reads += 1;
+                let begins = self.connections.received_by(event.who) == 0;
+                if begins || self.reads.is_multiple_of(SAMPLE_EVERY) {
+                    self.look(event.who)?;
+                } else {
+                    count(event.who, self.connections.discard(event.who, usize::MAX))?;
+                }
             }
         }
+        self.ready = ready;
         Ok(())
     }
 
-    /// Writes on in the block under way; returns whether it went out to its end.
-    fn send_some(&mut self, load: &Load) -> Result<bool> {
-        self.offset += load.send(self.first, &self.block[self.offset..])?;
-        let whole = self.offset == self.block.len();
-        if whole {
-            self.offset = 0;
-            self.sent[0] += 1;
-        }
-        Ok(whole)
+    /// One read that must be what the stream has there.
+    fn look(&mut self, who: usize) -> Result<()> {
+        let offset = self.connections.received_by(who);
+        let bytes = count(who, self.connections.read(who, &mut self.sample))?;
+        let same = !self.checked || self.stream.matches(offset, &self.sample[..bytes]);
+        ensure!(
+            same,
+            "client {who} received something else after {offset} bytes"
+        );
+        Ok(())
     }
 
-    /// Lets each sender in turn write one line, until as many are under way as may be. How many
-    /// have arrived is read off a client that does not send.
-    fn send_lines(&mut self, load: &Load, stream: &Stream) -> Result<()> {
-        let arrived = stream.lines_in(load.received_by(0));
-        let sent: u64 = self.sent.iter().sum();
-        let room = (LINES_IN_FLIGHT * self.sent.len() as u64).saturating_sub(sent - arrived);
-        for _ in 0..room.min(256) {
-            if load.send_line(self.first + self.next, &self.block)? {
-                self.sent[self.next] += 1;
+    /// Receives until every client has exactly the bytes that were sent to it, the last of them
+    /// looked at.
+    fn settle(&mut self, senders: &Senders) -> Result<()> {
+        let (total, made) = (senders.made(), senders.made_by_each());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let expected = |who: usize| match self.connections.role(who) {
+                Role::Sender(sender) => self.stream.bytes_of(total - made[sender]),
+                Role::Reader(_) => self.stream.bytes_of(total),
+                Role::Stuck(_) => 0,
+            };
+            let left: Vec<u64> = (self.connections.received().enumerate())
+                .map(|(who, received)| expected(who).checked_sub(received))
+                .collect::<Option<_>>()
+                .ok_or_else(|| anyhow::anyhow!("a client received more than was sent"))?;
+            let missing = left.iter().filter(|left| **left > 0).count();
+            if missing == 0 {
+                return Ok(());
             }
-            self.next = (self.next + 1) % self.sent.len();
+            ensure!(Instant::now() < deadline, "{missing} clients lack bytes");
+            self.connections.wait(TICK, &mut self.ready)?;
+            for event in self.ready.clone() {
+                if left[event.who] > SAMPLE_BYTES as u64 {
+                    let most = (left[event.who] - END_BYTES) as usize;
+                    count(event.who, self.connections.discard(event.who, most))?;
+                } else {
+                    self.look(event.who)?;
+                }
+            }
         }
-        Ok(())
+    }
+}
+
+/// The bytes of a read; no server here may close a connection.
+fn count(who: usize, got: Got) -> Result<usize> {
+    match got {
+        Got::Bytes(count) => Ok(count),
+        Got::Nothing => Ok(0),
+        Got::End(reason) => bail!("the server closed client {who}: {}", reason.label()),
     }
 }

@@ -1,29 +1,18 @@
 //! The servers under test: each a child process on a core of its own, ended when dropped.
 
 use std::env;
-use std::ffi::OsString;
-use std::fs::File;
-use std::net::SocketAddrV4;
-use std::os::unix::fs::FileExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{self, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use anyhow::{Context as _, Result};
+use linehub::commands::bench::Daemon;
+use linehub::procfs;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::procfs::{self, Usage};
-
-/// First argument with which the benchmark starts itself to become a server.
-pub(crate) const LAUNCH: &str = "__launch";
 /// First argument with which the benchmark starts itself as the raw loop.
 pub(crate) const RAW_LOOP: &str = "__raw-loop";
-
-const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which cores the server and the load may use.
 #[derive(Clone, Debug)]
@@ -35,11 +24,8 @@ impl Cores {
     /// The cores this process may run on.
     pub(crate) fn available() -> Result<Cores> {
         let set = sched_getaffinity(None)?;
-        Ok(Cores {
-            all: (0..CpuSet::MAX_CPU)
-                .filter(|&core| set.is_set(core))
-                .collect(),
-        })
+        let all = (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core));
+        Ok(Cores { all: all.collect() })
     }
 
     /// Whether there are two, one for the server and one for the load.
@@ -47,23 +33,20 @@ impl Cores {
         self.all.len() >= 2
     }
 
-    /// Moves the load to its core, or lets it run on all, and says where the server is to run.
-    fn place(&self, pinned: bool) -> Result<&[usize]> {
-        let (server, load) = if pinned && self.can_pin() {
+    /// The cores for the server and for the load.
+    fn shares(&self, pinned: bool) -> (&[usize], &[usize]) {
+        if pinned && self.can_pin() {
             (&self.all[..1], &self.all[1..2])
         } else {
-            (&self.all[..], &self.all[..])
-        };
-        run_on(load)?;
-        Ok(server)
+            (&self.all, &self.all)
+        }
     }
 }
 
+/// Moves this thread, and what it starts, to these cores.
 fn run_on(cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    for &core in cores {
-        set.set(core);
-    }
+    cores.iter().for_each(|core| set.set(*core));
     sched_setaffinity(None, &set).with_context(|| format!("cannot move to cores {cores:?}"))
 }
 
@@ -92,159 +75,97 @@ impl Launch {
         matches!(self.program, Program::Linehub(_))
     }
 
-    /// Starts the server and waits until it listens.
+    /// Starts the server, waits until it listens, and moves the load to its core.
     pub(crate) fn start(&self, cores: &Cores) -> Result<Server> {
-        let cores: Vec<String> = cores
-            .place(self.pinned)?
-            .iter()
-            .map(usize::to_string)
-            .collect();
-        // A file rather than a pipe: nobody has to empty it while the server runs.
-        let log = File::from(memfd_create("server-log", MemfdFlags::CLOEXEC)?);
-        let this = env::current_exe()?;
-        let mut command = Command::new(&this);
-        command.arg(LAUNCH).arg(cores.join(","));
-        match &self.program {
-            Program::Linehub(path) => command
-                .arg(path)
-                .args(["--listen", "127.0.0.1:0"])
-                .args(&self.flags),
+        let mut command = match &self.program {
+            Program::Linehub(path) => {
+                let mut command = Command::new(path);
+                command.args(["--listen", "127.0.0.1:0"]).args(&self.flags);
+                command
+            }
             Program::RawLoop { read_bytes } => {
-                command.arg(&this).arg(RAW_LOOP).arg(read_bytes.to_string())
+                let mut command = Command::new(env::current_exe()?);
+                command.arg(RAW_LOOP).arg(read_bytes.to_string());
+                command
             }
         };
         // The environment could configure the daemon or its log.
-        command
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log.try_clone()?);
-        let child = command.spawn()?;
-        let mut server = Server {
-            child,
-            log,
-            address: None,
-        };
-        server
-            .wait_until_listening()
-            .with_context(|| server.describe_log())?;
-        Ok(server)
+        command.env_clear();
+        let (for_server, for_load) = cores.shares(self.pinned);
+        run_on(for_server)?;
+        let started = Daemon::start(command);
+        run_on(for_load)?;
+        let mut daemon = started?;
+        let address = daemon.address("listening")?;
+        Ok(Server { daemon, address })
     }
-}
-
-/// Becomes the server: `CORES PROGRAM ARGUMENTS…`. Returns only if that fails.
-pub(crate) fn become_server(mut arguments: impl Iterator<Item = OsString>) -> Result<()> {
-    let cores = arguments
-        .next()
-        .and_then(|cores| cores.into_string().ok())
-        .context("no cores")?;
-    let cores: Vec<usize> = cores.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    let program = arguments.next().context("no program")?;
-    run_on(&cores)?;
-    // However the benchmark ends, its servers end with it.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    let error = Command::new(&program).args(arguments).exec();
-    Err(error).with_context(|| format!("cannot start {}", program.to_string_lossy()))
 }
 
 /// A running server.
 pub(crate) struct Server {
-    child: Child,
-    log: File,
-    address: Option<SocketAddrV4>,
+    daemon: Daemon,
+    address: SocketAddr,
 }
 
 impl Server {
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddrV4 {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
-            .expect("`start` returns only servers that listen")
     }
 
     /// Where it serves its status page and metrics, if it was told to.
-    pub(crate) fn admin(&self) -> Result<SocketAddrV4> {
-        // That line comes right behind the one that was waited for.
-        let deadline = Instant::now() + START_LIMIT;
-        loop {
-            let found = address_in(&self.read_log(), "admin listening");
-            if found.is_some() || Instant::now() > deadline {
-                return found.context("the server does not say where its admin address is");
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+    pub(crate) fn admin(&mut self) -> Result<SocketAddr> {
+        self.daemon.address("admin listening")
     }
 
-    /// CPU time it and the load have used.
+    /// CPU time that it and the load have used.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        Usage::now(self.child.id())
+        let time = |pid| procfs::cpu_time(pid).context("the server is gone");
+        Ok(Usage {
+            server: time(self.daemon.pid())?,
+            load: time(process::id())?,
+            at: Instant::now(),
+        })
     }
 
     /// Resident bytes now.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
-        procfs::resident_bytes(self.child.id())
+        procfs::resident_bytes_exact(self.daemon.pid()).context("the server is gone")
     }
 
     /// The most bytes that were resident since it started.
     pub(crate) fn resident_bytes_max(&self) -> Result<u64> {
-        procfs::resident_bytes_max(self.child.id())
+        procfs::resident_bytes_max(self.daemon.pid()).context("the server is gone")
     }
+}
 
-    fn wait_until_listening(&mut self) -> Result<()> {
-        let deadline = Instant::now() + START_LIMIT;
-        loop {
-            if let Some(address) = address_in(&self.read_log(), "listening") {
-                self.address = Some(address);
-                return Ok(());
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended at its start: {status}");
-            }
-            if Instant::now() > deadline {
-                bail!("the server does not say where it listens");
-            }
-            thread::sleep(Duration::from_millis(5));
+/// CPU time used up to a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    at: Instant,
+    server: Duration,
+    load: Duration,
+}
+
+/// What was used between two moments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Busy {
+    /// Wall-clock time.
+    pub elapsed: Duration,
+    /// CPU time of the server.
+    pub server: Duration,
+    /// CPU time of the load. If it is near `elapsed`, the load was the limit, not the server; if
+    /// neither is, something else had the cores.
+    pub load: Duration,
+}
+
+impl Usage {
+    /// From then to `later`, for the same server.
+    pub(crate) fn until(&self, later: &Usage) -> Busy {
+        Busy {
+            elapsed: later.at - self.at,
+            server: later.server - self.server,
+            load: later.load - self.load,
         }
     }
-
-    fn read_log(&self) -> String {
-        let size = self.log.metadata().map_or(0, |metadata| metadata.len());
-        let mut bytes = vec![0; size.min(64 * 1024) as usize];
-        let count = self.log.read_at(&mut bytes, 0).unwrap_or(0);
-        String::from_utf8_lossy(&bytes[..count]).into_owned()
-    }
-
-    /// The first lines the server logged, for an error message.
-    fn describe_log(&self) -> String {
-        let log = self.read_log();
-        let lines: Vec<&str> = log.lines().take(5).collect();
-        format!(
-            "server log: {}",
-            if lines.is_empty() {
-                "empty".into()
-            } else {
-                lines.join(" | ")
-            }
-        )
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nobody left to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The address in the first log line that says this and has `address=HOST:PORT`.
-fn address_in(log: &str, words: &str) -> Option<SocketAddrV4> {
-    // The last piece may be a line that is still being written.
-    let (whole, _) = log.rsplit_once('\n')?;
-    let line = whole.lines().find(|line| line.contains(words))?;
-    let (_, rest) = line.split_once("address=")?;
-    rest.trim_start_matches('"')
-        .split([' ', '"', ','])
-        .next()?
-        .parse()
-        .ok()
 }

@@ -2,24 +2,20 @@
 //!
 //! `cargo bench --bench fanout` runs everything, `cargo bench --bench fanout -- 100-readers` the
 //! cases with that in their name, `-- --list` names them. The daemon and a raw loop
-//! (`fanout/raw_loop.rs`) run in turn, each on the first core with the load on the second, and the
+//! (`raw_loop.rs`) run in turn, each on the first core with the load on the second, and the
 //! ratio is taken run by run: it holds on another machine where the figures themselves do not.
 //! Every run of every case also proves that no byte was lost, and fails otherwise.
 //!
 //! ```text
-//! cases ─► launch ─► linehub | raw_loop        a child process, on its core
-//!       └► flood | paced | crowd ─► load       the clients, on theirs
-//!                     │           └► stream    what they must receive
-//!                     └► watch                 who looks at the status page meanwhile
+//! cases ─► launch ─► linehub | raw_loop            a child process, on its core
+//!       ├► flood (stream) | storms | bench::load   the clients, on theirs
+//!       ├► watch                                   who looks at the status page meanwhile
 //!       └► table
 //! ```
 
 mod cases;
 mod flood;
 mod launch;
-mod load;
-mod paced;
-mod procfs;
 mod raw_loop;
 mod storms;
 mod stream;
@@ -33,12 +29,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use linehub::net::permits;
 
 use crate::cases::{Case, Figure, Settings};
-use crate::launch::{Cores, Program};
-use crate::procfs::Busy;
-use crate::table::{Row, Summary, Table};
+use crate::launch::{Busy, Cores, Program};
+use crate::table::{Report, Row, Summary};
 
 const USAGE: &str = "\
 usage: cargo bench --bench fanout -- [OPTIONS] [FILTER]...
@@ -66,7 +61,6 @@ fn main() -> ExitCode {
         .and_then(|first| first.to_str())
         .unwrap_or_default();
     let done = match role {
-        launch::LAUNCH => launch::become_server(arguments.skip(1)).map(|()| true),
         launch::RAW_LOOP => read_bytes(arguments.nth(1))
             .and_then(raw_loop::run)
             .map(|()| true),
@@ -103,7 +97,7 @@ fn measure() -> Result<bool> {
     } else {
         Program::Linehub(binary()?)
     };
-    let files = raise_open_files()?;
+    let files = permits::raise_open_files();
     // The load and the server each hold one file for each client, and some for themselves.
     let crowd = CROWD.min(files / 4 * 3) as usize;
     let mut cases = cases::all(&subject, crowd);
@@ -124,18 +118,18 @@ fn measure() -> Result<bool> {
         println!("The open-file limit is {files}: large crowds are {crowd} instead of {CROWD}.");
     }
     let longest = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
-    let table = Table::new(longest + "/peak-memory".len());
+    let mut report = Report::new(longest + "/peak-memory".len());
     let mut complete = true;
     for case in &cases {
-        if let Err(error) = run_case(case, &cores, &options.settings, &table) {
-            table.failure(&case.name, &format!("{error:#}"));
+        if let Err(error) = run_case(case, &cores, &options.settings, &mut report) {
+            report.failure(&case.name, &format!("{error:#}"));
             complete = false;
         }
     }
     Ok(complete)
 }
 
-fn run_case(case: &Case, cores: &Cores, settings: &Settings, table: &Table) -> Result<()> {
+fn run_case(case: &Case, cores: &Cores, settings: &Settings, report: &mut Report) -> Result<()> {
     let mut subject: Vec<Vec<Figure>> = Vec::new();
     let mut baseline: Vec<Vec<Figure>> = Vec::new();
     for run in 0..settings.runs {
@@ -175,7 +169,7 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, table: &Table) -> R
             }
             _ => note,
         };
-        table.row(&Row {
+        report.row(&Row {
             name: &format!("{}{}", case.name, first.suffix),
             unit: first.unit,
             subject: of(&subject).context("no runs")?,
@@ -244,17 +238,4 @@ fn binary() -> Result<PathBuf> {
     let path = env::var_os("LINEHUB_BENCH_SERVER").map(PathBuf::from);
     path.or(option_env!("CARGO_BIN_EXE_linehub").map(PathBuf::from))
         .context("LINEHUB_BENCH_SERVER must name the daemon's binary")
-}
-
-/// Raises the soft limit on open files to the hard one, for this process and its children.
-fn raise_open_files() -> Result<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    )?;
-    Ok(limit.maximum.unwrap_or(u64::MAX))
 }

@@ -4,6 +4,7 @@
 //! what it puts around a payload.
 
 use anyhow::{Context as _, Result, bail};
+use memchr::memmem;
 
 /// Stands for any digit in an expected line.
 const ANY_DIGIT: u8 = b'?';
@@ -30,12 +31,12 @@ impl Stream {
         many_senders: bool,
     ) -> Result<Stream> {
         const SEQ: &[u8] = b"\"seq\":";
-        let at = find(example, probe).context("the probe came back without its payload")?;
+        let at = memmem::find(example, probe).context("the probe came back without its payload")?;
         let (head, after) = (&example[..at], &example[at + probe.len()..]);
         if after.last() != Some(&b'\n') {
             bail!("the probe came back without its line end");
         }
-        let (before, seq, between) = match find(head, SEQ) {
+        let (before, seq, between) = match memmem::find(head, SEQ) {
             None => (&[][..], None, head),
             Some(at) => {
                 let (before, rest) = head.split_at(at + SEQ.len());
@@ -63,13 +64,8 @@ impl Stream {
         })
     }
 
-    /// Where the payload starts in a line without a number.
-    pub(crate) fn payload_offset(&self) -> usize {
-        self.before.len() + self.between.len()
-    }
-
     /// Bytes of a line without its number.
-    pub(crate) fn line_bytes(&self) -> u64 {
+    fn line_bytes(&self) -> u64 {
         let payload = self.payloads.first().map_or(0, Vec::len);
         (self.before.len() + self.between.len() + payload + self.after.len()) as u64
     }
@@ -161,10 +157,4 @@ pub(crate) fn payloads(count: usize, bytes: usize) -> Vec<Vec<u8>> {
 
 fn decimal_digits(number: u64) -> u64 {
     u64::from(number.checked_ilog10().unwrap_or(0)) + 1
-}
-
-/// Where `needle` starts in `hay`.
-pub(crate) fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    hay.windows(needle.len())
-        .position(|window| window == needle)
 }

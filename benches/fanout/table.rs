@@ -1,5 +1,10 @@
 //! How figures are summed up and shown: one aligned row a figure, printed as soon as it is known.
 
+use std::time::Duration;
+
+use linehub::commands::bench;
+use linehub::commands::table::{Align, Table};
+
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -11,17 +16,13 @@ pub(crate) enum Unit {
 impl Unit {
     /// The number with three or four digits and a unit that fits it.
     fn show(self, value: f64) -> String {
-        let steps: &[(f64, &str)] = match self {
-            Unit::LinesPerSecond => &[(1e6, "M/s"), (1e3, "k/s"), (1.0, "/s")],
-            Unit::Seconds => &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")],
-            Unit::Bytes => &[(1e6, "MB"), (1e4, "kB"), (1.0, "B")],
-        };
-        let fits = steps.iter().find(|(scale, _)| value >= *scale);
-        let (scale, name) = fits.or(steps.last()).copied().unwrap_or((1.0, ""));
-        let scale = if name == "kB" { 1e3 } else { scale };
-        let number = value / scale;
-        let decimals = if number >= 100.0 || name == "B" { 0 } else { 2 };
-        format!("{number:.decimals$} {name}")
+        match self {
+            Unit::LinesPerSecond => format!("{}/s", bench::count(value)),
+            Unit::Seconds if value < 1e-6 => format!("{:.2} ns", value * 1e9),
+            Unit::Seconds => bench::time(Duration::from_secs_f64(value)),
+            Unit::Bytes if value < 1e4 => format!("{value:.0} B"),
+            Unit::Bytes => format!("{}B", bench::count(value)),
+        }
     }
 }
 
@@ -52,12 +53,6 @@ impl Summary {
     }
 }
 
-/// The value below or at which `share` of the sorted `values` lie.
-pub(crate) fn nearest_rank(values: &[u64], share: f64) -> Option<u64> {
-    let rank = (values.len() as f64 * share).ceil() as usize;
-    values.get(rank.saturating_sub(1)).copied()
-}
-
 /// One row.
 pub(crate) struct Row<'a> {
     pub name: &'a str,
@@ -68,51 +63,53 @@ pub(crate) struct Row<'a> {
     pub note: &'a str,
 }
 
-/// Prints rows in columns as wide as the longest name.
-pub(crate) struct Table {
-    name_width: usize,
-}
+/// Prints rows as soon as they are known.
+pub(crate) struct Report(Table);
 
-impl Table {
-    /// Prints the heading.
-    pub(crate) fn new(name_width: usize) -> Table {
-        let table = Table { name_width };
-        table.print([
-            "case",
-            "linehub",
-            "baseline",
-            "against",
-            "ratio",
-            "min–max",
-            "note",
-        ]);
-        table
+impl Report {
+    /// Prints the heading. No name of a case is longer than `longest`.
+    pub(crate) fn new(longest: usize) -> Report {
+        let columns = [
+            ("case", Align::Left),
+            ("linehub", Align::Right),
+            ("baseline", Align::Right),
+            ("against", Align::Left),
+            ("ratio", Align::Right),
+            ("min–max", Align::Right),
+            ("note", Align::Left),
+        ];
+        let widths = [longest, 9, 9, 15, 5, 11];
+        let report = Report(Table::new(&columns).at_least(&widths));
+        report.print();
+        report
     }
 
     /// Prints a row.
-    pub(crate) fn row(&self, row: &Row<'_>) {
+    pub(crate) fn row(&mut self, row: &Row<'_>) {
+        let none = || "–".to_owned();
         let subject = row.unit.show(row.subject.median);
-        let Some((against, baseline, ratio)) = row.baseline else {
-            return self.print([row.name, &subject, "–", "–", "–", "–", row.note]);
+        let [baseline, against, ratio, range] = match row.baseline {
+            None => [none(), none(), none(), none()],
+            Some((against, baseline, ratio)) => [
+                row.unit.show(baseline.median),
+                against.to_owned(),
+                format!("{:.2}", ratio.median),
+                format!("{:.2}–{:.2}", ratio.min, ratio.max),
+            ],
         };
-        let shown = row.unit.show(baseline.median);
-        let median = format!("{:.2}", ratio.median);
-        let range = format!("{:.2}–{:.2}", ratio.min, ratio.max);
-        self.print([
-            row.name, &subject, &shown, against, &median, &range, row.note,
-        ]);
+        let (name, note) = (row.name.to_owned(), row.note.to_owned());
+        self.0
+            .row([name, subject, baseline, against, ratio, range, note]);
+        self.print();
     }
 
     /// Prints why a case has no figures.
     pub(crate) fn failure(&self, name: &str, reason: &str) {
-        println!("{name:<width$}  failed: {reason}", width = self.name_width);
+        println!("{name}  failed: {reason}");
     }
 
-    fn print(&self, cells: [&str; 7]) {
-        let [name, subject, baseline, against, ratio, range, note] = cells;
-        let width = self.name_width;
-        let compared = format!("{against:<15}  {ratio:>5}  {range:>11}");
-        let row = format!("{name:<width$}  {subject:>9}  {baseline:>9}  {compared}  {note}");
-        println!("{}", row.trim_end());
+    /// Prints the last row.
+    fn print(&self) {
+        println!("{}", self.0.lines().pop().unwrap_or_default());
     }
 }

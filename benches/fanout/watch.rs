@@ -1,7 +1,7 @@
 //! Somebody who watches the server meanwhile: an open status page, and a scraper of the metrics.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddrV4, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct Watchers {
 
 impl Watchers {
     /// Opens what a status page opens, and begins to read the metrics.
-    pub(crate) fn start(admin: SocketAddrV4) -> Result<Watchers> {
+    pub(crate) fn start(admin: SocketAddr) -> Result<Watchers> {
         let mut page = TcpStream::connect(admin)?;
         page.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         let lines = BufReader::new(page.try_clone()?).lines();
@@ -63,7 +63,7 @@ impl Watchers {
     }
 }
 
-fn scrape(admin: SocketAddrV4) -> Result<()> {
+fn scrape(admin: SocketAddr) -> Result<()> {
     let mut connection = TcpStream::connect(admin)?;
     connection
         .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

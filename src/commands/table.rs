@@ -6,6 +6,8 @@ pub struct Table {
     /// The first row is the head.
     rows: Vec<Vec<String>>,
     aligns: Vec<Align>,
+    /// What the first columns take at least.
+    widths_min: Vec<usize>,
 }
 
 /// To which side of its column a text goes.
@@ -23,6 +25,7 @@ impl Table {
         Table {
             rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
             aligns: columns.iter().map(|(_, align)| *align).collect(),
+            widths_min: Vec::new(),
         }
     }
 
@@ -35,6 +38,12 @@ impl Table {
             .enumerate()
             .map(|(at, name)| (*name, align(at)));
         Table::new(&columns.collect::<Vec<_>>())
+    }
+
+    /// The first columns take at least so much, so that lines can be shown while rows are to come.
+    pub fn at_least(mut self, widths: &[usize]) -> Table {
+        self.widths_min = widths.to_vec();
+        self
     }
 
     /// Adds a row. It may have fewer texts than there are columns.
@@ -52,7 +61,8 @@ impl Table {
         let widths: Vec<usize> = (0..self.aligns.len())
             .map(|column| {
                 let cells = self.rows.iter().filter_map(|row| row.get(column));
-                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+                let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+                widest.max(self.widths_min.get(column).copied().unwrap_or(0))
             })
             .collect();
         let line = |row: &Vec<String>| {
@@ -101,6 +111,14 @@ mod tests {
                 "größer  1,000,000"
             ]
         );
+    }
+
+    #[test]
+    fn column_may_be_wider_than_what_is_in_it_so_far() {
+        let mut table = Table::of_numbers(&["a", "b"]).at_least(&[3, 4]);
+        assert_eq!(table.lines(), ["a       b"]);
+        table.row(["abc", "1234"].map(str::to_owned));
+        assert_eq!(table.lines(), ["a       b", "abc  1234"]);
     }
 
     #[test]

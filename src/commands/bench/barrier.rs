@@ -1,16 +1,19 @@
-//! The moment before the run: everybody is served, and from one line on all readers get the same.
+//! The moment before the run: everybody is served, and from one line on all get the same.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use memchr::memmem;
 
-use super::connections::{Connections, Got, Interrupt, PATIENCE, Role};
-use super::line::{TAG_BYTES, Tag};
-use super::line_decoder::{CloseNotice, format_of};
+use super::connections::{Connections, Got, Interrupt, Ready, Role};
+use super::line::Tag;
+use super::line_decoder::format_of;
 use super::senders::Written;
 use crate::wire::format::Format;
-use crate::wire::framing::{Framer, Lines, lines};
+use crate::wire::framing::{Framer, Lines};
+
+/// How long the daemon may take until all have a line.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a line may take that those who are served should have. It is sent again then, for those
 /// who were not yet.
@@ -19,158 +22,162 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// No line on the way is longer, unless others are sending.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
-/// What a barrier found.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What sender 0 says until all others have heard it.
 #[derive(Debug)]
-pub(super) struct Barrier {
-    /// When the last connection was served.
-    pub(super) served: Instant,
-    pub(super) format: Format,
-    /// What each reader has got after the line from which on all get the same.
-    pub(super) rests: Vec<Vec<u8>>,
+pub struct Barrier {
+    tag: Tag,
+    waiting: Vec<Waiting>,
+    buffer: Vec<u8>,
+    ready: Vec<Ready>,
+    /// What the daemon made of the last word, with its LF.
+    example: Vec<u8>,
+    served: Instant,
 }
 
+#[derive(Debug)]
 struct Waiting {
+    /// Not a stuck one and not the one who speaks.
+    listens: bool,
     framer: Framer,
-    told: bool,
+    /// What came after the last word; `None` until that has come.
     rest: Option<Vec<u8>>,
 }
 
 impl Barrier {
-    /// Lets sender 0 speak until everybody has heard it.
-    pub(super) fn hold(
+    /// Has sender 0 speak until everybody has heard it, and then say from where on all get the same.
+    /// What [`Connections`] received is counted from there.
+    pub fn pass(
         connections: &mut Connections,
-        tag: &Tag,
-        readers: usize,
+        tag: Tag,
         interrupt: &mut Interrupt,
     ) -> Result<Barrier> {
+        let waiting = |who| Waiting {
+            listens: !matches!(connections.role(who), Role::Stuck(_) | Role::Sender(0)),
+            framer: Framer::new(LINE_BYTES_MAX),
+            rest: None,
+        };
+        let mut barrier = Barrier {
+            tag,
+            waiting: (0..connections.len()).map(waiting).collect(),
+            buffer: vec![0; READ_BYTES],
+            ready: Vec::new(),
+            example: Vec::new(),
+            served: Instant::now(),
+        };
+        barrier.announce(connections, "probe", Some(AGAIN_AFTER), interrupt)?;
+        barrier.served = Instant::now();
+        barrier.announce(connections, "start", None, interrupt)?;
+        connections.forget_received();
+        Ok(barrier)
+    }
+
+    /// Has sender 0 say a word, again after some time if that is given, until all others have it.
+    pub fn announce(
+        &mut self,
+        connections: &mut Connections,
+        word: &str,
+        again_after: Option<Duration>,
+        interrupt: &mut Interrupt,
+    ) -> Result<()> {
         // A '!' is in no line of the run.
-        let word = |word: &str| [&tag[..], b"!", word.as_bytes()].concat();
-        let (probe, start) = (word("probe"), word("start"));
-        let mut format = None;
-        let mut waiting: Vec<Waiting> = (0..connections.len())
-            .map(|who| Waiting {
-                framer: Framer::new(LINE_BYTES_MAX),
-                told: matches!(connections.role(who), Role::Stuck(_) | Role::Sender(0)),
-                rest: None,
-            })
-            .collect();
-        let deadline = Instant::now() + PATIENCE;
-        let mut ready = Vec::new();
-        let mut buffer = vec![0; 256 * 1024];
-        let mut again = Instant::now();
-        let mut served = None;
-        loop {
+        let word = [&self.tag[..], b"!", word.as_bytes()].concat();
+        self.example.clear();
+        let mut missing = 0;
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.listens) {
+            missing += 1;
+            if let Some(rest) = waiting.rest.take().filter(|rest| !rest.is_empty()) {
+                waiting.framer = Framer::new(LINE_BYTES_MAX);
+                waiting.framer.push(&rest);
+            }
+        }
+        let begun = Instant::now();
+        let mut next = Some(begun);
+        while missing > 0 {
             interrupt.check()?;
             let now = Instant::now();
-            if served.is_none() && waiting.iter().all(|waiting| waiting.told) {
-                served = Some(now);
-                say(connections, &start)?;
-            } else if served.is_none() && now >= again {
-                say(connections, &probe)?;
-                again = now + AGAIN_AFTER;
-            }
-            let started = waiting
-                .iter()
-                .filter(|waiting| waiting.rest.is_some())
-                .count();
-            if let (Some(served), true) = (served, started == readers) {
-                return Ok(Barrier {
-                    served,
-                    format: format.unwrap_or(Format::Raw),
-                    rests: rests(connections, waiting, readers),
-                });
-            }
-            if now > deadline {
-                let missing = match served {
-                    None => waiting.iter().filter(|waiting| !waiting.told).count(),
-                    Some(_) => readers - started,
-                };
+            if now - begun > PATIENCE {
                 bail!("{missing} connections were made and yet get no lines");
             }
+            if next.is_some_and(|next| now >= next) {
+                let line = [&word[..], b"\n"].concat();
+                if connections.write(0, &line) != Written::Bytes(line.len()) {
+                    bail!("the daemon does not take the first line");
+                }
+                next = again_after.map(|after| now + after);
+            }
+            let mut ready = std::mem::take(&mut self.ready);
             connections.wait(Duration::from_millis(10), &mut ready)?;
             for event in ready.iter().filter(|event| event.readable) {
-                let who = event.who;
-                let count = match connections.read(who, &mut buffer) {
-                    Got::Bytes(count) => count,
-                    Got::Nothing => continue,
-                    Got::End(reason) => bail!("{}", ended(&waiting[who], reason.label())),
+                missing -= usize::from(self.hear(connections, event.who, &word)?);
+            }
+            self.ready = ready;
+        }
+        Ok(())
+    }
+
+    /// Reads, and returns whether the word is in it that was not before.
+    fn hear(&mut self, connections: &mut Connections, who: usize, word: &[u8]) -> Result<bool> {
+        let count = match connections.read(who, &mut self.buffer) {
+            Got::Bytes(count) => count,
+            Got::Nothing => return Ok(false),
+            Got::End(reason) => {
+                let notice = connections.close_notice(who, reason);
+                let why = if notice.detail.is_empty() {
+                    notice.reason
+                } else {
+                    notice.detail
                 };
-                let is_reader = matches!(connections.role(who), Role::Reader(_));
-                let waiting = &mut waiting[who];
-                if let Some(rest) = &mut waiting.rest {
-                    rest.extend_from_slice(&buffer[..count]);
-                    continue;
+                bail!("the daemon closed a connection before the run: {why}")
+            }
+        };
+        let bytes = &self.buffer[..count];
+        let waiting = &mut self.waiting[who];
+        if let Some(rest) = &mut waiting.rest {
+            rest.extend_from_slice(bytes);
+        } else if waiting.listens {
+            let completed = waiting.framer.push(bytes);
+            if let Some((line, rest)) = split_at(&completed, word) {
+                waiting.rest = Some([&rest, waiting.framer.unfinished()].concat());
+                if self.example.is_empty() {
+                    self.example = line;
                 }
-                let lines = waiting.framer.push(&buffer[..count]);
-                if let Some(heard) = lines.iter().find(|line| holds(line, &probe)) {
-                    waiting.told = true;
-                    format.get_or_insert(format_of(heard, tag));
-                }
-                let rest = after(&lines, &start).filter(|_| is_reader);
-                waiting.rest = rest.map(|rest| [&rest, waiting.framer.unfinished()].concat());
-                if waiting.rest.is_none() && !lines.is_empty() {
-                    keep_notice(waiting, &buffer[..count]);
-                }
+                return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    /// What the daemon made of the last word, and the word.
+    pub fn example(&self) -> (&[u8], Vec<u8>) {
+        (&self.example, [&self.tag[..], b"!start"].concat())
+    }
+
+    /// When the last connection was served.
+    pub fn served(&self) -> Instant {
+        self.served
+    }
+
+    /// How the daemon shows lines.
+    pub(super) fn format(&self) -> Format {
+        let line = self.example.strip_suffix(b"\n").unwrap_or_default();
+        format_of(line, &self.tag)
+    }
+
+    /// What a connection has got after the line from which on all get the same.
+    pub(super) fn rest(&self, who: usize) -> &[u8] {
+        self.waiting[who].rest.as_deref().unwrap_or_default()
     }
 }
 
-impl Waiting {
-    fn said(&self) -> Option<String> {
-        CloseNotice::in_last_lines(self.framer.unfinished()).map(|notice| notice.detail)
-    }
-}
-
-fn keep_notice(waiting: &mut Waiting, bytes: &[u8]) {
-    if let Some(notice) = CloseNotice::in_last_lines(bytes) {
-        // Nothing follows it, so that it may stand where an unfinished line would.
-        waiting.framer = Framer::resume(LINE_BYTES_MAX, notice.detail.into_bytes());
-    }
-}
-
-fn ended(waiting: &Waiting, reason: &str) -> String {
-    let why = waiting.said().unwrap_or_else(|| reason.to_owned());
-    format!("the daemon closed a connection before the run: {why}")
-}
-
-fn holds(line: &[u8], word: &[u8]) -> bool {
-    memmem::find(line, word).is_some()
-}
-
-/// What follows the line with this word in what a read completed.
-fn after(completed: &Lines<'_>, word: &[u8]) -> Option<Vec<u8>> {
-    let [first, rest] = completed.runs();
-    let after_in = |run: &[u8]| -> Option<usize> {
-        let mut at = 0;
-        lines(run).find_map(|line| {
-            at += line.len() + 1;
-            holds(line, word).then_some(at)
-        })
-    };
-    match (after_in(first), after_in(rest)) {
-        (Some(at), _) => Some([&first[at..], rest].concat()),
-        (None, Some(at)) => Some(rest[at..].to_vec()),
-        (None, None) => None,
-    }
-}
-
-fn say(connections: &Connections, word: &[u8]) -> Result<()> {
-    debug_assert!(word.len() > TAG_BYTES);
-    let line = [word, b"\n"].concat();
-    if connections.write(0, &line) != Written::Bytes(line.len()) {
-        bail!("the daemon does not take the first line");
-    }
-    Ok(())
-}
-
-/// By the number of their reader.
-fn rests(connections: &Connections, waiting: Vec<Waiting>, readers: usize) -> Vec<Vec<u8>> {
-    let mut rests = vec![Vec::new(); readers];
-    for (who, waiting) in waiting.into_iter().enumerate() {
-        if let (Role::Reader(number), Some(rest)) = (connections.role(who), waiting.rest) {
-            rests[number] = rest;
-        }
-    }
-    rests
+/// The line with this word in what a read completed, and what follows it.
+fn split_at(completed: &Lines<'_>, word: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut end = 0;
+    let line = completed.iter().find(|line| {
+        end += line.len() + 1;
+        memmem::find(line, word).is_some()
+    })?;
+    let rest = completed.runs().concat().split_off(end);
+    Some(([line, b"\n"].concat(), rest))
 }

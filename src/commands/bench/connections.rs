@@ -1,13 +1,13 @@
 //! All connections to the daemon, and one epoll for them.
 
-use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -16,18 +16,24 @@ use rustix::time::{
 };
 use socket2::Socket;
 
-use super::plan::Run;
+use super::endpoint::Endpoint;
+use super::line_decoder::CloseNotice;
 use super::senders::Written;
-use super::target::Endpoint;
 use crate::wire::close_reason::CloseReason;
 
-/// Connections that are being made at a time. The daemon's backlog is larger.
-const DIALLED_MAX: usize = 512;
-
 /// How long the daemon may take for what it does at once.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connections that are begun before what came is looked at.
+const BURST: usize = 64;
+
+/// More than the daemon's last line has.
+const TAIL_BYTES: usize = 512;
 
 const EVENTS_PER_WAIT: usize = 1024;
+
+/// Most bytes of one read whose bytes are dropped.
+const DISCARD_BYTES: usize = 1 << 20;
 
 /// What is no connection's event.
 const INTERRUPT: u64 = u64::MAX;
@@ -35,9 +41,12 @@ const TIMER: u64 = u64::MAX - 1;
 
 /// What a connection is for, with its number among its like, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
+    /// It reads what comes.
     Reader(usize),
+    /// It sends, and reads what comes too.
     Sender(usize),
+    /// It never reads.
     Stuck(usize),
 }
 
@@ -47,39 +56,52 @@ struct Connection {
     role: Role,
     established: bool,
     open: bool,
+    /// Bytes read since the beginning or since they were last forgotten.
+    received: u64,
+    /// The last of them, if they were looked at: what the daemon says last is in there.
+    tail: Vec<u8>,
 }
 
-/// All connections of a run.
+/// All connections of a run, by their number in the order in which they were made.
 #[derive(Debug)]
-pub(super) struct Connections {
+pub struct Connections {
     epoll: OwnedFd,
     timer: OwnedFd,
-    connections: Vec<Connection>,
+    all: Vec<Connection>,
     /// Where each sender is among the connections.
     senders: Vec<usize>,
+    /// Space for bytes that nobody looks at.
+    sink: Vec<u8>,
 }
 
 /// Ctrl-C and SIGTERM. They end nothing by themselves any more.
 #[derive(Debug)]
-pub(super) struct Interrupt {
-    signals: SignalFd,
+pub struct Interrupt {
+    /// `None`: they end the process as ever.
+    signals: Option<SignalFd>,
     count: u32,
 }
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Got {
+pub enum Got {
+    /// So many bytes.
     Bytes(usize),
+    /// Nothing now.
     Nothing,
+    /// The end of the connection.
     End(CloseReason),
 }
 
 /// A connection that has something to read, room to write, or an end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ready {
-    pub(super) who: usize,
-    pub(super) writable: bool,
-    pub(super) readable: bool,
+pub struct Ready {
+    /// The connection's number.
+    pub who: usize,
+    /// It has room.
+    pub writable: bool,
+    /// It has bytes, or an end.
+    pub readable: bool,
 }
 
 impl Interrupt {
@@ -91,14 +113,22 @@ impl Interrupt {
         signals.thread_block()?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         Ok(Interrupt {
-            signals: SignalFd::with_flags(&signals, flags)?,
+            signals: Some(SignalFd::with_flags(&signals, flags)?),
             count: 0,
         })
     }
 
+    /// For a process that signals end.
+    pub fn never() -> Interrupt {
+        Interrupt {
+            signals: None,
+            count: 0,
+        }
+    }
+
     /// How often it was asked to end.
     pub(super) fn count(&mut self) -> u32 {
-        while let Ok(Some(_)) = self.signals.read_signal() {
+        while let Some(Ok(Some(_))) = self.signals.as_ref().map(SignalFd::read_signal) {
             self.count += 1;
         }
         self.count
@@ -114,100 +144,124 @@ impl Interrupt {
 }
 
 impl Connections {
-    /// Connects everybody. `first` is connected already.
+    /// Makes a connection for each role, in this order and at most `at_once` at a time; `first` is made
+    /// already. Returns when all are, with when the others were begun. What has come until then is
+    /// dropped.
     ///
-    /// The sender who will speak first comes last: what it says reaches the daemon after all others.
-    pub(super) fn connect(
-        run: &Run,
+    /// Sender 0 should come last: what it says reaches the daemon after all others.
+    pub fn connect(
         endpoint: &Endpoint,
-        first: Socket,
+        first: Option<Socket>,
+        roles: &[Role],
+        at_once: usize,
         interrupt: &mut Interrupt,
-    ) -> Result<Connections> {
+    ) -> Result<(Connections, Instant)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let data = epoll::EventData::new_u64(TIMER);
-        epoll::add(&epoll, &timer, data, epoll::EventFlags::IN)?;
-        let data = epoll::EventData::new_u64(INTERRUPT);
-        epoll::add(&epoll, &interrupt.signals, data, epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &timer, data, EventFlags::IN)?;
+        if let Some(signals) = &interrupt.signals {
+            let data = epoll::EventData::new_u64(INTERRUPT);
+            epoll::add(&epoll, signals, data, EventFlags::IN)?;
+        }
+        let senders = roles.iter().filter(|role| matches!(role, Role::Sender(_)));
         let mut connections = Connections {
             epoll,
             timer,
-            connections: Vec::with_capacity(run.connections()),
-            senders: vec![0; run.senders],
+            all: Vec::with_capacity(roles.len()),
+            senders: vec![0; senders.count()],
+            sink: vec![0; DISCARD_BYTES],
         };
+        if let Some(first) = first {
+            connections.add(first, roles[0], true)?;
+        }
+        // Before the clock runs.
+        let sockets = (connections.len()..roles.len()).rev().map(|who| {
+            let is_stuck = matches!(roles[who], Role::Stuck(_));
+            endpoint.socket(who, is_stuck)
+        });
+        let mut sockets: Vec<Socket> = sockets.collect::<Result<_, _>>()?;
 
-        first.set_nonblocking(true)?;
-        connections.add(first, Role::Reader(0), true)?;
-        let mut roles = (0..run.stuck)
-            .map(Role::Stuck)
-            .chain((1..run.readers).map(Role::Reader))
-            .chain((0..run.senders).rev().map(Role::Sender))
-            .peekable();
-        let mut dialled = 0;
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let mut pending = 0;
         let mut ready = Vec::new();
-        let mut scratch = vec![0; 64 * 1024];
-        while dialled > 0 || roles.peek().is_some() {
+        while pending > 0 || !sockets.is_empty() {
             interrupt.check()?;
-            if Instant::now() > deadline {
-                bail!(
-                    "{} connections were not made",
-                    run.connections() - connections.len() + dialled
-                );
+            if begun.elapsed() > PATIENCE {
+                bail!("{} connections were not made", sockets.len() + pending);
             }
-            while let Some(role) = roles.peek().filter(|_| dialled < DIALLED_MAX) {
-                let is_stuck = matches!(role, Role::Stuck(_));
-                match endpoint.dial(is_stuck) {
-                    Ok((socket, established)) => {
-                        dialled += usize::from(!established);
-                        connections.add(socket, *role, established)?;
-                        roles.next();
+            let mut is_full = false;
+            for _ in 0..BURST.min(at_once - pending) {
+                let Some(socket) = sockets.pop() else { break };
+                match endpoint.begin(&socket) {
+                    Ok(established) => {
+                        pending += usize::from(!established);
+                        connections.add(socket, roles[connections.len()], established)?;
                     }
                     // A Unix socket's backlog is full.
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        sockets.push(socket);
+                        is_full = true;
+                        break;
+                    }
                     Err(error) => return Err(error).context("cannot connect"),
                 }
             }
-            connections.wait(Duration::from_millis(1), &mut ready)?;
+            let waits = is_full || pending == at_once || sockets.is_empty();
+            connections.wait(Duration::from_millis(waits.into()), &mut ready)?;
             for event in &ready {
-                dialled -= usize::from(connections.establish(event)?);
-                // What is said before all are here is for nobody.
-                if event.readable && connections.connections[event.who].established {
-                    match connections.read(event.who, &mut scratch) {
-                        Got::End(_) => bail!("{}", refused(&scratch)),
-                        Got::Bytes(_) | Got::Nothing => {}
-                    }
+                pending -= usize::from(connections.establish(event)?);
+                if event.readable && connections.all[event.who].established {
+                    connections.read_early(event.who)?;
                 }
             }
         }
-        Ok(connections)
+        Ok((connections, begun))
+    }
+
+    /// Drops what is said before all are here, which is for nobody. A refusal comes before all else.
+    fn read_early(&mut self, who: usize) -> Result<()> {
+        let got = match self.all[who].received {
+            0 => self.read(who, &mut [0; 4096]),
+            _ => self.discard(who, DISCARD_BYTES),
+        };
+        if let Got::End(reason) = got {
+            let notice = self.close_notice(who, reason);
+            let why = Some(notice.detail).filter(|detail| !detail.is_empty());
+            let why = why.unwrap_or("without a word".to_owned());
+            bail!("the daemon closed a connection while others were made: {why}");
+        }
+        Ok(())
+    }
+
+    /// Why a connection ended: what the daemon said last, else how it ended.
+    pub(super) fn close_notice(&self, who: usize, reason: CloseReason) -> CloseNotice {
+        let said = CloseNotice::in_last_lines(&self.all[who].tail);
+        said.unwrap_or_else(|| CloseNotice::silent(reason))
     }
 
     fn add(&mut self, socket: Socket, role: Role, established: bool) -> Result<()> {
-        let who = self.connections.len();
-        let flags = match (established, role) {
-            (true, Role::Stuck(_)) => epoll::EventFlags::empty(),
-            (true, _) => epoll::EventFlags::IN,
-            (false, _) => epoll::EventFlags::OUT,
-        };
+        let who = self.all.len();
         if let Role::Sender(number) = role {
             self.senders[number] = who;
         }
         let data = epoll::EventData::new_u64(who as u64);
-        epoll::add(&self.epoll, &socket, data, flags)?;
-        self.connections.push(Connection {
+        epoll::add(&self.epoll, &socket, data, watched(role, established))?;
+        self.all.push(Connection {
             socket,
             role,
             established,
             open: true,
+            received: 0,
+            tail: Vec::new(),
         });
         Ok(())
     }
 
     /// Whether an event is that a connection has been made.
     fn establish(&mut self, event: &Ready) -> Result<bool> {
-        let connection = &mut self.connections[event.who];
+        let connection = &mut self.all[event.who];
         if connection.established {
             return Ok(false);
         }
@@ -215,34 +269,56 @@ impl Connections {
             return Err(error).context("cannot connect");
         }
         connection.established = true;
-        let watched = match connection.role {
-            Role::Stuck(_) => epoll::EventFlags::empty(),
-            _ => epoll::EventFlags::IN,
-        };
-        self.watch(event.who, watched)?;
+        let flags = watched(connection.role, true);
+        self.watch(event.who, flags)?;
         Ok(true)
     }
 
-    fn watch(&self, who: usize, flags: epoll::EventFlags) -> rustix::io::Result<()> {
+    fn watch(&self, who: usize, flags: EventFlags) -> rustix::io::Result<()> {
         let data = epoll::EventData::new_u64(who as u64);
-        epoll::modify(&self.epoll, &self.connections[who].socket, data, flags)
+        epoll::modify(&self.epoll, &self.all[who].socket, data, flags)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.connections.len()
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
     }
 
-    pub(super) fn role(&self, who: usize) -> Role {
-        self.connections[who].role
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// What a connection is for.
+    pub fn role(&self, who: usize) -> Role {
+        self.all[who].role
+    }
+
+    /// Bytes each has received since they were last forgotten.
+    pub fn received(&self) -> impl Iterator<Item = u64> {
+        self.all.iter().map(|connection| connection.received)
+    }
+
+    /// Bytes of one connection.
+    pub fn received_by(&self, who: usize) -> u64 {
+        self.all[who].received
+    }
+
+    /// From here on bytes are counted anew.
+    pub(super) fn forget_received(&mut self) {
+        for connection in &mut self.all {
+            connection.received = 0;
+        }
     }
 
     pub(super) fn socket(&self, who: usize) -> &Socket {
-        &self.connections[who].socket
+        &self.all[who].socket
     }
 
-    /// Waits at most `timeout`, in whole milliseconds, or until [`Connections::wake_at`].
-    pub(super) fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> Result<()> {
-        use epoll::EventFlags as Flags;
+    /// Waits at most `timeout`, in whole milliseconds, or as long as [`wake_after`] says.
+    ///
+    /// [`wake_after`]: Connections::wake_after
+    pub fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> Result<()> {
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_WAIT);
         let timeout = Timespec::try_from(timeout)?;
         match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout)) {
@@ -255,76 +331,80 @@ impl Connections {
             match event.data.u64() {
                 // Whoever asks next reads it.
                 INTERRUPT => {}
-                TIMER => self.stop_timer()?,
+                TIMER => self.wake_after(Duration::ZERO)?,
                 who => ready.push(Ready {
                     who: who as usize,
-                    writable: flags.contains(Flags::OUT),
-                    readable: flags.intersects(Flags::IN | Flags::HUP | Flags::ERR),
+                    writable: flags.contains(EventFlags::OUT),
+                    readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR),
                 }),
             }
         }
         Ok(())
     }
 
-    fn stop_timer(&self) -> Result<()> {
-        self.wake_after(Duration::ZERO)
-    }
-
     /// The next wait ends after this long, exact to what the kernel can do; never, if it is zero.
     pub(super) fn wake_after(&self, after: Duration) -> Result<()> {
         let timer = Itimerspec {
-            it_interval: Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
+            it_interval: Timespec::default(),
             it_value: Timespec::try_from(after)?,
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &timer)?;
         Ok(())
     }
 
-    pub(super) fn read(&self, who: usize, buffer: &mut [u8]) -> Got {
-        match recv(
-            &self.connections[who].socket,
-            &mut *buffer,
-            RecvFlags::empty(),
-        ) {
-            Ok((0, _)) => Got::End(CloseReason::Eof),
-            Ok((count, _)) => Got::Bytes(count),
-            Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
-            Err(_) => Got::End(CloseReason::Reset),
+    /// Reads once.
+    pub fn read(&mut self, who: usize, buffer: &mut [u8]) -> Got {
+        let connection = &mut self.all[who];
+        let read = recv(&connection.socket, &mut *buffer, RecvFlags::empty());
+        let got = connection.count(read);
+        if let Got::Bytes(count) = got {
+            let last = &buffer[count.saturating_sub(TAIL_BYTES)..count];
+            let before = TAIL_BYTES - last.len();
+            let tail = &mut connection.tail;
+            tail.drain(..tail.len().saturating_sub(before));
+            tail.extend_from_slice(last);
         }
+        got
+    }
+
+    /// Counts and drops up to `bytes_max` bytes of one read: the kernel need not even copy them.
+    pub fn discard(&mut self, who: usize, bytes_max: usize) -> Got {
+        let sink = &mut self.sink[..bytes_max.min(DISCARD_BYTES)];
+        let connection = &mut self.all[who];
+        connection.count(recv(&connection.socket, sink, RecvFlags::TRUNC))
     }
 
     /// Sends as this sender what its socket takes.
-    pub(super) fn write(&self, sender: usize, bytes: &[u8]) -> Written {
+    pub fn write(&self, sender: usize, bytes: &[u8]) -> Written {
         let who = self.senders[sender];
-        match send(&self.connections[who].socket, bytes, SendFlags::NOSIGNAL) {
+        match send(&self.all[who].socket, bytes, SendFlags::NOSIGNAL) {
             Ok(count) => Written::Bytes(count),
             Err(Errno::INTR) => Written::Bytes(0),
-            Err(Errno::AGAIN) => {
-                let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT;
-                match self.watch(who, flags) {
-                    Ok(()) => Written::Full,
-                    Err(_) => Written::Gone,
-                }
-            }
+            Err(Errno::AGAIN) => match self.watch(who, EventFlags::IN | EventFlags::OUT) {
+                Ok(()) => Written::Full,
+                Err(_) => Written::Gone,
+            },
             Err(_) => Written::Gone,
         }
     }
 
     /// The sender's socket takes more again.
-    pub(super) fn unwatch_writable(&self, who: usize) -> Result<()> {
-        Ok(self.watch(who, epoll::EventFlags::IN)?)
+    pub fn unwatch_writable(&self, who: usize) -> Result<()> {
+        Ok(self.watch(who, EventFlags::IN)?)
     }
 
     /// Nothing more is expected of a connection.
     pub(super) fn close(&mut self, who: usize) {
-        let connection = &mut self.connections[who];
+        let connection = &mut self.all[who];
         if std::mem::replace(&mut connection.open, false) {
             // It can fail only for what is not there.
             let _ = epoll::delete(&self.epoll, &connection.socket);
         }
+    }
+
+    /// Ends all but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.all.truncate(count);
     }
 
     /// Reads on from the stuck readers too. Returns who they are.
@@ -333,20 +413,32 @@ impl Connections {
         let stuck: Vec<usize> = (0..self.len()).filter(is_stuck).collect();
         for who in &stuck {
             // A small buffer would make it slow.
-            let _ = self.connections[*who].socket.set_recv_buffer_size(1 << 20);
-            self.watch(*who, epoll::EventFlags::IN)?;
+            let _ = self.all[*who].socket.set_recv_buffer_size(1 << 20);
+            self.watch(*who, EventFlags::IN)?;
         }
         Ok(stuck)
     }
 }
 
-/// Why a connection ended that had only just begun.
-fn refused(last: &[u8]) -> String {
-    let end = last
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(last.len());
-    let notice = super::line_decoder::CloseNotice::in_last_lines(&last[..end]);
-    let why = notice.map_or("without a word".to_owned(), |notice| notice.detail);
-    format!("the daemon closed a connection while others were made: {why}")
+impl Connection {
+    fn count<T>(&mut self, read: rustix::io::Result<(T, usize)>) -> Got {
+        match read {
+            Ok((_, 0)) => Got::End(CloseReason::Eof),
+            Ok((_, count)) => {
+                self.received += count as u64;
+                Got::Bytes(count)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
+            Err(_) => Got::End(CloseReason::Reset),
+        }
+    }
+}
+
+/// What epoll is to report of a connection.
+fn watched(role: Role, established: bool) -> EventFlags {
+    match (established, role) {
+        (true, Role::Stuck(_)) => EventFlags::empty(),
+        (true, _) => EventFlags::IN,
+        (false, _) => EventFlags::OUT,
+    }
 }

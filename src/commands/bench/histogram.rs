@@ -8,21 +8,23 @@ const MOST: u64 = 24 * 3_600_000_000_000;
 
 /// Durations of which percentiles are wanted.
 #[derive(Clone, Debug)]
-pub(super) struct Histogram(hdrhistogram::Histogram<u64>);
+pub struct Histogram(hdrhistogram::Histogram<u64>);
 
-impl Histogram {
-    pub(super) fn new() -> Histogram {
+impl Default for Histogram {
+    fn default() -> Histogram {
         let counts = hdrhistogram::Histogram::new_with_bounds(LEAST, MOST, 3);
         Histogram(counts.expect("the bounds are in order"))
     }
+}
 
+impl Histogram {
     /// Counts `lines` lines that were late by so many nanoseconds.
-    pub(super) fn record(&mut self, nanos: u64, lines: u64) {
+    pub fn record(&mut self, nanos: u64, lines: u64) {
         self.0.saturating_record_n(nanos, lines);
     }
 
     /// The duration that so many percent do not exceed; `None` when there are none.
-    pub(super) fn percentile(&self, percent: f64) -> Option<Duration> {
+    pub fn percentile(&self, percent: f64) -> Option<Duration> {
         (!self.0.is_empty()).then(|| Duration::from_nanos(self.0.value_at_percentile(percent)))
     }
 
@@ -52,7 +54,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_exact_to_three_digits() {
-        let mut histogram = Histogram::new();
+        let mut histogram = Histogram::default();
         assert_eq!((histogram.percentile(50.0), histogram.max()), (None, None));
         for nanos in 1..=10_000 {
             histogram.record(nanos * 1000, 1);

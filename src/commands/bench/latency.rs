@@ -36,8 +36,8 @@ impl Latencies {
     /// For a run that is to take so long.
     pub(super) fn new(duration: Duration) -> Latencies {
         Latencies {
-            all: Histogram::new(),
-            recent: Histogram::new(),
+            all: Histogram::default(),
+            recent: Histogram::default(),
             points: Vec::new(),
             interval: INTERVAL_LEAST.max(duration / POINTS_MAX),
             sent: 0,

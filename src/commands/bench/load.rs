@@ -1,27 +1,35 @@
 //! The run itself: one thread that sends, receives and checks.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use socket2::Socket;
 
 use super::barrier::Barrier;
 use super::check::Check;
 use super::connections::{Connections, Got, Interrupt, Ready, Role};
-use super::histogram::Histogram;
 use super::latency::Latencies;
 use super::line::{LineKind, Tag};
 use super::line_decoder::{CloseNotice, LineDecoder};
+use super::line_source::LineSource;
 use super::outcome::{Closed, DaemonUsage, Outcome};
 use super::plan::Run;
-use super::procfs;
 use super::progress::Progress;
-use super::senders::Senders;
+use super::senders::{Pace, Senders};
 use super::target::Target;
-use crate::wire::framing;
+use crate::wire::close_reason::CloseReason;
+use crate::{wire::framing, procfs};
+
+/// Connections that are being made at a time. The daemon's backlog is larger.
+const DIALLED_MAX: usize = 512;
 
 /// What a read takes at most.
 const READ_BYTES: usize = 256 * 1024;
+
+/// What may be on its way without a rate. Enough that the daemon always has something to read, few
+/// enough that latency is the daemon's and not that of a queue before it.
+const WAY_BYTES: usize = 4 << 20;
 
 /// How long the load sleeps at most.
 const TICK: Duration = Duration::from_millis(20);
@@ -35,9 +43,6 @@ const QUIET_WITH_STUCK: Duration = Duration::from_secs(45);
 const STUCK_QUIET: Duration = Duration::from_millis(200);
 const STUCK_PATIENCE: Duration = Duration::from_secs(3);
 
-/// The end of what a sender or stuck reader got: a notice is in there.
-const TAIL_BYTES: usize = 512;
-
 struct Load<'a> {
     run: &'a Run,
     connections: Connections,
@@ -47,14 +52,22 @@ struct Load<'a> {
     started: Instant,
     buffer: Vec<u8>,
     ready: Vec<Ready>,
-    /// The last that each sender and stuck reader got, by connection.
-    tails: Vec<Vec<u8>>,
-    readers_bytes: u64,
     senders_lines: u64,
-    senders_bytes: u64,
     readers_open: usize,
     closed: Vec<(usize, CloseNotice)>,
     last_read: Instant,
+}
+
+/// What was done up to a moment.
+struct Mark {
+    at: Duration,
+    sent: u64,
+    delivered: u64,
+    senders_lines: u64,
+    readers_bytes: u64,
+    senders_bytes: u64,
+    daemon_cpu: Option<Duration>,
+    load_cpu: Option<Duration>,
 }
 
 /// Runs the load against a daemon.
@@ -66,65 +79,48 @@ pub(super) fn run(
     progress: &Progress,
 ) -> Result<Outcome> {
     progress.say("connecting");
-    let dialled = Instant::now();
-    let mut connections = Connections::connect(run, &target.endpoint, first, interrupt)?;
+    let endpoint = &target.endpoint;
+    let roles = run.roles();
+    let (mut connections, begun) =
+        Connections::connect(endpoint, Some(first), &roles, DIALLED_MAX, interrupt)?;
     let kind = LineKind::new(new_tag(), run.size);
-    let barrier = Barrier::hold(&mut connections, kind.tag(), run.readers, interrupt)?;
-    if let Some(asked) = run.format.filter(|asked| *asked != barrier.format) {
-        let speaks = barrier.format;
-        anyhow::bail!(
-            "--format: {asked} was asked for, but {} speaks {speaks}",
-            target.address
-        );
+    let barrier = Barrier::pass(&mut connections, *kind.tag(), interrupt)?;
+    let format = barrier.format();
+    if let Some(asked) = run.format.filter(|asked| *asked != format) {
+        let address = &target.address;
+        bail!("--format: {asked} was asked for, but {address} speaks {format}");
     }
-    let connect_time = barrier.served - dialled;
-    let format = barrier.format;
 
-    let decoder = LineDecoder::new(format, kind.clone());
-    let mut load = Load {
+    let mut load = Load::new(
         run,
-        tails: vec![Vec::new(); connections.len()],
-        check: Check::new(decoder, run.senders, run.readers),
-        senders: Senders::new(run, kind),
-        latencies: Latencies::new(run.duration),
-        started: Instant::now(),
-        buffer: vec![0; READ_BYTES],
-        ready: Vec::new(),
-        readers_bytes: 0,
-        senders_lines: 0,
-        senders_bytes: 0,
-        readers_open: run.readers,
-        closed: Vec::new(),
-        last_read: Instant::now(),
         connections,
-    };
-    for (reader, rest) in barrier.rests.iter().enumerate() {
-        load.check.receive(reader, rest, |_, _| ());
+        LineDecoder::new(format, kind.clone()),
+        kind,
+    );
+    for (who, role) in roles.iter().enumerate() {
+        if let Role::Reader(reader) = role {
+            load.check.receive(*reader, barrier.rest(who), |_, _| ());
+        }
     }
     let pid = target.pid(load.connections.socket(0));
-    let daemon_before = pid.and_then(procfs::cpu_time);
-    let own_before = procfs::cpu_time(std::process::id());
-
     load.started = Instant::now();
+    if run.warm_up > Duration::ZERO {
+        load.send_until(run.warm_up, interrupt, |_, _| ())?;
+        load.latencies = Latencies::new(run.duration);
+    }
+    let before = load.mark(pid);
     let (mut rss, mut rss_peak) = (None, None);
-    load.send_for(interrupt, |load, at| {
+    load.send_until(run.warm_up + run.duration, interrupt, |load, at| {
         rss = pid.and_then(procfs::resident_bytes);
         rss_peak = rss_peak.max(rss);
         progress.show(at, run, &load.latencies);
     })?;
 
     // What counts as the run's speed is what was done by now.
-    let elapsed = load.started.elapsed();
+    let after = load.mark(pid);
     let interrupted = interrupt.count() > 0;
-    let share = |before: Option<Duration>, now: Option<Duration>| {
-        Some(now?.saturating_sub(before?).as_secs_f64() / elapsed.as_secs_f64())
-    };
-    let daemon_cpu = share(daemon_before, pid.and_then(procfs::cpu_time));
-    let load_cpu = share(own_before, procfs::cpu_time(std::process::id()));
-    let sent = load.senders.made();
-    let (delivered, readers_bytes) = (load.check.delivered(), load.readers_bytes);
-    let to_senders = (load.senders_lines, load.senders_bytes);
-    load.latencies.end_interval(elapsed, sent, delivered);
+    load.latencies
+        .end_interval(after.at, after.sent, after.delivered);
 
     progress.say("waiting for the last lines");
     let complete = load.drain(interrupt)?;
@@ -135,15 +131,11 @@ pub(super) fn run(
     };
     load.latencies.settle();
     let stuck_open = load.look_at_stuck()?;
-    let delivered_in_all = load.check.delivered();
-    let connections = &load.connections;
-    let closed = load.closed.into_iter().map(|(who, notice)| Closed {
-        role: connections.role(who),
-        reason: target
-            .reason(connections.socket(who))
-            .unwrap_or(notice.reason),
-        detail: notice.detail,
-    });
+    let elapsed = after.at - before.at;
+    let share = |before: Option<Duration>, now: Option<Duration>| {
+        Some(now?.saturating_sub(before?).as_secs_f64() / elapsed.as_secs_f64())
+    };
+    let daemon_cpu = share(before.daemon_cpu, after.daemon_cpu);
     Ok(Outcome {
         run: *run,
         format,
@@ -151,16 +143,16 @@ pub(super) fn run(
         is_own: target.own.is_some(),
         interrupted,
         complete,
-        connect_time,
+        connect_time: barrier.served() - begun,
         elapsed,
-        sent,
-        delivered,
-        delivered_in_all,
-        readers_bytes,
-        senders_lines: to_senders.0,
-        senders_bytes: to_senders.1,
+        sent: after.sent - before.sent,
+        delivered: after.delivered - before.delivered,
+        delivered_in_all: load.check.delivered(),
+        readers_bytes: after.readers_bytes - before.readers_bytes,
+        senders_lines: after.senders_lines - before.senders_lines,
+        senders_bytes: after.senders_bytes - before.senders_bytes,
         faults,
-        closed: closed.collect(),
+        closed: closed(&load, target),
         stuck_open,
         daemon: pid.zip(daemon_cpu).map(|(pid, cpu)| DaemonUsage {
             pid,
@@ -168,57 +160,115 @@ pub(super) fn run(
             rss,
             rss_peak,
         }),
-        load_cpu,
-        late: (run.rate > 0).then(|| std::mem::replace(&mut load.senders.late, Histogram::new())),
+        load_cpu: share(before.load_cpu, after.load_cpu),
+        late: (run.rate > 0).then_some(load.senders.late),
         latencies: load.latencies,
     })
 }
 
+/// Who was closed and why, which the log of our own daemon says best.
+fn closed(load: &Load<'_>, target: &Target) -> Vec<Closed> {
+    let peer = |who: usize| {
+        let address = load.connections.socket(who).local_addr().ok();
+        let address = address.and_then(|address| address.as_socket());
+        address.map_or_else(String::new, |address| address.to_string())
+    };
+    let peers: Vec<String> = load.closed.iter().map(|(who, _)| peer(*who)).collect();
+    let own = target.own.as_ref().filter(|_| !peers.is_empty());
+    let mut reasons = own.map_or_else(HashMap::new, |own| own.reasons(&peers));
+    let all = load.closed.iter().zip(&peers);
+    all.map(|((who, notice), peer)| Closed {
+        role: load.connections.role(*who),
+        reason: reasons.remove(peer).unwrap_or(notice.reason.clone()),
+        detail: notice.detail.clone(),
+    })
+    .collect()
+}
+
 impl Load<'_> {
+    fn new(run: &Run, connections: Connections, decoder: LineDecoder, kind: LineKind) -> Load<'_> {
+        let pace = match run.rate {
+            0 => Pace::Free((WAY_BYTES / (run.size + 1)) as u64),
+            rate => Pace::Rate(rate as u64),
+        };
+        Load {
+            run,
+            check: Check::new(decoder, run.senders, run.readers),
+            senders: Senders::new(LineSource::headed(kind), run.senders, pace),
+            latencies: Latencies::new(run.duration),
+            started: Instant::now(),
+            buffer: vec![0; READ_BYTES],
+            ready: Vec::new(),
+            senders_lines: 0,
+            readers_open: run.readers,
+            closed: Vec::new(),
+            last_read: Instant::now(),
+            connections,
+        }
+    }
+
     fn nanos(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
 
-    /// Sends until the time is over, or until there is nobody left. `tick` is called after each
-    /// interval.
-    fn send_for(
+    /// What was done up to now.
+    fn mark(&self, pid: Option<u32>) -> Mark {
+        let (mut readers_bytes, mut senders_bytes) = (0, 0);
+        for (who, bytes) in self.connections.received().enumerate() {
+            match self.connections.role(who) {
+                Role::Reader(_) => readers_bytes += bytes,
+                Role::Sender(_) => senders_bytes += bytes,
+                Role::Stuck(_) => {}
+            }
+        }
+        Mark {
+            at: self.started.elapsed(),
+            sent: self.senders.made(),
+            delivered: self.check.delivered(),
+            senders_lines: self.senders_lines,
+            readers_bytes,
+            senders_bytes,
+            daemon_cpu: pid.and_then(procfs::cpu_time),
+            load_cpu: procfs::cpu_time(std::process::id()),
+        }
+    }
+
+    /// Sends until the time since the start is over, or until there is nobody left. `tick` is called
+    /// after each interval.
+    fn send_until(
         &mut self,
+        end: Duration,
         interrupt: &mut Interrupt,
         mut tick: impl FnMut(&Self, Duration),
     ) -> Result<()> {
         let interval = self.latencies.interval();
-        let mut interval_ends = interval;
+        let mut interval_ends = self.started.elapsed() + interval;
         loop {
             let now = self.started.elapsed();
-            if now >= interval_ends && now < self.run.duration {
+            if now >= interval_ends && now < end {
                 let (sent, delivered) = (self.senders.made(), self.check.delivered());
                 self.latencies.end_interval(now, sent, delivered);
                 tick(self, now);
                 interval_ends = now + interval;
             }
-            let is_over = now >= self.run.duration || interrupt.count() > 0;
+            let is_over = now >= end || interrupt.count() > 0;
             if is_over || self.readers_open == 0 || self.senders.all_closed() {
                 tick(self, now);
                 return Ok(());
             }
             let (connections, arrived) = (&self.connections, self.check.arrived());
             let mut write = |sender, bytes: &[u8]| connections.write(sender, bytes);
-            let more = self
-                .senders
-                .turn(now.as_nanos() as u64, arrived, &mut write);
-            let left = self.run.duration.saturating_sub(now);
+            let now = now.as_nanos() as u64;
+            let more = self.senders.turn(now, arrived, &mut write);
             let pause = if more { Duration::ZERO } else { TICK };
-            match self.senders.next_due() {
-                Some(due) => {
-                    let next = Duration::from_nanos(due.saturating_sub(self.nanos()).max(1));
-                    self.connections
-                        .wake_after(next.min(left.max(Duration::from_nanos(1))))?;
-                }
-                None if !more && left < TICK => {
-                    self.connections
-                        .wake_after(left.max(Duration::from_nanos(1)))?;
-                }
-                None => {}
+            // Epoll knows nothing shorter than milliseconds.
+            let left = end.saturating_sub(self.started.elapsed());
+            let due = self.senders.next_due();
+            let due = due.map(|due| Duration::from_nanos(due.saturating_sub(self.nanos())));
+            let next = due.unwrap_or(left).min(left);
+            if due.is_some() || (!more && left < TICK) {
+                self.connections
+                    .wake_after(next.max(Duration::from_nanos(1)))?;
             }
             self.receive(pause)?;
         }
@@ -284,41 +334,37 @@ impl Load<'_> {
         let count = match self.connections.read(who, &mut self.buffer) {
             Got::Nothing => return,
             Got::Bytes(count) => count,
-            Got::End(reason) => {
-                self.connections.close(who);
-                let told = match role {
-                    Role::Reader(reader) => {
-                        self.readers_open -= 1;
-                        self.check.close(reader)
-                    }
-                    Role::Sender(sender) => {
-                        self.senders.close(sender);
-                        CloseNotice::in_last_lines(&self.tails[who])
-                    }
-                    Role::Stuck(_) => CloseNotice::in_last_lines(&self.tails[who]),
-                };
-                self.closed
-                    .push((who, told.unwrap_or_else(|| CloseNotice::silent(reason))));
-                return;
-            }
+            Got::End(reason) => return self.close(who, role, reason),
         };
         self.last_read = Instant::now();
-        let now = self.last_read.duration_since(self.started).as_nanos() as u64;
         let bytes = &self.buffer[..count];
-        if let Role::Reader(reader) = role {
-            self.readers_bytes += count as u64;
-            let latencies = &mut self.latencies;
-            let timed = |due: u64, lines| latencies.record(now.saturating_sub(due), lines);
-            self.check.receive(reader, bytes, timed);
-            return;
+        match role {
+            Role::Reader(reader) => {
+                let now = self.last_read.duration_since(self.started).as_nanos() as u64;
+                let latencies = &mut self.latencies;
+                let timed = |due: u64, lines| latencies.record(now.saturating_sub(due), lines);
+                self.check.receive(reader, bytes, timed);
+            }
+            Role::Sender(_) => self.senders_lines += framing::count(bytes) as u64,
+            Role::Stuck(_) => {}
         }
-        if let Role::Sender(_) = role {
-            self.senders_lines += framing::count(bytes) as u64;
-            self.senders_bytes += count as u64;
-        }
-        let tail = &mut self.tails[who];
-        tail.extend_from_slice(&bytes[count.saturating_sub(TAIL_BYTES)..]);
-        tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    fn close(&mut self, who: usize, role: Role, reason: CloseReason) {
+        self.connections.close(who);
+        let notice = match role {
+            Role::Reader(reader) => {
+                self.readers_open -= 1;
+                let said = self.check.close(reader);
+                said.unwrap_or_else(|| CloseNotice::silent(reason))
+            }
+            Role::Sender(sender) => {
+                self.senders.close(sender);
+                self.connections.close_notice(who, reason)
+            }
+            Role::Stuck(_) => self.connections.close_notice(who, reason),
+        };
+        self.closed.push((who, notice));
     }
 
     /// Reads on from the stuck readers, so that it shows which were closed. Returns how many were

@@ -9,7 +9,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `plan` | what was asked for |
-//! | `target`, `procfs` | the daemon, its own or a given one, and what it uses |
+//! | `target` | the daemon, its own or a given one |
 //! | `connections`, `barrier` | all connections, until each of them is served |
 //! | `load` | the run: one thread that sends, receives and checks |
 //! | `senders`, `line` | who sends what, when |
@@ -20,35 +20,49 @@
 mod barrier;
 mod check;
 mod connections;
+mod daemon;
+mod endpoint;
 mod expected_stream;
 mod histogram;
 mod json;
 mod latency;
 mod line;
 mod line_decoder;
+mod line_source;
 mod load;
 mod outcome;
 mod plan;
 mod plot;
-mod procfs;
 mod progress;
 mod report;
 mod senders;
 mod target;
 mod tracker;
+mod units;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use self::connections::Interrupt;
-use self::outcome::Outcome;
+pub use self::barrier::Barrier;
+pub use self::connections::{Connections, Got, Interrupt, Ready, Role};
+pub use self::daemon::Daemon;
+pub use self::endpoint::Endpoint;
+pub use self::histogram::Histogram;
+pub use self::line_source::LineSource;
+pub use self::outcome::{DaemonUsage, Outcome};
 use self::plan::Plan;
+pub use self::plan::Run;
 use self::progress::Progress;
+pub use self::report::verdict;
+pub use self::senders::{Pace, Senders, Written};
 use self::target::Target;
+pub use self::units::{count, time};
 use crate::config::cli::BenchArgs;
+use crate::config::Address;
 use crate::{net::permits, ops::logging};
 
 /// Something is wrong with the daemon, or the load could not be run.
@@ -73,6 +87,19 @@ pub fn run(args: &BenchArgs) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Runs a load against the server at an address, with every byte of every reader checked.
+///
+/// # Errors
+/// The load cannot be run. What is wrong with what was received is in the outcome.
+pub fn load(run: &Run, address: SocketAddr) -> Result<Outcome> {
+    let (host, port) = (address.ip().to_string(), address.port());
+    let address = Address::Tcp { host, port };
+    let (mut target, first) = Target::reach(Some(&address), run)?;
+    target.endpoint.reset_on_close();
+    let progress = Progress::new(run.duration, true);
+    load::run(run, &target, first, &mut Interrupt::never(), &progress)
 }
 
 /// Runs what is planned and reports it; whether all was good.

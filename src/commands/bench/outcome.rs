@@ -12,7 +12,7 @@ use crate::wire::format::Format;
 
 /// What a run came to.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub struct Outcome {
     pub(super) run: Run,
     pub(super) format: Format,
     pub(super) address: Address,
@@ -24,10 +24,10 @@ pub(super) struct Outcome {
     /// From the first connection's begin until the last was served.
     pub(super) connect_time: Duration,
     /// How long was sent. What follows, up to the faults, was counted until then.
-    pub(super) elapsed: Duration,
+    pub elapsed: Duration,
     pub(super) sent: u64,
     /// To all readers together.
-    pub(super) delivered: u64,
+    pub delivered: u64,
     /// The same once everything had arrived.
     pub(super) delivered_in_all: u64,
     pub(super) readers_bytes: u64,
@@ -38,9 +38,10 @@ pub(super) struct Outcome {
     pub(super) closed: Vec<Closed>,
     /// Stuck readers that the daemon did not close.
     pub(super) stuck_open: usize,
-    pub(super) daemon: Option<DaemonUsage>,
+    /// What its process used, if it is on this machine.
+    pub daemon: Option<DaemonUsage>,
     /// CPUs' worth of time that the load took.
-    pub(super) load_cpu: Option<f64>,
+    pub load_cpu: Option<f64>,
     /// How late lines were sent, when they had a time.
     pub(super) late: Option<Histogram>,
     pub(super) latencies: Latencies,
@@ -58,10 +59,10 @@ pub(super) struct Closed {
 
 /// What the daemon's process used.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DaemonUsage {
+pub struct DaemonUsage {
     pub(super) pid: u32,
     /// CPUs' worth of time.
-    pub(super) cpu: f64,
+    pub cpu: f64,
     /// At the end, in bytes.
     pub(super) rss: Option<u64>,
     /// The most that was seen.
@@ -70,8 +71,13 @@ pub(super) struct DaemonUsage {
 
 impl Outcome {
     /// Whether every line reached every reader, once, whole and in one order.
-    pub(super) fn is_good(&self) -> bool {
+    pub fn is_good(&self) -> bool {
         self.faults == Faults::default() && self.complete && self.unexpected().next().is_none()
+    }
+
+    /// The latency that so many percent of the lines do not exceed; `None` without lines.
+    pub fn latency(&self, percent: f64) -> Option<Duration> {
+        self.latencies.all.percentile(percent)
     }
 
     /// Connections that were closed and should not have been.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::connections::Role;
 use super::line::{HEAD_BYTES, SENDERS_MAX};
 use crate::config::Address;
 use crate::config::cli::BenchArgs;
@@ -43,18 +44,23 @@ pub(super) struct Plan {
 
 /// One run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) senders: usize,
-    pub(super) readers: usize,
+pub struct Run {
+    /// Connections that send.
+    pub senders: usize,
+    /// Connections that are checked.
+    pub readers: usize,
     /// Bytes of a line without its LF.
-    pub(super) size: usize,
+    pub size: usize,
     /// Lines a second of all senders together. 0: as fast as the daemon takes them.
-    pub(super) rate: usize,
+    pub rate: usize,
     /// Readers that never read.
-    pub(super) stuck: usize,
-    pub(super) duration: Duration,
+    pub stuck: usize,
+    /// Sent for this long before anything counts, except what is wrong.
+    pub warm_up: Duration,
+    /// Sent for this long.
+    pub duration: Duration,
     /// `None`: whatever the daemon speaks.
-    pub(super) format: Option<Format>,
+    pub format: Option<Format>,
 }
 
 /// An option that can be axis.
@@ -76,15 +82,7 @@ impl Plan {
         if let Some(Address::Tcp { port: 0, .. }) = address {
             return Err("address: port 0 is nobody's; allowed: 1 to 65535".to_owned());
         }
-        let mut run = Run {
-            senders: 1,
-            readers: 100,
-            size: 64,
-            rate: 0,
-            stuck: 0,
-            duration: Duration::from_secs(10),
-            format: None,
-        };
+        let mut run = Run::default();
         for axis in SweepAxis::ALL {
             if let Some(text) = axis.typed(args) {
                 let wrong = |wrong| format!("--{}: {wrong}", axis.name());
@@ -126,6 +124,31 @@ impl Plan {
 impl Run {
     pub(super) fn connections(&self) -> usize {
         self.senders + self.readers + self.stuck
+    }
+
+    /// What the connections are for, in the order in which they are made. The sender who speaks first
+    /// comes last.
+    pub(super) fn roles(&self) -> Vec<Role> {
+        let mut roles = vec![Role::Reader(0)];
+        roles.extend((0..self.stuck).map(Role::Stuck));
+        roles.extend((1..self.readers).map(Role::Reader));
+        roles.extend((0..self.senders).rev().map(Role::Sender));
+        roles
+    }
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run {
+            senders: 1,
+            readers: 100,
+            size: 64,
+            rate: 0,
+            stuck: 0,
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(10),
+            format: None,
+        }
     }
 }
 

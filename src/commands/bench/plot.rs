@@ -11,7 +11,7 @@ use plotters::prelude::*;
 
 use super::latency::Point;
 use super::outcome::Outcome;
-use super::report::{count, time};
+use super::units::{count, time};
 
 const SIZE: (u32, u32) = (960, 640);
 const FONT: (&str, u32) = ("sans-serif", 14);

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::latency::Latencies;
 use super::plan::Run;
-use super::report::count;
+use super::units::count;
 
 /// A progress bar. Nobody sees it when stderr is no terminal.
 #[derive(Debug)]

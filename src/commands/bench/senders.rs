@@ -1,8 +1,7 @@
 //! Who sends what and when: at a rate, or as fast as the daemon takes it.
 
 use super::histogram::Histogram;
-use super::line::LineKind;
-use super::plan::Run;
+use super::line_source::LineSource;
 
 /// What all senders together write at a time without a rate: one of them writes blocks of this, 500
 /// write single lines.
@@ -12,10 +11,6 @@ const BLOCK_BYTES: usize = 32 * 1024;
 const TURN_BYTES: usize = 128 * 1024;
 const TURN_WRITES: usize = 256;
 
-/// What may be on its way without a rate. Enough that the daemon always has something to read, few
-/// enough that latency is the daemon's and not that of a queue before it.
-const WAY_BYTES: usize = 4 << 20;
-
 /// What a sender whose socket is full has ready. Beyond that its lines are made when there is room,
 /// as late as they then are.
 const READY_BYTES: usize = 256 * 1024;
@@ -24,26 +19,30 @@ const SECOND: u128 = 1_000_000_000;
 
 /// All senders.
 #[derive(Debug)]
-pub(super) struct Senders {
-    kind: LineKind,
+pub struct Senders {
+    source: LineSource,
     pace: Pace,
     all: Vec<Sender>,
     /// Lines made, which are as good as sent.
     made: u64,
+    /// The line that is due next; without a rate, whose turn it is, modulo their number.
+    next: u64,
     /// How late lines were made that had a time.
     pub(super) late: Histogram,
+    /// Who has something to send besides what the pace says.
     touched: Vec<usize>,
 }
 
-#[derive(Debug)]
-enum Pace {
+/// When lines are sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
     /// Line `n` of all is due `n / rate` seconds after the start, and is sender `n % senders`'.
-    Rate { per_second: u64, begun: u64 },
-    /// Each in turn writes so many lines.
-    Free { lines: u64, next: usize },
+    Rate(u64),
+    /// As fast as the daemon takes them, with at most so many of all on their way.
+    Free(u64),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sender {
     /// Lines made.
     made: u64,
@@ -64,7 +63,8 @@ enum State {
 
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Written {
+pub enum Written {
+    /// So many bytes went out.
     Bytes(usize),
     /// The socket is full. [`Senders::unblock`] is to be called when it no longer is.
     Full,
@@ -72,46 +72,42 @@ pub(super) enum Written {
     Gone,
 }
 
+/// Writes for a sender.
+type Write<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Written;
+
 impl Senders {
-    pub(super) fn new(run: &Run, kind: LineKind) -> Senders {
-        let sender = || Sender {
+    /// So many senders that have sent nothing.
+    pub fn new(source: LineSource, senders: usize, pace: Pace) -> Senders {
+        let sender = Sender {
             made: 0,
             owed: 0,
             out: Vec::new(),
             written: 0,
             state: State::Ready,
         };
-        let pace = match run.rate {
-            0 => Pace::Free {
-                lines: (BLOCK_BYTES / (run.size + 1) / run.senders).max(1) as u64,
-                next: 0,
-            },
-            rate => Pace::Rate {
-                per_second: rate as u64,
-                begun: 0,
-            },
-        };
         Senders {
-            kind,
+            source,
             pace,
-            all: (0..run.senders).map(|_| sender()).collect(),
+            all: vec![sender; senders],
             made: 0,
-            late: Histogram::new(),
+            next: 0,
+            late: Histogram::default(),
             touched: Vec::new(),
         }
     }
 
     /// Lines made so far by all.
-    pub(super) fn made(&self) -> u64 {
+    pub fn made(&self) -> u64 {
         self.made
     }
 
     /// Lines made so far by each.
-    pub(super) fn made_by_each(&self) -> Vec<u64> {
+    pub fn made_by_each(&self) -> Vec<u64> {
         self.all.iter().map(|sender| sender.made).collect()
     }
 
-    pub(super) fn unblock(&mut self, who: usize) {
+    /// The sender's socket is no longer full.
+    pub fn unblock(&mut self, who: usize) {
         if self.all[who].state == State::Blocked {
             self.all[who].state = State::Ready;
             self.touched.push(who);
@@ -129,98 +125,80 @@ impl Senders {
     /// When the next line is due, in nanoseconds since the start. `None` without a rate.
     pub(super) fn next_due(&self) -> Option<u64> {
         match self.pace {
-            Pace::Rate { per_second, begun } => Some(due(begun, per_second)),
-            Pace::Free { .. } => None,
+            Pace::Rate(per_second) => Some(due(self.next, per_second)),
+            Pace::Free(_) => None,
         }
     }
 
-    /// Sends what there is to send at `now`. `arrived` lines have reached the reader that is ahead.
-    /// Returns whether there is more that could be sent at once.
-    pub(super) fn turn(
-        &mut self,
-        now: u64,
-        arrived: u64,
-        write: &mut dyn FnMut(usize, &[u8]) -> Written,
-    ) -> bool {
-        self.send_touched(now, write);
+    /// Sends what there is to send at `now`, in nanoseconds since the start. `arrived` lines have
+    /// reached the reader that is ahead. Returns whether there is more that could be sent at once.
+    pub fn turn(&mut self, now: u64, arrived: u64, write: Write<'_>) -> bool {
         match self.pace {
-            Pace::Rate { .. } => {
-                self.owe(now);
-                let mut touched = std::mem::take(&mut self.touched);
-                for who in touched.drain(..) {
-                    self.send(who, now, write);
-                }
-                self.touched = touched;
+            Pace::Rate(per_second) => {
+                self.owe(now, per_second);
+                self.send_touched(now, write);
                 false
             }
-            Pace::Free { lines, next } => self.send_freely(now, arrived, lines, next, write),
+            Pace::Free(on_the_way) => {
+                self.send_touched(now, write);
+                self.send_freely(now, arrived, on_the_way, write)
+            }
         }
     }
 
     /// Counts the lines that have become due.
-    fn owe(&mut self, now: u64) {
+    fn owe(&mut self, now: u64, per_second: u64) {
         let senders = self.all.len() as u64;
-        let Pace::Rate { per_second, begun } = &mut self.pace else {
-            return;
-        };
-        let due_lines = (u128::from(now) * u128::from(*per_second) / SECOND) as u64 + 1;
-        for line in *begun..due_lines {
+        let due_lines = (u128::from(now) * u128::from(per_second) / SECOND) as u64 + 1;
+        for line in self.next..due_lines {
             let who = (line % senders) as usize;
             self.all[who].owed += 1;
             if self.all[who].state == State::Ready && self.touched.last() != Some(&who) {
                 self.touched.push(who);
             }
         }
-        *begun = (*begun).max(due_lines);
+        self.next = self.next.max(due_lines);
     }
 
-    fn send_freely(
-        &mut self,
-        now: u64,
-        arrived: u64,
-        lines: u64,
-        first: usize,
-        write: &mut dyn FnMut(usize, &[u8]) -> Written,
-    ) -> bool {
-        let line_bytes = self.kind.size() + 1;
-        let block_bytes = lines as usize * line_bytes;
-        let on_the_way = (WAY_BYTES / line_bytes).max(2 * lines as usize) as u64;
+    fn send_freely(&mut self, now: u64, arrived: u64, on_the_way: u64, write: Write<'_>) -> bool {
         let senders = self.all.len();
-        let mut writes = (TURN_BYTES / block_bytes).clamp(1, TURN_WRITES);
-        let mut who = first;
+        let line_bytes = self.source.line_bytes();
+        let lines = (BLOCK_BYTES / line_bytes / senders).max(1) as u64;
+        let on_the_way = on_the_way.max(2 * lines);
+        let mut writes = (TURN_BYTES / (lines as usize * line_bytes)).clamp(1, TURN_WRITES);
         for _ in 0..senders.max(TURN_WRITES) {
             if writes == 0 || self.made - arrived.min(self.made) + lines > on_the_way {
                 break;
             }
+            let who = self.next as usize % senders;
             if self.all[who].state == State::Ready {
                 self.all[who].owed += lines;
                 self.send(who, now, write);
                 writes -= 1;
             }
-            who = (who + 1) % senders;
+            self.next += 1;
         }
-        self.pace = Pace::Free { lines, next: who };
         writes == 0
     }
 
     /// Makes the lines that a sender owes and writes them as far as its socket takes them.
-    fn send(&mut self, who: usize, now: u64, write: &mut dyn FnMut(usize, &[u8]) -> Written) {
+    fn send(&mut self, who: usize, now: u64, write: Write<'_>) {
         let senders = self.all.len() as u64;
         let sender = &mut self.all[who];
         while sender.state == State::Ready {
             while sender.made < sender.owed && sender.out.len() - sender.written < READY_BYTES {
-                let due = match self.pace {
-                    Pace::Rate { per_second, .. } => {
+                let (count, due) = match self.pace {
+                    Pace::Rate(per_second) => {
                         let due = due(sender.made * senders + who as u64, per_second);
                         self.late.record(now.saturating_sub(due), 1);
-                        due
+                        (1, due)
                     }
-                    Pace::Free { .. } => now,
+                    Pace::Free(_) => (sender.owed - sender.made, now),
                 };
-                sender.made += 1;
-                self.made += 1;
-                self.kind
-                    .write(who as u32, sender.made, due, &mut sender.out);
+                let out = &mut sender.out;
+                self.source.write(who as u32, sender.made, count, due, out);
+                sender.made += count;
+                self.made += count;
             }
             if sender.written == sender.out.len() {
                 sender.out.clear();
@@ -241,20 +219,17 @@ impl Senders {
     }
 
     /// Nothing more becomes due. Each sends what it has ready and one line that shows where it ended.
-    pub(super) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         for (who, sender) in self.all.iter_mut().enumerate() {
             sender.owed = sender.made + 1;
             if sender.state == State::Ready {
                 self.touched.push(who);
             }
         }
-        if let Pace::Free { lines, .. } = &mut self.pace {
-            *lines = 0;
-        }
     }
 
     /// Gives each that was touched its turn to send.
-    fn send_touched(&mut self, now: u64, write: &mut dyn FnMut(usize, &[u8]) -> Written) {
+    fn send_touched(&mut self, now: u64, write: Write<'_>) {
         let mut touched = std::mem::take(&mut self.touched);
         for who in touched.drain(..) {
             self.send(who, now, write);
@@ -263,11 +238,7 @@ impl Senders {
     }
 
     /// After [`finish`](Senders::finish): sends what is left. Returns whether all is sent.
-    pub(super) fn flush(
-        &mut self,
-        now: u64,
-        write: &mut dyn FnMut(usize, &[u8]) -> Written,
-    ) -> bool {
+    pub fn flush(&mut self, now: u64, write: Write<'_>) -> bool {
         self.send_touched(now, write);
         let is_done = |sender: &Sender| {
             let is_sent = sender.made == sender.owed && sender.out.is_empty();
@@ -284,24 +255,22 @@ fn due(line: u64, per_second: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::LineKind;
     use super::*;
     use crate::wire::framing;
     use std::time::Duration;
 
-    fn run(senders: usize, size: usize, rate: usize) -> Run {
-        Run {
-            senders,
-            readers: 1,
-            size,
-            rate,
-            stuck: 0,
-            duration: Duration::from_secs(1),
-            format: None,
-        }
+    /// What may be on its way in these tests.
+    const WAY_BYTES: usize = 4 << 20;
+
+    fn paced(senders: usize, size: usize, pace: Pace) -> Senders {
+        let source = LineSource::headed(LineKind::new(*b"runA", size));
+        Senders::new(source, senders, pace)
     }
 
-    fn senders(senders: usize, rate: usize) -> Senders {
-        Senders::new(&run(senders, 20, rate), LineKind::new(*b"runA", 20))
+    fn senders(senders: usize, rate: u64) -> Senders {
+        let free = Pace::Free(WAY_BYTES as u64 / 21);
+        paced(senders, 20, if rate > 0 { Pace::Rate(rate) } else { free })
     }
 
     /// What each sent: sender and due time.
@@ -372,10 +341,25 @@ mod tests {
 
     #[test]
     fn five_hundred_senders_write_single_lines() {
-        let mut senders = Senders::new(&run(500, 64, 0), LineKind::new(*b"runA", 64));
+        let mut senders = paced(500, 64, Pace::Free(1 << 20));
         senders.turn(0, 0, &mut |_, out| {
             assert_eq!(out.len(), 65);
             Written::Bytes(out.len())
         });
+    }
+
+    #[test]
+    fn few_lines_are_sent_over_and_over() {
+        let payloads = [b"one".to_vec(), b"two".to_vec(), b"six".to_vec()];
+        let source = LineSource::rotating(&payloads);
+        let mut senders = Senders::new(source, 1, Pace::Free(7));
+        let mut out = Vec::new();
+        senders.all[0].made = 1;
+        senders.all[0].owed = 6;
+        senders.send(0, 0, &mut |_, bytes| {
+            out.extend_from_slice(bytes);
+            Written::Bytes(bytes.len())
+        });
+        assert_eq!(out, b"two\nsix\none\ntwo\nsix\n");
     }
 }

@@ -1,10 +1,12 @@
 //! What the system says of this process.
 
-use std::fs;
 use std::time::{Duration, SystemTime};
+use std::{fs, process};
 
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
+
+use crate::procfs::{self, Stat};
 
 /// The stats that Prometheus' client libraries have of every process; `None` where the system does
 /// not say.
@@ -22,14 +24,12 @@ pub(super) struct ProcessFigures {
 impl ProcessFigures {
     /// As they are now; see proc(5).
     pub(super) fn now() -> ProcessFigures {
-        let stat = Stat::read();
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
-        let page = rustix::param::page_size() as u64;
+        let pid = process::id();
+        let stat = Stat::read(pid);
         let field = |n| stat.as_ref().and_then(|stat| stat.field(n));
-        let times = field(Stat::UTIME).zip(field(Stat::STIME));
         ProcessFigures {
-            cpu_seconds: times.map(|(user, system)| (user + system) as f64 / ticks),
-            resident_bytes: field(Stat::RESIDENT).map(|pages| pages * page),
+            cpu_seconds: procfs::cpu_time(pid).map(|time| time.as_secs_f64()),
+            resident_bytes: procfs::resident_bytes(pid),
             virtual_bytes: field(Stat::VIRTUAL),
             // The listing has itself open.
             open_files: fs::read_dir("/proc/self/fd")
@@ -44,7 +44,7 @@ impl ProcessFigures {
 /// When this process began, whatever program it was then; now, where the system does not say.
 pub(super) fn started() -> SystemTime {
     let now = SystemTime::now();
-    let age = Stat::read().and_then(|stat| {
+    let age = Stat::read(process::id()).and_then(|stat| {
         let ticks = stat.field(Stat::STARTED)?;
         let since_boot = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
         let uptime = clock_gettime(ClockId::Boottime);
@@ -52,28 +52,6 @@ pub(super) fn started() -> SystemTime {
         uptime.checked_sub(Duration::from_secs_f64(since_boot))
     });
     now - age.unwrap_or_default()
-}
-
-/// `/proc/self/stat`, from the field behind the program's name on, which is the third.
-struct Stat(String);
-
-impl Stat {
-    const UTIME: usize = 14;
-    const STIME: usize = 15;
-    const THREADS: usize = 20;
-    const STARTED: usize = 22;
-    const VIRTUAL: usize = 23;
-    const RESIDENT: usize = 24;
-
-    fn read() -> Option<Stat> {
-        let text = fs::read_to_string("/proc/self/stat").ok()?;
-        Some(Stat(text.rsplit_once(") ")?.1.to_owned()))
-    }
-
-    /// The field with this number in proc(5).
-    fn field(&self, number: usize) -> Option<u64> {
-        self.0.split(' ').nth(number - 3)?.parse().ok()
-    }
 }
 
 #[cfg(test)]

@@ -1,34 +1,69 @@
-//! What the kernel says of a process, and which process serves a connection.
+//! What the kernel says of a process (proc(5)), and which process serves a connection.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// What /proc counts times in: 10 ms on every Linux.
-const TICK: Duration = Duration::from_millis(10);
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
-/// Time a process has run, in user and kernel together. `None` for a process that is gone.
-pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name, which may hold anything. What follows it is the third.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let (user, system) = (fields.nth(11)?, fields.next()?);
-    let ticks = user.parse::<u32>().ok()? + system.parse::<u32>().ok()?;
-    Some(TICK * ticks)
+/// `/proc/PID/stat`, from the field behind the program's name on, which is the third.
+#[derive(Debug)]
+pub(crate) struct Stat(String);
+
+impl Stat {
+    pub(crate) const THREADS: usize = 20;
+    pub(crate) const STARTED: usize = 22;
+    pub(crate) const VIRTUAL: usize = 23;
+
+    /// `None` for a process that is gone.
+    pub(crate) fn read(pid: u32) -> Option<Stat> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The program's name may hold anything, but only it is in parentheses.
+        Some(Stat(text.rsplit_once(") ")?.1.to_owned()))
+    }
+
+    /// The field with this number in proc(5).
+    pub(crate) fn field(&self, number: usize) -> Option<u64> {
+        self.0.split(' ').nth(number - 3)?.parse().ok()
+    }
 }
 
-/// Resident bytes of a process now.
-pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// Time all threads of a process have run, in user and kernel together, also those that ended. `None`
+/// for a process that is gone.
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    // 0 would be this process.
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
+    clock.now().ok().map(Duration::from)
+}
+
+/// Resident bytes of a process now. The kernel gathers its threads' counts late: a few hundred KiB may
+/// be missing.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    field_bytes(pid, "status", "VmRSS:")
+}
+
+/// The same, counted page by page, which takes time and the right to look into the process.
+pub fn resident_bytes_exact(pid: u32) -> Option<u64> {
+    field_bytes(pid, "smaps_rollup", "Rss:")
+}
+
+/// The most bytes of a process that were ever resident.
+pub fn resident_bytes_max(pid: u32) -> Option<u64> {
+    field_bytes(pid, "status", "VmHWM:")
+}
+
+fn field_bytes(pid: u32, file: &str, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kilobytes: u64 = value.split_whitespace().next()?.parse().ok()?;
     Some(kilobytes * 1024)
 }
 
 /// The process that serves the connection from `ours` to `theirs`, if it is on this machine and its
 /// descriptors are ours to look at.
-pub(super) fn server_of(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
+pub fn server_of(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let inode = tables.iter().find_map(|table| {
         let text = fs::read_to_string(table).ok()?;
@@ -104,6 +139,8 @@ mod tests {
     fn usage_of_this_process_is_known_and_that_of_none_is_not() {
         let pid = std::process::id();
         assert!(resident_bytes(pid) > Some(100_000));
+        assert!(resident_bytes_exact(pid) > Some(100_000));
+        assert!(resident_bytes_max(pid) >= resident_bytes(pid));
         assert!(cpu_time(pid).is_some());
         assert_eq!((resident_bytes(0), cpu_time(0)), (None, None));
     }

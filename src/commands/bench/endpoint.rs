@@ -1,0 +1,98 @@
+//! Where connections are made to, and how one is begun.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::Address;
+
+/// Connections from one source address on loopback, well below the number of ports that it has.
+const CONNECTIONS_PER_SOURCE: usize = 4096;
+
+/// A receive buffer that is soon full. The kernel doubles it.
+const STUCK_BUFFER_BYTES: usize = 4096;
+
+/// Where connections are made to.
+#[derive(Debug)]
+pub struct Endpoint {
+    address: SockAddr,
+    /// Closing resets a connection and leaves no port in TIME_WAIT for the next run to miss.
+    resets: bool,
+}
+
+impl Endpoint {
+    /// The address of a server that does not mind connections that are reset.
+    pub fn resetting(address: SocketAddr) -> Endpoint {
+        Endpoint {
+            address: address.into(),
+            resets: true,
+        }
+    }
+
+    /// The first of an address's meanings that answers, and the connection that it answered.
+    pub(super) fn reach(address: &Address) -> io::Result<(Endpoint, Socket)> {
+        let candidates = match address {
+            Address::Unix(path) => vec![SockAddr::unix(path)?],
+            Address::Tcp { host, port } => (host.as_str(), *port)
+                .to_socket_addrs()?
+                .map(SockAddr::from)
+                .collect(),
+        };
+        let mut refusal = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in candidates {
+            let resets = false;
+            let endpoint = Endpoint { address, resets };
+            let connected = endpoint.new_socket().and_then(|socket| {
+                socket.connect(&endpoint.address)?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            });
+            match connected {
+                Ok(socket) => return Ok((endpoint, socket)),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// From here on connections are reset when they are closed.
+    pub(super) fn reset_on_close(&mut self) {
+        self.resets = true;
+    }
+
+    fn new_socket(&self) -> io::Result<Socket> {
+        let socket = Socket::new(self.address.domain(), Type::STREAM, None)?;
+        if self.address.domain() != Domain::UNIX {
+            socket.set_tcp_nodelay(true)?;
+            socket.set_linger(self.resets.then_some(Duration::ZERO))?;
+        }
+        Ok(socket)
+    }
+
+    /// A socket for the connection with this number. A stuck reader's takes little.
+    pub(super) fn socket(&self, number: usize, stuck: bool) -> io::Result<Socket> {
+        let socket = self.new_socket()?;
+        socket.set_nonblocking(true)?;
+        if stuck {
+            socket.set_recv_buffer_size(STUCK_BUFFER_BYTES)?;
+        }
+        let source = (number / CONNECTIONS_PER_SOURCE) as u8;
+        let is_loopback = |address: SocketAddrV4| address.ip().is_loopback();
+        if source > 0 && self.address.as_socket_ipv4().is_some_and(is_loopback) {
+            let source = SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, source), 0);
+            socket.bind(&source.into())?;
+        }
+        Ok(socket)
+    }
+
+    /// Begins a connection; whether it is made already.
+    pub(super) fn begin(&self, socket: &Socket) -> io::Result<bool> {
+        match socket.connect(&self.address) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
