@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use linehub::commands::bench::Daemon;
-use linehub::procfs;
+use linehub::ops::procfs;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// First argument with which the benchmark starts itself as the raw loop.

@@ -6,4 +6,5 @@ pub mod handover;
 pub mod lifecycle;
 mod log_queue;
 pub mod logging;
+pub mod procfs;
 pub mod systemd;

@@ -18,8 +18,9 @@ use super::plan::Run;
 use super::progress::Progress;
 use super::senders::{Pace, Senders};
 use super::target::Target;
+use crate::ops::procfs;
 use crate::wire::close_reason::CloseReason;
-use crate::{wire::framing, procfs};
+use crate::wire::framing;
 
 /// Connections that are being made at a time. The daemon's backlog is larger.
 const DIALLED_MAX: usize = 512;

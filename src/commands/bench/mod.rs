@@ -61,8 +61,8 @@ pub use self::report::verdict;
 pub use self::senders::{Pace, Senders, Written};
 use self::target::Target;
 pub use self::units::{count, time};
-use crate::config::cli::BenchArgs;
 use crate::config::Address;
+use crate::config::cli::BenchArgs;
 use crate::{net::permits, ops::logging};
 
 /// Something is wrong with the daemon, or the load could not be run.

@@ -10,8 +10,8 @@ use super::daemon::Daemon;
 use super::endpoint::Endpoint;
 use super::plan::Run;
 use crate::config::Address;
+use crate::ops::procfs;
 use crate::wire::format::Format;
-use crate::procfs;
 
 /// The daemon that is loaded. Dropping it ends one that is our own.
 #[derive(Debug)]

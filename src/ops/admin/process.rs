@@ -6,7 +6,7 @@ use std::{fs, process};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::procfs::{self, Stat};
+use crate::ops::procfs::{self, Stat};
 
 /// The stats that Prometheus' client libraries have of every process; `None` where the system does
 /// not say.
