@@ -27,7 +27,7 @@ pub(crate) struct SavedClient {
     reader: SavedReader,
     writer: SavedWriter,
     /// It counts against `--max-clients`.
-    pub(crate) has_place: bool,
+    pub(crate) has_permit: bool,
 }
 
 /// A [`Reader`].
@@ -58,9 +58,11 @@ pub(super) struct SavedWriter {
     pub(super) format: Format,
     pub(super) crlf: bool,
     /// What of its own queue is not written yet.
-    pub(super) own: ByteBuf,
+    #[serde(alias = "own")]
+    pub(super) control_queue: ByteBuf,
     pub(super) skipped: u64,
-    pub(super) farewell: Option<(CloseReason, Box<str>)>,
+    #[serde(alias = "farewell")]
+    pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Client {
@@ -73,7 +75,7 @@ impl Client {
             reason: self.reason,
             reader: self.reader.save(),
             writer: self.writer.save(),
-            has_place: self.permit.is_some(),
+            has_permit: self.permit.is_some(),
         }
     }
 
@@ -139,12 +141,12 @@ mod tests {
             SavedWriter,
             Counters,
         );
-        let form = unescape(include_str!("saved-2.golden"));
+        let form = unescape(include_str!("saved-3.golden"));
         let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
-        assert_eq!(reasons, CloseReason::ALL[..9]);
+        assert_eq!(reasons, CloseReason::ALL);
         assert_eq!(reader.unfinished.as_ref(), b"half a line");
         assert!(reader.has_begun && !reader.is_discarding);
-        assert_eq!(writer.own.as_ref(), b"own");
+        assert_eq!(writer.control_queue.as_ref(), b"own");
     }
 
     /// A daemon of the same version must be able to read this for ever.
@@ -173,9 +175,9 @@ mod tests {
         let writer = SavedWriter {
             format: Format::Text,
             crlf: true,
-            own: ByteBuf::from("own"),
+            control_queue: ByteBuf::from("own"),
             skipped: 3,
-            farewell: Some((CloseReason::Slow, "too slow".into())),
+            close_notice: Some((CloseReason::Slow, "too slow".into())),
         };
         let parts = (
             inputs,

@@ -63,9 +63,9 @@ impl Writer {
         SavedWriter {
             format: self.format,
             crlf: self.crlf,
-            own: ByteBuf::from(own),
+            control_queue: ByteBuf::from(own),
             skipped: self.skipped,
-            farewell: self.close_notice.clone(),
+            close_notice: self.close_notice.clone(),
         }
     }
 
@@ -74,11 +74,11 @@ impl Writer {
         Writer {
             format: saved.format,
             crlf: saved.crlf,
-            control_queue: saved.own.into_vec(),
+            control_queue: saved.control_queue.into_vec(),
             written: 0,
             marks: 0,
             skipped: saved.skipped,
-            close_notice: saved.farewell,
+            close_notice: saved.close_notice,
         }
     }
 

@@ -54,12 +54,12 @@ struct ListenerIndex(u16);
 
 impl ConnectionMeta {
     pub(super) fn new(
-        arrival: &ConnectionInfo,
+        connection: &ConnectionInfo,
         messages_before: u64,
         names: &mut ListenerNames,
     ) -> ConnectionMeta {
-        let since_epoch = arrival.at.duration_since(SystemTime::UNIX_EPOCH);
-        let (is_tcp, ip, port) = match arrival.peer {
+        let since_epoch = connection.at.duration_since(SystemTime::UNIX_EPOCH);
+        let (is_tcp, ip, port) = match connection.peer {
             Peer::Tcp(address) => (true, address.ip(), address.port()),
             Peer::Unix => (false, Ipv6Addr::UNSPECIFIED.into(), 0),
         };
@@ -74,14 +74,14 @@ impl ConnectionMeta {
                 IpAddr::V6(ip) => ip,
             },
             port,
-            listener: names.index_of(&arrival.listener),
+            listener: names.index_of(&connection.listener),
             is_tcp,
-            format: arrival.format,
+            format: connection.format,
         }
     }
 
     /// What it was made of.
-    pub(super) fn arrival(&self, names: &ListenerNames) -> ConnectionInfo {
+    pub(super) fn connection(&self, names: &ListenerNames) -> ConnectionInfo {
         let address = SocketAddr::new(self.ip.to_canonical(), self.port);
         ConnectionInfo {
             peer: if self.is_tcp {
@@ -148,14 +148,14 @@ mod tests {
         let peers = peers.map(|peer| Peer::Tcp(peer.unwrap()));
         for peer in peers.into_iter().chain([Peer::Unix]) {
             for (listener, format) in [("[::]:2345", Format::Raw), ("unix:/x", Format::Text)] {
-                let arrival = ConnectionInfo {
+                let connection = ConnectionInfo {
                     peer,
                     listener: listener.into(),
                     format,
                     at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123),
                 };
-                let meta = ConnectionMeta::new(&arrival, 7, &mut names);
-                assert_eq!(meta.arrival(&names), arrival);
+                let meta = ConnectionMeta::new(&connection, 7, &mut names);
+                assert_eq!(meta.connection(&names), connection);
             }
         }
         assert_eq!(names.0.len(), 2);

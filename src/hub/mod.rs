@@ -249,8 +249,8 @@ impl Hub {
     }
 
     /// Makes a connection a client: gives it the next id and tells everybody.
-    pub(crate) fn join(self: &Arc<Hub>, arrival: ConnectionInfo) -> Feed {
-        let encoding = Encoding::from(arrival.format);
+    pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
+        let encoding = Encoding::from(connection.format);
         let mut state = self.lock();
         let id = ClientId(state.next_id);
         state.next_id += 1;
@@ -258,7 +258,7 @@ impl Hub {
         let start = state.start();
         let subscriber = Arc::new(Subscriber::new(id));
         let messages_before = state.messages;
-        let meta = ConnectionMeta::new(&arrival, messages_before, &mut state.listeners);
+        let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
         subscriber.move_to(&start.node, 0, encoding);
         let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta);
         let mut own_end = 0;

@@ -29,6 +29,7 @@ pub(crate) struct SavedHub<B = ByteBuf> {
     /// Whether clients got what was their own.
     echo: bool,
     messages: u64,
+    #[serde(alias = "gone")]
     departed: TrafficTotals,
     closed: Closed,
     waited: Duration,
@@ -67,7 +68,8 @@ struct SavedView<B> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedFeed {
     id: ClientId,
-    arrival: ConnectionInfo,
+    #[serde(alias = "arrival")]
+    connection: ConnectionInfo,
     messages_before: u64,
     pub(super) place: SavedPlace,
     /// Its disconnect notice is out.
@@ -75,6 +77,7 @@ pub(crate) struct SavedFeed {
     /// Its goodbye has a deadline.
     leaving: bool,
     input_done: bool,
+    #[serde(alias = "tally")]
     counters: TrafficTotals,
 }
 
@@ -361,7 +364,8 @@ impl Places {
         }
         let mut state = hub.lock();
         state.count_encoding(saved.place.encoding, 1);
-        let mut meta = ConnectionMeta::new(&saved.arrival, messages_before, &mut state.listeners);
+        let mut meta =
+            ConnectionMeta::new(&saved.connection, messages_before, &mut state.listeners);
         meta.skipped = saved.counters.skipped;
         let key = hub.insert_slot(&mut state, subscriber.clone(), saved.place.encoding, meta);
         let slot = &mut state.slots[key];
@@ -384,7 +388,7 @@ impl SavedFeed {
         let slot = &state.slots[key];
         SavedFeed {
             id: subscriber.id,
-            arrival: slot.meta.arrival(&state.listeners),
+            connection: slot.meta.connection(&state.listeners),
             messages_before: slot.meta.messages_before,
             place,
             left: slot.left,
@@ -520,7 +524,7 @@ mod tests {
 
     #[test]
     fn form_of_the_version_before_is_read() {
-        let form = unescape(include_str!("saved-2.golden"));
+        let form = unescape(include_str!("saved-3.golden"));
         let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
         assert_eq!(hub.closed.by_reason.len(), CloseReason::ALL.len());
         let (hub, places) = hub.restore(&config()).unwrap();
@@ -544,7 +548,7 @@ mod tests {
         feeds[2].leave();
         hub.lock().closed.push(ClosedClient {
             id: ClientId(1),
-            arrival: ConnectionInfo::test(Format::Text),
+            connection: ConnectionInfo::test(Format::Text),
             totals: TrafficTotals::default(),
             reason: CloseReason::Slow,
             at: SystemTime::UNIX_EPOCH,

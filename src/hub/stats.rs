@@ -69,7 +69,7 @@ pub(crate) struct HubStats {
 #[derive(Clone, Debug)]
 pub(crate) struct ClientStats {
     pub(crate) id: ClientId,
-    pub(crate) arrival: ConnectionInfo,
+    pub(crate) connection: ConnectionInfo,
     pub(crate) totals: TrafficTotals,
     /// Bytes that wait for it, in its encoding; those of lines of its own between them count too.
     pub(crate) bytes_pending: u64,
@@ -86,7 +86,8 @@ pub(crate) struct ClientStats {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClosedClient {
     pub(crate) id: ClientId,
-    pub(crate) arrival: ConnectionInfo,
+    #[serde(alias = "arrival")]
+    pub(crate) connection: ConnectionInfo,
     pub(crate) totals: TrafficTotals,
     pub(crate) reason: CloseReason,
     pub(crate) at: SystemTime,
@@ -217,7 +218,7 @@ impl Hub {
         let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
         ClientStats {
             id: slot.subscriber.id,
-            arrival: slot.meta.arrival(&state.listeners),
+            connection: slot.meta.connection(&state.listeners),
             totals,
             bytes_pending,
             messages_behind,
@@ -279,7 +280,7 @@ impl Hub {
         let totals = TrafficTotals::from(slot);
         let client = ClosedClient {
             id: slot.subscriber.id,
-            arrival: slot.meta.arrival(&state.listeners),
+            connection: slot.meta.connection(&state.listeners),
             totals,
             reason,
             at: SystemTime::now(),

@@ -308,7 +308,7 @@ fn restore(
     let (hub, stream) = hub.restore(config)?;
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
-        let permit = saved.has_place.then(|| permits.force_acquire());
+        let permit = saved.has_permit.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
         Ok(Client::restore(saved, socket, feed, policy.clone(), permit))
     });

@@ -254,13 +254,13 @@ fn sort_up_to<K: Ord>(clients: &mut [ClientStats], end: usize, key: impl Fn(&Cli
 }
 
 impl Who {
-    fn new(id: ClientId, arrival: &ConnectionInfo, totals: &TrafficTotals) -> Who {
+    fn new(id: ClientId, connection: &ConnectionInfo, totals: &TrafficTotals) -> Who {
         Who {
             id: id.0,
-            peer: arrival.peer.to_string(),
-            listener: arrival.listener.to_string(),
-            format: Format::name(arrival.format).to_owned(),
-            connected_since: rfc3339(arrival.at),
+            peer: connection.peer.to_string(),
+            listener: connection.listener.to_string(),
+            format: Format::name(connection.format).to_owned(),
+            connected_since: rfc3339(connection.at),
             lines_in: totals.lines_in,
             bytes_in: totals.bytes_in,
             lines_out: totals.lines_out,
@@ -273,7 +273,7 @@ impl Who {
 impl From<&ClientStats> for ClientRow {
     fn from(client: &ClientStats) -> ClientRow {
         ClientRow {
-            who: Who::new(client.id, &client.arrival, &client.totals),
+            who: Who::new(client.id, &client.connection, &client.totals),
             bytes_pending: client.bytes_pending,
             messages_behind: client.messages_behind,
             idle_seconds: seconds(client.idle),
@@ -285,7 +285,7 @@ impl From<&ClientStats> for ClientRow {
 impl From<&ClosedClient> for ClosedRow {
     fn from(client: &ClosedClient) -> ClosedRow {
         ClosedRow {
-            who: Who::new(client.id, &client.arrival, &client.totals),
+            who: Who::new(client.id, &client.connection, &client.totals),
             closed_at: rfc3339(client.at),
             reason: client.reason.label().to_owned(),
             bytes_pending: client.bytes_pending,

@@ -40,8 +40,8 @@ use crate::ops::logging::{self, Losses};
 use crate::ops::systemd::InheritedFd;
 
 /// The version of the states that this daemon writes, and all of those that it reads.
-pub(crate) const VERSION: u32 = 3;
-const VERSIONS: RangeInclusive<u32> = 2..=VERSION;
+pub(crate) const VERSION: u32 = 4;
+const VERSIONS: RangeInclusive<u32> = 3..=VERSION;
 
 /// How a state of this version begins.
 fn header(version: u32) -> String {
