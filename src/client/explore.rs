@@ -349,9 +349,22 @@ impl World {
     fn come_to_rest(&mut self) {
         self.still.set(true);
         let mut polls = 0;
-        while self.poll_somebody() {
-            polls += 1;
-            assert!(polls < POLLS_MAX, "no rest");
+        loop {
+            while self.poll_somebody() {
+                polls += 1;
+                assert!(polls < POLLS_MAX, "no rest");
+            }
+            // Nothing says that a peer has acknowledged all: the reaper has them look, again and again.
+            let waits = |client: &Client<Link>| {
+                let is_over =
+                    (client.input, client.output) == (InputState::Ended, OutputState::Shut);
+                is_over && client.is_untold() && client.peer_has_all()
+            };
+            let mut clients = self.clients().map(|(client, _)| client);
+            let Some(client) = clients.find(|client| waits(client)) else {
+                break;
+            };
+            client.feed.subscriber().command(Commands::PROBE);
         }
         let before = self.traces();
         for turn in self.turns() {
@@ -433,6 +446,15 @@ impl World {
         assert!(is_done, "no drain");
         self.hub.finish();
         self.let_peers_read(false);
+        self.ask_who_is_left(false);
+    }
+
+    /// Whoever has only read is found to be gone by being asked, and whoever is to be reset to have all.
+    fn ask_who_is_left(&mut self, may_send: bool) {
+        for _ in 0..3 {
+            self.look(1000);
+            self.let_peers_read(may_send);
+        }
     }
 
     fn all_leave(&mut self) {
@@ -448,11 +470,7 @@ impl World {
                 }
             }
             self.let_peers_read(true);
-            // Whoever has only read is found to be gone by being asked.
-            for _ in 0..3 {
-                self.look(1000);
-                self.let_peers_read(true);
-            }
+            self.ask_who_is_left(true);
         }
     }
 

@@ -194,7 +194,7 @@ impl Subscriber {
         self.progressed.store(true, Relaxed);
     }
 
-    pub(super) fn command(&self, command: Commands) {
+    pub(crate) fn command(&self, command: Commands) {
         // Of two reasons to close, the first stays.
         let _ = self.commands.fetch_update(AcqRel, Relaxed, |held| {
             let reason = if held & 0xff == 0 {

@@ -349,7 +349,7 @@ mod tests {
             descriptors: vec![7],
         };
         let mut memory = tempfile::tempfile().unwrap();
-        memory.write_all(header(2).as_bytes()).unwrap();
+        memory.write_all(header(3).as_bytes()).unwrap();
         rmp_serde::encode::write_named(&mut memory, &state).unwrap();
         let state = State::read(memory).unwrap();
         assert_eq!(state.descriptors, [7]);
