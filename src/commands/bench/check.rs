@@ -20,11 +20,6 @@ const LINE_BYTES_MAX: usize = 8 << 20;
 /// the others. It takes a daemon with a buffer well above the default.
 const BEHIND_BYTES_MAX: u64 = 512 << 20;
 
-/// How far a line out of its place is looked for; one after a gap, anywhere.
-const SEARCH_BYTES: usize = 64 * 1024;
-/// How often one after a gap is looked for so and not found.
-const SEARCHES_MAX: u32 = 16;
-
 /// Lines of one read whose latency is looked at. If there are more, each stands for some.
 const LINES_LOOKED_AT: u64 = 16;
 
@@ -56,7 +51,6 @@ struct Reader {
     gaps_seen: usize,
     /// Only readers with faults need one.
     tracker: Option<Box<Tracker>>,
-    searches: u32,
     delivered: u64,
     notice: Option<CloseNotice>,
     endless: bool,
@@ -74,7 +68,6 @@ impl Check {
             framer: Framer::new(LINE_BYTES_MAX),
             gaps_seen: 0,
             tracker: None,
-            searches: 0,
             delivered: 0,
             notice: None,
             endless: false,
@@ -366,9 +359,11 @@ impl Reader {
                 tracker(&mut self.tracker, expected).keep_place();
             }
         } else {
-            let found = ours.and_then(|(header, number, arrival)| {
-                self.find(expected, line, header.sender, number, arrival)
+            let found = ours.and_then(|(header, number, arrival)| match arrival {
+                Arrival::Next | Arrival::AfterGap => expected.line_of(header.sender, number),
+                Arrival::Late | Arrival::Again => None,
             });
+            let found = found.filter(|found| *found > self.line);
             self.in_step = found.is_some();
             let tracker = tracker(&mut self.tracker, expected);
             if let (None, Some((header, number, Arrival::Next))) = (found, ours) {
@@ -390,33 +385,6 @@ impl Reader {
         // Its own tracker knows better what is missing here.
         let gaps = &expected.gaps()[self.gaps_seen..];
         self.gaps_seen += gaps.iter().take_while(|gap| gap.line < self.line).count();
-    }
-
-    /// Where in the expected stream a line is that is not in its place.
-    fn find(
-        &mut self,
-        expected: &ExpectedStream,
-        line: &[u8],
-        sender: u32,
-        number: u64,
-        arrival: Arrival,
-    ) -> Option<u64> {
-        let within = match arrival {
-            Arrival::Again | Arrival::Late => return None,
-            Arrival::AfterGap if self.searches < SEARCHES_MAX => usize::MAX,
-            Arrival::AfterGap | Arrival::Next => SEARCH_BYTES,
-        };
-        // The one who made the expected stream did not get it.
-        let gaps = &expected.gaps()[self.gaps_seen..];
-        if gaps
-            .iter()
-            .any(|gap| gap.sender == sender && gap.numbers.contains(&number))
-        {
-            return None;
-        }
-        let found = expected.find(line, self.line, within);
-        self.searches += u32::from(found.is_none() && within == usize::MAX);
-        found
     }
 }
 

@@ -7,9 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use memchr::memmem;
-
-use super::line_decoder::{LineDecoder, Seen};
+use super::line_decoder::LineDecoder;
 
 /// What is forgotten at a time, so that it is rarely moved.
 const FORGET_BYTES: usize = 256 * 1024;
@@ -26,6 +24,8 @@ pub(super) struct ExpectedStream {
     /// Lines of this run before that.
     base_ours: u64,
     lines: VecDeque<LineEnd>,
+    /// Where each sender's lines are: number and line, in this order.
+    places: Vec<VecDeque<(u64, u64)>>,
     /// What each sender's next line was to be at `base`, and is at the end.
     next_at_base: Vec<u64>,
     next_at_end: Vec<u64>,
@@ -61,6 +61,7 @@ impl ExpectedStream {
             base_line: 0,
             base_ours: 0,
             lines: VecDeque::new(),
+            places: vec![VecDeque::new(); senders],
             next_at_base: vec![1; senders],
             next_at_end: vec![1; senders],
             gaps: Vec::new(),
@@ -176,6 +177,8 @@ impl ExpectedStream {
                 numbers,
             });
         }
+        let line_number = self.end_line();
+        self.places[sender as usize].push_back((number, line_number));
         self.append(line, Some(due));
         true
     }
@@ -187,14 +190,16 @@ impl ExpectedStream {
 
     /// What each sender's next line is before this line.
     pub(super) fn next_before(&self, line: u64) -> Vec<u64> {
-        if line == self.end_line() {
-            return self.next_at_end.clone();
-        }
-        let mut next = self.next_at_base.clone();
-        for line in self.base_line..line {
-            note(&self.decoder, self.line(line), &mut next);
-        }
-        next
+        let before = |(places, at_base): (&VecDeque<(u64, u64)>, &u64)| {
+            let count = places.partition_point(|(_, at)| *at < line);
+            let last = count.checked_sub(1).map(|last| places[last].0);
+            last.map_or(*at_base, |number| number + 1)
+        };
+        self.places
+            .iter()
+            .zip(&self.next_at_base)
+            .map(before)
+            .collect()
     }
 
     /// All gaps, in the order of their lines.
@@ -202,15 +207,11 @@ impl ExpectedStream {
         &self.gaps
     }
 
-    /// The line that is exactly this one among those from `from` on that begin in the next `within`
-    /// bytes.
-    pub(super) fn find(&self, wanted: &[u8], from: u64, within: usize) -> Option<u64> {
-        let wanted = [wanted, b"\n"].concat();
-        let start = self.start_of(from);
-        let ahead = self.after(start);
-        let ahead = &ahead[..ahead.len().min(within.saturating_add(wanted.len()))];
-        let at = memmem::find_iter(ahead, &wanted).find(|at| *at == 0 || ahead[at - 1] == b'\n')?;
-        Some(self.lines_until(start + at as u64, from))
+    /// Where a sender's line is, unless it is not there or forgotten.
+    pub(super) fn line_of(&self, sender: u32, number: u64) -> Option<u64> {
+        let places = self.places.get(sender as usize)?;
+        let found = places.binary_search_by_key(&number, |(number, _)| *number);
+        found.ok().map(|at| places[at].1)
     }
 
     /// Forgets what is before this line, once that is worth it.
@@ -219,23 +220,14 @@ impl ExpectedStream {
         if bytes < FORGET_BYTES || bytes < self.bytes.len() / 2 {
             return;
         }
-        for line in self.base_line..line {
-            let (from, to) = (self.start_of(line), self.start_of(line + 1));
-            let (from, to) = ((from - self.base) as usize, (to - self.base) as usize - 1);
-            note(&self.decoder, &self.bytes[from..to], &mut self.next_at_base);
+        self.next_at_base = self.next_before(line);
+        for places in &mut self.places {
+            places.drain(..places.partition_point(|(_, at)| *at < line));
         }
         self.base_ours = self.ours_before(line);
         self.lines.drain(..(line - self.base_line) as usize);
         self.bytes.drain(..bytes);
         self.base += bytes as u64;
         self.base_line = line;
-    }
-}
-
-/// Counts a line of the stream among its sender's.
-fn note(decoder: &LineDecoder, line: &[u8], next: &mut [u64]) {
-    if let Seen::Ours(header) = decoder.read(line) {
-        let next = &mut next[header.sender as usize];
-        *next = header.number_near(*next) + 1;
     }
 }
