@@ -117,16 +117,35 @@ impl Side {
     }
 }
 
-impl Plan {
-    fn run(&self, server: &mut Server, settings: &Settings, framed: bool) -> Result<Vec<Figure>> {
-        let figure = |suffix, unit, value| Figure {
+impl Figure {
+    fn new(suffix: &'static str, unit: Unit, value: f64) -> Figure {
+        Figure {
             suffix,
             unit,
             value,
             line_bytes: None,
             busy: None,
+        }
+    }
+
+    fn seconds(suffix: &'static str, value: f64) -> Figure {
+        Figure::new(suffix, Unit::Seconds, value)
+    }
+
+    fn while_busy(self, busy: Busy) -> Figure {
+        Figure {
+            busy: Some(busy),
+            ..self
+        }
+    }
+}
+
+impl Plan {
+    fn run(&self, server: &mut Server, settings: &Settings, framed: bool) -> Result<Vec<Figure>> {
+        let at_rate = Run {
+            size: PAYLOAD_BYTES,
+            ..Run::default()
         };
-        let seconds = |suffix, value| figure(suffix, Unit::Seconds, value);
         Ok(match *self {
             Plan::WatchedThroughput(flood) => {
                 let watchers = Watchers::start(server.admin()?)?;
@@ -136,36 +155,26 @@ impl Plan {
             }
             Plan::Throughput(flood) => {
                 let figures = flood.run(server, settings, framed)?;
-                let busy = Some(figures.busy);
-                let rate = figure("", Unit::LinesPerSecond, figures.lines_per_second);
+                let rate = Figure::new("", Unit::LinesPerSecond, figures.lines_per_second);
                 vec![Figure {
-                    busy,
                     line_bytes: Some(figures.line_bytes),
-                    ..rate
+                    ..rate.while_busy(figures.busy)
                 }]
             }
             Plan::FloodCost(flood) => {
                 let figures = flood.run(server, settings, framed)?;
-                let busy = Some(figures.busy);
-                vec![Figure {
-                    busy,
-                    ..seconds("", figures.cpu_per_line)
-                }]
+                vec![Figure::seconds("", figures.cpu_per_line).while_busy(figures.busy)]
             }
             Plan::SteadyCost { readers, rate } => {
                 let run = Run {
                     readers,
-                    size: PAYLOAD_BYTES,
                     rate,
                     duration: settings.steady,
-                    ..Run::default()
+                    ..at_rate
                 };
                 let (outcome, busy) = load(&run, server)?;
-                let cpu = busy.server.as_secs_f64() / outcome.delivered as f64;
-                vec![Figure {
-                    busy: Some(busy),
-                    ..seconds("", cpu)
-                }]
+                let cpu = busy.server.as_secs_f64() / outcome.received as f64;
+                vec![Figure::seconds("", cpu).while_busy(busy)]
             }
             Plan::Latency {
                 senders,
@@ -175,41 +184,36 @@ impl Plan {
                 let run = Run {
                     senders,
                     readers,
-                    size: PAYLOAD_BYTES,
                     rate,
                     warm_up: settings.warm_up,
                     duration: settings.window,
-                    ..Run::default()
+                    ..at_rate
                 };
                 let (outcome, busy) = load(&run, server)?;
                 let percentiles = [("/p50", 50.0), ("/p99", 99.0), ("/p99.9", 99.9)];
-                let figures = percentiles.map(|(suffix, percent)| {
-                    let latency = outcome.latency(percent).context("nothing arrived")?;
-                    Ok(Figure {
-                        busy: Some(busy),
-                        ..seconds(suffix, latency.as_secs_f64())
-                    })
+                let figures = percentiles.iter().map(|(suffix, percent)| {
+                    let latency = outcome.latency(*percent).context("nothing arrived")?;
+                    Ok(Figure::seconds(suffix, latency.as_secs_f64()).while_busy(busy))
                 });
-                figures.into_iter().collect::<Result<_>>()?
+                figures.collect::<Result<_>>()?
             }
             Plan::OneLine { clients } => {
-                vec![seconds(
-                    "",
-                    storms::one_line(server, clients, settings.repetitions)?,
-                )]
+                let median = storms::one_line(server, clients, settings.repetitions)?;
+                vec![Figure::seconds("", median)]
             }
             Plan::Memory { clients } => {
-                vec![figure("", Unit::Bytes, storms::memory(server, clients)?)]
+                let bytes = storms::memory(server, clients)?;
+                vec![Figure::new("", Unit::Bytes, bytes)]
             }
             Plan::ConnectStorm { clients } => {
-                vec![seconds("", storms::connect_storm(server, clients)?)]
+                vec![Figure::seconds("", storms::connect_storm(server, clients)?)]
             }
             Plan::NoticeStorm { clients } => {
                 let figures = storms::notice_storm(server, clients)?;
                 vec![
-                    seconds("/time", figures.seconds),
-                    seconds("/half-leave", figures.leave_seconds),
-                    figure("/peak-memory", Unit::Bytes, figures.resident_bytes_max),
+                    Figure::seconds("/time", figures.seconds),
+                    Figure::seconds("/half-leave", figures.leave_seconds),
+                    Figure::new("/peak-memory", Unit::Bytes, figures.resident_bytes_max),
                 ]
             }
         })
@@ -253,31 +257,24 @@ const LOSSLESS: &[&str] = &[
 /// open-file limit allows for the cases with many.
 pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |name: String, subject: Side, baseline: Option<(&'static str, Side)>| {
+    let mut add = |name: &str, subject: Side, against: &'static str, baseline: Side| {
         cases.push(Case {
-            name,
+            name: name.to_owned(),
             subject,
-            baseline,
+            baseline: Some((against, baseline)),
         });
     };
-    let linehub = |flags: &[&[&str]], plan| Side {
+    let side = |program: &Program, flags: &[&str], plan| Side {
         launch: Launch {
-            program: subject.clone(),
-            flags: flags.concat().into_iter().map(str::to_owned).collect(),
+            program: program.clone(),
+            flags: flags.iter().map(ToString::to_string).collect(),
             pinned: true,
         },
         plan,
     };
-    let raw_loop = |plan| {
-        let launch = Launch {
-            program: Program::RawLoop {
-                read_bytes: raw_loop::READ_BYTES,
-            },
-            flags: Vec::new(),
-            pinned: true,
-        };
-        Some((RAW_LOOP, Side { launch, plan }))
-    };
+    let read_bytes = raw_loop::READ_BYTES;
+    let raw_loop = |plan| side(&Program::RawLoop { read_bytes }, &[], plan);
+    let linehub = |flags: &[&[&str]], plan| side(subject, &flags.concat(), plan);
     let flood = |readers, payload_bytes| Flood {
         senders: 1,
         readers,
@@ -285,43 +282,25 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         stuck: false,
     };
 
+    let mut plans = Vec::new();
     for (readers, sizes) in [
         (1, &[16, 64, 1024][..]),
         (100, &[16, 20, 64, 1024]),
         (1000, &[16, 64, 1024]),
     ] {
-        for &payload_bytes in sizes {
-            let plan = Plan::Throughput(flood(readers, payload_bytes));
-            let name = format!("firehose/{readers}-readers/{payload_bytes}-bytes");
-            add(name, linehub(&[LOSSLESS], plan), raw_loop(plan));
+        for &size in sizes {
+            let name = format!("firehose/{readers}-readers/{size}-bytes");
+            plans.push((name, Plan::Throughput(flood(readers, size))));
         }
     }
-
-    let plan = Plan::Throughput(flood(100, 64));
-    let mut side = linehub(&[], plan);
-    side.launch.program = Program::RawLoop {
-        read_bytes: 4 * raw_loop::READ_BYTES,
-    };
-    add("raw-loop/256-KiB-reads".into(), side, raw_loop(plan));
-
-    let plan = Plan::Throughput(Flood {
+    let many = Flood {
         senders: 500,
         ..flood(500, 64)
-    });
-    add(
-        "many-to-many/500x500".into(),
-        linehub(&[LOSSLESS], plan),
-        raw_loop(plan),
-    );
-
+    };
+    plans.push(("many-to-many/500x500".into(), Plan::Throughput(many)));
     let (readers, rate) = (1000, 200);
     let plan = Plan::SteadyCost { readers, rate };
-    add(
-        "steady/cpu-per-line".into(),
-        linehub(&[LOSSLESS], plan),
-        raw_loop(plan),
-    );
-
+    plans.push(("steady/cpu-per-line".into(), plan));
     for rate in [1_000, 10_000] {
         let (senders, readers) = (10, 100);
         let plan = Plan::Latency {
@@ -329,80 +308,71 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
             readers,
             rate,
         };
-        let name = format!("latency/{rate}-per-s");
-        add(name, linehub(&[LOSSLESS], plan), raw_loop(plan));
+        plans.push((format!("latency/{rate}-per-s"), plan));
     }
-
+    let clients = crowd;
     for (name, plan) in [
-        ("one-line", Plan::OneLine { clients: crowd }),
-        ("memory-per-client", Plan::Memory { clients: crowd }),
-        ("connect-storm", Plan::ConnectStorm { clients: crowd }),
+        ("one-line", Plan::OneLine { clients }),
+        ("memory-per-client", Plan::Memory { clients }),
+        ("connect-storm", Plan::ConnectStorm { clients }),
     ] {
-        add(
-            format!("{name}/{crowd}"),
-            linehub(&[LOSSLESS], plan),
-            raw_loop(plan),
-        );
+        plans.push((format!("{name}/{clients}"), plan));
     }
-    if matches!(subject, Program::Linehub(_)) {
-        let plan = Plan::NoticeStorm { clients: crowd };
-        let flags = &["--slow-grace", "forever", "--worker-threads", "1"];
-        add(
-            format!("notice-storm/{crowd}"),
-            linehub(&[flags], plan),
-            None,
-        );
+    for (name, plan) in plans {
+        add(&name, linehub(&[LOSSLESS], plan), RAW_LOOP, raw_loop(plan));
+    }
+    let plan = Plan::Throughput(flood(100, 64));
+    let read_bytes = 4 * read_bytes;
+    let reads_more = side(&Program::RawLoop { read_bytes }, &[], plan);
+    add(
+        "raw-loop/256-KiB-reads",
+        reads_more,
+        RAW_LOOP,
+        raw_loop(plan),
+    );
+    if !matches!(subject, Program::Linehub(_)) {
+        return cases;
+    }
 
-        let evict = ["--no-notices", "--slow-grace", "0", "--worker-threads", "1"];
-        let free = flood(100, 64);
-        add(
-            "stuck-reader".into(),
-            linehub(
-                &[&evict],
-                Plan::Throughput(Flood {
-                    stuck: true,
-                    ..free
-                }),
-            ),
-            Some((
-                "no stuck reader",
-                linehub(&[&evict], Plan::Throughput(free)),
-            )),
-        );
-        for format in ["raw", "json"] {
-            add(
-                format!("format/{format}"),
-                linehub(&[LOSSLESS, &["--format", format]], Plan::Throughput(free)),
-                Some(("text", linehub(&[LOSSLESS], Plan::Throughput(free)))),
-            );
-        }
-        for (name, plan) in [
-            ("admin/open", Plan::Throughput(free)),
-            ("admin/watched", Plan::WatchedThroughput(free)),
-        ] {
-            add(
-                name.into(),
-                linehub(&[LOSSLESS, &["--admin", "127.0.0.1:0"]], plan),
-                Some(("no admin", linehub(&[LOSSLESS], Plan::Throughput(free)))),
-            );
-        }
-        let unpinned = |workers: &str| {
-            let flags = [
-                "--no-notices",
-                "--slow-grace",
-                "forever",
-                "--worker-threads",
-                workers,
-            ];
-            let mut side = linehub(&[&flags], Plan::FloodCost(free));
-            side.launch.pinned = false;
-            side
-        };
-        add(
-            "two-workers/cpu-per-line".into(),
-            unpinned("2"),
-            Some(("one worker", unpinned("1"))),
-        );
+    let free = Plan::Throughput(flood(100, 64));
+    let lossless = || linehub(&[LOSSLESS], free);
+    let evict = ["--no-notices", "--slow-grace", "0", "--worker-threads", "1"];
+    let stuck = Plan::Throughput(Flood {
+        stuck: true,
+        ..flood(100, 64)
+    });
+    let (stuck, without) = (linehub(&[&evict], stuck), linehub(&[&evict], free));
+    add("stuck-reader", stuck, "no stuck reader", without);
+    for (name, format) in [("format/raw", "raw"), ("format/json", "json")] {
+        let side = linehub(&[LOSSLESS, &["--format", format]], free);
+        add(name, side, "text", lossless());
     }
+    for (name, plan) in [
+        ("admin/open", free),
+        ("admin/watched", Plan::WatchedThroughput(flood(100, 64))),
+    ] {
+        let side = linehub(&[LOSSLESS, &["--admin", "127.0.0.1:0"]], plan);
+        add(name, side, "no admin", lossless());
+    }
+    let unpinned = |workers| {
+        // Their number comes last.
+        let flags = [&LOSSLESS[..LOSSLESS.len() - 1], &[workers]];
+        let mut side = linehub(&flags, Plan::FloodCost(flood(100, 64)));
+        side.launch.pinned = false;
+        side
+    };
+    add(
+        "two-workers/cpu-per-line",
+        unpinned("2"),
+        "one worker",
+        unpinned("1"),
+    );
+    let notices = ["--slow-grace", "forever", "--worker-threads", "1"];
+    let notices = linehub(&[&notices], Plan::NoticeStorm { clients });
+    cases.push(Case {
+        name: format!("notice-storm/{clients}"),
+        subject: notices,
+        baseline: None,
+    });
     cases
 }

@@ -24,47 +24,66 @@ mod watch;
 
 use std::env;
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, Parser};
 use linehub::net::permits;
 
 use crate::cases::{Case, Figure, Settings};
 use crate::launch::{Busy, Cores, Program};
 use crate::table::{Report, Row, Summary};
 
-const USAGE: &str = "\
-usage: cargo bench --bench fanout -- [OPTIONS] [FILTER]...
-  FILTER        run only the cases with one of these in their name
-  --list        name the cases and stop
-  --quick       one short run of each
-  --runs N      runs of each side of a case [3]
-  --self-check  put the raw loop in linehub's place: the ratios then show the noise
-The binary under test is the one cargo built, or LINEHUB_BENCH_SERVER.";
-
 /// Clients in the cases with many, if the open-file limit allows.
 const CROWD: u64 = 15_000;
 
+/// How fast linehub delivers, beside the least any broadcast server has to do.
+///
+/// The binary under test is the one cargo built, or LINEHUB_BENCH_SERVER.
+#[derive(Parser)]
+#[command(
+    bin_name = "cargo bench --bench fanout --",
+    disable_version_flag = true
+)]
 struct Options {
-    settings: Settings,
+    /// Run only the cases with one of these in their name
+    filter: Vec<String>,
+
+    /// Name the cases and stop
+    #[arg(long)]
     list: bool,
+
+    /// One short run of each
+    #[arg(long)]
+    quick: bool,
+
+    /// Runs of each side of a case [default: 3]
+    #[arg(long, value_name = "N")]
+    runs: Option<NonZeroUsize>,
+
+    /// Put the raw loop in linehub's place: the ratios then show the noise
+    #[arg(long)]
     self_check: bool,
-    filters: Vec<String>,
+
+    /// Cargo adds it.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 fn main() -> ExitCode {
-    let mut arguments = env::args_os().skip(1).peekable();
-    let role = arguments
-        .peek()
-        .and_then(|first| first.to_str())
-        .unwrap_or_default();
-    let done = match role {
-        launch::RAW_LOOP => read_bytes(arguments.nth(1))
+    let mut arguments = env::args_os().skip(1);
+    let is_raw_loop = arguments
+        .next()
+        .is_some_and(|first| first == launch::RAW_LOOP);
+    let done = if is_raw_loop {
+        read_bytes(arguments.next())
             .and_then(raw_loop::run)
-            .map(|()| true),
-        _ => measure(),
+            .map(|()| true)
+    } else {
+        measure()
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -84,12 +103,17 @@ fn read_bytes(argument: Option<OsString>) -> Result<usize> {
 /// Returns whether every case that ran has its figures.
 fn measure() -> Result<bool> {
     // Only `cargo bench` is meant to measure; `cargo test --all-targets` starts this bare.
-    let help = env::args().any(|argument| argument == "--help" || argument == "-h");
-    if help || env::args_os().len() == 1 {
-        println!("{USAGE}");
+    if env::args_os().len() == 1 {
+        Options::command().print_help()?;
         return Ok(true);
     }
-    let options = parse(env::args().skip(1))?;
+    let options = Options::parse();
+    let mut settings = if options.quick {
+        Settings::quick()
+    } else {
+        Settings::thorough()
+    };
+    settings.runs = options.runs.map_or(settings.runs, NonZeroUsize::get);
     let subject = if options.self_check {
         Program::RawLoop {
             read_bytes: raw_loop::READ_BYTES,
@@ -102,7 +126,7 @@ fn measure() -> Result<bool> {
     let crowd = CROWD.min(files / 4 * 3) as usize;
     let mut cases = cases::all(&subject, crowd);
     let wanted = |name: &str| {
-        options.filters.is_empty() || options.filters.iter().any(|part| name.contains(part))
+        options.filter.is_empty() || options.filter.iter().any(|part| name.contains(part))
     };
     cases.retain(|case| wanted(&case.name));
     if options.list {
@@ -121,7 +145,7 @@ fn measure() -> Result<bool> {
     let mut report = Report::new(longest + "/peak-memory".len());
     let mut complete = true;
     for case in &cases {
-        if let Err(error) = run_case(case, &cores, &options.settings, &mut report) {
+        if let Err(error) = run_case(case, &cores, &settings, &mut report) {
             report.failure(&case.name, &format!("{error:#}"));
             complete = false;
         }
@@ -198,39 +222,6 @@ fn busy_note(sides: &[Vec<Busy>; 2]) -> String {
     } else {
         format!("server {server} %, load {load} %")
     }
-}
-
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let mut options = Options {
-        settings: Settings::thorough(),
-        list: false,
-        self_check: false,
-        filters: Vec::new(),
-    };
-    let mut runs = None;
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            // Cargo adds it.
-            "--bench" => {}
-            "--list" => options.list = true,
-            "--quick" => options.settings = Settings::quick(),
-            "--self-check" => options.self_check = true,
-            "--runs" => {
-                let number = arguments.next().and_then(|number| number.parse().ok());
-                runs = Some(
-                    number
-                        .filter(|&runs| runs > 0)
-                        .context("--runs needs a number")?,
-                );
-            }
-            option if option.starts_with('-') => bail!("no option {option}\n{USAGE}"),
-            filter => options.filters.push(filter.to_owned()),
-        }
-    }
-    if let Some(runs) = runs {
-        options.settings.runs = runs;
-    }
-    Ok(options)
 }
 
 /// The daemon to measure.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use memchr::memmem;
 
-use super::connections::{Connections, Got, Interrupt, Ready, Role};
+use super::connections::{Connections, Got, Ready, Role};
+use super::interrupt::Interrupt;
 use super::line::Tag;
 use super::line_decoder::format_of;
 use super::senders::Written;

@@ -3,8 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventFlags};
@@ -17,6 +15,7 @@ use rustix::time::{
 use socket2::Socket;
 
 use super::endpoint::Endpoint;
+use super::interrupt::Interrupt;
 use super::line_decoder::CloseNotice;
 use super::senders::Written;
 use crate::wire::close_reason::CloseReason;
@@ -74,14 +73,6 @@ pub struct Connections {
     sink: Vec<u8>,
 }
 
-/// Ctrl-C and SIGTERM. They end nothing by themselves any more.
-#[derive(Debug)]
-pub struct Interrupt {
-    /// `None`: they end the process as ever.
-    signals: Option<SignalFd>,
-    count: u32,
-}
-
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
@@ -104,45 +95,6 @@ pub struct Ready {
     pub readable: bool,
 }
 
-impl Interrupt {
-    /// To be called before any thread is started: it holds for those that are started after it.
-    pub(super) fn new() -> Result<Interrupt> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
-        signals.thread_block()?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Interrupt {
-            signals: Some(SignalFd::with_flags(&signals, flags)?),
-            count: 0,
-        })
-    }
-
-    /// For a process that signals end.
-    pub fn never() -> Interrupt {
-        Interrupt {
-            signals: None,
-            count: 0,
-        }
-    }
-
-    /// How often it was asked to end.
-    pub(super) fn count(&mut self) -> u32 {
-        while let Some(Ok(Some(_))) = self.signals.as_ref().map(SignalFd::read_signal) {
-            self.count += 1;
-        }
-        self.count
-    }
-
-    /// Fails if it was asked to end before there is anything to report.
-    pub(super) fn check(&mut self) -> Result<()> {
-        if self.count() > 0 {
-            bail!("interrupted before anything was measured");
-        }
-        Ok(())
-    }
-}
-
 impl Connections {
     /// Makes a connection for each role, in this order and at most `at_once` at a time; `first` is made
     /// already. Returns when all are, with when the others were begun. What has come until then is
@@ -161,7 +113,7 @@ impl Connections {
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         let data = epoll::EventData::new_u64(TIMER);
         epoll::add(&epoll, &timer, data, EventFlags::IN)?;
-        if let Some(signals) = &interrupt.signals {
+        if let Some(signals) = interrupt.signals() {
             let data = epoll::EventData::new_u64(INTERRUPT);
             epoll::add(&epoll, signals, data, EventFlags::IN)?;
         }

@@ -27,7 +27,7 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
         "lines_in": outcome.sent,
         "lines_in_per_second": outcome.lines_in_per_second(),
         "bytes_in_per_second": outcome.bytes_in_per_second(),
-        "lines_out": outcome.delivered + outcome.senders_lines,
+        "lines_out": outcome.received,
         "lines_out_per_second": outcome.lines_out_per_second(),
         "bytes_out_per_second": outcome.bytes_out_per_second(),
         "latency_microseconds": histogram(&outcome.latencies.all),
@@ -42,7 +42,7 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
         "check": {
             "ok": outcome.is_good(),
             "complete": outcome.complete,
-            "delivered": outcome.delivered_in_all,
+            "delivered": outcome.delivered,
             "lost": faults.lost,
             "doubled": faults.doubled,
             "cut": faults.cut,

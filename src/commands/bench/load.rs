@@ -8,7 +8,8 @@ use socket2::Socket;
 
 use super::barrier::Barrier;
 use super::check::Check;
-use super::connections::{Connections, Got, Interrupt, Ready, Role};
+use super::connections::{Connections, Got, Ready, Role};
+use super::interrupt::Interrupt;
 use super::latency::Latencies;
 use super::line::{LineKind, Tag};
 use super::line_decoder::{CloseNotice, LineDecoder};
@@ -63,10 +64,8 @@ struct Load<'a> {
 struct Mark {
     at: Duration,
     sent: u64,
-    delivered: u64,
-    senders_lines: u64,
-    readers_bytes: u64,
-    senders_bytes: u64,
+    received: u64,
+    received_bytes: u64,
     daemon_cpu: Option<Duration>,
     load_cpu: Option<Duration>,
 }
@@ -120,8 +119,7 @@ pub(super) fn run(
     // What counts as the run's speed is what was done by now.
     let after = load.mark(pid);
     let interrupted = interrupt.count() > 0;
-    load.latencies
-        .end_interval(after.at, after.sent, after.delivered);
+    load.end_interval(after.at);
 
     progress.say("waiting for the last lines");
     let complete = load.drain(interrupt)?;
@@ -147,11 +145,9 @@ pub(super) fn run(
         connect_time: barrier.served() - begun,
         elapsed,
         sent: after.sent - before.sent,
-        delivered: after.delivered - before.delivered,
-        delivered_in_all: load.check.delivered(),
-        readers_bytes: after.readers_bytes - before.readers_bytes,
-        senders_lines: after.senders_lines - before.senders_lines,
-        senders_bytes: after.senders_bytes - before.senders_bytes,
+        received: after.received - before.received,
+        received_bytes: after.received_bytes - before.received_bytes,
+        delivered: load.check.delivered(),
         faults,
         closed: closed(&load, target),
         stuck_open,
@@ -214,24 +210,20 @@ impl Load<'_> {
 
     /// What was done up to now.
     fn mark(&self, pid: Option<u32>) -> Mark {
-        let (mut readers_bytes, mut senders_bytes) = (0, 0);
-        for (who, bytes) in self.connections.received().enumerate() {
-            match self.connections.role(who) {
-                Role::Reader(_) => readers_bytes += bytes,
-                Role::Sender(_) => senders_bytes += bytes,
-                Role::Stuck(_) => {}
-            }
-        }
         Mark {
             at: self.started.elapsed(),
             sent: self.senders.made(),
-            delivered: self.check.delivered(),
-            senders_lines: self.senders_lines,
-            readers_bytes,
-            senders_bytes,
+            received: self.check.delivered() + self.senders_lines,
+            received_bytes: self.connections.received().sum(),
             daemon_cpu: pid.and_then(procfs::cpu_time),
             load_cpu: procfs::cpu_time(std::process::id()),
         }
+    }
+
+    /// Ends an interval of the latencies.
+    fn end_interval(&mut self, at: Duration) {
+        let (sent, delivered) = (self.senders.made(), self.check.delivered());
+        self.latencies.end_interval(at, sent, delivered);
     }
 
     /// Sends until the time since the start is over, or until there is nobody left. `tick` is called
@@ -247,8 +239,7 @@ impl Load<'_> {
         loop {
             let now = self.started.elapsed();
             if now >= interval_ends && now < end {
-                let (sent, delivered) = (self.senders.made(), self.check.delivered());
-                self.latencies.end_interval(now, sent, delivered);
+                self.end_interval(now);
                 tick(self, now);
                 interval_ends = now + interval;
             }

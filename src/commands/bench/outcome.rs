@@ -26,14 +26,11 @@ pub struct Outcome {
     /// How long was sent. What follows, up to the faults, was counted until then.
     pub elapsed: Duration,
     pub(super) sent: u64,
-    /// To all readers together.
-    pub delivered: u64,
-    /// The same once everything had arrived.
-    pub(super) delivered_in_all: u64,
-    pub(super) readers_bytes: u64,
-    /// What senders got from one another.
-    pub(super) senders_lines: u64,
-    pub(super) senders_bytes: u64,
+    /// Lines that connections received, those of senders among them.
+    pub received: u64,
+    pub(super) received_bytes: u64,
+    /// Lines that readers had received once everything had arrived.
+    pub(super) delivered: u64,
     pub(super) faults: Faults,
     pub(super) closed: Vec<Closed>,
     /// Stuck readers that the daemon did not close.
@@ -105,14 +102,12 @@ impl Outcome {
         self.per_second(self.sent * (self.run.size as u64 + 1))
     }
 
-    /// To readers and senders together.
     pub(super) fn lines_out_per_second(&self) -> f64 {
-        self.per_second(self.delivered + self.senders_lines)
+        self.per_second(self.received)
     }
 
-    /// To readers and senders together.
     pub(super) fn bytes_out_per_second(&self) -> f64 {
-        self.per_second(self.readers_bytes + self.senders_bytes)
+        self.per_second(self.received_bytes)
     }
 
     pub(super) fn connects_per_second(&self) -> f64 {

@@ -195,7 +195,7 @@ pub fn verdict(outcome: &Outcome) -> String {
         reordered,
         skipped,
     } = outcome.faults;
-    let delivered = thousands(outcome.delivered_in_all);
+    let delivered = thousands(outcome.delivered);
     if outcome.is_good() {
         return format!(
             "check: ok; every line came to every reader, once, whole, in one order: {delivered} in all"
