@@ -19,18 +19,18 @@ const PAYLOAD_BYTES: usize = 64;
 pub(crate) struct Settings {
     /// Runs of each side of a case; they alternate.
     pub runs: usize,
-    /// Before the figures count.
+    /// Time before the figures count.
     pub warm_up: Duration,
-    /// While they count.
+    /// Time while they count.
     pub window: Duration,
-    /// The same for the steady case, which is mostly idle and needs longer.
+    /// Window of the steady case, which is mostly idle and needs longer.
     pub steady: Duration,
     /// How often one line is sent to an idle crowd.
     pub repetitions: usize,
 }
 
 impl Settings {
-    /// For figures to rely on.
+    /// Settings for figures to rely on.
     pub(crate) fn thorough() -> Settings {
         Settings {
             runs: 3,
@@ -41,7 +41,7 @@ impl Settings {
         }
     }
 
-    /// For a first look.
+    /// Settings for a first look.
     pub(crate) fn quick() -> Settings {
         Settings {
             runs: 1,
@@ -58,7 +58,7 @@ impl Settings {
 pub(crate) enum Plan {
     /// Lines delivered a second.
     Throughput(Flood),
-    /// The same while the status page is open and the metrics are read.
+    /// Lines delivered a second while the status page is open and the metrics are read.
     WatchedThroughput(Flood),
     /// CPU time a delivered line of a flood.
     FloodCost(Flood),
@@ -97,7 +97,7 @@ pub(crate) struct Figure {
     pub value: f64,
     /// Bytes of a delivered line, in floods.
     pub line_bytes: Option<f64>,
-    /// Who used the cores, where it tells whether the server was the limit.
+    /// Use of the cores, where it tells whether the server was the limit.
     pub busy: Option<Busy>,
 }
 

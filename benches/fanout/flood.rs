@@ -15,7 +15,7 @@ use crate::cases::Settings;
 use crate::launch::{Busy, Server, Usage};
 use crate::stream::{self, Stream};
 
-/// Lines of a lone sender in rotation have about so many bytes.
+/// Bytes of the lines that a lone sender has in rotation, about.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Lines that each of many senders may have on their way. Enough that the server always has
@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// How long a server may take to deliver what is on its way.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who sends to whom.
+/// Senders that send at full speed, and readers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flood {
     pub senders: usize,

@@ -160,7 +160,7 @@ pub(crate) struct Busy {
 }
 
 impl Usage {
-    /// From then to `later`, for the same server.
+    /// What was used until `later`, by the same server.
     pub(crate) fn until(&self, later: &Usage) -> Busy {
         Busy {
             elapsed: later.at - self.at,

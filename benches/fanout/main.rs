@@ -157,7 +157,7 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, report: &mut Report
     let mut subject: Vec<Vec<Figure>> = Vec::new();
     let mut baseline: Vec<Vec<Figure>> = Vec::new();
     for run in 0..settings.runs {
-        // Who goes first changes, so that a machine that slows down favours nobody.
+        // The side that goes first changes, so that a machine that slows down favours nobody.
         if run % 2 == 0 {
             subject.push(case.subject.run(cores, settings)?);
         }

@@ -77,19 +77,20 @@ struct Peer {
     /// What the socket has not taken, oldest first; `taken` bytes of the first piece are gone.
     queue: VecDeque<Rc<Piece>>,
     taken: usize,
-    /// Its last read while others still wait for it. Until they have it, this peer is not read.
+    /// The last read while others still wait for its bytes: until they have them, this peer is not
+    /// read.
     outstanding: Option<Rc<Piece>>,
     readable: bool,
     /// The peer has shut its side: a short read is then no sign that nothing is left.
     hung_up: bool,
-    /// It stands in `turns`.
+    /// Whether the peer stands in `turns`.
     waiting: bool,
 }
 
 struct Peers {
     all: Vec<Option<Peer>>,
     vacant: Vec<usize>,
-    /// Who is to be read next. One read a turn, so that no sender keeps the others out.
+    /// Peers to be read next. One read a turn, so that no sender keeps the others out.
     turns: VecDeque<usize>,
 }
 
@@ -217,7 +218,7 @@ impl Peers {
                 match send(&peer.socket, bytes, SendFlags::NOSIGNAL) {
                     Ok(taken) => taken,
                     Err(Errno::AGAIN | Errno::INTR) => 0,
-                    // Its own event follows and closes it.
+                    // An event of the peer's own follows and closes it.
                     Err(_) => count,
                 }
             } else {

@@ -40,9 +40,9 @@ pub(crate) fn connect_storm(server: &Server, clients: usize) -> Result<f64> {
 
 /// What a storm with notices costs.
 pub(crate) struct NoticeStorm {
-    /// Until the last notice was delivered.
+    /// Time until the last notice was delivered.
     pub seconds: f64,
-    /// The same for the notices of half of them leaving at once.
+    /// Time until the last notice of half of them leaving at once.
     pub leave_seconds: f64,
     /// The most the server had resident.
     pub resident_bytes_max: f64,

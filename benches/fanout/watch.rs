@@ -1,4 +1,4 @@
-//! Somebody who watches the server meanwhile: an open status page, and a scraper of the metrics.
+//! Watchers of the server meanwhile: an open status page, and a scraper of the metrics.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};

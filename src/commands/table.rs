@@ -10,7 +10,7 @@ pub struct Table {
     widths_min: Vec<usize>,
 }
 
-/// To which side of its column a text goes.
+/// Side of its column that a text goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
     /// Text.

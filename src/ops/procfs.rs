@@ -44,7 +44,7 @@ pub fn resident_bytes(pid: u32) -> Option<u64> {
     field_bytes(pid, "status", "VmRSS:")
 }
 
-/// The same, counted page by page, which takes time and the right to look into the process.
+/// Resident bytes, counted page by page, which takes time and the right to look into the process.
 pub fn resident_bytes_exact(pid: u32) -> Option<u64> {
     field_bytes(pid, "smaps_rollup", "Rss:")
 }

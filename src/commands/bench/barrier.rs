@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// who were not yet.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// No line on the way is longer, unless others are sending.
+/// Longest line on the way, unless others are sending.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
 const READ_BYTES: usize = 256 * 1024;
@@ -39,7 +39,7 @@ pub struct Barrier {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Not a stuck one and not the one who speaks.
+    /// Whether a line must reach this connection: it is not stuck and not the one who speaks.
     listens: bool,
     framer: Framer,
     /// What came after the last word; `None` until that has come.

@@ -13,7 +13,7 @@ use super::line_decoder::{CloseNotice, LineDecoder, Seen};
 use super::tracker::{Arrival, Faults, Tracker};
 use crate::wire::framing::Framer;
 
-/// No format makes a longer line of what is sent.
+/// Longest line that any format makes of what is sent.
 const LINE_BYTES_MAX: usize = 8 << 20;
 
 /// A reader that is further behind the first is read alone, without comparing its order to that of
@@ -41,9 +41,9 @@ struct Reader {
     /// The byte of it that comes next. While alone, its beginning.
     offset: u64,
     alone: bool,
-    /// While alone: the last line was where the expected stream is.
+    /// Whether, while alone, the last line was where the expected stream is.
     in_step: bool,
-    /// It is too far behind for the expected stream to wait for it.
+    /// Whether the reader is too far behind for the expected stream to wait for it.
     detached: bool,
     /// The line that is under way, if the expected stream does not have it or the reader is alone.
     framer: Framer,
@@ -110,7 +110,7 @@ impl Check {
     /// it was told last.
     pub(super) fn close(&mut self, who: usize) -> Option<CloseNotice> {
         let reader = &mut self.readers[who];
-        // Its place in the expected stream will be forgotten.
+        // The reader's place in the expected stream will be forgotten.
         reader.know(&self.expected);
         reader.closed = true;
         reader.notice.clone()
@@ -170,7 +170,7 @@ impl Reader {
         timed: &mut dyn FnMut(u64, u64),
     ) {
         if !self.alone && self.offset < expected.end() && !self.framer.unfinished().is_empty() {
-            // It was ahead with the beginning of a line, and no longer is.
+            // The reader was ahead with the beginning of a line, and no longer is.
             let framer = mem::replace(&mut self.framer, Framer::new(LINE_BYTES_MAX));
             self.follow(expected, framer.unfinished(), timed);
         }
@@ -206,7 +206,7 @@ impl Reader {
         }
     }
 
-    /// It has got the same as the expected stream up to this offset.
+    /// Counts what is the same as the expected stream up to this offset.
     fn pass(&mut self, expected: &ExpectedStream, offset: u64, timed: &mut dyn FnMut(u64, u64)) {
         self.offset = offset;
         let from = self.line;
@@ -237,7 +237,8 @@ impl Reader {
         }
     }
 
-    /// From here on its lines are read one by one. Returns the beginning of the line under way.
+    /// Lets the reader's lines be read one by one from here on. Returns the beginning of the line
+    /// under way.
     fn go_alone(&mut self, expected: &ExpectedStream) -> Vec<u8> {
         self.know(expected);
         self.alone = true;
@@ -382,7 +383,7 @@ impl Reader {
             }
         }
         self.offset = expected.start_of(self.line);
-        // Its own tracker knows better what is missing here.
+        // The reader's own tracker knows better what is missing here.
         let gaps = &expected.gaps()[self.gaps_seen..];
         self.gaps_seen += gaps.iter().take_while(|gap| gap.line < self.line).count();
     }

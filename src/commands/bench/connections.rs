@@ -41,11 +41,11 @@ const TIMER: u64 = u64::MAX - 1;
 /// What a connection is for, with its number among its like, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It reads what comes.
+    /// Reads what comes.
     Reader(usize),
-    /// It sends, and reads what comes too.
+    /// Sends, and reads what comes too.
     Sender(usize),
-    /// It never reads.
+    /// Never reads.
     Stuck(usize),
 }
 
@@ -76,9 +76,9 @@ pub struct Connections {
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Got {
-    /// So many bytes.
+    /// Bytes, so many.
     Bytes(usize),
-    /// Nothing now.
+    /// Nothing yet.
     Nothing,
     /// The end of the connection.
     End(CloseReason),
@@ -89,9 +89,9 @@ pub enum Got {
 pub struct Ready {
     /// The connection's number.
     pub who: usize,
-    /// It has room.
+    /// Whether the socket takes more.
     pub writable: bool,
-    /// It has bytes, or an end.
+    /// Whether there are bytes, or an end.
     pub readable: bool,
 }
 
@@ -128,7 +128,7 @@ impl Connections {
         if let Some(first) = first {
             connections.add(first, roles[0], true)?;
         }
-        // Before the clock runs.
+        // Sockets are made before the clock runs.
         let sockets = (connections.len()..roles.len()).rev().map(|who| {
             let is_stuck = matches!(roles[who], Role::Stuck(_));
             endpoint.socket(who, is_stuck)
@@ -256,7 +256,7 @@ impl Connections {
         self.all[who].received
     }
 
-    /// From here on bytes are counted anew.
+    /// Counts received bytes anew.
     pub(super) fn forget_received(&mut self) {
         for connection in &mut self.all {
             connection.received = 0;
@@ -345,11 +345,11 @@ impl Connections {
         Ok(self.watch(who, EventFlags::IN)?)
     }
 
-    /// Nothing more is expected of a connection.
+    /// Watches a connection no more, which has ended.
     pub(super) fn close(&mut self, who: usize) {
         let connection = &mut self.all[who];
         if std::mem::replace(&mut connection.open, false) {
-            // It can fail only for what is not there.
+            // Fails only for a socket that is not watched.
             let _ = epoll::delete(&self.epoll, &connection.socket);
         }
     }

@@ -31,7 +31,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it, with its log in place of stderr. The calling thread must not end before it.
+    /// Starts a daemon, with its log in place of stderr. The calling thread must not end before the daemon.
     pub fn start(mut command: Command) -> Result<Daemon> {
         let log = File::from(memfd_create("daemon-log", MemfdFlags::CLOEXEC)?);
         command
@@ -43,7 +43,7 @@ impl Daemon {
         Ok(Daemon { child, log })
     }
 
-    /// Its process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -71,7 +71,7 @@ impl Daemon {
         }
     }
 
-    /// Why it closed the connections from these addresses, as far as its log says.
+    /// Reasons for which it closed the connections from these addresses, as far as its log says.
     pub(super) fn reasons(&self, peers: &[String]) -> HashMap<String, String> {
         let deadline = Instant::now() + LOG_PATIENCE;
         loop {

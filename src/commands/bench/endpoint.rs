@@ -57,7 +57,7 @@ impl Endpoint {
         Err(refusal)
     }
 
-    /// From here on connections are reset when they are closed.
+    /// Has connections reset when they are closed.
     pub(super) fn reset_on_close(&mut self) {
         self.resets = true;
     }

@@ -13,7 +13,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// To be called before any thread is started: it holds for those that are started after it.
+    /// Blocks both signals, also for threads that are started afterwards; hence the first thing to do.
     pub(super) fn new() -> Result<Interrupt> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
@@ -26,7 +26,7 @@ impl Interrupt {
         })
     }
 
-    /// For a process that signals end.
+    /// An interrupt that never comes: the signals end the process as ever.
     pub fn never() -> Interrupt {
         Interrupt {
             signals: None,

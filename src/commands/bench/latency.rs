@@ -33,7 +33,7 @@ pub(super) struct Latencies {
 }
 
 impl Latencies {
-    /// For a run that is to take so long.
+    /// Latencies of a run that is to take so long.
     pub(super) fn new(duration: Duration) -> Latencies {
         Latencies {
             all: Histogram::default(),

@@ -46,7 +46,7 @@ const FILLERS: usize = 64;
 /// Four characters that tell the lines of one run from all others.
 pub(super) type Tag = [u8; TAG_BYTES];
 
-/// Who sent a line, which it is, and when it was due.
+/// Head of a line: who sent it, which it is, and when it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LineHeader {
     /// Counted from 0.

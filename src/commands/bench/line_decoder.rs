@@ -12,7 +12,7 @@ use crate::wire::format::Format;
 pub(super) enum Seen {
     /// A line of this run, whole.
     Ours(LineHeader),
-    /// No whole line, or not one alone. What can still be told of the lines of this run in it.
+    /// A torn line, or several in one: what can still be told of the lines of this run in it.
     Torn(Vec<LineHeader>),
     /// A notice, or a line of a client that is not ours.
     Other,
@@ -25,9 +25,9 @@ pub(super) enum Seen {
 /// Why a connection was closed, as far as the daemon said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CloseNotice {
-    /// As in the daemon's log.
+    /// The label, as in the daemon's log.
     pub(super) reason: String,
-    /// In the daemon's own words.
+    /// The daemon's own words.
     pub(super) detail: String,
 }
 
@@ -137,7 +137,7 @@ fn read_json(line: &[u8]) -> Option<Seen> {
         "skip" => Some(Seen::Skipped(object.get("count")?.as_u64()?)),
         "error" | "shutdown" => CloseNotice::from_json(&object).map(Seen::CloseNotice),
         "connect" | "disconnect" => Some(Seen::Other),
-        // Its payload needed more than to be put between quotes, which ours never does.
+        // A payload that needed more than to be put between quotes, which ours never does.
         "message" if object.get("data_base64").is_some() => Some(Seen::Other),
         _ => None,
     }
@@ -200,7 +200,7 @@ impl CloseNotice {
         }
     }
 
-    /// For a connection that ended without a word.
+    /// The notice of a connection that ended without a word.
     pub(super) fn silent(reason: CloseReason) -> CloseNotice {
         CloseNotice {
             reason: reason.label().to_owned(),

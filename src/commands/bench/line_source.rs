@@ -48,7 +48,7 @@ impl LineSource {
         LineSource(Kind::Headed(kind))
     }
 
-    /// The same few lines over and over, as cheap as can be. All payloads have one length.
+    /// A few lines over and over, as cheap as can be. All payloads have one length.
     pub fn rotating(payloads: &[Vec<u8>]) -> LineSource {
         LineSource(Kind::Rotating(Rotation::new(payloads)))
     }

@@ -163,7 +163,7 @@ pub(super) fn run(
     })
 }
 
-/// Who was closed and why, which the log of our own daemon says best.
+/// Connections that were closed and why, which the log of our own daemon says best.
 fn closed(load: &Load<'_>, target: &Target) -> Vec<Closed> {
     let peer = |who: usize| {
         let address = load.connections.socket(who).local_addr().ok();

@@ -9,13 +9,16 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `plan` | what was asked for |
-//! | `target` | the daemon, its own or a given one |
-//! | `connections`, `barrier` | all connections, until each of them is served |
-//! | `load` | the run: one thread that sends, receives and checks |
-//! | `senders`, `line` | who sends what, when |
+//! | `target`, `daemon` | the daemon that is loaded, and one that is a child of this process |
+//! | `endpoint`, `connections`, `barrier` | all connections, until each of them is served |
+//! | `load`, `interrupt` | the run: one thread that sends, receives and checks, until it is told to end |
+//! | `senders`, `line_source`, `line` | who sends what, when |
 //! | `line_decoder`, `check`, `expected_stream`, `tracker` | whether it came: pure |
 //! | `histogram`, `latency` | how late |
-//! | `outcome`, `report`, `json`, `plot`, `progress` | what it came to, and how it is shown |
+//! | `outcome`, `report`, `json`, `plot`, `progress`, `units` | what it came to, and how it is shown |
+//!
+//! What is public beside [`run`] is for `cargo bench`, which loads servers with the same connections
+//! and senders.
 
 mod barrier;
 mod check;
@@ -106,7 +109,7 @@ pub fn load(run: &Run, address: SocketAddr) -> Result<Outcome> {
 
 /// Runs what is planned and reports it; whether all was good.
 fn measure(plan: &Plan) -> Result<bool> {
-    // Not only after a run that may have taken an hour.
+    // A file that cannot be written shows now, not after a run that may take an hour.
     plan.plot.as_deref().map(plot::try_open).transpose()?;
     let mut interrupt = Interrupt::new()?;
     let mut outcomes: Vec<Outcome> = Vec::new();

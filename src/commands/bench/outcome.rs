@@ -17,11 +17,11 @@ pub struct Outcome {
     pub(super) format: Format,
     pub(super) address: Address,
     pub(super) is_own: bool,
-    /// It was ended before its time.
+    /// Whether the run was ended before its time.
     pub(super) interrupted: bool,
-    /// All that was sent was waited for.
+    /// Whether all that was sent was waited for.
     pub(super) complete: bool,
-    /// From the first connection's begin until the last was served.
+    /// Time from the first connection's begin until the last was served.
     pub(super) connect_time: Duration,
     /// How long was sent. What follows, up to the faults, was counted until then.
     pub elapsed: Duration,
@@ -48,7 +48,7 @@ pub struct Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct Closed {
     pub(super) role: Role,
-    /// As in the daemon's log.
+    /// The label, as in the daemon's log.
     pub(super) reason: String,
     /// The daemon's words, if it said any.
     pub(super) detail: String,

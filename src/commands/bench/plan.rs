@@ -23,7 +23,7 @@ const SIZE: SizeRange = SizeRange {
 
 /// The clock of the latencies turns once in this.
 const DURATION_LEAST: Duration = Duration::from_millis(10);
-/// Well within what a line has digits for.
+/// Longest run, well within what a line has digits for.
 const DURATION_MOST: Duration = Duration::from_secs(12 * 3600);
 
 /// Descriptors that are not connections: standard streams, epoll, the child's log and so on.

@@ -13,7 +13,7 @@ use super::units::count;
 pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    /// For a run of this length.
+    /// The bar of a run of this length.
     pub(super) fn new(duration: Duration, hidden: bool) -> Progress {
         let target = if hidden {
             ProgressDrawTarget::hidden()
@@ -31,7 +31,7 @@ impl Progress {
         self.0.tick();
     }
 
-    /// So much of the run is over.
+    /// Shows how much of the run is over, and what was done last.
     pub(super) fn show(&self, at: Duration, run: &Run, latencies: &Latencies) {
         let Some(point) = latencies.points.last().filter(|_| !self.0.is_hidden()) else {
             return;

@@ -226,7 +226,7 @@ pub fn verdict(outcome: &Outcome) -> String {
     )
 }
 
-/// Who was closed and why.
+/// Connections that were closed and why.
 fn closed(outcome: &Outcome) -> Vec<String> {
     let mut lines = Vec::new();
     let mut reasons: Vec<(String, usize)> = Vec::new();

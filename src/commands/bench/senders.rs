@@ -1,4 +1,4 @@
-//! Who sends what and when: at a rate, or as fast as the daemon takes it.
+//! Senders, and when each sends: at a rate, or as fast as the daemon takes it.
 
 use super::histogram::Histogram;
 use super::line_source::LineSource;
@@ -29,7 +29,7 @@ pub struct Senders {
     next: u64,
     /// How late lines were made that had a time.
     pub(super) late: Histogram,
-    /// Who has something to send besides what the pace says.
+    /// Senders that have something to send besides what the pace says.
     touched: Vec<usize>,
 }
 
@@ -56,7 +56,7 @@ struct Sender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Ready,
-    /// Its socket is full.
+    /// The socket is full.
     Blocked,
     Closed,
 }
@@ -64,7 +64,7 @@ enum State {
 /// What became of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// So many bytes went out.
+    /// Bytes that went out.
     Bytes(usize),
     /// The socket is full. [`Senders::unblock`] is to be called when it no longer is.
     Full,
@@ -76,7 +76,7 @@ pub enum Written {
 type Write<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Written;
 
 impl Senders {
-    /// So many senders that have sent nothing.
+    /// Senders that have sent nothing yet.
     pub fn new(source: LineSource, senders: usize, pace: Pace) -> Senders {
         let sender = Sender {
             made: 0,
@@ -218,7 +218,7 @@ impl Senders {
         }
     }
 
-    /// Nothing more becomes due. Each sends what it has ready and one line that shows where it ended.
+    /// Ends the sending: each sender has left what is ready, and one line that shows where it ended.
     pub fn finish(&mut self) {
         for (who, sender) in self.all.iter_mut().enumerate() {
             sender.owed = sender.made + 1;

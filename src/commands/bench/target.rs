@@ -73,7 +73,7 @@ fn own_command(run: &Run) -> Command {
     if run.size > 64 * 1024 {
         command.args(["--max-line", &run.size.to_string()]);
     }
-    // Those that are not about how lines travel.
+    // Variables that are not about how lines travel.
     for name in [
         "LINEHUB_CONFIG",
         "RUST_LOG",

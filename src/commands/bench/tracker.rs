@@ -49,9 +49,9 @@ pub(super) enum Arrival {
     Next,
     /// Some of its sender before it have not come.
     AfterGap,
-    /// It was missing.
+    /// A line that was missing.
     Late,
-    /// It was here before, or there is no such sender.
+    /// A line that was here before, or of no sender.
     Again,
 }
 
@@ -86,7 +86,7 @@ impl Tracker {
         self.next.get(sender as usize).copied()
     }
 
-    /// The same for all senders.
+    /// The numbers that all senders' next lines are to have.
     pub(super) fn all_next(&self) -> &[u64] {
         &self.next
     }

@@ -44,7 +44,7 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// So many of them.
+/// A number of things, with an s if there is not one.
 pub(super) fn plural(number: usize, what: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{} {what}{s}", thousands(number as u64))
