@@ -19,7 +19,7 @@ pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
 pub(crate) use manager::Manager;
 pub(crate) use program::{Program, tool};
-#[cfg(feature = "bench")]
+#[cfg(any(feature = "bench", feature = "connect"))]
 pub(crate) use server::Exit;
 pub(crate) use server::{Address, BINARY, Launch, Server, run};
 #[cfg(feature = "connect")]
