@@ -128,7 +128,7 @@ impl AsFd for Client {
 mod tests {
     use super::*;
     use crate::hub::counters::Counters;
-    use crate::ops::handover::{NEW_FORM, unescape};
+    use crate::wire::golden::{NEW_FORM, unescape};
 
     #[test]
     fn form_of_the_version_before_is_read() {

@@ -24,8 +24,12 @@ use crate::wire::format::Format;
 /// are being refused or closed.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
+/// Connections of the admin server at a time, for which descriptors are kept back from clients. One more
+/// takes the place of the oldest that is not there to watch, once that has had its turn.
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 32;
+
 /// The same for the admin server: its connections, its socket, and its runtime.
-const ADMIN_DESCRIPTORS_RESERVED: u64 = crate::ops::admin::CONNECTIONS_MAX as u64 + 8;
+const ADMIN_DESCRIPTORS_RESERVED: u64 = ADMIN_CONNECTIONS_MAX as u64 + 8;
 
 /// Where the daemon listens, and a client looks for it, unless it is said.
 pub(crate) const LISTEN: &str = "127.0.0.1:2345";

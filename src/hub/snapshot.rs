@@ -411,10 +411,10 @@ mod tests {
     use super::*;
     use crate::config::cli::Options;
     use crate::hub::ConnectionInfo;
-    use crate::ops::handover::{NEW_FORM, unescape};
     use crate::wire::close_reason::CloseReason;
     use crate::wire::format::Format;
     use crate::wire::framing::Lines;
+    use crate::wire::golden::{NEW_FORM, unescape};
 
     fn config() -> Config {
         Config::from_options(&Options::default(), 1024).unwrap()

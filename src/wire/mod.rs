@@ -3,6 +3,8 @@
 pub mod close_reason;
 pub mod format;
 pub mod framing;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod http_guard;
 pub mod ids;
 pub mod telnet;

@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
 
+use super::STATE_VARIABLE;
 use super::{Cli, Options, ValueSource};
 use crate::config::Address;
-use crate::ops::handover::STATE_VARIABLE;
 
 /// How like a known name an unknown one must be to be taken for a slip of it, from 0 to 1.
 const LIKENESS: f64 = 0.8;

@@ -28,6 +28,9 @@ pub(crate) use self::explain::nearest;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
 
+/// Tells the daemon after an exec which descriptor the state is in.
+pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
+
 /// The headings of `--help`, in the order they are shown.
 const LISTENING: &str = "Listening";
 const SEEN: &str = "What clients see";

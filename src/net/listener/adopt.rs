@@ -25,7 +25,7 @@ use super::{
     register, set_tcp_options, takes_all_ipv4,
 };
 use crate::config::{Address, ListenSpec};
-use crate::ops::systemd::InheritedFd;
+use crate::net::inherited::InheritedFd;
 use crate::wire::format::Format;
 
 /// The inherited sockets, and what the configuration has said about them so far.

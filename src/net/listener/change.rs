@@ -8,7 +8,7 @@ use tracing::info;
 use super::adopt::InheritedListeners;
 use super::{ListenAddr, Listener, ResolvedListen};
 use crate::config::Config;
-use crate::ops::systemd::InheritedFd;
+use crate::net::inherited::InheritedFd;
 
 /// The addresses that a configuration wants listened on: what takes time to find out.
 #[derive(Debug)]

@@ -27,8 +27,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::config::{Address, Config, ListenSpec};
+use crate::net::inherited::InheritedFd;
 use crate::net::peer::Peer;
-use crate::ops::systemd::InheritedFd;
 use crate::wire::format::Format;
 
 use adopt::InheritedListeners;

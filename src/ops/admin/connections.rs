@@ -16,11 +16,8 @@ use tracing::{debug, warn};
 
 use super::routes::Router;
 use crate::client::acceptor::is_exhaustion;
+use crate::config::ADMIN_CONNECTIONS_MAX;
 use crate::net::listener::{Listener, Stream};
-
-/// Connections at a time, for which descriptors are kept back from clients. One more takes the place
-/// of the oldest that is not there to watch, once that has had its [`TURN`].
-pub(crate) const CONNECTIONS_MAX: usize = 32;
 
 /// How long a connection keeps its place while others wait for one. An answer takes milliseconds.
 const TURN: Duration = Duration::from_millis(200);
@@ -97,7 +94,7 @@ impl Connections {
     fn has_room(&self) -> bool {
         let mut connections = self.lock();
         connections.retain(|connection| !connection.task.is_finished());
-        if connections.len() < CONNECTIONS_MAX {
+        if connections.len() < ADMIN_CONNECTIONS_MAX {
             return true;
         }
         let asks = |connection: &Connection| !connection.watches.load(Relaxed);

@@ -31,7 +31,6 @@ use tracing::info;
 
 use crate::config::{Address, Config};
 use crate::net::listener::{ListenAddr, Listener, ResolvedPrivate};
-pub(crate) use connections::CONNECTIONS_MAX;
 use connections::Connections;
 use events::Events;
 use host::AllowedHosts;

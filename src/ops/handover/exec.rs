@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{STATE_VARIABLE, VERSION, header, set_inheritable};
+use super::{VERSION, header, set_inheritable};
+use crate::config::cli::STATE_VARIABLE;
 use crate::ops::systemd::{LISTEN_VARS, SERVICE_VARS};
 
 /// How long the new program may take to preflight that it runs.

@@ -21,7 +21,8 @@ use rustix::net::{
 };
 
 use super::{RestoredState, State};
-use crate::ops::systemd::{InheritedFd, Notifier, PROBE_NAME, StoreError};
+use crate::net::inherited::InheritedFd;
+use crate::ops::systemd::{Notifier, PROBE_NAME, StoreError};
 
 /// The names in the store. Short: the manager repeats them to whoever asks.
 const STATE: &str = "linehub-state";

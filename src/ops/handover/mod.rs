@@ -33,11 +33,12 @@ use serde_bytes::{ByteBuf, Bytes};
 use tracing::{error, info};
 
 use crate::client::SavedClient;
+use crate::config::cli::STATE_VARIABLE;
 use crate::hub::SavedHub;
 use crate::hub::counters::{Counters, HandoverMethod};
+use crate::net::inherited::InheritedFd;
 use crate::net::listener::{RestoredListener, SavedListener};
 use crate::ops::logging::{self, Losses};
-use crate::ops::systemd::InheritedFd;
 
 /// The version of the states that this daemon writes, and all of those that it reads.
 pub(crate) const VERSION: u32 = 4;
@@ -57,13 +58,6 @@ pub fn answer(version: u32) -> String {
         VERSION
     })
 }
-
-/// What to do when the form of a state changes.
-#[cfg(test)]
-pub(crate) const NEW_FORM: &str = "raise VERSION, then write the new form down";
-
-/// Tells the daemon after an exec which descriptor the state is in.
-pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST_DESCRIPTOR: RawFd = 3;
@@ -296,28 +290,6 @@ pub(crate) fn set_inheritable(descriptor: BorrowedFd<'_>, inherited: bool) -> io
         false => FdFlags::CLOEXEC,
     };
     Ok(rustix::io::fcntl_setfd(descriptor, flags)?)
-}
-
-/// The bytes of a form that was written down as `escape_ascii` shows them.
-#[cfg(test)]
-pub(crate) fn unescape(golden: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = golden.trim_end().bytes();
-    while let Some(byte) = rest.next() {
-        let escaped = (byte == b'\\').then(|| rest.next().unwrap());
-        bytes.push(match escaped {
-            None => byte,
-            Some(b'x') => {
-                let hex = [rest.next().unwrap(), rest.next().unwrap()];
-                u8::from_str_radix(str::from_utf8(&hex).unwrap(), 16).unwrap()
-            }
-            Some(b'n') => b'\n',
-            Some(b't') => b'\t',
-            Some(b'r') => b'\r',
-            Some(other) => other,
-        });
-    }
-    bytes
 }
 
 #[cfg(test)]

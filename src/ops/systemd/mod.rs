@@ -22,7 +22,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::ops::handover::Predecessor;
+use crate::config::cli::STATE_VARIABLE;
+use crate::net::inherited::InheritedFd;
 
 pub use self::notify::{Notifier, PROBE_NAME, StoreError};
 
@@ -73,15 +74,6 @@ pub struct Inherited {
     pub stored: Vec<InheritedFd>,
 }
 
-/// A descriptor with the name it was passed under.
-#[derive(Debug)]
-pub struct InheritedFd {
-    /// FileDescriptorName= of its socket unit, or its name in the store.
-    pub name: String,
-    /// The descriptor, which no child inherits.
-    pub descriptor: OwnedFd,
-}
-
 impl SystemdEnv {
     /// Reads the environment and takes the descriptors over. To be called once, before anything
     /// opens descriptors of its own; a second call finds none.
@@ -107,7 +99,7 @@ impl Inherited {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let mut inherited = Inherited::default();
         // After an exec the descriptors are the handover's, whatever else the environment says.
-        if TAKEN.swap(true, Relaxed) || Predecessor::came_by_exec() {
+        if TAKEN.swap(true, Relaxed) || env::var_os(STATE_VARIABLE).is_some() {
             return Ok(inherited);
         }
         let disagree = "LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree";
@@ -130,12 +122,6 @@ impl Inherited {
             }
         }
         Ok(inherited)
-    }
-}
-
-impl InheritedFd {
-    fn listens(&self) -> bool {
-        rustix::net::sockopt::socket_acceptconn(&self.descriptor).unwrap_or(false)
     }
 }
 
