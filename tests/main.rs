@@ -41,6 +41,8 @@ mod shutdown;
 mod slow;
 /// Command line, environment, listeners, exit codes.
 mod startup;
+/// The map of the source, and what holds the wings to it.
+mod structure;
 /// What a service manager hands over and is told.
 mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.

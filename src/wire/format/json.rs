@@ -1,0 +1,162 @@
+//! `json`, for programs: an object a line.
+
+use std::ops::Range;
+use std::str;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use memchr::memchr_iter;
+
+use super::names::Notice;
+use super::scan::{append, digits, holds, holds_pair, is_lone_cr, is_printable_ascii, without_cr};
+use crate::wire::framing::{count, lines};
+use crate::wire::ids::{ClientId, Seq};
+
+/// Appends each line of a run as `{"event":"message","seq":42,"client":7,"data":"hello"}`, numbered
+/// from `first_seq`. Returns the number after the last.
+///
+/// A payload that is not UTF-8 is given as `data_base64` (RFC 4648 §4, padded) instead.
+pub fn json_lines(client: ClientId, first_seq: Seq, run: &[u8], out: &mut Vec<u8>) -> Seq {
+    let run_is_clean = is_clean_json(run);
+    let mut head = JsonHead::new(client, first_seq);
+    let mut seq = first_seq;
+    for line in lines(run) {
+        let payload = without_cr(line);
+        if run_is_clean {
+            out.extend_from_slice(head.for_string());
+            out.extend_from_slice(payload);
+            out.extend_from_slice(b"\"}\n");
+        } else if let Ok(text) = str::from_utf8(payload) {
+            out.extend_from_slice(head.for_value());
+            json_string(text, out);
+            out.extend_from_slice(b"}\n");
+        } else {
+            out.extend_from_slice(head.for_key());
+            out.extend_from_slice(b"_base64\":\"");
+            base64(payload, out);
+            out.extend_from_slice(b"\"}\n");
+        }
+        head.count_up();
+        seq.0 += 1;
+    }
+    seq
+}
+
+/// How many bytes [`json_lines`] will append for a run whose numbers have so many digits: exactly,
+/// or at most if some of them have fewer.
+pub fn json_lines_len(client: ClientId, seq_digits: usize, run: &[u8]) -> usize {
+    const BARE: usize = r#"{"event":"message","seq":,"client":,"data":""}"#.len() + "\n".len();
+
+    let around = BARE + seq_digits + digits(client.0);
+    if is_clean_json(run) {
+        let (lines, crs) = (count(run), memchr_iter(b'\r', run).count());
+        return run.len() - lines - crs + lines * around;
+    }
+    let line_len = |line| {
+        let payload = without_cr(line);
+        around
+            + match str::from_utf8(payload) {
+                Ok(text) => json_escaped_len(text),
+                Err(_) => "_base64".len() + base64_len(payload),
+            }
+    };
+    lines(run).map(line_len).sum()
+}
+
+/// Appends `{"event":"connect","seq":41,"client":7}`, or the same with `disconnect`.
+pub fn json_notice(notice: Notice, client: ClientId, seq: Seq, out: &mut Vec<u8>) {
+    let event = notice.event();
+    append(
+        out,
+        format_args!("{{\"event\":\"{event}\",\"seq\":{seq},\"client\":{client}}}\n"),
+    );
+}
+
+/// How many bytes [`json_notice`] will append when the number has so many digits.
+pub fn json_notice_len(notice: Notice, client: ClientId, seq_digits: usize) -> usize {
+    const BARE: usize = "{\"event\":\"\",\"seq\":,\"client\":}\n".len();
+    BARE + notice.event().len() + seq_digits + digits(client.0)
+}
+
+/// A message's JSON up to its payload. Counting up in place costs less than writing each number.
+struct JsonHead {
+    bytes: Vec<u8>,
+    seq: Range<usize>,
+}
+
+impl JsonHead {
+    fn new(client: ClientId, seq: Seq) -> JsonHead {
+        let mut bytes = br#"{"event":"message","seq":"#.to_vec();
+        let start = bytes.len();
+        append(
+            &mut bytes,
+            format_args!("{seq},\"client\":{client},\"data\":\""),
+        );
+        let seq = start..start + digits(seq.0);
+        JsonHead { bytes, seq }
+    }
+
+    /// Up to and with the quote that begins the payload.
+    fn for_string(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Up to the colon.
+    fn for_value(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - "\"".len()]
+    }
+
+    /// Up to the key, which is open for more.
+    fn for_key(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - "\":\"".len()]
+    }
+
+    fn count_up(&mut self) {
+        for digit in self.bytes[self.seq.clone()].iter_mut().rev() {
+            if *digit < b'9' {
+                *digit += 1;
+                return;
+            }
+            *digit = b'0';
+        }
+        self.bytes.insert(self.seq.start, b'1');
+        self.seq.end += 1;
+    }
+}
+
+pub(super) fn json_string(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string can be written to memory");
+}
+
+fn base64(payload: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + base64_len(payload), 0);
+    BASE64
+        .encode_slice(payload, &mut out[start..])
+        .expect("there is room for it");
+}
+
+fn base64_len(payload: &[u8]) -> usize {
+    payload.len().div_ceil(3) * 4
+}
+
+/// How long a string is between the quotes of JSON.
+fn json_escaped_len(text: &str) -> usize {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0x00..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
+/// Whether the payloads of a run can go between the quotes of JSON as they are.
+fn is_clean_json(run: &[u8]) -> bool {
+    let is_quoted = |byte| (byte == b'"') | (byte == b'\\');
+    let is_control = |byte| (byte < 0x20) & !matches!(byte, b'\n' | b'\r');
+    !holds(run, |byte| {
+        !is_printable_ascii(byte) & (byte != b'\n') | is_quoted(byte)
+    }) || !holds(run, |byte| is_control(byte) | is_quoted(byte))
+        && !holds_pair(run, is_lone_cr)
+        && str::from_utf8(run).is_ok()
+}
