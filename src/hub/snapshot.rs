@@ -11,11 +11,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::Hub;
-use super::batch::{Batch, EncodedBatch, Encoding, Encodings, Kind, Node, Part, Sizes};
+use super::batch::{Batch, Kind, Part};
+use super::chain::Node;
+use super::closed::Closed;
 use super::connection::{ConnectionInfo, ConnectionMeta};
-use super::feed::Feed;
-use super::stats::{Closed, TrafficTotals};
+use super::counters::TrafficTotals;
+use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes};
+use super::feed::{Feed, SavedPlace};
+use super::order::Hub;
 use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
 use crate::wire::ids::{ClientId, Seq};
@@ -71,27 +74,14 @@ pub(crate) struct SavedFeed {
     #[serde(alias = "arrival")]
     connection: ConnectionInfo,
     messages_before: u64,
-    pub(super) place: SavedPlace,
+    place: SavedPlace,
     /// Its disconnect notice is out.
-    pub(super) left: bool,
+    left: bool,
     /// Its goodbye has a deadline.
     leaving: bool,
     input_done: bool,
     #[serde(alias = "tally")]
     counters: TrafficTotals,
-}
-
-/// Where a feed is in the stream; the fields are those of [`Feed`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedPlace {
-    /// `None` once it takes no more.
-    pub(super) index: Option<u64>,
-    pub(super) offset: usize,
-    pub(super) parts_before: u32,
-    pub(super) end: u64,
-    pub(super) own_end: u64,
-    pub(super) current: Encoding,
-    pub(super) encoding: Encoding,
 }
 
 /// No count gets so far; beyond it, counting on might overflow.
@@ -372,29 +362,31 @@ impl Places {
         slot.input_done = saved.input_done;
         slot.left = saved.left;
         drop(state);
-        Ok(Feed::restore(hub.clone(), subscriber, key, cursor, &saved))
+        Ok(Feed::restore(
+            hub.clone(),
+            subscriber,
+            key,
+            cursor,
+            &saved.place,
+            saved.left,
+        ))
     }
 }
 
-impl SavedFeed {
-    /// Where a feed of this subscriber is.
-    pub(super) fn save(
-        hub: &Hub,
-        subscriber: &Subscriber,
-        key: usize,
-        place: SavedPlace,
-    ) -> SavedFeed {
-        let state = hub.lock();
-        let slot = &state.slots[key];
+impl Feed {
+    /// Its client's end of the hub, for a handover. The client must not be running.
+    pub(crate) fn save(&self) -> SavedFeed {
+        let state = self.hub.lock();
+        let slot = &state.slots[self.key];
         SavedFeed {
-            id: subscriber.id,
+            id: self.subscriber.id,
             connection: slot.meta.connection(&state.listeners),
             messages_before: slot.meta.messages_before,
-            place,
+            place: self.place(),
             left: slot.left,
-            leaving: subscriber.is(Condition::Leaving),
+            leaving: self.subscriber.is(Condition::Leaving),
             input_done: slot.input_done,
-            counters: TrafficTotals::from(slot),
+            counters: slot.totals(),
         }
     }
 }
@@ -407,10 +399,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::stats::ClosedClient;
+    use super::super::closed::ClosedClient;
     use super::*;
     use crate::config::cli::Options;
-    use crate::hub::ConnectionInfo;
     use crate::wire::close_reason::CloseReason;
     use crate::wire::format::Format;
     use crate::wire::framing::Lines;
