@@ -77,10 +77,7 @@ impl Batch {
             bytes.len() as u32
         });
         let ends = ends.collect();
-        EncodedBatch {
-            bytes: bytes.into_boxed_slice(),
-            ends,
-        }
+        EncodedBatch::new(bytes, ends)
     }
 
     fn make_json(&self) -> EncodedBatch {
@@ -102,10 +99,7 @@ impl Batch {
             }
             ends.push(bytes.len() as u32);
         }
-        EncodedBatch {
-            bytes: bytes.into_boxed_slice(),
-            ends: ends.into(),
-        }
+        EncodedBatch::new(bytes, ends)
     }
 
     /// The stretches of `view` from `from` on that are not from `without`, in order.

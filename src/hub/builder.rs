@@ -184,14 +184,8 @@ impl BatchBuilder {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            text: EncodedBatch {
-                bytes: self.text.into(),
-                ends: self.text_ends.into(),
-            },
-            raw: EncodedBatch {
-                bytes: self.raw.into(),
-                ends: self.raw_ends.into(),
-            },
+            text: EncodedBatch::new(self.text, self.text_ends),
+            raw: EncodedBatch::new(self.raw, self.raw_ends),
             crlf: OnceLock::new(),
             json: OnceLock::new(),
             reservation: self.reservation,

@@ -1,5 +1,6 @@
 //! The encodings that clients take the stream in, and what is kept for each of them.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::format::Format;
@@ -99,16 +100,29 @@ impl Sizes {
 }
 
 /// A batch's bytes in one encoding, and where each part of it ends.
+///
+/// The bytes can be shared without a copy. Whoever keeps a clone longer than the batch keeps memory
+/// that the budget no longer counts, and has to charge that elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct EncodedBatch {
-    pub(super) bytes: Box<[u8]>,
+    pub(super) bytes: Bytes,
     pub(super) ends: Box<[u32]>,
 }
 
 impl EncodedBatch {
+    /// Takes over `bytes`, and gives back what they have room for beyond their length. Until they are
+    /// first cloned, this costs no allocation.
+    pub(super) fn new(bytes: Vec<u8>, ends: Vec<u32>) -> EncodedBatch {
+        EncodedBatch {
+            bytes: Bytes::from(bytes.into_boxed_slice()),
+            ends: ends.into(),
+        }
+    }
+
+    /// A copy of exactly the size of what it holds.
     pub(super) fn copied(bytes: &[u8], ends: &[u32]) -> EncodedBatch {
         EncodedBatch {
-            bytes: bytes.into(),
+            bytes: Bytes::copy_from_slice(bytes),
             ends: ends.into(),
         }
     }

@@ -363,14 +363,17 @@ impl Feed {
 
     /// Takes the rest of a line of which the socket has only the beginning, so that something else
     /// can be written after it.
-    pub(crate) fn take_rest_of_line(&mut self) -> Option<Vec<u8>> {
+    ///
+    /// Lent, and copied by whoever queues it: a slice of the batch's `Bytes` would keep the whole batch
+    /// in memory when its reservation has long been released.
+    pub(crate) fn take_rest_of_line(&mut self) -> Option<&[u8]> {
         let next = self.cursor.as_ref()?.next.get()?;
         let bytes = &next.batch.view(self.current).bytes;
         if self.offset == 0 || bytes[self.offset - 1] == b'\n' {
             return None;
         }
         let end = memchr::memchr(b'\n', &bytes[self.offset..])? + self.offset + 1;
-        let rest = bytes[self.offset..end].to_vec();
+        let rest = &bytes[self.offset..end];
         self.offset = end;
         Some(rest)
     }

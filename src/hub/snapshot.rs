@@ -278,10 +278,7 @@ impl SavedView<ByteBuf> {
         if !(rises && ends_there && whole && are_lines) {
             return Err(CorruptState("the parts of a batch do not fit its bytes"));
         }
-        Ok(EncodedBatch {
-            bytes: self.bytes.into_vec().into(),
-            ends: self.ends.into(),
-        })
+        Ok(EncodedBatch::new(self.bytes.into_vec(), self.ends))
     }
 }
 
