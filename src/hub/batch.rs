@@ -4,34 +4,10 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
-
 use super::budget::Reservation;
-use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes};
-use crate::wire::format::{self, Format, Notice, digits};
+use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::part::Part;
 use crate::wire::ids::{ClientId, Seq};
-
-/// What a part of a batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
-    /// Lines that the origin sent.
-    Lines,
-    /// The origin came or went.
-    Notice(Notice),
-    /// The daemon stops; from nobody.
-    Shutdown,
-}
-
-/// The origin of what the daemon itself says: no client has this number.
-pub(super) const SYSTEM: ClientId = ClientId(0);
-
-/// One part of a batch: what one read of one client completed, or one notice.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) kind: Kind,
-    /// Messages in it; none in a notice.
-    pub(super) messages: u32,
-}
 
 /// Consecutive messages and notices of the one order.
 #[derive(Debug)]
@@ -45,10 +21,8 @@ pub(super) struct Batch {
     /// The encodings this batch was charged for.
     pub(super) encodings: Encodings,
     pub(super) sizes: Sizes,
-    pub(super) text: EncodedBatch,
-    pub(super) raw: EncodedBatch,
-    pub(super) crlf: OnceLock<EncodedBatch>,
-    pub(super) json: OnceLock<EncodedBatch>,
+    /// The sources are there from the start; the others are made when a client needs them.
+    pub(super) views: PerEncoding<OnceLock<EncodedBatch>>,
     /// The bytes leave the buffer with the batch.
     pub(super) reservation: Option<Reservation>,
 }
@@ -56,50 +30,56 @@ pub(super) struct Batch {
 impl Batch {
     /// The bytes in `encoding`, made by the first feed that asks and shared by the rest, who wait
     /// for it meanwhile (at most one read's lines to format).
-    ///
-    /// A batch from before a client switched to CRLF was not charged for that: it stays as it is.
     pub(super) fn view(&self, encoding: Encoding) -> &EncodedBatch {
-        match encoding {
-            Encoding::TextCrlf if self.encodings.contains(Encoding::TextCrlf) => {
-                self.crlf.get_or_init(|| self.make_crlf())
-            }
-            Encoding::Text | Encoding::TextCrlf => &self.text,
-            Encoding::Json => self.json.get_or_init(|| self.make_json()),
-            Encoding::Raw => &self.raw,
+        let encoding = self.shown_in(encoding);
+        self.views[encoding].get_or_init(|| self.make(encoding))
+    }
+
+    /// The encoding in which a client of `encoding` gets this batch: a batch from before the client
+    /// switched was not charged for the new one.
+    fn shown_in(&self, encoding: Encoding) -> Encoding {
+        if self.encodings.contains(encoding) {
+            encoding
+        } else {
+            encoding.uncharged()
         }
     }
 
-    fn make_crlf(&self) -> EncodedBatch {
-        let lines: usize = self.parts.iter().map(|part| part.lines()).sum();
-        let mut bytes = Vec::with_capacity(self.text.bytes.len() + lines);
-        let ends = self.parts.iter().enumerate().map(|(at, _)| {
-            format::crlf(self.text.part(at), &mut bytes);
+    fn make(&self, encoding: Encoding) -> EncodedBatch {
+        let source = self.view(encoding.source());
+        let len = self.each_part().map(|(at, part, origin, seq)| {
+            let part_in_source = source.part(at);
+            encoding.part_len(part, origin, seq, part_in_source)
+        });
+        let mut bytes = Vec::with_capacity(len.sum());
+        let ends = self.each_part().map(|(at, part, origin, seq)| {
+            encoding.write_part(part, origin, seq, source.part(at), &mut bytes);
             bytes.len() as u32
         });
         let ends = ends.collect();
         EncodedBatch::new(bytes, ends)
     }
 
-    fn make_json(&self) -> EncodedBatch {
-        let mut bytes = Vec::new();
-        let mut seq = self.first_seq;
-        let mut ends = Vec::with_capacity(self.parts.len());
-        for (at, (part, origin)) in self.parts.iter().zip(&self.origins).enumerate() {
-            match part.kind {
-                Kind::Lines => {
-                    let run = self.raw.part(at);
-                    bytes.reserve(format::json_lines_len(*origin, digits(seq.0), run));
-                    seq = format::json_lines(*origin, seq, run, &mut bytes);
-                }
-                Kind::Notice(notice) => {
-                    format::json_notice(notice, *origin, seq, &mut bytes);
-                    seq = Seq(seq.0 + 1);
-                }
-                Kind::Shutdown => format::shutdown(Format::Json, &mut bytes),
-            }
-            ends.push(bytes.len() as u32);
-        }
-        EncodedBatch::new(bytes, ends)
+    /// Each part: its index, what it is, who it is from, and its first number.
+    fn each_part(&self) -> impl Iterator<Item = (usize, Part, ClientId, Seq)> {
+        let mut next = self.first_seq;
+        let parts = self.parts.iter().zip(&self.origins).enumerate();
+        parts.map(move |(at, (part, origin))| {
+            let seq = next;
+            next = Seq(seq.0.wrapping_add(part.numbers()));
+            (at, *part, *origin, seq)
+        })
+    }
+
+    /// The end of the unit of which the bytes before `at` have only the beginning; `None` when they
+    /// end between two units.
+    pub(super) fn end_of_begun_unit(&self, encoding: Encoding, at: usize) -> Option<usize> {
+        let view = self.view(encoding);
+        let begun = view.ends.partition_point(|end| *end as usize <= at);
+        let start = view.start_of(begun);
+        let part = &view.bytes[start..view.start_of((begun + 1).min(view.ends.len()))];
+        let end = self.shown_in(encoding).end_of_begun_unit(part, at - start);
+        end.map(|end| start + end)
     }
 
     /// The stretches of `view` from `from` on that are not from `without`, in order.
@@ -135,10 +115,11 @@ impl Batch {
     /// Messages that a client has still to get of this batch when its next byte is `from`.
     pub(super) fn messages_after(
         &self,
-        view: &EncodedBatch,
+        encoding: Encoding,
         exclude: Option<ClientId>,
         from: usize,
     ) -> u64 {
+        let view = self.view(encoding);
         let mut messages = 0;
         for (at, (part, origin)) in self.parts.iter().zip(&self.origins).enumerate() {
             if part.messages == 0 || exclude == Some(*origin) || view.ends[at] as usize <= from {
@@ -148,29 +129,11 @@ impl Batch {
             messages += if start >= from {
                 u64::from(part.messages)
             } else {
-                memchr::memchr_iter(b'\n', &view.bytes[from..view.ends[at] as usize]).count() as u64
+                self.shown_in(encoding)
+                    .units_after(view.part(at), from - start) as u64
             };
         }
         messages
-    }
-}
-
-impl Part {
-    /// Places that it takes in the one order.
-    pub(super) fn numbers(self) -> u64 {
-        match self.kind {
-            Kind::Lines => u64::from(self.messages),
-            Kind::Notice(_) => 1,
-            Kind::Shutdown => 0,
-        }
-    }
-
-    /// Lines it has in `text`.
-    pub(super) fn lines(&self) -> usize {
-        match self.kind {
-            Kind::Lines => self.messages as usize,
-            Kind::Notice(_) | Kind::Shutdown => 1,
-        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Where a batch is put together: parts are added, then all of them become one batch.
 
+use std::mem;
 use std::sync::OnceLock;
 
-use super::batch::{Batch, Kind, Part};
+use super::batch::Batch;
 use super::budget::Reservation;
-use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes};
-use crate::wire::format::{self, Format, digits};
+use super::chain::Node;
+use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::part::{Kind, Part};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
 
@@ -13,6 +15,9 @@ use crate::wire::ids::{ClientId, Seq};
 /// a million tiny lines cannot outgrow the buffer through their bookkeeping.
 const BATCH_BYTES: usize = 512;
 const PART_BYTES: usize = 32;
+
+// With the counts of the `Arc` around it.
+const _: () = assert!(size_of::<Node>() + 2 * size_of::<usize>() <= BATCH_BYTES);
 
 /// A batch that is being put together.
 ///
@@ -26,14 +31,27 @@ pub(super) struct BatchBuilder {
     messages: u64,
     /// Sequence numbers of its parts.
     numbers: u64,
-    text: Vec<u8>,
-    text_ends: Vec<u32>,
-    raw: Vec<u8>,
-    raw_ends: Vec<u32>,
+    /// Empty but for encodings that are sources.
+    sources: PerEncoding<Source>,
     /// What it costs in all encodings, in bytes.
     cost: usize,
     sizes: Sizes,
     reservation: Option<Reservation>,
+}
+
+/// The parts in one source.
+#[derive(Debug, Default)]
+struct Source {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Source {
+    /// The bytes behind the last part that has ended.
+    fn last_part(&self) -> &[u8] {
+        let start = self.ends.last().map_or(0, |end| *end as usize);
+        &self.bytes[start..]
+    }
 }
 
 impl BatchBuilder {
@@ -56,34 +74,15 @@ impl BatchBuilder {
         lines: &Lines<'_>,
         messages: usize,
     ) -> usize {
-        let runs = lines.runs();
-        if encodings.needs_text() {
-            let text = runs[0].len() + format::text_lines_len(origin, runs[1], messages);
-            if self.text.is_empty() {
-                // Exact unless something has to be escaped: a large read is not copied again.
-                self.text.reserve_exact(text);
-            } else {
-                self.text.reserve(text);
-            }
-            runs.iter()
-                .for_each(|run| format::text_lines(origin, run, &mut self.text));
+        for encoding in sources(encodings) {
+            let bytes = &mut self.sources[encoding].bytes;
+            encoding.write_source_lines(origin, lines, messages, bytes);
         }
-        if encodings.needs_raw() {
-            runs.iter().for_each(|run| self.raw.extend_from_slice(run));
-        }
-        let json = if encodings.contains(Encoding::Json) {
-            let digits = digits(first_seq.0 + messages as u64);
-            runs.iter()
-                .map(|run| format::json_lines_len(origin, digits, run))
-                .sum()
-        } else {
-            0
-        };
         let part = Part {
             kind: Kind::Lines,
             messages: messages as u32,
         };
-        self.add_part(encodings, origin, first_seq, part, json)
+        self.add_part(encodings, origin, first_seq, part)
     }
 
     /// Adds a notice; returns what it costs, to be charged.
@@ -94,20 +93,11 @@ impl BatchBuilder {
         seq: Seq,
         kind: Kind,
     ) -> usize {
-        if encodings.needs_text() {
-            match kind {
-                Kind::Notice(notice) => format::text_notice(notice, origin, &mut self.text),
-                Kind::Shutdown => format::shutdown(Format::Text, &mut self.text),
-                Kind::Lines => {}
-            }
+        for encoding in sources(encodings) {
+            let bytes = &mut self.sources[encoding].bytes;
+            encoding.write_source_notice(origin, kind, bytes);
         }
-        let json = match kind {
-            Kind::Notice(notice) if encodings.contains(Encoding::Json) => {
-                format::json_notice_len(notice, origin, digits(seq.0))
-            }
-            _ => 0,
-        };
-        self.add_part(encodings, origin, seq, Part { kind, messages: 0 }, json)
+        self.add_part(encodings, origin, seq, Part { kind, messages: 0 })
     }
 
     fn add_part(
@@ -116,33 +106,29 @@ impl BatchBuilder {
         origin: ClientId,
         first_seq: Seq,
         part: Part,
-        json: usize,
     ) -> usize {
-        let text = self.text.len() - self.text_ends.last().map_or(0, |end| *end as usize);
-        let raw = self.raw.len() - self.raw_ends.last().map_or(0, |end| *end as usize);
-        let crlf = if encodings.contains(Encoding::TextCrlf) {
-            text + part.lines()
-        } else {
-            0
-        };
-        let batch = if self.parts.is_empty() {
-            BATCH_BYTES
-        } else {
-            0
-        };
-        self.sizes.add(Encoding::Text, text);
-        self.sizes.add(Encoding::TextCrlf, crlf);
-        self.sizes.add(Encoding::Json, json);
-        self.sizes.add(Encoding::Raw, raw);
-        let cost = batch + PART_BYTES + text + raw + crlf + json;
+        let mut cost = PART_BYTES;
+        if self.parts.is_empty() {
+            cost += BATCH_BYTES;
+        }
+        for encoding in Encoding::ALL {
+            if encodings.contains(encoding) || encodings.needs(encoding) {
+                let source = self.sources[encoding.source()].last_part();
+                let len = encoding.part_len(part, origin, first_seq, source);
+                self.sizes.add(encoding, len);
+                cost += len;
+            }
+        }
         let begun = self.first_seq.get_or_insert(first_seq);
         debug_assert_eq!(begun.0 + self.numbers, first_seq.0, "a batch has no gaps");
         self.numbers += part.numbers();
         self.origins.push(origin);
         self.parts.push(part);
         self.messages += u64::from(part.messages);
-        self.text_ends.push(self.text.len() as u32);
-        self.raw_ends.push(self.raw.len() as u32);
+        for source in Encoding::ALL.into_iter().filter(|one| one.is_source()) {
+            let Source { bytes, ends } = &mut self.sources[source];
+            ends.push(bytes.len() as u32);
+        }
         self.cost += cost;
         cost
     }
@@ -165,10 +151,10 @@ impl BatchBuilder {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            text: EncodedBatch::copied(&self.text, &self.text_ends),
-            raw: EncodedBatch::copied(&self.raw, &self.raw_ends),
-            crlf: OnceLock::new(),
-            json: OnceLock::new(),
+            views: views(|encoding| {
+                let Source { bytes, ends } = &self.sources[encoding];
+                EncodedBatch::copied(bytes, ends)
+            }),
             reservation: self.reservation.take(),
         };
         self.clear();
@@ -176,7 +162,7 @@ impl BatchBuilder {
     }
 
     /// Turns it into a batch that begins at `first_seq`, without copying.
-    pub(super) fn into_batch(self, encodings: Encodings, first_seq: Seq) -> Batch {
+    pub(super) fn into_batch(mut self, encodings: Encodings, first_seq: Seq) -> Batch {
         Batch {
             first_seq,
             origins: self.origins.into(),
@@ -184,10 +170,10 @@ impl BatchBuilder {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            text: EncodedBatch::new(self.text, self.text_ends),
-            raw: EncodedBatch::new(self.raw, self.raw_ends),
-            crlf: OnceLock::new(),
-            json: OnceLock::new(),
+            views: views(|encoding| {
+                let Source { bytes, ends } = mem::take(&mut self.sources[encoding]);
+                EncodedBatch::new(bytes, ends)
+            }),
             reservation: self.reservation,
         }
     }
@@ -202,9 +188,26 @@ impl BatchBuilder {
         self.sizes = Sizes::default();
         self.origins.clear();
         self.parts.clear();
-        self.text.clear();
-        self.text_ends.clear();
-        self.raw.clear();
-        self.raw_ends.clear();
+        for source in Encoding::ALL {
+            self.sources[source].bytes.clear();
+            self.sources[source].ends.clear();
+        }
     }
+}
+
+/// The sources that a batch in these encodings carries.
+fn sources(encodings: Encodings) -> impl Iterator<Item = Encoding> {
+    let all = Encoding::ALL.into_iter();
+    all.filter(move |one| one.is_source() && encodings.needs(*one))
+}
+
+/// The views of a new batch: those in sources are there, the others are still to be made.
+fn views(mut source: impl FnMut(Encoding) -> EncodedBatch) -> PerEncoding<OnceLock<EncodedBatch>> {
+    PerEncoding::from_fn(|encoding| {
+        if encoding.is_source() {
+            OnceLock::from(source(encoding))
+        } else {
+            OnceLock::new()
+        }
+    })
 }

@@ -1,7 +1,7 @@
 //! How the hub comes to its end, or stands still: commands to all clients, and the wait for them.
 
-use super::batch::{Kind, SYSTEM};
 use super::order::{Hub, Phase};
+use super::part::{Kind, SYSTEM};
 use super::subscriber::Commands;
 
 impl Hub {

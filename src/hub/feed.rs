@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::Kind;
 use super::budget::{ReadPermit, WaiterId, Who};
 use super::chain::Node;
 use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
 use super::encoding::Encoding;
 use super::order::{Hub, JoinPoint, Park};
+use super::part::Kind;
 use super::subscriber::{Condition, DETACHED, Subscriber};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Notice;
@@ -368,11 +368,8 @@ impl Feed {
     /// in memory when its reservation has long been released.
     pub(crate) fn take_rest_of_line(&mut self) -> Option<&[u8]> {
         let next = self.cursor.as_ref()?.next.get()?;
+        let end = next.batch.end_of_begun_unit(self.current, self.offset)?;
         let bytes = &next.batch.view(self.current).bytes;
-        if self.offset == 0 || bytes[self.offset - 1] == b'\n' {
-            return None;
-        }
-        let end = memchr::memchr(b'\n', &bytes[self.offset..])? + self.offset + 1;
         let rest = &bytes[self.offset..end];
         self.offset = end;
         Some(rest)
@@ -416,7 +413,7 @@ impl Feed {
         let node = self.cursor.as_ref()?;
         let batch = &node.next.get()?.batch;
         let exclude = self.exclude(node.index);
-        let missed = batch.messages_after(batch.view(self.current), exclude, self.offset);
+        let missed = batch.messages_after(self.current, exclude, self.offset);
         self.subscriber
             .counters
             .lines_out

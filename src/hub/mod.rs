@@ -25,6 +25,7 @@ mod feed;
 mod liveness;
 pub mod memory;
 mod order;
+mod part;
 mod reaper;
 mod snapshot;
 mod stats;

@@ -11,14 +11,15 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::batch::{Batch, Kind};
+use super::batch::Batch;
 use super::budget::{Budget, ReadPermit};
 use super::builder::BatchBuilder;
 use super::chain::{Link, Node};
 use super::closed::Closed;
 use super::connection::{ConnectionMeta, ListenerNames};
 use super::counters::TrafficTotals;
-use super::encoding::{Encoding, Encodings};
+use super::encoding::{Encoding, Encodings, PerEncoding};
+use super::part::Kind;
 use super::subscriber::{Slot, Subscriber};
 use crate::config::{Config, Grace, SlowClient};
 use crate::wire::format::Notice;
@@ -105,7 +106,7 @@ pub(super) struct State {
     /// How often that list has been emptied: tells a slot whether its place in it still holds.
     wakes: u64,
     /// Clients by encoding, and the encodings that have any.
-    encoded: [usize; 4],
+    encoded: PerEncoding<usize>,
     encodings: Encodings,
     /// Clients whose input a drain still waits for.
     pub(super) draining: usize,
@@ -162,7 +163,7 @@ impl Hub {
                 pending: HashMap::new(),
                 parked: Vec::new(),
                 wakes: 1,
-                encoded: [0; 4],
+                encoded: PerEncoding::default(),
                 encodings: Encodings::default(),
                 draining: 0,
                 freezing: 0,
@@ -440,7 +441,7 @@ impl State {
 
     /// Counts a client more or less with this encoding.
     pub(super) fn count_encoding(&mut self, encoding: Encoding, change: isize) {
-        let count = &mut self.encoded[encoding as usize];
+        let count = &mut self.encoded[encoding];
         *count = count.wrapping_add_signed(change);
         let encodings = match *count {
             0 => self.encodings.exclude(encoding),

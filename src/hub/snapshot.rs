@@ -11,14 +11,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::batch::{Batch, Kind, Part};
+use super::batch::Batch;
 use super::chain::Node;
 use super::closed::Closed;
 use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
-use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes};
+use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::feed::{Feed, SavedPlace};
 use super::order::Hub;
+use super::part::{Kind, Part};
 use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
 use crate::wire::ids::{ClientId, Seq};
@@ -108,7 +109,7 @@ pub(crate) struct Places {
     /// One before each batch, and the end.
     nodes: Vec<Arc<Node>>,
     /// For each encoding, how many of the batches before each place cannot be seen in it.
-    unseen: [Vec<u32>; 4],
+    unseen: PerEncoding<Vec<u32>>,
 }
 
 impl<'a> SavedHub<&'a Bytes> {
@@ -176,7 +177,7 @@ impl SavedHub {
             first_index: self.first_index,
             echo: self.echo,
             nodes: vec![state.tail.clone()],
-            unseen: std::array::from_fn(|_| vec![0]),
+            unseen: PerEncoding::from_fn(|_| vec![0]),
         };
         for saved in self.batches {
             let cost = saved.cost;
@@ -194,6 +195,7 @@ impl SavedHub {
 impl<'a> SavedBatch<&'a Bytes> {
     fn save(batch: &'a Batch) -> SavedBatch<&'a Bytes> {
         let parts = batch.parts.iter();
+        let made = |encoding| batch.views[encoding].get().map(SavedView::save);
         SavedBatch {
             first_seq: batch.first_seq,
             origins: batch.origins.to_vec(),
@@ -204,10 +206,10 @@ impl<'a> SavedBatch<&'a Bytes> {
                 .reservation
                 .as_ref()
                 .map_or(0, |reservation| reservation.bytes()),
-            text: SavedView::save(&batch.text),
-            raw: SavedView::save(&batch.raw),
-            crlf: batch.crlf.get().map(SavedView::save),
-            json: batch.json.get().map(SavedView::save),
+            text: SavedView::save(batch.view(Encoding::Text)),
+            raw: SavedView::save(batch.view(Encoding::Raw)),
+            crlf: made(Encoding::TextCrlf),
+            json: made(Encoding::Json),
         }
     }
 }
@@ -216,20 +218,31 @@ impl SavedBatch<ByteBuf> {
     fn restore(self) -> Result<Batch, CorruptState> {
         let parts = self.origins.len();
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
-        let text = self.encodings.needs_text();
-        let raw = self.encodings.needs_raw();
         if parts == 0 || self.parts.len() != parts {
             return Err(CorruptState("a batch has no parts"));
+        }
+        let (mut text, mut raw) = (Some(self.text), Some(self.raw));
+        let (mut crlf, mut json) = (self.crlf, self.json);
+        let mut views = PerEncoding::default();
+        for encoding in Encoding::ALL {
+            let saved = match encoding {
+                Encoding::Text => text.take(),
+                Encoding::TextCrlf => crlf.take(),
+                Encoding::Json => json.take(),
+                Encoding::Raw => raw.take(),
+            };
+            // Without one, the first client in need of it makes it.
+            if let Some(view) = saved {
+                let needed = !encoding.is_source() || self.encodings.needs(encoding);
+                views[encoding] = OnceLock::from(view.restore(encoding, parts, needed)?);
+            }
         }
         Ok(Batch {
             first_seq: self.first_seq,
             messages: messages.sum(),
             encodings: self.encodings,
             sizes: self.sizes,
-            text: self.text.restore(parts, text)?,
-            raw: self.raw.restore(parts, raw)?,
-            crlf: restore_made(self.crlf, parts)?,
-            json: restore_made(self.json, parts)?,
+            views,
             reservation: None,
             origins: self.origins.into(),
             parts: self
@@ -239,17 +252,6 @@ impl SavedBatch<ByteBuf> {
                 .collect(),
         })
     }
-}
-
-/// A view that the first client in need of it makes.
-fn restore_made(
-    saved: Option<SavedView<ByteBuf>>,
-    parts: usize,
-) -> Result<OnceLock<EncodedBatch>, CorruptState> {
-    Ok(match saved {
-        Some(view) => OnceLock::from(view.restore(parts, true)?),
-        None => OnceLock::new(),
-    })
 }
 
 impl<'a> SavedView<&'a Bytes> {
@@ -262,7 +264,12 @@ impl<'a> SavedView<&'a Bytes> {
 }
 
 impl SavedView<ByteBuf> {
-    fn restore(self, parts: usize, needed: bool) -> Result<EncodedBatch, CorruptState> {
+    fn restore(
+        self,
+        encoding: Encoding,
+        parts: usize,
+        needed: bool,
+    ) -> Result<EncodedBatch, CorruptState> {
         let rises = self.ends.is_sorted();
         let ends_there = self
             .ends
@@ -270,15 +277,14 @@ impl SavedView<ByteBuf> {
             .is_none_or(|end| *end as usize == self.bytes.len());
         // What is not in use has no bytes, and may have no ends.
         let whole = self.ends.len() == parts || (!needed && self.ends.is_empty());
-        // Each part is whole lines.
-        let are_lines = self.ends.iter().all(|end| {
-            let part = self.bytes.get(..*end as usize).unwrap_or_default();
-            part.is_empty() || part.ends_with(b"\n")
-        });
-        if !(rises && ends_there && whole && are_lines) {
+        if !(rises && ends_there && whole) {
             return Err(CorruptState("the parts of a batch do not fit its bytes"));
         }
-        Ok(EncodedBatch::new(self.bytes.into_vec(), self.ends))
+        let view = EncodedBatch::new(self.bytes.into_vec(), self.ends);
+        if (0..view.ends.len()).any(|part| !encoding.is_whole(view.part(part))) {
+            return Err(CorruptState("a part of a batch is cut short"));
+        }
+        Ok(view)
     }
 }
 
@@ -286,11 +292,8 @@ impl Places {
     /// Notes in which encodings the next batch can be seen.
     fn see(&mut self, encodings: Encodings) {
         for encoding in Encoding::ALL {
-            let seen = match encoding {
-                Encoding::Text | Encoding::TextCrlf => encodings.needs_text(),
-                Encoding::Json | Encoding::Raw => encodings.needs_raw(),
-            };
-            let before = &mut self.unseen[encoding as usize];
+            let seen = encodings.needs(encoding.source());
+            let before = &mut self.unseen[encoding];
             let unseen = before.last().map_or(0, |count| *count) + u32::from(!seen);
             before.push(unseen);
         }
@@ -310,7 +313,7 @@ impl Places {
         let end =
             usize::try_from(end).map_or(self.nodes.len() - 1, |end| end.min(self.nodes.len() - 1));
         for encoding in [place.current, place.encoding] {
-            let unseen = &self.unseen[encoding as usize];
+            let unseen = &self.unseen[encoding];
             if at < end && unseen[at] != unseen[end] {
                 return Err(CorruptState(
                     "a client has a batch in no encoding of its own",
