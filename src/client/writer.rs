@@ -238,7 +238,7 @@ impl Writer {
     /// after it.
     pub(super) fn finish_line(&mut self, feed: &mut Feed) {
         if let Some(rest) = feed.take_rest_of_line() {
-            self.queue(&rest);
+            self.queue(rest);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::reaper::Activity;
+use super::activity::Activity;
 use crate::net::peer::Peer;
 use crate::wire::format::Format;
 

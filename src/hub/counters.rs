@@ -1,5 +1,5 @@
-//! What happens to the daemon itself, counted since its first process: it goes on over a handover.
-//! (What goes through it, its clients and the hub count.)
+//! What is counted: of each client, of all of them together, and of the daemon itself since its first
+//! process, which goes on over a handover.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -79,5 +79,85 @@ impl Handovers {
             HandoverMethod::Exec => &self.exec,
             HandoverMethod::Store => &self.store,
         }
+    }
+}
+
+/// Lines and bytes that went through a client. Only its own task writes them. (What it missed is in
+/// the hub's own meta of it.)
+#[derive(Debug, Default)]
+pub(crate) struct ClientCounters {
+    /// Messages it sent.
+    pub(crate) lines_in: Counter,
+    /// Bytes read from it.
+    pub(crate) bytes_in: Counter,
+    /// Messages it was sent.
+    pub(crate) lines_out: Counter,
+    /// Bytes its socket took.
+    pub(crate) bytes_out: Counter,
+}
+
+impl ClientCounters {
+    /// Goes on counting from here.
+    pub(super) fn restore(&self, totals: TrafficTotals) {
+        self.lines_in.add(totals.lines_in);
+        self.bytes_in.add(totals.bytes_in);
+        self.lines_out.add(totals.lines_out);
+        self.bytes_out.add(totals.bytes_out);
+    }
+}
+
+/// A number with one writer and any readers: no locked instruction on the hot path.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What went through one client, or through many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrafficTotals {
+    /// Messages that clients sent.
+    pub(crate) lines_in: u64,
+    /// Bytes read from them.
+    pub(crate) bytes_in: u64,
+    /// Messages that clients were sent, each counted once a client.
+    pub(crate) lines_out: u64,
+    /// Bytes their sockets took.
+    pub(crate) bytes_out: u64,
+    /// Messages they missed under `--slow-client skip`.
+    pub(crate) skipped: u64,
+}
+
+impl TrafficTotals {
+    /// Adds what another client counted.
+    pub(super) fn add(&mut self, other: TrafficTotals) {
+        for (total, count) in [
+            (&mut self.lines_in, other.lines_in),
+            (&mut self.bytes_in, other.bytes_in),
+            (&mut self.lines_out, other.lines_out),
+            (&mut self.bytes_out, other.bytes_out),
+            (&mut self.skipped, other.skipped),
+        ] {
+            *total = total.wrapping_add(count);
+        }
+    }
+
+    /// Whether none of them is beyond this.
+    pub(super) fn are_below(&self, most: u64) -> bool {
+        let all = [
+            self.lines_in,
+            self.bytes_in,
+            self.lines_out,
+            self.bytes_out,
+            self.skipped,
+        ];
+        all.iter().all(|total| *total <= most)
     }
 }

@@ -6,12 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
-use super::batch::{Encoding, Node};
-use super::budget::Who;
-use super::snapshot::{SavedFeed, SavedPlace};
+use serde::{Deserialize, Serialize};
+
+use super::budget::{ReadPermit, WaiterId, Who};
+use super::chain::Node;
+use super::connection::{ConnectionInfo, ConnectionMeta};
+use super::counters::TrafficTotals;
+use super::encoding::Encoding;
+use super::order::{Hub, JoinPoint, Park};
+use super::part::Kind;
 use super::subscriber::{Condition, DETACHED, Subscriber};
-use super::{Hub, JoinPoint, Park, ReadPermit, TrafficTotals, WaiterId};
 use crate::wire::close_reason::CloseReason;
+use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
 use crate::wire::ids::ClientId;
 
@@ -22,10 +28,10 @@ use crate::wire::ids::ClientId;
 /// to date holds none. Polled by one task for its whole life.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    hub: Arc<Hub>,
-    subscriber: Arc<Subscriber>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) subscriber: Arc<Subscriber>,
     /// Its slot in the hub.
-    key: usize,
+    pub(super) key: usize,
     /// The first batch it has not all of; `None` once it takes no more.
     cursor: Option<Arc<Node>>,
     /// Bytes of that batch's view that it has, or that are not for it.
@@ -46,8 +52,44 @@ pub(crate) struct Feed {
     left: bool,
 }
 
+/// Where a feed is in the stream; the fields are those of [`Feed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedPlace {
+    /// `None` once it takes no more.
+    pub(super) index: Option<u64>,
+    pub(super) offset: usize,
+    pub(super) parts_before: u32,
+    pub(super) end: u64,
+    pub(super) own_end: u64,
+    pub(super) current: Encoding,
+    pub(super) encoding: Encoding,
+}
+
 /// The end of a feed that has not left.
 const ENDLESS: u64 = u64::MAX;
+
+impl Hub {
+    /// Makes a connection a client: gives it the next id and tells everybody.
+    pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
+        let encoding = Encoding::from(connection.format);
+        let mut state = self.lock();
+        let id = ClientId(state.next_id);
+        state.next_id += 1;
+        state.count_encoding(encoding, 1);
+        let start = state.start();
+        let subscriber = Arc::new(Subscriber::new(id));
+        let messages_before = state.messages;
+        let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
+        subscriber.move_to(&start.node, 0, encoding);
+        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta);
+        let mut own_end = 0;
+        if state.settings.notices {
+            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
+            self.release_and_wake(state, key);
+        }
+        Feed::new(self.clone(), subscriber, key, start, own_end, encoding)
+    }
+}
 
 impl Feed {
     pub(super) fn new(
@@ -75,15 +117,15 @@ impl Feed {
         }
     }
 
-    /// A feed that goes on where [`Feed::save`] was called, now from `cursor`.
+    /// A feed that goes on where [`Feed::place`] was taken, now from `cursor`.
     pub(super) fn restore(
         hub: Arc<Hub>,
         subscriber: Arc<Subscriber>,
         key: usize,
         cursor: Option<Arc<Node>>,
-        saved: &SavedFeed,
+        place: &SavedPlace,
+        left: bool,
     ) -> Feed {
-        let place = &saved.place;
         Feed {
             hub,
             subscriber,
@@ -97,13 +139,13 @@ impl Feed {
             waiter: None,
             current: place.current,
             encoding: place.encoding,
-            left: saved.left,
+            left,
         }
     }
 
     /// Where it is, for a handover. Its client must not be running.
-    pub(crate) fn save(&self) -> SavedFeed {
-        let place = SavedPlace {
+    pub(super) fn place(&self) -> SavedPlace {
+        SavedPlace {
             index: self.cursor.as_ref().map(|node| node.index),
             offset: self.offset,
             parts_before: self.parts_before,
@@ -111,8 +153,7 @@ impl Feed {
             own_end: self.own_end,
             current: self.current,
             encoding: self.encoding,
-        };
-        SavedFeed::save(&self.hub, &self.subscriber, self.key, place)
+        }
     }
 
     /// The place it has come to; `None` once it takes no more.
@@ -322,14 +363,14 @@ impl Feed {
 
     /// Takes the rest of a line of which the socket has only the beginning, so that something else
     /// can be written after it.
-    pub(crate) fn take_rest_of_line(&mut self) -> Option<Vec<u8>> {
+    ///
+    /// Lent, and copied by whoever queues it: a slice of the batch's `Bytes` would keep the whole batch
+    /// in memory when its reservation has long been released.
+    pub(crate) fn take_rest_of_line(&mut self) -> Option<&[u8]> {
         let next = self.cursor.as_ref()?.next.get()?;
+        let end = next.batch.end_of_begun_unit(self.current, self.offset)?;
         let bytes = &next.batch.view(self.current).bytes;
-        if self.offset == 0 || bytes[self.offset - 1] == b'\n' {
-            return None;
-        }
-        let end = memchr::memchr(b'\n', &bytes[self.offset..])? + self.offset + 1;
-        let rest = bytes[self.offset..end].to_vec();
+        let rest = &bytes[self.offset..end];
         self.offset = end;
         Some(rest)
     }
@@ -372,7 +413,7 @@ impl Feed {
         let node = self.cursor.as_ref()?;
         let batch = &node.next.get()?.batch;
         let exclude = self.exclude(node.index);
-        let missed = batch.messages_after(batch.view(self.current), exclude, self.offset);
+        let missed = batch.messages_after(self.current, exclude, self.offset);
         self.subscriber
             .counters
             .lines_out

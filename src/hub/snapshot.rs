@@ -11,11 +11,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::Hub;
-use super::batch::{Batch, EncodedBatch, Encoding, Encodings, Kind, Node, Part, Sizes};
+use super::batch::Batch;
+use super::chain::Node;
+use super::closed::Closed;
 use super::connection::{ConnectionInfo, ConnectionMeta};
-use super::feed::Feed;
-use super::stats::{Closed, TrafficTotals};
+use super::counters::TrafficTotals;
+use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::feed::{Feed, SavedPlace};
+use super::order::Hub;
+use super::part::{Kind, Part};
 use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
 use crate::wire::ids::{ClientId, Seq};
@@ -71,27 +75,14 @@ pub(crate) struct SavedFeed {
     #[serde(alias = "arrival")]
     connection: ConnectionInfo,
     messages_before: u64,
-    pub(super) place: SavedPlace,
+    place: SavedPlace,
     /// Its disconnect notice is out.
-    pub(super) left: bool,
+    left: bool,
     /// Its goodbye has a deadline.
     leaving: bool,
     input_done: bool,
     #[serde(alias = "tally")]
     counters: TrafficTotals,
-}
-
-/// Where a feed is in the stream; the fields are those of [`Feed`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedPlace {
-    /// `None` once it takes no more.
-    pub(super) index: Option<u64>,
-    pub(super) offset: usize,
-    pub(super) parts_before: u32,
-    pub(super) end: u64,
-    pub(super) own_end: u64,
-    pub(super) current: Encoding,
-    pub(super) encoding: Encoding,
 }
 
 /// No count gets so far; beyond it, counting on might overflow.
@@ -118,7 +109,7 @@ pub(crate) struct Places {
     /// One before each batch, and the end.
     nodes: Vec<Arc<Node>>,
     /// For each encoding, how many of the batches before each place cannot be seen in it.
-    unseen: [Vec<u32>; 4],
+    unseen: PerEncoding<Vec<u32>>,
 }
 
 impl<'a> SavedHub<&'a Bytes> {
@@ -186,7 +177,7 @@ impl SavedHub {
             first_index: self.first_index,
             echo: self.echo,
             nodes: vec![state.tail.clone()],
-            unseen: std::array::from_fn(|_| vec![0]),
+            unseen: PerEncoding::from_fn(|_| vec![0]),
         };
         for saved in self.batches {
             let cost = saved.cost;
@@ -204,6 +195,7 @@ impl SavedHub {
 impl<'a> SavedBatch<&'a Bytes> {
     fn save(batch: &'a Batch) -> SavedBatch<&'a Bytes> {
         let parts = batch.parts.iter();
+        let made = |encoding| batch.views[encoding].get().map(SavedView::save);
         SavedBatch {
             first_seq: batch.first_seq,
             origins: batch.origins.to_vec(),
@@ -214,10 +206,10 @@ impl<'a> SavedBatch<&'a Bytes> {
                 .reservation
                 .as_ref()
                 .map_or(0, |reservation| reservation.bytes()),
-            text: SavedView::save(&batch.text),
-            raw: SavedView::save(&batch.raw),
-            crlf: batch.crlf.get().map(SavedView::save),
-            json: batch.json.get().map(SavedView::save),
+            text: SavedView::save(batch.view(Encoding::Text)),
+            raw: SavedView::save(batch.view(Encoding::Raw)),
+            crlf: made(Encoding::TextCrlf),
+            json: made(Encoding::Json),
         }
     }
 }
@@ -226,20 +218,31 @@ impl SavedBatch<ByteBuf> {
     fn restore(self) -> Result<Batch, CorruptState> {
         let parts = self.origins.len();
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
-        let text = self.encodings.needs_text();
-        let raw = self.encodings.needs_raw();
         if parts == 0 || self.parts.len() != parts {
             return Err(CorruptState("a batch has no parts"));
+        }
+        let (mut text, mut raw) = (Some(self.text), Some(self.raw));
+        let (mut crlf, mut json) = (self.crlf, self.json);
+        let mut views = PerEncoding::default();
+        for encoding in Encoding::ALL {
+            let saved = match encoding {
+                Encoding::Text => text.take(),
+                Encoding::TextCrlf => crlf.take(),
+                Encoding::Json => json.take(),
+                Encoding::Raw => raw.take(),
+            };
+            // Without one, the first client in need of it makes it.
+            if let Some(view) = saved {
+                let needed = !encoding.is_source() || self.encodings.needs(encoding);
+                views[encoding] = OnceLock::from(view.restore(encoding, parts, needed)?);
+            }
         }
         Ok(Batch {
             first_seq: self.first_seq,
             messages: messages.sum(),
             encodings: self.encodings,
             sizes: self.sizes,
-            text: self.text.restore(parts, text)?,
-            raw: self.raw.restore(parts, raw)?,
-            crlf: restore_made(self.crlf, parts)?,
-            json: restore_made(self.json, parts)?,
+            views,
             reservation: None,
             origins: self.origins.into(),
             parts: self
@@ -249,17 +252,6 @@ impl SavedBatch<ByteBuf> {
                 .collect(),
         })
     }
-}
-
-/// A view that the first client in need of it makes.
-fn restore_made(
-    saved: Option<SavedView<ByteBuf>>,
-    parts: usize,
-) -> Result<OnceLock<EncodedBatch>, CorruptState> {
-    Ok(match saved {
-        Some(view) => OnceLock::from(view.restore(parts, true)?),
-        None => OnceLock::new(),
-    })
 }
 
 impl<'a> SavedView<&'a Bytes> {
@@ -272,7 +264,12 @@ impl<'a> SavedView<&'a Bytes> {
 }
 
 impl SavedView<ByteBuf> {
-    fn restore(self, parts: usize, needed: bool) -> Result<EncodedBatch, CorruptState> {
+    fn restore(
+        self,
+        encoding: Encoding,
+        parts: usize,
+        needed: bool,
+    ) -> Result<EncodedBatch, CorruptState> {
         let rises = self.ends.is_sorted();
         let ends_there = self
             .ends
@@ -280,18 +277,14 @@ impl SavedView<ByteBuf> {
             .is_none_or(|end| *end as usize == self.bytes.len());
         // What is not in use has no bytes, and may have no ends.
         let whole = self.ends.len() == parts || (!needed && self.ends.is_empty());
-        // Each part is whole lines.
-        let are_lines = self.ends.iter().all(|end| {
-            let part = self.bytes.get(..*end as usize).unwrap_or_default();
-            part.is_empty() || part.ends_with(b"\n")
-        });
-        if !(rises && ends_there && whole && are_lines) {
+        if !(rises && ends_there && whole) {
             return Err(CorruptState("the parts of a batch do not fit its bytes"));
         }
-        Ok(EncodedBatch {
-            bytes: self.bytes.into_vec().into(),
-            ends: self.ends.into(),
-        })
+        let view = EncodedBatch::new(self.bytes.into_vec(), self.ends);
+        if (0..view.ends.len()).any(|part| !encoding.is_whole(view.part(part))) {
+            return Err(CorruptState("a part of a batch is cut short"));
+        }
+        Ok(view)
     }
 }
 
@@ -299,11 +292,8 @@ impl Places {
     /// Notes in which encodings the next batch can be seen.
     fn see(&mut self, encodings: Encodings) {
         for encoding in Encoding::ALL {
-            let seen = match encoding {
-                Encoding::Text | Encoding::TextCrlf => encodings.needs_text(),
-                Encoding::Json | Encoding::Raw => encodings.needs_raw(),
-            };
-            let before = &mut self.unseen[encoding as usize];
+            let seen = encodings.needs(encoding.source());
+            let before = &mut self.unseen[encoding];
             let unseen = before.last().map_or(0, |count| *count) + u32::from(!seen);
             before.push(unseen);
         }
@@ -323,7 +313,7 @@ impl Places {
         let end =
             usize::try_from(end).map_or(self.nodes.len() - 1, |end| end.min(self.nodes.len() - 1));
         for encoding in [place.current, place.encoding] {
-            let unseen = &self.unseen[encoding as usize];
+            let unseen = &self.unseen[encoding];
             if at < end && unseen[at] != unseen[end] {
                 return Err(CorruptState(
                     "a client has a batch in no encoding of its own",
@@ -372,29 +362,31 @@ impl Places {
         slot.input_done = saved.input_done;
         slot.left = saved.left;
         drop(state);
-        Ok(Feed::restore(hub.clone(), subscriber, key, cursor, &saved))
+        Ok(Feed::restore(
+            hub.clone(),
+            subscriber,
+            key,
+            cursor,
+            &saved.place,
+            saved.left,
+        ))
     }
 }
 
-impl SavedFeed {
-    /// Where a feed of this subscriber is.
-    pub(super) fn save(
-        hub: &Hub,
-        subscriber: &Subscriber,
-        key: usize,
-        place: SavedPlace,
-    ) -> SavedFeed {
-        let state = hub.lock();
-        let slot = &state.slots[key];
+impl Feed {
+    /// Its client's end of the hub, for a handover. The client must not be running.
+    pub(crate) fn save(&self) -> SavedFeed {
+        let state = self.hub.lock();
+        let slot = &state.slots[self.key];
         SavedFeed {
-            id: subscriber.id,
+            id: self.subscriber.id,
             connection: slot.meta.connection(&state.listeners),
             messages_before: slot.meta.messages_before,
-            place,
+            place: self.place(),
             left: slot.left,
-            leaving: subscriber.is(Condition::Leaving),
+            leaving: self.subscriber.is(Condition::Leaving),
             input_done: slot.input_done,
-            counters: TrafficTotals::from(slot),
+            counters: slot.totals(),
         }
     }
 }
@@ -407,10 +399,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::stats::ClosedClient;
+    use super::super::closed::ClosedClient;
     use super::*;
     use crate::config::cli::Options;
-    use crate::hub::ConnectionInfo;
     use crate::wire::close_reason::CloseReason;
     use crate::wire::format::Format;
     use crate::wire::framing::Lines;

@@ -1,40 +1,20 @@
 //! Who is there and what went through, counted for whoever watches.
 //!
-//! Clients count for themselves, without a lock ([`ClientCounters`](super::subscriber::ClientCounters)); what is added up
+//! Clients count for themselves, without a lock ([`ClientCounters`](super::counters::ClientCounters)); what is added up
 //! and compared here is read from them when somebody asks, so that counting costs the stream
 //! nothing more.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
-
+use super::activity::Micros;
+use super::closed::ClosedClient;
 use super::connection::ConnectionInfo;
-use super::reaper::Micros;
-use super::subscriber::DETACHED;
-use super::{Hub, Slot, State};
+use super::counters::TrafficTotals;
+use super::order::{Hub, State};
+use super::subscriber::{DETACHED, Slot};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
-
-/// Closed connections that are remembered, the last ones.
-const CLOSED_MAX: usize = 1000;
-
-/// What went through one client, or through many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TrafficTotals {
-    /// Messages that clients sent.
-    pub(crate) lines_in: u64,
-    /// Bytes read from them.
-    pub(crate) bytes_in: u64,
-    /// Messages that clients were sent, each counted once a client.
-    pub(crate) lines_out: u64,
-    /// Bytes their sockets took.
-    pub(crate) bytes_out: u64,
-    /// Messages they missed under `--slow-client skip`.
-    pub(crate) skipped: u64,
-}
 
 /// The hub in stats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,88 +62,6 @@ pub(crate) struct ClientStats {
     pub(crate) leaving: bool,
 }
 
-/// A client that is no more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ClosedClient {
-    pub(crate) id: ClientId,
-    #[serde(alias = "arrival")]
-    pub(crate) connection: ConnectionInfo,
-    pub(crate) totals: TrafficTotals,
-    pub(crate) reason: CloseReason,
-    pub(crate) at: SystemTime,
-    /// What it was owed at the end and never got, as in [`ClientStats`].
-    pub(crate) bytes_pending: u64,
-    pub(crate) messages_behind: u64,
-}
-
-/// Clients that are no more: all of them by their reason, and the last ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Closed {
-    #[serde(deserialize_with = "by_reason")]
-    pub(super) by_reason: [u64; CloseReason::ALL.len()],
-    /// Oldest first.
-    pub(super) last: VecDeque<ClosedClient>,
-}
-
-/// Reasons are only ever added behind those there are.
-fn by_reason<'de, D: Deserializer<'de>>(
-    saved: D,
-) -> Result<[u64; CloseReason::ALL.len()], D::Error> {
-    let mut counts = Vec::deserialize(saved)?;
-    counts.resize(CloseReason::ALL.len(), 0);
-    counts
-        .try_into()
-        .map_err(|_| D::Error::custom("more reasons than there are"))
-}
-
-impl TrafficTotals {
-    /// Adds what was counted of this client by now.
-    pub(super) fn count(&mut self, slot: &Slot) {
-        let counters = &slot.subscriber.counters;
-        for (total, count) in [
-            (&mut self.lines_in, counters.lines_in.get()),
-            (&mut self.bytes_in, counters.bytes_in.get()),
-            (&mut self.lines_out, counters.lines_out.get()),
-            (&mut self.bytes_out, counters.bytes_out.get()),
-            (&mut self.skipped, slot.meta.skipped),
-        ] {
-            *total = total.wrapping_add(count);
-        }
-    }
-}
-
-impl TrafficTotals {
-    /// Whether none of them is beyond this.
-    pub(super) fn are_below(&self, most: u64) -> bool {
-        let all = [
-            self.lines_in,
-            self.bytes_in,
-            self.lines_out,
-            self.bytes_out,
-            self.skipped,
-        ];
-        all.iter().all(|total| *total <= most)
-    }
-}
-
-impl From<&Slot> for TrafficTotals {
-    fn from(slot: &Slot) -> TrafficTotals {
-        let mut totals = TrafficTotals::default();
-        totals.count(slot);
-        totals
-    }
-}
-
-impl Closed {
-    /// Adds one; of more than [`CLOSED_MAX`] the oldest is forgotten.
-    pub(super) fn push(&mut self, client: ClosedClient) {
-        if self.last.len() == CLOSED_MAX {
-            self.last.pop_front();
-        }
-        self.last.push_back(client);
-    }
-}
-
 impl Hub {
     /// Clients that have not left.
     pub(crate) fn clients(&self) -> usize {
@@ -194,7 +92,7 @@ impl Hub {
         };
         for (_, slot) in &state.slots {
             stats.clients += usize::from(!slot.left);
-            stats.totals.count(slot);
+            stats.totals.add(slot.totals());
         }
         stats
     }
@@ -211,8 +109,22 @@ impl Hub {
             .collect()
     }
 
+    /// What would be different if anything had happened.
+    #[cfg(debug_assertions)]
+    pub(crate) fn traces(&self) -> String {
+        let stats = self.stats();
+        let version = self.version();
+        format!(
+            "version {version}, {:?}",
+            HubStats {
+                waited: Duration::ZERO,
+                ..stats
+            }
+        )
+    }
+
     fn figures_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
-        let totals = TrafficTotals::from(slot);
+        let totals = slot.totals();
         let (bytes_pending, messages_behind) = self.owed(state, slot, &totals);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
         let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
@@ -257,7 +169,7 @@ impl Hub {
         let mut state = self.lock();
         state.flush();
         let slot = &state.slots[key];
-        let owed = self.owed(&state, slot, &TrafficTotals::from(slot));
+        let owed = self.owed(&state, slot, &slot.totals());
         if owed != (0, 0) {
             state.pending.insert(key, owed);
         }
@@ -277,7 +189,7 @@ impl Hub {
         let mut state = self.lock();
         let (bytes_pending, messages_behind) = state.pending.remove(&key).unwrap_or_default();
         let slot = &state.slots[key];
-        let totals = TrafficTotals::from(slot);
+        let totals = slot.totals();
         let client = ClosedClient {
             id: slot.subscriber.id,
             connection: slot.meta.connection(&state.listeners),
@@ -304,7 +216,9 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Waker};
 
-    use super::super::Feed;
+    use super::super::closed::CLOSED_MAX;
+    use super::super::feed::Feed;
+    use super::super::snapshot::SavedHub;
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
@@ -463,9 +377,9 @@ mod tests {
         take(&mut reader, 3);
         drop(join(&hub, Format::Text));
         let before = (hub.stats(), waits(&hub, &reader));
-        let saved = super::super::SavedHub::save(&hub, [&reader, &sender].into_iter());
+        let saved = SavedHub::save(&hub, [&reader, &sender].into_iter());
         let saved = rmp_serde::to_vec_named(&saved).unwrap();
-        let saved: super::super::SavedHub = rmp_serde::from_slice(&saved).unwrap();
+        let saved: SavedHub = rmp_serde::from_slice(&saved).unwrap();
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let (next, places) = saved.restore(&config).unwrap();
         let again = places.restore(&next, reader.save()).unwrap();

@@ -1,12 +1,14 @@
 //! What the hub and a client know of each other: the counters one keeps, the commands the other gives.
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-use super::batch::{Encoding, Node};
-use super::stats::TrafficTotals;
+use super::chain::Node;
+use super::connection::ConnectionMeta;
+use super::counters::{ClientCounters, TrafficTotals};
+use super::encoding::Encoding;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 
@@ -50,44 +52,6 @@ pub(crate) enum Condition {
 /// The position of a client that takes nothing more from the stream.
 pub(super) const DETACHED: u64 = u64::MAX;
 
-/// Lines and bytes that went through a client. Only its own task writes them. (What it missed is in
-/// the hub's own meta of it.)
-#[derive(Debug, Default)]
-pub(crate) struct ClientCounters {
-    /// Messages it sent.
-    pub(crate) lines_in: Counter,
-    /// Bytes read from it.
-    pub(crate) bytes_in: Counter,
-    /// Messages it was sent.
-    pub(crate) lines_out: Counter,
-    /// Bytes its socket took.
-    pub(crate) bytes_out: Counter,
-}
-
-impl ClientCounters {
-    /// Goes on counting from here.
-    pub(super) fn restore(&self, totals: TrafficTotals) {
-        self.lines_in.add(totals.lines_in);
-        self.bytes_in.add(totals.bytes_in);
-        self.lines_out.add(totals.lines_out);
-        self.bytes_out.add(totals.bytes_out);
-    }
-}
-
-/// A number with one writer and any readers: no locked instruction on the hot path.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed) + n, Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
 /// What a client has been told to do, taken all at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Commands(u32);
@@ -122,6 +86,37 @@ impl Commands {
     /// The reason to close for, if that was ordered.
     pub(crate) fn close_reason(self) -> Option<CloseReason> {
         CloseReason::from_code(self.0 as u8)
+    }
+}
+
+/// A client's entry in the hub.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) subscriber: Arc<Subscriber>,
+    /// What it takes the stream in.
+    pub(super) encoding: Encoding,
+    /// Its place in the list of those to be woken, and the emptying it holds for.
+    pub(super) parked: (u64, usize),
+    /// Boxed, because it then finds room where the slot itself would not: see [`connection`](super::connection).
+    pub(super) meta: Box<ConnectionMeta>,
+    pub(super) input_done: bool,
+    /// Its disconnect notice is out.
+    pub(super) left: bool,
+    /// A handover waits for it to freeze.
+    pub(super) freezing: bool,
+}
+
+impl Slot {
+    /// What was counted of this client by now.
+    pub(super) fn totals(&self) -> TrafficTotals {
+        let counters = &self.subscriber.counters;
+        TrafficTotals {
+            lines_in: counters.lines_in.get(),
+            bytes_in: counters.bytes_in.get(),
+            lines_out: counters.lines_out.get(),
+            bytes_out: counters.bytes_out.get(),
+            skipped: self.meta.skipped,
+        }
     }
 }
 

@@ -1,0 +1,64 @@
+//! The chain of batches that each feed walks at its own pace.
+
+use std::sync::{Arc, OnceLock};
+
+use super::batch::Batch;
+use super::budget::Reservation;
+use super::encoding::Sizes;
+
+/// A place in the stream: everything before it is behind, `next` is what comes.
+///
+/// A feed holds the node it has come to, which keeps everything after it alive; a batch is freed,
+/// and its bytes released, when the last feed has moved past it. The last node is empty, so a
+/// client that has everything holds nothing.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// Batches before this place.
+    pub(super) index: u64,
+    /// Their bytes, own lines included.
+    pub(super) sizes_before: Sizes,
+    /// What they cost the buffer, in bytes: rises with every batch.
+    pub(super) cost_before: u64,
+    pub(super) next: OnceLock<Link>,
+}
+
+/// What comes after a place: a batch, and the place behind it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) batch: Batch,
+    pub(super) node: Arc<Node>,
+}
+
+impl Node {
+    /// The place before the first batch of a stream, which has this index.
+    pub(super) fn first(index: u64) -> Arc<Node> {
+        Arc::new(Node {
+            index,
+            sizes_before: Sizes::default(),
+            cost_before: 0,
+            next: OnceLock::new(),
+        })
+    }
+
+    /// The place behind this batch, which comes next here.
+    pub(super) fn after(&self, batch: &Batch) -> Arc<Node> {
+        let cost = batch.reservation.as_ref().map_or(0, Reservation::bytes);
+        Arc::new(Node {
+            index: self.index + 1,
+            sizes_before: self.sizes_before.plus(batch.sizes),
+            cost_before: self.cost_before + (cost as u64).max(1),
+            next: OnceLock::new(),
+        })
+    }
+}
+
+impl Drop for Node {
+    /// Frees the chain behind it one by one: left to itself it would recurse once a batch.
+    fn drop(&mut self) {
+        let mut next = self.next.take();
+        while let Some(Link { batch, node }) = next {
+            drop(batch);
+            next = Arc::into_inner(node).and_then(|mut node| node.next.take());
+        }
+    }
+}

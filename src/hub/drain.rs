@@ -1,0 +1,83 @@
+//! How the hub comes to its end, or stands still: commands to all clients, and the wait for them.
+
+use super::order::{Hub, Phase};
+use super::part::{Kind, SYSTEM};
+use super::subscriber::Commands;
+
+impl Hub {
+    /// Tells every client that its time has come.
+    pub(crate) fn command_all(&self, command: Commands) {
+        let state = self.lock();
+        state
+            .slots
+            .iter()
+            .for_each(|(_, slot)| slot.subscriber.command(command));
+    }
+
+    /// Whether some client has not seen this order yet.
+    #[cfg(debug_assertions)]
+    pub(crate) fn is_commanded(&self, command: Commands) -> bool {
+        let state = self.lock();
+        let mut slots = state.slots.iter();
+        slots.any(|(_, slot)| slot.subscriber.is_commanded(command))
+    }
+
+    /// Has every client read what it was sent already, and waits until all have. Cancel safe.
+    pub(crate) async fn drain(&self) {
+        {
+            let mut state = self.lock();
+            state.phase = Phase::Draining;
+            state.draining = state
+                .slots
+                .iter()
+                .filter(|(_, slot)| !slot.input_done)
+                .count();
+            if state.draining == 0 {
+                return;
+            }
+        }
+        self.command_all(Commands::DRAIN);
+        self.drained.notified().await;
+    }
+
+    /// Says the last word: `Server shutting down`. Nothing is published behind it.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        self.notify(&mut state, Kind::Shutdown, SYSTEM);
+        state.flush();
+        state.phase = Phase::Sealed;
+        self.release_and_wake(state, usize::MAX);
+        self.command_all(Commands::FINISH);
+    }
+
+    /// Has every client's task stop where it is, and waits until all have; nobody may join
+    /// meanwhile, and no time passes for those who have. Not cancel safe: whoever has stopped is in
+    /// the hands of the caller.
+    pub(crate) async fn freeze(&self) {
+        {
+            let mut state = self.lock();
+            state.is_frozen = true;
+            state.freezing = state.slots.len();
+            state
+                .slots
+                .iter_mut()
+                .for_each(|(_, slot)| slot.freezing = true);
+            if state.freezing == 0 {
+                return;
+            }
+        }
+        self.command_all(Commands::FREEZE);
+        self.frozen.notified().await;
+    }
+
+    /// The clients' tasks go on after a [`freeze`](Hub::freeze): time passes for them again.
+    pub(crate) fn thaw(&self) {
+        self.lock().is_frozen = false;
+    }
+
+    /// One client's input is done; the last one ends the wait of a drain.
+    pub(super) fn input_done(&self, key: usize) {
+        let mut state = self.lock();
+        self.finish_input(&mut state, key);
+    }
+}

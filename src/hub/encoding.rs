@@ -1,0 +1,380 @@
+//! The encodings that clients take the stream in, and what is kept for each of them.
+//!
+//! An encoding is a way to write the parts of a batch as bytes. What is written is whole *units*: what
+//! must not be cut when something else is to be sent in between, or when a client jumps ahead. A
+//! unit is a line, or a notice, in every encoding there is now.
+//!
+//! Two encodings are *sources*: every batch carries them from the start, as far as an encoding in use
+//! needs them. The others are made from their source, once a batch, when the first client asks.
+//!
+//! To add an encoding: add its variant at the end of [`Encoding`], and its arm to each function that
+//! the compiler then names. All are in this file, but for where a client gets it (as from
+//! its [`Format`], or by a switch like [`Feed::use_crlf`](super::feed::Feed::use_crlf)) and its field in the
+//! saved form of a batch (`SavedBatch` in `snapshot.rs`, which needs a new version of that form).
+
+use std::array;
+use std::ops::{Index, IndexMut};
+
+use bytes::Bytes;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::part::{Kind, Part};
+use crate::wire::format::{self, Format, digits};
+use crate::wire::framing::Lines;
+use crate::wire::ids::{ClientId, Seq};
+
+/// How a client's bytes look: its listener's format, and in `text` which line end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub(crate) enum Encoding {
+    Text,
+    /// `text` for a client that itself ends its lines in CRLF.
+    TextCrlf,
+    Json,
+    Raw,
+}
+
+impl Encoding {
+    /// Encodings there are: the last one's index and one.
+    pub(super) const COUNT: usize = Encoding::Raw as usize + 1;
+
+    /// All of them, each at its index.
+    pub(super) const ALL: [Encoding; Encoding::COUNT] = [
+        Encoding::Text,
+        Encoding::TextCrlf,
+        Encoding::Json,
+        Encoding::Raw,
+    ];
+
+    /// What this encoding is made from; a source is its own.
+    pub(super) fn source(self) -> Encoding {
+        match self {
+            Encoding::Text | Encoding::TextCrlf => Encoding::Text,
+            Encoding::Json | Encoding::Raw => Encoding::Raw,
+        }
+    }
+
+    /// Whether batches carry this encoding from the start.
+    pub(super) fn is_source(self) -> bool {
+        self.source() == self
+    }
+
+    /// What a client of this encoding gets of a batch that was not charged for it: what the client had
+    /// before, if it switches in the middle of the stream.
+    pub(super) fn uncharged(self) -> Encoding {
+        match self {
+            Encoding::TextCrlf => Encoding::Text,
+            Encoding::Text | Encoding::Json | Encoding::Raw => self,
+        }
+    }
+
+    /// Bytes that a byte which is read may become at worst. The worst is an LF: a prefix, with numbers
+    /// of eight digits for a client and of fourteen for `seq`.
+    fn expansion(self) -> usize {
+        match self {
+            Encoding::Text => 32,
+            Encoding::TextCrlf => 33,
+            Encoding::Json => 76,
+            Encoding::Raw => 1,
+        }
+    }
+
+    /// Writes one read's lines as this encoding's source has them.
+    pub(super) fn write_source_lines(
+        self,
+        origin: ClientId,
+        lines: &Lines<'_>,
+        messages: usize,
+        out: &mut Vec<u8>,
+    ) {
+        let runs = lines.runs();
+        match self {
+            Encoding::Text | Encoding::TextCrlf => {
+                let text = runs[0].len() + format::text_lines_len(origin, runs[1], messages);
+                if out.is_empty() {
+                    // Exact unless something has to be escaped: a large read is not copied again.
+                    out.reserve_exact(text);
+                } else {
+                    out.reserve(text);
+                }
+                runs.iter()
+                    .for_each(|run| format::text_lines(origin, run, out));
+            }
+            Encoding::Json | Encoding::Raw => {
+                runs.iter().for_each(|run| out.extend_from_slice(run));
+            }
+        }
+    }
+
+    /// Writes a notice as this encoding's source has it.
+    pub(super) fn write_source_notice(self, origin: ClientId, kind: Kind, out: &mut Vec<u8>) {
+        match (self, kind) {
+            (Encoding::Text | Encoding::TextCrlf, Kind::Notice(notice)) => {
+                format::text_notice(notice, origin, out);
+            }
+            (Encoding::Text | Encoding::TextCrlf, Kind::Shutdown) => {
+                format::shutdown(Format::Text, out);
+            }
+            // `json` makes its notices without a source, and `raw` has none.
+            (Encoding::Json | Encoding::Raw, _) | (_, Kind::Lines) => {}
+        }
+    }
+
+    /// Bytes that a part has at most in this encoding, as they are charged; `source` is the part in
+    /// the encoding's source. Exact but for `json`, whose numbers count at their longest, and whose
+    /// last word, which comes when nobody can publish any more, is not charged.
+    pub(super) fn part_len(
+        self,
+        part: Part,
+        origin: ClientId,
+        first_seq: Seq,
+        source: &[u8],
+    ) -> usize {
+        match (self, part.kind) {
+            (Encoding::Text | Encoding::Raw, _) => source.len(),
+            (Encoding::TextCrlf, _) => source.len() + part.lines(),
+            (Encoding::Json, Kind::Lines) => {
+                let last = first_seq.0.saturating_add(part.messages.into());
+                format::json_lines_len(origin, digits(last), source)
+            }
+            (Encoding::Json, Kind::Notice(notice)) => {
+                format::json_notice_len(notice, origin, digits(first_seq.0))
+            }
+            (Encoding::Json, Kind::Shutdown) => 0,
+        }
+    }
+
+    /// Writes a part in this encoding; `source` is the part in the encoding's source.
+    pub(super) fn write_part(
+        self,
+        part: Part,
+        origin: ClientId,
+        first_seq: Seq,
+        source: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        match (self, part.kind) {
+            (Encoding::Text | Encoding::Raw, _) => out.extend_from_slice(source),
+            (Encoding::TextCrlf, _) => format::crlf(source, out),
+            (Encoding::Json, Kind::Lines) => {
+                format::json_lines(origin, first_seq, source, out);
+            }
+            (Encoding::Json, Kind::Notice(notice)) => {
+                format::json_notice(notice, origin, first_seq, out);
+            }
+            (Encoding::Json, Kind::Shutdown) => format::shutdown(Format::Json, out),
+        }
+    }
+
+    /// The end of the unit of which the bytes before `at` have only the beginning; `None` when they
+    /// end between two units. `part` begins with a whole unit.
+    pub(super) fn end_of_begun_unit(self, part: &[u8], at: usize) -> Option<usize> {
+        match self {
+            Encoding::Text | Encoding::TextCrlf | Encoding::Json | Encoding::Raw => {
+                if at == 0 || part[at - 1] == b'\n' {
+                    return None;
+                }
+                memchr::memchr(b'\n', &part[at..]).map(|end| at + end + 1)
+            }
+        }
+    }
+
+    /// Units of `part` that end behind `from`. `part` begins with a whole unit.
+    pub(super) fn units_after(self, part: &[u8], from: usize) -> usize {
+        match self {
+            Encoding::Text | Encoding::TextCrlf | Encoding::Json | Encoding::Raw => {
+                memchr::memchr_iter(b'\n', &part[from..]).count()
+            }
+        }
+    }
+
+    /// Whether a part is whole units.
+    pub(super) fn is_whole(self, part: &[u8]) -> bool {
+        match self {
+            Encoding::Text | Encoding::TextCrlf | Encoding::Json | Encoding::Raw => {
+                part.is_empty() || part.ends_with(b"\n")
+            }
+        }
+    }
+}
+
+impl From<Format> for Encoding {
+    fn from(format: Format) -> Encoding {
+        match format {
+            Format::Text => Encoding::Text,
+            Format::Json => Encoding::Json,
+            Format::Raw => Encoding::Raw,
+        }
+    }
+}
+
+/// A set of encodings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Encodings(pub(super) u8);
+
+const _: () = assert!(Encoding::COUNT <= u8::BITS as usize);
+
+impl Encodings {
+    pub(super) fn with(self, encoding: Encoding) -> Encodings {
+        Encodings(self.0 | 1 << encoding as u8)
+    }
+
+    pub(super) fn exclude(self, encoding: Encoding) -> Encodings {
+        Encodings(self.0 & !(1 << encoding as u8))
+    }
+
+    pub(super) fn contains(self, encoding: Encoding) -> bool {
+        self.0 & 1 << encoding as u8 != 0
+    }
+
+    /// Whether batches have to carry `source`: an encoding in use is made from it.
+    pub(super) fn needs(self, source: Encoding) -> bool {
+        let mut all = Encoding::ALL.into_iter();
+        all.any(|encoding| encoding.source() == source && self.contains(encoding))
+    }
+
+    /// Bytes that a byte which is read may become at worst, in all encodings that a batch then has.
+    pub(super) fn expansion(self) -> usize {
+        let all = Encoding::ALL.into_iter();
+        all.filter(|encoding| self.contains(*encoding) || self.needs(*encoding))
+            .map(Encoding::expansion)
+            .sum()
+    }
+}
+
+/// One value for each encoding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct PerEncoding<T>([T; Encoding::COUNT]);
+
+impl<T> PerEncoding<T> {
+    pub(super) fn from_fn(mut value: impl FnMut(Encoding) -> T) -> PerEncoding<T> {
+        PerEncoding(array::from_fn(|at| value(Encoding::ALL[at])))
+    }
+}
+
+impl<T> Index<Encoding> for PerEncoding<T> {
+    type Output = T;
+
+    fn index(&self, encoding: Encoding) -> &T {
+        &self.0[encoding as usize]
+    }
+}
+
+impl<T> IndexMut<Encoding> for PerEncoding<T> {
+    fn index_mut(&mut self, encoding: Encoding) -> &mut T {
+        &mut self.0[encoding as usize]
+    }
+}
+
+/// Bytes in each encoding, none in those that are not in use; `json` at most so many, as its numbers
+/// are counted at their longest until it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sizes(#[serde(deserialize_with = "padded")] [u64; Encoding::COUNT]);
+
+/// Encodings are only ever added behind those there are.
+fn padded<'de, D: Deserializer<'de>>(saved: D) -> Result<[u64; Encoding::COUNT], D::Error> {
+    let mut sizes = Vec::deserialize(saved)?;
+    sizes.resize(sizes.len().max(Encoding::COUNT), 0);
+    sizes
+        .try_into()
+        .map_err(|_| D::Error::custom("more encodings than there are"))
+}
+
+impl Sizes {
+    pub(super) fn of(self, encoding: Encoding) -> u64 {
+        self.0[encoding as usize]
+    }
+
+    pub(super) fn add(&mut self, encoding: Encoding, bytes: usize) {
+        self.0[encoding as usize] += bytes as u64;
+    }
+
+    /// What both have together.
+    pub(super) fn plus(self, other: Sizes) -> Sizes {
+        Sizes(array::from_fn(|at| self.0[at].saturating_add(other.0[at])))
+    }
+}
+
+/// A batch's bytes in one encoding, and where each part of it ends.
+///
+/// The bytes can be shared without a copy. Whoever keeps a clone longer than the batch keeps memory
+/// that the budget no longer counts, and has to charge that elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct EncodedBatch {
+    pub(super) bytes: Bytes,
+    pub(super) ends: Box<[u32]>,
+}
+
+impl EncodedBatch {
+    /// Takes over `bytes`, and gives back what they have room for beyond their length. Until they are
+    /// first cloned, this costs no allocation.
+    pub(super) fn new(bytes: Vec<u8>, ends: Vec<u32>) -> EncodedBatch {
+        EncodedBatch {
+            bytes: Bytes::from(bytes.into_boxed_slice()),
+            ends: ends.into(),
+        }
+    }
+
+    /// A copy of exactly the size of what it holds.
+    pub(super) fn copied(bytes: &[u8], ends: &[u32]) -> EncodedBatch {
+        EncodedBatch {
+            bytes: Bytes::copy_from_slice(bytes),
+            ends: ends.into(),
+        }
+    }
+
+    /// Where a part begins, or, if it is one too many, the end.
+    pub(super) fn start_of(&self, part: usize) -> usize {
+        part.checked_sub(1)
+            .map_or(0, |before| self.ends[before] as usize)
+    }
+
+    /// The bytes of one part.
+    pub(super) fn part(&self, part: usize) -> &[u8] {
+        &self.bytes[self.start_of(part)..self.ends[part] as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_encoding_is_at_its_index_and_made_from_a_source() {
+        for (at, encoding) in Encoding::ALL.into_iter().enumerate() {
+            assert_eq!(encoding as usize, at);
+            assert!(encoding.source().is_source(), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_taken_over_and_shared_without_a_copy() {
+        let bytes = b"line\n".to_vec();
+        let start = bytes.as_ptr();
+        let view = EncodedBatch::new(bytes, vec![5]);
+        let shared = view.bytes.clone();
+        assert_eq!((view.bytes.as_ptr(), shared.as_ptr()), (start, start));
+    }
+
+    #[test]
+    fn half_a_line_is_begun_and_its_end_is_found() {
+        let lines = b"one\ntwo\n";
+        for encoding in Encoding::ALL {
+            let ends = [0, 2, 4, 5, 8].map(|at| encoding.end_of_begun_unit(lines, at));
+            assert_eq!(ends, [None, Some(4), None, Some(8), None], "{encoding:?}");
+            let after = [0, 2, 4, 5, 8].map(|from| encoding.units_after(lines, from));
+            assert_eq!(after, [2, 2, 1, 1, 0], "{encoding:?}");
+        }
+    }
+
+    /// A daemon with one encoding more still reads what one without it has saved.
+    #[test]
+    fn sizes_of_encodings_that_were_not_there_yet_are_none() {
+        let saved = rmp_serde::to_vec(&[7_u64, 8]).unwrap();
+        let sizes: Sizes = rmp_serde::from_slice(&saved).unwrap();
+        assert_eq!(sizes.0[..3], [7, 8, 0]);
+        let saved = rmp_serde::to_vec(&[0_u64; Encoding::COUNT + 1]).unwrap();
+        assert!(rmp_serde::from_slice::<Sizes>(&saved).is_err());
+    }
+}

@@ -1,0 +1,506 @@
+//! The one order: what is published takes its place in it under one lock, and everybody is woken.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+use super::batch::Batch;
+use super::budget::{Budget, ReadPermit};
+use super::builder::BatchBuilder;
+use super::chain::{Link, Node};
+use super::closed::Closed;
+use super::connection::{ConnectionMeta, ListenerNames};
+use super::counters::TrafficTotals;
+use super::encoding::{Encoding, Encodings, PerEncoding};
+use super::part::Kind;
+use super::subscriber::{Slot, Subscriber};
+use crate::config::{Config, Grace, SlowClient};
+use crate::wire::format::Notice;
+use crate::wire::framing::Lines;
+use crate::wire::ids::{ClientId, Seq};
+
+/// Bytes at which a batch is closed to further parts: about what one read brings at most.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// Reads of at least this many bytes become a batch of their own, formatted outside the lock;
+/// smaller ones are formatted under it, in about a microsecond, straight into the builder.
+const OWN_BATCH_BYTES: usize = 4 * 1024;
+
+/// What the hub goes by, and what a reload changes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) notices: bool,
+    pub(crate) slow_client: SlowClient,
+    pub(crate) slow_grace: Grace,
+    pub(crate) stall_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Settings {
+        Settings {
+            notices: config.notices,
+            slow_client: config.slow_client,
+            slow_grace: config.slow_grace,
+            stall_timeout: config.stall_timeout,
+            idle_timeout: config.idle_timeout,
+        }
+    }
+}
+
+/// Publishes to every client, and knows who has not come for it yet.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
+    pub(super) echo: bool,
+    pub(super) budget: Arc<Budget>,
+    state: Mutex<State>,
+    /// Raised by every publish: a feed that is on the list to be woken need not look again.
+    version: AtomicU64,
+    /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
+    active_encodings: AtomicU8,
+    /// Told when the last client's input is done in a drain.
+    pub(super) drained: Notify,
+    /// Told when the last client has frozen for a handover.
+    pub(super) frozen: Notify,
+    /// Told to look over the clients at once.
+    pub(super) asked: Notify,
+    /// How often the sweep has looked over the clients and not found the buffer jammed.
+    pub(super) looks: AtomicU64,
+    /// The time for which the process ran under its eyes, in microseconds.
+    pub(super) ran_us: AtomicU64,
+    /// Lines that were dropped for being too long.
+    pub(super) discarded: AtomicU64,
+    /// Has the accept loops try once more: see `rest`.
+    #[cfg(debug_assertions)]
+    pub(crate) nudge: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) settings: Settings,
+    /// The end of the stream.
+    pub(super) tail: Arc<Node>,
+    /// Published, but behind no place of the stream yet.
+    builder: BatchBuilder,
+    pub(super) next_seq: u64,
+    pub(super) next_id: u64,
+    pub(super) slots: Slab<Slot>,
+    /// Messages among what was numbered; the others are notices.
+    pub(super) messages: u64,
+    pub(super) listeners: ListenerNames,
+    /// What clients counted whose slots are gone.
+    pub(super) departed: TrafficTotals,
+    pub(super) closed: Closed,
+    /// What clients were owed that take no more and are not closed yet: bytes and messages.
+    pub(super) pending: HashMap<usize, (u64, u64)>,
+    /// Who is to be woken by the next publish.
+    parked: Vec<(Waker, usize)>,
+    /// How often that list has been emptied: tells a slot whether its place in it still holds.
+    wakes: u64,
+    /// Clients by encoding, and the encodings that have any.
+    encoded: PerEncoding<usize>,
+    encodings: Encodings,
+    /// Clients whose input a drain still waits for.
+    pub(super) draining: usize,
+    /// Clients that a handover still waits for.
+    pub(super) freezing: usize,
+    /// Clients are being stopped for a handover, or stand still already.
+    pub(super) is_frozen: bool,
+    pub(super) phase: Phase,
+}
+
+/// How far the hub is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Clients read what had been sent to them and no more.
+    Draining,
+    /// The last word has been said: nothing is published behind it.
+    Sealed,
+}
+
+/// Where the stream begins for a client that joins.
+#[derive(Debug)]
+pub(super) struct JoinPoint {
+    pub(super) node: Arc<Node>,
+    /// Parts of the batch to come at that place which were there before it.
+    pub(super) parts_before: u32,
+}
+
+/// What [`Hub::park`] found.
+pub(super) enum Park {
+    /// Something to read.
+    MoreCame,
+    /// Nothing: the task will be woken by the publish that ends this version.
+    Parked { version: u64 },
+}
+
+impl Hub {
+    /// An empty hub with a buffer of `config.buffer_bytes`.
+    pub(crate) fn new(config: &Config) -> Arc<Hub> {
+        Arc::new(Hub {
+            echo: config.echo,
+            budget: Budget::new(config.buffer_bytes),
+            state: Mutex::new(State {
+                settings: Settings::from(config),
+                tail: Node::first(0),
+                builder: BatchBuilder::default(),
+                next_seq: 1,
+                next_id: 1,
+                slots: Slab::new(),
+                messages: 0,
+                listeners: ListenerNames::default(),
+                departed: TrafficTotals::default(),
+                closed: Closed::default(),
+                pending: HashMap::new(),
+                parked: Vec::new(),
+                wakes: 1,
+                encoded: PerEncoding::default(),
+                encodings: Encodings::default(),
+                draining: 0,
+                freezing: 0,
+                is_frozen: false,
+                phase: Phase::Open,
+            }),
+            version: AtomicU64::new(1),
+            active_encodings: AtomicU8::new(0),
+            drained: Notify::new(),
+            frozen: Notify::new(),
+            asked: Notify::new(),
+            looks: AtomicU64::new(0),
+            ran_us: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
+            #[cfg(debug_assertions)]
+            nudge: Notify::new(),
+        })
+    }
+
+    /// Goes by another configuration from now on; all but `echo`, which takes a restart.
+    pub(crate) fn set(&self, config: &Config) {
+        self.lock().settings = Settings::from(config);
+        self.budget.set_limit(config.buffer_bytes);
+    }
+
+    /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
+    pub(crate) async fn admit(&self) -> ReadPermit {
+        self.budget.admit().await
+    }
+
+    /// Gives a client its slot. Its encoding has been counted.
+    pub(super) fn insert_slot(
+        &self,
+        state: &mut State,
+        subscriber: Arc<Subscriber>,
+        encoding: Encoding,
+        meta: ConnectionMeta,
+    ) -> usize {
+        let key = state.slots.insert(Slot {
+            subscriber,
+            encoding,
+            parked: (0, 0),
+            meta: Box::new(meta),
+            input_done: false,
+            left: false,
+            freezing: false,
+        });
+        self.active_encodings_changed(state);
+        key
+    }
+
+    /// The client in `key` has stopped, or is gone.
+    pub(super) fn freeze_done(&self, state: &mut State, key: usize) {
+        if mem::take(&mut state.slots[key].freezing) {
+            state.freezing -= 1;
+            if state.freezing == 0 {
+                self.frozen.notify_one();
+            }
+        }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Acquire)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it is held is a bug; the chain behind it is whole at every step.
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Publishes one read's lines from the client in `key`; the index of the batch they are in.
+    pub(super) fn publish(
+        &self,
+        key: usize,
+        origin: ClientId,
+        permit: Option<ReadPermit>,
+        lines: &Lines<'_>,
+        messages: usize,
+    ) -> Option<u64> {
+        let large = lines.first.len() + lines.rest.len() >= OWN_BATCH_BYTES;
+        let mut seen = Encodings(self.active_encodings.load(Relaxed));
+        let charge = |cost| match permit {
+            Some(permit) => permit.charge(cost),
+            None => self.budget.charge(cost),
+        };
+        let mut prepared = None;
+        loop {
+            if large {
+                // Outside the lock: others go on publishing meanwhile.
+                let mut batch = BatchBuilder::default();
+                // Its numbers come with its place; what they cost is taken at their longest.
+                let cost = batch.add_lines(seen, origin, Seq(u64::MAX / 2), lines, messages);
+                prepared = Some((batch, cost));
+            }
+            let mut state = self.lock();
+            let active_encodings = state.active_encodings(self.echo);
+            if large && active_encodings != seen && active_encodings != Encodings::default() {
+                // Somebody joined with an encoding that was not in use.
+                seen = active_encodings;
+                continue;
+            }
+            if state.phase == Phase::Sealed {
+                return None;
+            }
+            if active_encodings == Encodings::default() {
+                // Nobody hears it: it takes its numbers, and no batch may count across them.
+                state.flush();
+                state.take_seqs(messages);
+                state.messages += messages as u64;
+                return None;
+            }
+            let first_seq = state.take_seqs(messages);
+            state.messages += messages as u64;
+            let index = match prepared {
+                Some((mut batch, cost)) => {
+                    batch.attach(charge(cost));
+                    state.flush();
+                    state.link(batch.into_batch(active_encodings, first_seq))
+                }
+                None => {
+                    if state.builder.cost() >= BATCH_BYTES_MAX {
+                        state.flush();
+                    }
+                    let builder = &mut state.builder;
+                    let cost =
+                        builder.add_lines(active_encodings, origin, first_seq, lines, messages);
+                    builder.attach(charge(cost));
+                    state.tail.index
+                }
+            };
+            self.release_and_wake(state, key);
+            return Some(index);
+        }
+    }
+
+    /// Tells everybody that the client in `key` is gone. Returns the index its own parts end
+    /// before, if that adds one.
+    pub(super) fn leave(&self, key: usize, id: ClientId) -> Option<u64> {
+        let mut state = self.lock();
+        state.slots[key].left = true;
+        self.finish_input(&mut state, key);
+        if !state.settings.notices || state.phase == Phase::Sealed {
+            return None;
+        }
+        let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id);
+        self.release_and_wake(state, key);
+        Some(own + 1)
+    }
+
+    /// The index that the batches of all that was published come before.
+    pub(super) fn end(&self) -> u64 {
+        self.lock().flush().index
+    }
+
+    /// Gives the slot of a client back.
+    pub(super) fn remove(&self, key: usize, encoding: Encoding) {
+        let mut state = self.lock();
+        self.finish_input(&mut state, key);
+        self.freeze_done(&mut state, key);
+        state.pending.remove(&key);
+        let slot = state.slots.remove(key);
+        state.departed.add(slot.totals());
+        state.unpark(&slot);
+        state.count_encoding(encoding, -1);
+        if state.slots.is_empty() {
+            // Nobody will come for it.
+            state.builder.clear();
+        }
+        self.active_encodings_changed(&state);
+    }
+
+    /// Clients, or their encodings, have changed: what a read is prepared in and charged for.
+    fn active_encodings_changed(&self, state: &State) {
+        let active_encodings = state.active_encodings(self.echo);
+        if self.active_encodings.swap(active_encodings.0, Relaxed) != active_encodings.0 {
+            self.budget.set_expansion(active_encodings.expansion());
+        }
+    }
+
+    pub(super) fn finish_input(&self, state: &mut State, key: usize) {
+        let done = mem::replace(&mut state.slots[key].input_done, true);
+        if !done && state.phase == Phase::Draining {
+            state.draining -= 1;
+            if state.draining == 0 {
+                self.drained.notify_one();
+            }
+        }
+    }
+
+    pub(super) fn change_encoding(&self, key: usize, from: Encoding, to: Encoding) {
+        let mut state = self.lock();
+        state.slots[key].encoding = to;
+        state.count_encoding(from, -1);
+        state.count_encoding(to, 1);
+        self.active_encodings_changed(&state);
+    }
+
+    /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
+    pub(super) fn park(&self, place: &Node, key: usize, waker: &Waker) -> Park {
+        let mut state = self.lock();
+        if place.next.get().is_none() {
+            state.flush();
+        }
+        if place.next.get().is_some() {
+            return Park::MoreCame;
+        }
+        let parked = (state.wakes, state.parked.len());
+        let slot = &mut state.slots[key];
+        if slot.parked.0 != parked.0 {
+            slot.parked = parked;
+            state.parked.push((waker.clone(), key));
+        }
+        Park::Parked {
+            version: self.version(),
+        }
+    }
+
+    /// Adds a notice to the stream; the index of the batch it is in.
+    pub(super) fn notify(&self, state: &mut State, kind: Kind, origin: ClientId) -> u64 {
+        let seq = match kind {
+            // Not one of the numbered events: it has no `seq`.
+            Kind::Shutdown => Seq(state.next_seq),
+            Kind::Lines | Kind::Notice(_) => state.take_seqs(1),
+        };
+        if state.builder.cost() >= BATCH_BYTES_MAX {
+            state.flush();
+        }
+        let encodings = state.encodings;
+        let cost = state.builder.add_notice(encodings, origin, seq, kind);
+        state.builder.attach(self.budget.charge(cost));
+        state.tail.index
+    }
+
+    /// Ends the lock, and wakes all who wait for what was published under it, save the client in
+    /// `key`, which is awake.
+    pub(super) fn release_and_wake(&self, mut state: MutexGuard<'_, State>, key: usize) {
+        self.version.fetch_add(1, Release);
+        if state.parked.is_empty() {
+            return;
+        }
+        state.wakes += 1;
+        let mut parked = mem::take(&mut state.parked);
+        drop(state);
+        for (waker, parked_slot) in parked.drain(..) {
+            if parked_slot != key {
+                waker.wake();
+            }
+        }
+        // Its memory is worth keeping, unless it is a storm's that is over.
+        let mut state = self.lock();
+        if state.parked.is_empty() && parked.capacity() <= 4 * state.slots.len() {
+            state.parked = parked;
+        }
+    }
+}
+
+impl State {
+    /// The next `count` sequence numbers, as the first of them.
+    fn take_seqs(&mut self, count: usize) -> Seq {
+        let first = Seq(self.next_seq);
+        self.next_seq += count as u64;
+        first
+    }
+
+    /// The encodings that what is published now has to be in; none when nobody would hear it.
+    pub(super) fn active_encodings(&self, echo: bool) -> Encodings {
+        if self.slots.len() > 1 || echo {
+            self.encodings
+        } else {
+            Encodings::default()
+        }
+    }
+
+    /// Counts a client more or less with this encoding.
+    pub(super) fn count_encoding(&mut self, encoding: Encoding, change: isize) {
+        let count = &mut self.encoded[encoding];
+        *count = count.wrapping_add_signed(change);
+        let encodings = match *count {
+            0 => self.encodings.exclude(encoding),
+            _ => self.encodings.with(encoding),
+        };
+        if encodings != self.encodings {
+            // A batch is in the same encodings throughout.
+            self.flush();
+            self.encodings = encodings;
+        }
+    }
+
+    /// Puts what was assembled into the stream; returns the end of it.
+    pub(super) fn flush(&mut self) -> Arc<Node> {
+        if let Some(batch) = self.builder.take(self.encodings) {
+            self.link(batch);
+        }
+        self.tail.clone()
+    }
+
+    /// The end of all that was published, for a client to start from.
+    ///
+    /// Notices are not cut off for that: those of all who join in one turn of an accept loop go out
+    /// as one batch. Behind messages a batch begins, which keeps the counting of them simple.
+    pub(super) fn start(&mut self) -> JoinPoint {
+        let parts_before = self.builder.notices_only().unwrap_or_else(|| {
+            self.flush();
+            0
+        });
+        JoinPoint {
+            node: self.tail.clone(),
+            parts_before,
+        }
+    }
+
+    /// Puts a batch at the end of the stream; its index.
+    pub(super) fn link(&mut self, batch: Batch) -> u64 {
+        let index = self.tail.index;
+        let node = self.tail.after(&batch);
+        let next = Link {
+            batch,
+            node: node.clone(),
+        };
+        assert!(
+            self.tail.next.set(next).is_ok(),
+            "only the end of the stream is linked behind"
+        );
+        self.tail = node;
+        index
+    }
+
+    /// Takes a client off the list of those to be woken.
+    fn unpark(&mut self, slot: &Slot) {
+        let (wakes, at) = slot.parked;
+        if wakes == self.wakes {
+            self.parked.swap_remove(at);
+            if let Some((_, moved)) = self.parked.get(at) {
+                self.slots[*moved].parked.1 = at;
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! One part of a batch: what one read of one client completed, or one notice.
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::format::Notice;
+use crate::wire::ids::ClientId;
+
+/// What a part of a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Lines that the origin sent.
+    Lines,
+    /// The origin came or went.
+    Notice(Notice),
+    /// The daemon stops; from nobody.
+    Shutdown,
+}
+
+/// The origin of what the daemon itself says: no client has this number.
+pub(super) const SYSTEM: ClientId = ClientId(0);
+
+/// One part of a batch: what one read of one client completed, or one notice.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) kind: Kind,
+    /// Messages in it; none in a notice.
+    pub(super) messages: u32,
+}
+
+impl Part {
+    /// Places that it takes in the one order.
+    pub(super) fn numbers(self) -> u64 {
+        match self.kind {
+            Kind::Lines => u64::from(self.messages),
+            Kind::Notice(_) => 1,
+            Kind::Shutdown => 0,
+        }
+    }
+
+    /// Lines it has in `text`.
+    pub(super) fn lines(&self) -> usize {
+        match self.kind {
+            Kind::Lines => self.messages as usize,
+            Kind::Notice(_) | Kind::Shutdown => 1,
+        }
+    }
+}
