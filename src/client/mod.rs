@@ -28,8 +28,8 @@ use tracing::info;
 
 use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::hub::{Commands, Condition, Feed, Hub};
-use crate::net::listener::{Connection, Stream};
 use crate::net::permits::ConnectionPermit;
+use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::LineLimit;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use serde_bytes::ByteBuf;
 
 use crate::hub::{Condition, Feed};
-use crate::net::listener::Connection;
+use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::telnet;

@@ -22,8 +22,10 @@ use crate::config::{Config, Source};
 use crate::hub::clock;
 use crate::hub::counters::{Counters, HandoverMethod};
 use crate::hub::{self, Commands, Hub, SavedHub};
-use crate::net::listener::{ListenAddr, Listener, Stream};
+use crate::net::bind;
+use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
+use crate::net::stream::Stream;
 use crate::ops::admin::{Admin, AdminSocket, AdminState, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
 use crate::ops::handover::{
@@ -117,7 +119,7 @@ impl Server {
             None => (None, Vec::new(), Counters::default()),
         };
         let inherited = systemd.inherited.listeners;
-        let (listeners, errors) = Listener::open_all(&config, inherited, kept).await?;
+        let (listeners, errors) = bind::open_all(&config, inherited, kept).await?;
         for error in errors {
             if state.is_none() {
                 return Err(error);
