@@ -198,7 +198,13 @@ impl Acceptor {
             at: SystemTime::now(),
         });
         info!(client = feed.subscriber().id.0, %peer, listener = %listener.name(), "client connected");
-        let client = Client::new(stream, feed, listener.format(), self.policy.clone(), permit);
+        let client = Client::new(
+            stream,
+            feed,
+            listener.options().clone(),
+            self.policy.clone(),
+            permit,
+        );
         self.clients.spawn(client);
     }
 

@@ -81,6 +81,13 @@ pub(crate) struct SavedFeed {
     counters: TrafficTotals,
 }
 
+impl SavedFeed {
+    /// The listener that the client came by, as it is logged.
+    pub(crate) fn listener(&self) -> &Arc<str> {
+        &self.connection.listener
+    }
+}
+
 /// Where a feed is in the stream; the fields are those of [`Feed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedPlace {

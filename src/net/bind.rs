@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use rustix::fs::Mode;
@@ -14,13 +15,13 @@ use super::inherited::{InheritedFd, InheritedListeners};
 use super::listener::{BACKLOG, ListenAddr, Listener, Origin, RestoredListener, takes_all_ipv4};
 use super::sockopt::set_tcp_options;
 use super::unix::{SocketFile, remove_stale};
-use crate::config::{Address, Config, ListenSpec};
+use crate::config::{Address, Config, ListenerOptions};
 use crate::wire::format::Format;
 
 /// An entry of the configuration, and the addresses that it stands for.
 #[derive(Clone, Debug)]
 pub(super) struct ResolvedListen {
-    pub(super) spec: ListenSpec,
+    pub(super) options: Arc<ListenerOptions>,
     /// A host name may have several: all of them are listened on.
     names: Vec<ListenAddr>,
     /// Whether a Unix socket is for its user alone.
@@ -49,43 +50,43 @@ pub(crate) async fn open_all(
         false => &[],
     };
     let mut errors = Vec::new();
-    let mut note = |spec: &ListenSpec, error: anyhow::Error| {
-        errors.push(error.context(format!("cannot listen on {}", spec.address)));
+    let mut note = |options: &ListenerOptions, error: anyhow::Error| {
+        errors.push(error.context(format!("cannot listen on {}", options.address)));
     };
     let mut missing = Vec::new();
-    for spec in specs {
-        match ResolvedListen::resolve(spec)
+    for options in specs {
+        match ResolvedListen::resolve(options)
             .await
             .and_then(|wanted| wanted.claim(&mut inherited, specs))
         {
-            Ok(wanted) => missing.push((spec, wanted)),
-            Err(error) => note(spec, error),
+            Ok(wanted) => missing.push((options, wanted)),
+            Err(error) => note(options, error),
         }
     }
     // An address may be free only after what it was part of has been closed.
     let mut listeners = inherited.into_listeners(config.format)?;
-    for (spec, wanted) in missing {
+    for (options, wanted) in missing {
         let others: Vec<ListenAddr> = listeners.iter().map(|other| other.name().clone()).collect();
         match wanted.open(&others, specs, |_| false) {
             Ok(opened) => listeners.extend(opened),
-            Err(error) => note(spec, error),
+            Err(error) => note(options, error),
         }
     }
     Ok((listeners, errors))
 }
 
 impl ResolvedListen {
-    pub(super) async fn resolve(spec: &ListenSpec) -> anyhow::Result<ResolvedListen> {
-        let names: Vec<ListenAddr> = match &spec.address {
+    pub(super) async fn resolve(options: &Arc<ListenerOptions>) -> anyhow::Result<ResolvedListen> {
+        let names: Vec<ListenAddr> = match &options.address {
             Address::Unix(path) => vec![ListenAddr::Unix(path.clone())],
             Address::Tcp { host, port } => {
                 let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
                 addresses.map(ListenAddr::Tcp).collect()
             }
         };
-        anyhow::ensure!(!names.is_empty(), "{} has no address", spec.address);
+        anyhow::ensure!(!names.is_empty(), "{} has no address", options.address);
         Ok(ResolvedListen {
-            spec: spec.clone(),
+            options: options.clone(),
             names,
             is_private: false,
         })
@@ -95,11 +96,11 @@ impl ResolvedListen {
     pub(super) fn claim(
         mut self,
         inherited: &mut InheritedListeners,
-        all: &[ListenSpec],
+        all: &[Arc<ListenerOptions>],
     ) -> anyhow::Result<ResolvedListen> {
         let mut missing = Vec::new();
         for name in self.names {
-            if !inherited.claim(&name, &self.spec, all)? {
+            if !inherited.claim(&name, &self.options, all)? {
                 missing.push(name);
             }
         }
@@ -112,13 +113,13 @@ impl ResolvedListen {
     pub(super) fn open(
         self,
         others: &[ListenAddr],
-        all: &[ListenSpec],
+        all: &[Arc<ListenerOptions>],
         shares: impl Fn(&SocketAddr) -> bool,
     ) -> anyhow::Result<Vec<Listener>> {
         let mut listeners: Vec<Listener> = Vec::new();
         for name in self.names {
             let listener = match name {
-                ListenAddr::Unix(path) => open_unix(&path, &self.spec, self.is_private)?,
+                ListenAddr::Unix(path) => open_unix(&path, &self.options, self.is_private)?,
                 ListenAddr::Tcp(mut address) => {
                     if let Some(ListenAddr::Tcp(first)) =
                         listeners.first().map(|first| first.name())
@@ -129,7 +130,7 @@ impl ResolvedListen {
                     let port = address.port();
                     let only_v6 = others.iter().any(|other| other.takes_all_ipv4(port))
                         || all.iter().any(|other| takes_all_ipv4(&other.address, port));
-                    let opened = open_tcp(address, only_v6, shares(&address), &self.spec);
+                    let opened = open_tcp(address, only_v6, shares(&address), &self.options);
                     opened.map_err(|error| {
                         let own = listeners.iter().map(|listener| listener.name());
                         match others.iter().chain(own).find(|other| other.has_port(port)) {
@@ -151,12 +152,12 @@ impl ResolvedPrivate {
     /// # Errors
     /// It stands for no address.
     pub(crate) async fn resolve(address: &Address) -> anyhow::Result<ResolvedPrivate> {
-        let spec = ListenSpec {
+        let options = ListenerOptions {
             address: address.clone(),
             // Nobody who connects there becomes a client.
             format: Format::Text,
         };
-        let wanted = ResolvedListen::resolve(&spec).await?;
+        let wanted = ResolvedListen::resolve(&Arc::new(options)).await?;
         Ok(ResolvedPrivate(ResolvedListen {
             is_private: true,
             ..wanted
@@ -186,7 +187,7 @@ fn open_tcp(
     address: SocketAddr,
     only_v6: bool,
     shares: bool,
-    spec: &ListenSpec,
+    options: &Arc<ListenerOptions>,
 ) -> anyhow::Result<Listener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))
@@ -211,18 +212,22 @@ fn open_tcp(
         .local_addr()?
         .as_socket()
         .context("the socket has no IP address")?;
-    let origin = Origin::Configured(spec.address.to_string());
+    let origin = Origin::Configured(options.address.to_string());
     let name = ListenAddr::Tcp(bound);
     Ok(Listener::new(
         socket.into(),
         name,
-        spec.format,
+        options.clone(),
         origin,
         None,
     )?)
 }
 
-fn open_unix(path: &Path, spec: &ListenSpec, is_private: bool) -> anyhow::Result<Listener> {
+fn open_unix(
+    path: &Path,
+    options: &Arc<ListenerOptions>,
+    is_private: bool,
+) -> anyhow::Result<Listener> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if is_private {
@@ -232,12 +237,12 @@ fn open_unix(path: &Path, spec: &ListenSpec, is_private: bool) -> anyhow::Result
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::new(path)?;
     socket.listen(BACKLOG as i32)?;
-    let origin = Origin::Configured(spec.address.to_string());
+    let origin = Origin::Configured(options.address.to_string());
     let name = ListenAddr::Unix(path.to_path_buf());
     Ok(Listener::new(
         socket.into(),
         name,
-        spec.format,
+        options.clone(),
         origin,
         Some(file),
     )?)

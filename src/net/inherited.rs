@@ -12,6 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,7 +23,7 @@ use super::listener::{
 };
 use super::sockopt::set_tcp_options;
 use super::unix::{FileIdentity, SocketFile, abstract_label, is_same_file};
-use crate::config::{Address, ListenSpec};
+use crate::config::ListenerOptions;
 use crate::wire::format::Format;
 
 /// A descriptor with the name it was passed under.
@@ -46,8 +47,8 @@ struct InheritedListener {
     only_v6: bool,
     origin: Origin,
     file: Option<FileIdentity>,
-    /// The format that `--listen` gives it, and the address it was typed with.
-    typed: Option<(Format, Address)>,
+    /// Options of the entry of the configuration that means it, once one does.
+    options: Option<Arc<ListenerOptions>>,
 }
 
 impl InheritedFd {
@@ -100,10 +101,9 @@ impl InheritedListeners {
     pub(super) fn claim(
         &mut self,
         name: &ListenAddr,
-        spec: &ListenSpec,
-        all: &[ListenSpec],
+        options: &Arc<ListenerOptions>,
+        all: &[Arc<ListenerOptions>],
     ) -> anyhow::Result<bool> {
-        let (typed, format) = (&spec.address, spec.format);
         // Beside a wildcard there may be a socket for just this address.
         let exact = self
             .0
@@ -114,8 +114,8 @@ impl InheritedListeners {
                 Origin::Manager(_) => inherited.covers(name),
                 // On a free port that was picked before; or by another path.
                 Origin::Configured(address) => {
-                    inherited.typed.is_none()
-                        && *address == typed.to_string()
+                    inherited.options.is_none()
+                        && *address == options.address.to_string()
                         && inherited.is_at(name)
                         && inherited.has_families_wanted(all)
                 }
@@ -125,32 +125,38 @@ impl InheritedListeners {
             return Ok(false);
         };
         let inherited = &mut self.0[at];
-        match &inherited.typed {
-            Some((other, earlier)) if *other != format => bail!(
-                "the inherited socket {} serves {earlier} too, and cannot have two formats",
-                inherited.name
+        match &inherited.options {
+            Some(other) if other.format != options.format => bail!(
+                "the inherited socket {} serves {} too, and cannot have two formats",
+                inherited.name,
+                other.address
             ),
             Some(_) => {}
-            None => inherited.typed = Some((format, typed.clone())),
+            None => inherited.options = Some(options.clone()),
         }
         Ok(true)
     }
 
-    /// How each of them is to be listened on, in the order they came; `None` is not.
-    pub(super) fn formats(&self, default: Format) -> Vec<Option<Format>> {
-        let format = |inherited: &InheritedListener| match (&inherited.typed, &inherited.origin) {
-            (Some((format, _)), _) => Some(*format),
-            (None, Origin::Manager(name)) => Some(format_named(name).unwrap_or(default)),
+    /// Options that each of them is to be listened on with, in the order they came; `None` is not.
+    pub(super) fn options(&self, default: Format) -> Vec<Option<Arc<ListenerOptions>>> {
+        let options = |inherited: &InheritedListener| match (&inherited.options, &inherited.origin)
+        {
+            (Some(options), _) => Some(options.clone()),
+            (None, Origin::Manager(name)) => {
+                let format = format_named(name).unwrap_or(default);
+                let bound = inherited.name.to_string();
+                Some(Arc::new(ListenerOptions::unlisted(&bound, format)))
+            }
             (None, Origin::Configured(_)) => None,
         };
-        self.0.iter().map(format).collect()
+        self.0.iter().map(options).collect()
     }
 
     /// All of them that are to be listened on, in the order they came.
     pub(super) fn into_listeners(self, default: Format) -> anyhow::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
-        let formats = self.formats(default);
-        for (inherited, format) in self.0.into_iter().zip(formats) {
+        let options = self.options(default);
+        for (inherited, options) in self.0.into_iter().zip(options) {
             let file = match (inherited.file, &inherited.name) {
                 (Some(identity), ListenAddr::Unix(path)) => Some(SocketFile {
                     path: path.clone(),
@@ -159,18 +165,18 @@ impl InheritedListeners {
                 // The file of the manager's socket is the manager's, who goes on listening on it.
                 _ => None,
             };
-            let Some(format) = format else {
+            let Some(options) = options else {
                 info!(address = %inherited.name, "closed a listener");
                 continue;
             };
-            let origin = match (inherited.typed, inherited.origin) {
-                (Some((_, typed)), Origin::Configured(_)) => Origin::Configured(typed.to_string()),
-                (_, origin) => origin,
+            let origin = match inherited.origin {
+                Origin::Configured(_) => Origin::Configured(options.address.to_string()),
+                manager => manager,
             };
             listeners.push(Listener::new(
                 inherited.socket.into(),
                 inherited.name,
-                format,
+                options,
                 origin,
                 file,
             )?);
@@ -221,7 +227,7 @@ impl InheritedListener {
             name,
             origin: saved.origin,
             file: saved.file,
-            typed: None,
+            options: None,
         })
     }
 
@@ -236,7 +242,7 @@ impl InheritedListener {
     }
 
     /// Whether it is for IPv6 only if, and only if, it would be opened so beside all of these.
-    fn has_families_wanted(&self, all: &[ListenSpec]) -> bool {
+    fn has_families_wanted(&self, all: &[Arc<ListenerOptions>]) -> bool {
         match (&self.origin, &self.name) {
             (Origin::Configured(_), ListenAddr::Tcp(own)) if own.ip() == Ipv6Addr::UNSPECIFIED => {
                 let only_v6 = all
@@ -296,15 +302,15 @@ mod tests {
             only_v6,
             origin: Origin::Manager(String::new()),
             file: None,
-            typed: None,
+            options: None,
         }
     }
 
-    fn spec(address: &str, format: Format) -> ListenSpec {
-        ListenSpec {
+    fn options(address: &str, format: Format) -> Arc<ListenerOptions> {
+        Arc::new(ListenerOptions {
             address: address.parse().unwrap(),
             format,
-        }
+        })
     }
 
     #[test]
@@ -321,7 +327,7 @@ mod tests {
         let mut claim = |name: &str, typed: &str| {
             let name = ListenAddr::Tcp(name.parse().unwrap());
             inherited
-                .claim(&name, &spec(typed, Format::Raw), &[])
+                .claim(&name, &options(typed, Format::Raw), &[])
                 .unwrap()
         };
         assert!(!claim("127.0.0.1:1", "127.0.0.1:1"));
@@ -381,11 +387,11 @@ mod tests {
         let name = ListenAddr::Tcp("127.0.0.1:1".parse().unwrap());
         assert!(
             inherited
-                .claim(&name, &spec("127.0.0.1:1", Format::Raw), &[])
+                .claim(&name, &options("127.0.0.1:1", Format::Raw), &[])
                 .unwrap()
         );
-        assert!(inherited.0[0].typed.is_none());
-        assert!(inherited.0[1].typed.is_some());
+        assert!(inherited.0[0].options.is_none());
+        assert!(inherited.0[1].options.is_some());
     }
 
     #[test]
@@ -393,7 +399,7 @@ mod tests {
         let mut inherited = InheritedListeners(vec![inherited("[::]:1", false)]);
         let mut claim = |text: &str, format| {
             let name = ListenAddr::Tcp(text.parse().unwrap());
-            inherited.claim(&name, &spec(text, format), &[])
+            inherited.claim(&name, &options(text, format), &[])
         };
         assert!(claim("[::]:1", Format::Raw).unwrap());
         assert!(claim("127.0.0.1:1", Format::Raw).unwrap());

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use super::peer::Peer;
 use super::sockopt::register;
 use super::unix::{FileIdentity, SocketFile};
-use crate::config::Address;
+use crate::config::{Address, ListenerOptions};
 use crate::wire::format::Format;
 
 /// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
@@ -28,7 +28,7 @@ pub(crate) struct Listener {
     io: AsyncFd<OwnedFd>,
     name: ListenAddr,
     label: Arc<str>,
-    format: Format,
+    options: Arc<ListenerOptions>,
     origin: Origin,
     file: Option<SocketFile>,
 }
@@ -67,7 +67,7 @@ impl Listener {
     pub(super) fn new(
         socket: OwnedFd,
         name: ListenAddr,
-        format: Format,
+        options: Arc<ListenerOptions>,
         origin: Origin,
         file: Option<SocketFile>,
     ) -> io::Result<Listener> {
@@ -75,7 +75,7 @@ impl Listener {
             io: register(socket, Interest::READABLE)?,
             label: name.to_string().into(),
             name,
-            format,
+            options,
             origin,
             file,
         })
@@ -91,14 +91,19 @@ impl Listener {
         self.label.clone()
     }
 
-    /// How its clients see the stream.
-    pub(crate) fn format(&self) -> Format {
-        self.format
+    /// Options that whoever connects to it now has.
+    pub(crate) fn options(&self) -> &Arc<ListenerOptions> {
+        &self.options
     }
 
-    /// From now on clients who come see the stream so.
-    pub(super) fn set_format(&mut self, format: Format) {
-        self.format = format;
+    /// Gives newcomers other options; clients that are there keep theirs.
+    pub(super) fn set_options(&mut self, options: Arc<ListenerOptions>) {
+        self.options = options;
+    }
+
+    /// Format in which newcomers see the stream.
+    pub(crate) fn format(&self) -> Format {
+        self.options.format
     }
 
     /// All there is to know of it, save its socket.

@@ -22,9 +22,9 @@ impl ListenPlan {
     /// The entry of the configuration that stands for no address.
     pub(crate) async fn resolve(config: &Config) -> anyhow::Result<ListenPlan> {
         let mut all = Vec::new();
-        for spec in &config.listen {
-            let wanted = ResolvedListen::resolve(spec).await;
-            all.push(wanted.map_err(|error| cannot_listen(&spec.address, error))?);
+        for options in &config.listen {
+            let wanted = ResolvedListen::resolve(options).await;
+            all.push(wanted.map_err(|error| cannot_listen(&options.address, error))?);
         }
         Ok(ListenPlan(all))
     }
@@ -45,25 +45,25 @@ impl ListenPlan {
         let mut missing = Vec::new();
         if config.listen_given || !inherited.has_socket_activated() {
             for wanted in self.0 {
-                let address = wanted.spec.address.clone();
+                let address = wanted.options.address.clone();
                 let wanted = wanted.claim(&mut inherited, &config.listen);
                 missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
             }
         }
-        let formats = inherited.formats(config.format);
+        let all_options = inherited.options(config.format);
         let closing = open
             .iter()
-            .zip(&formats)
-            .filter(|(_, format)| format.is_none());
+            .zip(&all_options)
+            .filter(|(_, options)| options.is_none());
         let shared = ReusePortGuard::with(closing.map(|(listener, _)| listener).collect());
         let staying = open
             .iter()
-            .zip(&formats)
-            .filter(|(_, format)| format.is_some());
+            .zip(&all_options)
+            .filter(|(_, options)| options.is_some());
         let mut others: Vec<ListenAddr> = staying.map(|(other, _)| other.name().clone()).collect();
         let mut opened: Vec<Listener> = Vec::new();
         for wanted in missing {
-            let address = wanted.spec.address.clone();
+            let address = wanted.options.address.clone();
             let shares = |address: &SocketAddr| shared.stand_in_for(address);
             let more = wanted.open(&others, &config.listen, shares);
             let more = more.map_err(|error| cannot_listen(&address, error))?;
@@ -73,12 +73,15 @@ impl ListenPlan {
         drop(shared);
 
         let (mut staying, mut closing) = (Vec::new(), Vec::new());
-        for (mut listener, format) in open.drain(..).zip(formats) {
-            match format {
-                Some(format) => {
-                    if format != listener.format() {
-                        listener.set_format(format);
+        for (mut listener, options) in open.drain(..).zip(all_options) {
+            match options {
+                Some(options) => {
+                    if options.format != listener.format() {
+                        let format = options.format;
                         info!(address = %listener.name(), %format, "listening");
+                    }
+                    if options != *listener.options() {
+                        listener.set_options(options);
                     }
                     staying.push(listener);
                 }

@@ -17,7 +17,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, error, info, warn};
 
 use crate::client::acceptor::{AcceptLoops, Acceptor};
-use crate::client::{Client, ClientPolicy, Clients, Frozen};
+use crate::client::{Client, ClientPolicy, Clients, Frozen, KnownOptions};
 use crate::config::{Config, Source};
 use crate::hub::clock;
 use crate::hub::counters::{Counters, HandoverMethod};
@@ -140,7 +140,7 @@ impl Server {
         let policy = Arc::new(ClientPolicy::from(&config));
         let permits = ConnectionLimit::new(config.clients_max);
         let restored = state.and_then(|(hub, clients)| {
-            restore(&config, &policy, &permits, hub, clients)
+            restore(&config, &listeners, &policy, &permits, hub, clients)
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
@@ -302,17 +302,27 @@ async fn open_admin(
 /// Makes clients of saved ones and of their sockets.
 fn restore(
     config: &Config,
+    listeners: &[Listener],
     policy: &Arc<ClientPolicy>,
     permits: &Arc<ConnectionLimit>,
     hub: SavedHub,
     clients: Vec<RestoredClient>,
 ) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
     let (hub, stream) = hub.restore(config)?;
+    let mut options = KnownOptions::of(listeners);
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
         let permit = saved.has_permit.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
-        Ok(Client::restore(saved, socket, feed, policy.clone(), permit))
+        let policy = policy.clone();
+        Ok(Client::restore(
+            saved,
+            socket,
+            feed,
+            &mut options,
+            policy,
+            permit,
+        ))
     });
     let clients = clients.filter_map(|client: anyhow::Result<_>| {
         // It alone is lost, and the others hear of it.
