@@ -12,7 +12,7 @@ use linehub::ops::handover::{self, Predecessor};
 use linehub::ops::systemd::SystemdEnv;
 use linehub::server::Server;
 use linehub::{
-    commands::generate, commands::status, hub::memory, net::listener, net::permits, ops::lifecycle,
+    commands::generate, commands::status, hub::memory, net::bind, net::permits, ops::lifecycle,
     ops::logging,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let code = if listener::is_for_good(&error) {
+            let code = if bind::is_for_good(&error) {
                 MISUSED
             } else {
                 FAILED

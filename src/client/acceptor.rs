@@ -15,9 +15,10 @@ use tracing::{debug, info, warn};
 use crate::client::{Client, ClientPolicy, Clients};
 use crate::hub::counters::Counters;
 use crate::hub::{ConnectionInfo, Hub};
-use crate::net::listener::{BACKLOG, Connection, Listener, Stream};
+use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionLimit;
+use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 
@@ -197,7 +198,13 @@ impl Acceptor {
             at: SystemTime::now(),
         });
         info!(client = feed.subscriber().id.0, %peer, listener = %listener.name(), "client connected");
-        let client = Client::new(stream, feed, listener.format(), self.policy.clone(), permit);
+        let client = Client::new(
+            stream,
+            feed,
+            listener.options().clone(),
+            self.policy.clone(),
+            permit,
+        );
         self.clients.spawn(client);
     }
 

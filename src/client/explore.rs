@@ -260,7 +260,7 @@ impl World {
         let client = Client::new(
             link,
             feed,
-            format,
+            Arc::new(ListenerOptions::unlisted("unix:/x", format)),
             self.policy.clone(),
             self.permits.force_acquire(),
         );

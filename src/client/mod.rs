@@ -26,16 +26,16 @@ use tokio::task::coop::unconstrained;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::config::{Config, Grace, HalfClose, LongLine};
+use crate::config::{Config, Grace, HalfClose, ListenerOptions, LongLine};
 use crate::hub::{Commands, Condition, Feed, Hub};
-use crate::net::listener::{Connection, Stream};
 use crate::net::permits::ConnectionPermit;
+use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::LineLimit;
 
 use reader::{InputPolicy, Read, Reader};
-pub(crate) use snapshot::SavedClient;
+pub(crate) use snapshot::{KnownOptions, SavedClient};
 use writer::Writer;
 
 /// Telnet's answers that may wait for a client's socket, in bytes; one that does not take them is
@@ -150,6 +150,8 @@ impl ClosePolicy {
 #[derive(Debug)]
 pub(crate) struct Client<S: Connection = Stream> {
     stream: S,
+    /// Options that its listener had when it came.
+    options: Arc<ListenerOptions>,
     feed: Feed,
     reader: Reader,
     writer: Writer,
@@ -310,14 +312,15 @@ impl<S: Connection> Client<S> {
     pub(crate) fn new(
         stream: S,
         feed: Feed,
-        format: Format,
+        options: Arc<ListenerOptions>,
         policy: Arc<ClientPolicy>,
         permit: ConnectionPermit,
     ) -> Client<S> {
         Client {
-            reader: Reader::new(format, policy.line_bytes_max()),
-            writer: Writer::new(format),
+            reader: Reader::new(options.format, policy.line_bytes_max()),
+            writer: Writer::new(),
             stream,
+            options,
             feed,
             policy,
             input: InputState::Open,
@@ -424,7 +427,7 @@ impl<S: Connection> Client<S> {
         matches!(
             self.reason,
             Some(CloseReason::LineTooLong | CloseReason::Http)
-        ) && !self.writer.has_words()
+        ) && self.options.format == Format::Raw
     }
 
     /// Whether the peer has acknowledged everything. If not, the sweep has that looked at again.
@@ -534,7 +537,8 @@ impl<S: Connection> Client<S> {
         if matches!(self.output, OutputState::Shut | OutputState::Broken) {
             return false;
         }
-        match self.writer.poll(cx, &self.stream, &mut self.feed) {
+        let format = self.options.format;
+        match self.writer.poll(cx, &self.stream, &mut self.feed, format) {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
                 self.output = OutputState::Shut;

@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 use tracing::info;
 
 use crate::hub::{Feed, READ_BYTES_MAX, ReadPermit};
-use crate::net::listener::Connection;
+use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::{Framer, LineLimit, Lines};

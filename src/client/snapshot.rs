@@ -1,5 +1,6 @@
 //! A client put away for a handover, and taken up again.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use serde_bytes::ByteBuf;
 use super::reader::Reader;
 use super::writer::Writer;
 use super::{Client, ClientPolicy, InputState, OutputState};
+use crate::config::ListenerOptions;
 use crate::hub::{Feed, SavedFeed};
-use crate::net::listener::Stream;
+use crate::net::listener::Listener;
 use crate::net::permits::ConnectionPermit;
+use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::telnet::TelnetState;
@@ -47,6 +50,29 @@ pub(super) struct SavedReader {
     pub(super) is_discarding: bool,
 }
 
+/// Options of restored clients: those of the listener that each came by, found by its name, as long as
+/// they are what the client's were. A client whose listener is gone, or has got another format since,
+/// keeps its own, and shares them with others of the kind.
+#[derive(Debug)]
+pub(crate) struct KnownOptions(HashMap<(Arc<str>, Format), Arc<ListenerOptions>>);
+
+impl KnownOptions {
+    /// Options of the listeners that are open now.
+    pub(crate) fn of(listeners: &[Listener]) -> KnownOptions {
+        let known = listeners.iter().map(|listener| {
+            let key = (listener.label(), listener.format());
+            (key, listener.options().clone())
+        });
+        KnownOptions(known.collect())
+    }
+
+    fn of_client(&mut self, listener: &Arc<str>, format: Format) -> Arc<ListenerOptions> {
+        let unlisted = || Arc::new(ListenerOptions::unlisted(listener, format));
+        let known = self.0.entry((listener.clone(), format));
+        known.or_insert_with(unlisted).clone()
+    }
+}
+
 /// For states of before, whose clients were not asked.
 fn yes() -> bool {
     true
@@ -74,7 +100,7 @@ impl Client {
             output: self.output,
             reason: self.reason,
             reader: self.reader.save(),
-            writer: self.writer.save(),
+            writer: self.writer.save(self.options.format),
             has_permit: self.permit.is_some(),
         }
     }
@@ -84,14 +110,17 @@ impl Client {
         saved: SavedClient,
         stream: Stream,
         mut feed: Feed,
+        options: &mut KnownOptions,
         policy: Arc<ClientPolicy>,
         permit: Option<ConnectionPermit>,
     ) -> Client {
+        let options = options.of_client(saved.feed.listener(), saved.writer.format);
         let mut writer = Writer::restore(saved.writer);
         // The line it has half of was begun by other policy (`--echo`), and ends by them.
         writer.finish_line(&mut feed);
         Client {
             stream,
+            options,
             feed,
             reader: Reader::restore(saved.reader),
             writer,
@@ -147,6 +176,18 @@ mod tests {
         assert_eq!(reader.unfinished.as_ref(), b"half a line");
         assert!(reader.has_begun && !reader.is_discarding);
         assert_eq!(writer.control_queue.as_ref(), b"own");
+    }
+
+    #[test]
+    fn restored_clients_share_options_as_far_as_they_were_the_same() {
+        let here: Arc<str> = "127.0.0.1:1".into();
+        let now = Arc::new(ListenerOptions::unlisted("localhost:1", Format::Json));
+        let mut known = KnownOptions(HashMap::from([((here.clone(), Format::Json), now.clone())]));
+        assert!(Arc::ptr_eq(&known.of_client(&here, Format::Json), &now));
+        let before = known.of_client(&here, Format::Raw);
+        assert_eq!(before.format, Format::Raw);
+        assert_eq!(before.address.to_string(), "127.0.0.1:1");
+        assert!(Arc::ptr_eq(&known.of_client(&here, Format::Raw), &before));
     }
 
     /// A daemon of the same version must be able to read this for ever.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use serde_bytes::ByteBuf;
 
 use crate::hub::{Condition, Feed};
-use crate::net::listener::Connection;
+use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::telnet;
@@ -23,7 +23,6 @@ const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// Writes what one client is owed, in order.
 #[derive(Debug)]
 pub(super) struct Writer {
-    format: Format,
     crlf: bool,
     /// What is written before anything more of the feed: telnet's answers and the daemon's words to
     /// this client, each after a whole line.
@@ -35,24 +34,26 @@ pub(super) struct Writer {
     marks: u32,
     /// Messages it missed and has not been told of.
     skipped: u64,
-    /// Said last, when the feed has ended.
-    close_notice: Option<(CloseReason, Box<str>)>,
+    /// Said last, when the feed has ended: the reason, and its detail. Two fields, as a pair would make
+    /// every client eight bytes larger.
+    close_reason: Option<CloseReason>,
+    close_detail: Option<Box<str>>,
 }
 
 impl Writer {
-    pub(super) fn new(format: Format) -> Writer {
+    pub(super) fn new() -> Writer {
         Writer {
-            format,
             crlf: false,
             control_queue: Vec::new(),
             written: 0,
             marks: 0,
             skipped: 0,
-            close_notice: None,
+            close_reason: None,
+            close_detail: None,
         }
     }
 
-    pub(super) fn save(&self) -> SavedWriter {
+    pub(super) fn save(&self, format: Format) -> SavedWriter {
         let mut own = self.own_unwritten().to_vec();
         let mut marks = self.marks;
         while marks > 0 {
@@ -61,30 +62,26 @@ impl Writer {
             marks -= next.len() as u32;
         }
         SavedWriter {
-            format: self.format,
+            format,
             crlf: self.crlf,
             control_queue: ByteBuf::from(own),
             skipped: self.skipped,
-            close_notice: self.close_notice.clone(),
+            close_notice: self.close_reason.zip(self.close_detail.clone()),
         }
     }
 
     /// Goes on where [`Writer::save`] was called.
     pub(super) fn restore(saved: SavedWriter) -> Writer {
+        let (close_reason, close_detail) = saved.close_notice.unzip();
         Writer {
-            format: saved.format,
             crlf: saved.crlf,
             control_queue: saved.control_queue.into_vec(),
             written: 0,
             marks: 0,
             skipped: saved.skipped,
-            close_notice: saved.close_notice,
+            close_reason,
+            close_detail,
         }
-    }
-
-    /// Whether the client can be told anything but lines.
-    pub(super) fn has_words(&self) -> bool {
-        self.format != Format::Raw
     }
 
     /// From now on its lines end in CRLF.
@@ -140,7 +137,7 @@ impl Writer {
         reason: CloseReason,
         detail: String,
     ) {
-        self.close_notice = Some((reason, detail.into_boxed_str()));
+        (self.close_reason, self.close_detail) = (Some(reason), Some(detail.into()));
         if matches!(reason, CloseReason::Slow | CloseReason::Stalled) {
             self.finish_line(feed);
             feed.detach();
@@ -156,9 +153,10 @@ impl Writer {
         cx: &mut Context<'_>,
         stream: &impl Connection,
         feed: &mut Feed,
+        format: Format,
     ) -> Poll<io::Result<()>> {
         let mut refused = false;
-        let all = self.poll_all(cx, stream, feed, &mut refused);
+        let all = self.poll_all(cx, stream, feed, format, &mut refused);
         // Told once: the sweep must not see it taken back for a moment.
         feed.subscriber().set(Condition::Blocked, refused);
         all
@@ -170,6 +168,7 @@ impl Writer {
         cx: &mut Context<'_>,
         stream: &impl Connection,
         feed: &mut Feed,
+        format: Format,
         refused: &mut bool,
     ) -> Poll<io::Result<()>> {
         let mut budget = WRITE_BYTES_MAX;
@@ -190,7 +189,7 @@ impl Writer {
                 written
             } else if self.skipped > 0 {
                 let skipped = std::mem::take(&mut self.skipped);
-                self.say(|format, out| format::skip(format, skipped, out));
+                self.say(|out| format::skip(format, skipped, out));
                 continue;
             } else if ready!(feed.poll_more(cx)) {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -198,8 +197,8 @@ impl Writer {
                 let written = ready!(write(cx, &slices[..filled]))?;
                 feed.advance(written);
                 written
-            } else if let Some((reason, detail)) = self.close_notice.take() {
-                self.say(|format, out| format::error(format, reason, &detail, out));
+            } else if let Some((reason, detail)) = self.take_close_notice() {
+                self.say(|out| format::error(format, reason, &detail, out));
                 continue;
             } else {
                 return Poll::Ready(Ok(()));
@@ -212,9 +211,13 @@ impl Writer {
         }
     }
 
-    fn say(&mut self, words: impl FnOnce(Format, &mut Vec<u8>)) {
+    fn take_close_notice(&mut self) -> Option<(CloseReason, Box<str>)> {
+        self.close_reason.take().zip(self.close_detail.take())
+    }
+
+    fn say(&mut self, words: impl FnOnce(&mut Vec<u8>)) {
         let start = self.control_queue.len();
-        words(self.format, &mut self.control_queue);
+        words(&mut self.control_queue);
         if self.crlf {
             let line = self.control_queue.split_off(start);
             format::crlf(&line, &mut self.control_queue);

@@ -4,11 +4,13 @@
 mod address;
 pub mod cli;
 mod file;
+mod listener;
 pub(crate) mod values;
 
 use std::env;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::warn;
@@ -16,6 +18,7 @@ use tracing::warn;
 pub use self::address::{Address, AddressError};
 #[cfg(test)]
 pub(crate) use self::file::parse;
+pub use self::listener::ListenerOptions;
 use self::values::CLIENTS_CEILING;
 use crate::config::cli::{Cli, Options, RawValue};
 use crate::wire::format::Format;
@@ -43,7 +46,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where clients are accepted. At least one; no address twice, unless its port is 0.
-    pub listen: Vec<ListenSpec>,
+    pub listen: Vec<Arc<ListenerOptions>>,
     /// Whether that was typed. If not, inherited sockets take its place.
     pub listen_given: bool,
     /// The format of listeners that name none.
@@ -92,15 +95,6 @@ pub struct Source {
     open_files: u64,
     /// Where the service manager has the daemon keep its sockets: RUNTIME_DIRECTORY.
     runtime_directory: Option<String>,
-}
-
-/// One listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenSpec {
-    /// Where it listens.
-    pub address: Address,
-    /// How its clients see the stream.
-    pub format: Format,
 }
 
 /// What the end of a client's input means.
@@ -344,12 +338,12 @@ fn admin_hosts(options: &Options) -> Result<Vec<String>, ConfigError> {
     hosts.collect()
 }
 
-fn listeners(options: &Options, format: Format) -> Result<Vec<ListenSpec>, ConfigError> {
+fn listeners(options: &Options, format: Format) -> Result<Vec<Arc<ListenerOptions>>, ConfigError> {
     let default = [RawValue::from(LISTEN)];
-    let mut listeners: Vec<ListenSpec> = Vec::new();
+    let mut listeners: Vec<Arc<ListenerOptions>> = Vec::new();
     for typed in options.listen.as_deref().unwrap_or(&default) {
         let at_place = |reason| ConfigError::at("listen", typed, reason);
-        let new = listener(&typed.text, format).map_err(at_place)?;
+        let new = ListenerOptions::parse(&typed.text, format).map_err(at_place)?;
         let shared = !matches!(new.address, Address::Tcp { port: 0, .. });
         if shared && listeners.iter().any(|known| known.address == new.address) {
             return Err(at_place(format!(
@@ -357,37 +351,9 @@ fn listeners(options: &Options, format: Format) -> Result<Vec<ListenSpec>, Confi
                 new.address
             )));
         }
-        listeners.push(new);
+        listeners.push(Arc::new(new));
     }
     Ok(listeners)
-}
-
-fn listener(text: &str, default_format: Format) -> Result<ListenSpec, String> {
-    let mut parts = text.split(',');
-    let address = parts
-        .next()
-        .unwrap_or_default()
-        .parse()
-        .map_err(|error: AddressError| error.to_string())?;
-    let mut own_format = None;
-    for part in parts {
-        match part.split_once('=') {
-            Some(("format", _)) if own_format.is_some() => {
-                return Err(format!("'{text}' has two formats; allowed: one"));
-            }
-            Some(("format", value)) => own_format = Some(values::format(value)?),
-            _ => {
-                return Err(format!(
-                    "',{part}' is unknown; allowed after the address: ,format=text, ,format=json \
-                     or ,format=raw"
-                ));
-            }
-        }
-    }
-    Ok(ListenSpec {
-        address,
-        format: own_format.unwrap_or(default_format),
-    })
 }
 
 impl ConfigError {
@@ -439,10 +405,10 @@ mod tests {
 
     #[test]
     fn nothing_typed_gives_the_documented_defaults() {
-        let listen = vec![ListenSpec {
+        let listen = vec![Arc::new(ListenerOptions {
             address: tcp("127.0.0.1", 2345),
             format: Format::Text,
-        }];
+        })];
         let expected = Config {
             listen,
             listen_given: false,
@@ -681,20 +647,20 @@ mod tests {
             ])
         };
         let expected = [
-            ListenSpec {
+            ListenerOptions {
                 address: tcp("127.0.0.1", 1),
                 format: Format::Json,
             },
-            ListenSpec {
+            ListenerOptions {
                 address: tcp("127.0.0.1", 2),
                 format: Format::Raw,
             },
-            ListenSpec {
+            ListenerOptions {
                 address: Address::Unix("/x".into()),
                 format: Format::Text,
             },
         ];
-        assert_eq!(config(typed).listen, expected);
+        assert_eq!(config(typed).listen, expected.map(Arc::new));
     }
 
     #[test]

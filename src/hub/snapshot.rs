@@ -85,6 +85,13 @@ pub(crate) struct SavedFeed {
     counters: TrafficTotals,
 }
 
+impl SavedFeed {
+    /// The listener that the client came by, as it is logged.
+    pub(crate) fn listener(&self) -> &Arc<str> {
+        &self.connection.listener
+    }
+}
+
 /// No count gets so far; beyond it, counting on might overflow.
 const NUMBER_MAX: u64 = 1 << 60;
 

@@ -1,6 +1,19 @@
-//! Sockets, the addresses and peers at their ends, and how many there may be.
+//! Sockets: TCP, Unix and inherited alike become one [`Listener`](listener) and one
+//! [`Stream`](stream), and permits say how many connections there may be.
+//!
+//! Nothing else in linehub knows what kind of socket it has in hand.
+//!
+//! ```text
+//! sockopt ◄─ unix ◄─ listener ◄─ inherited ◄─ bind ◄─ rebind
+//!         ◄─ stream
+//! ```
 
+pub mod bind;
 pub mod inherited;
 pub mod listener;
 pub(crate) mod peer;
 pub mod permits;
+pub(crate) mod rebind;
+pub(crate) mod sockopt;
+pub(crate) mod stream;
+mod unix;

@@ -17,13 +17,15 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, error, info, warn};
 
 use crate::client::acceptor::{AcceptLoops, Acceptor};
-use crate::client::{Client, ClientPolicy, Clients, Frozen};
+use crate::client::{Client, ClientPolicy, Clients, Frozen, KnownOptions};
 use crate::config::{Config, Source};
 use crate::hub::clock;
 use crate::hub::counters::{Counters, HandoverMethod};
 use crate::hub::{self, Commands, Hub, SavedHub};
-use crate::net::listener::{ListenAddr, Listener, Stream};
+use crate::net::bind;
+use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
+use crate::net::stream::Stream;
 use crate::ops::admin::{Admin, AdminSocket, AdminState, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
 use crate::ops::handover::{
@@ -117,7 +119,7 @@ impl Server {
             None => (None, Vec::new(), Counters::default()),
         };
         let inherited = systemd.inherited.listeners;
-        let (listeners, errors) = Listener::open_all(&config, inherited, kept).await?;
+        let (listeners, errors) = bind::open_all(&config, inherited, kept).await?;
         for error in errors {
             if state.is_none() {
                 return Err(error);
@@ -138,7 +140,7 @@ impl Server {
         let policy = Arc::new(ClientPolicy::from(&config));
         let permits = ConnectionLimit::new(config.clients_max);
         let restored = state.and_then(|(hub, clients)| {
-            restore(&config, &policy, &permits, hub, clients)
+            restore(&config, &listeners, &policy, &permits, hub, clients)
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
@@ -300,17 +302,27 @@ async fn open_admin(
 /// Makes clients of saved ones and of their sockets.
 fn restore(
     config: &Config,
+    listeners: &[Listener],
     policy: &Arc<ClientPolicy>,
     permits: &Arc<ConnectionLimit>,
     hub: SavedHub,
     clients: Vec<RestoredClient>,
 ) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
     let (hub, stream) = hub.restore(config)?;
+    let mut options = KnownOptions::of(listeners);
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = stream.restore(&hub, saved.feed.clone())?;
         let permit = saved.has_permit.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
-        Ok(Client::restore(saved, socket, feed, policy.clone(), permit))
+        let policy = policy.clone();
+        Ok(Client::restore(
+            saved,
+            socket,
+            feed,
+            &mut options,
+            policy,
+            permit,
+        ))
     });
     let clients = clients.filter_map(|client: anyhow::Result<_>| {
         // It alone is lost, and the others hear of it.

@@ -8,7 +8,8 @@ use tracing::{error, info, warn};
 
 use super::{RunningServer, stop_asked};
 use crate::config::{Config, Source};
-use crate::net::listener::{ListenPlan, Listener};
+use crate::net::listener::Listener;
+use crate::net::rebind::ListenPlan;
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::lifecycle::{Command, CommandSource};
 use crate::ops::logging;

@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use super::one_of;
 use crate::config::{Config, SlowClient};
-use crate::net::listener::{Connection, PeerProgress};
+use crate::net::stream::{Connection, PeerProgress};
 use crate::wire::format::Format;
 
 /// What a socket holds at most each way, in bytes: small, so that all of them are full at times.
@@ -255,7 +255,7 @@ impl Peer {
     }
 }
 
-/// A connection to a [`Peer`], as a [`Stream`](crate::net::listener::Stream) is one to a real one.
+/// A connection to a [`Peer`], as a [`Stream`](crate::net::stream::Stream) is one to a real one.
 #[derive(Debug)]
 pub(super) struct Link(pub(super) Rc<RefCell<Peer>>);
 

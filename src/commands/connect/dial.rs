@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::config::Address;
-use crate::net::listener;
+use crate::net::sockopt;
 
 /// How long one address of the server is tried. The kernel itself tries for two minutes, which is
 /// longer than a person waits, and than a retry needs.
@@ -56,7 +56,7 @@ impl Connection {
                     last = io::ErrorKind::ConnectionRefused.into();
                 }
                 Ok(Ok(stream)) => {
-                    listener::set_tcp_options(&SockRef::from(&stream))?;
+                    sockopt::set_tcp_options(&SockRef::from(&stream))?;
                     return Connection::new(stream.into_std()?, Some(peer));
                 }
             }
@@ -67,7 +67,7 @@ impl Connection {
     fn new(socket: impl Into<OwnedFd>, peer: Option<SocketAddr>) -> io::Result<Connection> {
         let both = Interest::READABLE | Interest::WRITABLE;
         Ok(Connection {
-            socket: listener::register(socket.into(), both)?,
+            socket: sockopt::register(socket.into(), both)?,
             peer,
             shut: false,
             settled: None,
@@ -142,6 +142,6 @@ impl Connection {
 
     fn outstanding(&self) -> usize {
         // The call fails for no connected stream socket.
-        listener::outstanding_bytes(self.socket.as_fd()).unwrap_or(0)
+        sockopt::outstanding_bytes(self.socket.as_fd()).unwrap_or(0)
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::net::listener::register;
+use crate::net::sockopt::register;
 
 /// Whether something of it is so now. An error and an end always count.
 fn is_now(descriptor: &impl AsFd, what: PollFlags) -> bool {

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::interval;
 
 use crate::commands::terminal::{self, Modes};
-use crate::net::listener::register;
+use crate::net::sockopt::register;
 
 /// What ends or stops the process; it has to happen to the terminal first.
 const SIGNALS: [Signal; 5] = [

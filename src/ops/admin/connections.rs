@@ -17,7 +17,8 @@ use tracing::{debug, warn};
 use super::routes::Router;
 use crate::client::acceptor::is_exhaustion;
 use crate::config::ADMIN_CONNECTIONS_MAX;
-use crate::net::listener::{Listener, Stream};
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
 
 /// How long a connection keeps its place while others wait for one. An answer takes milliseconds.
 const TURN: Duration = Duration::from_millis(200);

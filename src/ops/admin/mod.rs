@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::{Address, Config};
-use crate::net::listener::{ListenAddr, Listener, ResolvedPrivate};
+use crate::net::bind::ResolvedPrivate;
+use crate::net::listener::{ListenAddr, Listener};
 use connections::Connections;
 use events::Events;
 use host::AllowedHosts;

@@ -1,14 +1,15 @@
 //! From the listeners that are open to those that another configuration asks for.
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
 use socket2::SockRef;
 use tracing::info;
 
-use super::adopt::InheritedListeners;
-use super::{ListenAddr, Listener, ResolvedListen};
-use crate::config::Config;
-use crate::net::inherited::InheritedFd;
+use super::bind::ResolvedListen;
+use super::inherited::InheritedListeners;
+use super::listener::{ListenAddr, Listener};
+use crate::config::{Address, Config};
 
 /// The addresses that a configuration wants listened on: what takes time to find out.
 #[derive(Debug)]
@@ -21,9 +22,9 @@ impl ListenPlan {
     /// The entry of the configuration that stands for no address.
     pub(crate) async fn resolve(config: &Config) -> anyhow::Result<ListenPlan> {
         let mut all = Vec::new();
-        for spec in &config.listen {
-            let wanted = ResolvedListen::resolve(spec).await;
-            all.push(wanted.map_err(|error| cannot_listen(&spec.address, error))?);
+        for options in &config.listen {
+            let wanted = ResolvedListen::resolve(options).await;
+            all.push(wanted.map_err(|error| cannot_listen(&options.address, error))?);
         }
         Ok(ListenPlan(all))
     }
@@ -44,72 +45,72 @@ impl ListenPlan {
         let mut missing = Vec::new();
         if config.listen_given || !inherited.has_socket_activated() {
             for wanted in self.0 {
-                let address = wanted.spec.address.clone();
+                let address = wanted.options.address.clone();
                 let wanted = wanted.claim(&mut inherited, &config.listen);
                 missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
             }
         }
-        let formats = inherited.formats(config.format);
+        let all_options = inherited.options(config.format);
         let closing = open
             .iter()
-            .zip(&formats)
-            .filter(|(_, format)| format.is_none());
+            .zip(&all_options)
+            .filter(|(_, options)| options.is_none());
         let shared = ReusePortGuard::with(closing.map(|(listener, _)| listener).collect());
         let staying = open
             .iter()
-            .zip(&formats)
-            .filter(|(_, format)| format.is_some());
-        let mut others: Vec<ListenAddr> = staying.map(|(other, _)| other.name.clone()).collect();
+            .zip(&all_options)
+            .filter(|(_, options)| options.is_some());
+        let mut others: Vec<ListenAddr> = staying.map(|(other, _)| other.name().clone()).collect();
         let mut opened: Vec<Listener> = Vec::new();
         for wanted in missing {
-            let address = wanted.spec.address.clone();
+            let address = wanted.options.address.clone();
             let shares = |address: &SocketAddr| shared.stand_in_for(address);
             let more = wanted.open(&others, &config.listen, shares);
             let more = more.map_err(|error| cannot_listen(&address, error))?;
-            others.extend(more.iter().map(|other| other.name.clone()));
+            others.extend(more.iter().map(|other| other.name().clone()));
             opened.extend(more);
         }
         drop(shared);
 
         let (mut staying, mut closing) = (Vec::new(), Vec::new());
-        for (mut listener, format) in open.drain(..).zip(formats) {
-            match format {
-                Some(format) => {
-                    if format != listener.format {
-                        listener.format = format;
-                        info!(address = %listener.name, %format, "listening");
+        for (mut listener, options) in open.drain(..).zip(all_options) {
+            match options {
+                Some(options) => {
+                    if options.format != listener.format() {
+                        let format = options.format;
+                        info!(address = %listener.name(), %format, "listening");
+                    }
+                    if options != *listener.options() {
+                        listener.set_options(options);
                     }
                     staying.push(listener);
                 }
                 None => {
-                    info!(address = %listener.name, "closed a listener");
+                    info!(address = %listener.name(), "closed a listener");
                     closing.push(listener);
                 }
             }
         }
         open.extend(staying);
         for listener in &opened {
-            info!(address = %listener.name, format = %listener.format, "listening");
+            info!(address = %listener.name(), format = %listener.format(), "listening");
         }
         open.extend(opened);
         Ok(closing)
     }
 }
 
-fn cannot_listen(address: &crate::config::Address, error: anyhow::Error) -> anyhow::Error {
+fn cannot_listen(address: &Address, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("cannot listen on {address}"))
 }
 
 /// The same rules as when the sockets are handed over to another daemon, on copies of them.
 fn inherited(open: &[Listener]) -> anyhow::Result<InheritedListeners> {
     let copies = open.iter().map(|listener| {
-        let socket = listener.io.get_ref().try_clone()?;
+        let socket = listener.as_fd().try_clone_to_owned()?;
         Ok((listener.save(), socket))
     });
-    InheritedListeners::of(
-        Vec::<InheritedFd>::new(),
-        copies.collect::<anyhow::Result<_>>()?,
-    )
+    InheritedListeners::of(Vec::new(), copies.collect::<anyhow::Result<_>>()?)
 }
 
 /// Listeners that are about to be closed and share their ports until then, as when `127.0.0.1:2345`
@@ -119,7 +120,7 @@ struct ReusePortGuard<'a>(Vec<&'a Listener>);
 
 impl<'a> ReusePortGuard<'a> {
     fn with(closing: Vec<&'a Listener>) -> ReusePortGuard<'a> {
-        let tcp = |listener: &&Listener| matches!(listener.name, ListenAddr::Tcp(_));
+        let tcp = |listener: &&Listener| matches!(listener.name(), ListenAddr::Tcp(_));
         let shared = ReusePortGuard(closing.into_iter().filter(tcp).collect());
         shared.set(true);
         shared
@@ -128,7 +129,7 @@ impl<'a> ReusePortGuard<'a> {
     /// Whether one of them is in the way of this address, which cannot be opened beside it. Only
     /// then: a port that is shared without need could be somebody else's, who shares it too.
     fn stand_in_for(&self, wanted: &SocketAddr) -> bool {
-        self.0.iter().any(|listener| match &listener.name {
+        self.0.iter().any(|listener| match listener.name() {
             ListenAddr::Tcp(open) => {
                 let (open_ip, ip) = (open.ip(), wanted.ip());
                 let is_any = open_ip.is_unspecified() || ip.is_unspecified();
@@ -141,7 +142,7 @@ impl<'a> ReusePortGuard<'a> {
     fn set(&self, shares: bool) {
         for listener in &self.0 {
             // Where it cannot be set, opening the other one fails, and says why.
-            let _ = SockRef::from(listener.io.get_ref()).set_reuse_port(shares);
+            let _ = SockRef::from(listener).set_reuse_port(shares);
         }
     }
 }

@@ -1,0 +1,183 @@
+//! A socket that clients connect to, and the address it is bound to.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::net::SocketFlags;
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::peer::Peer;
+use super::sockopt::register;
+use super::unix::{FileIdentity, SocketFile};
+use crate::config::{Address, ListenerOptions};
+use crate::wire::format::Format;
+
+/// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
+/// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
+pub(crate) const BACKLOG: usize = 65_535;
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    io: AsyncFd<OwnedFd>,
+    name: ListenAddr,
+    label: Arc<str>,
+    options: Arc<ListenerOptions>,
+    origin: Origin,
+    file: Option<SocketFile>,
+}
+
+/// Whose a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Origin {
+    /// The daemon opened it, for this address of its configuration as it displays.
+    Configured(String),
+    /// The service manager opened it, and passed it under this name.
+    Manager(String),
+}
+
+/// A listener, less its socket, for a handover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedListener {
+    pub(super) origin: Origin,
+    /// Of a Unix socket that the daemon opened.
+    pub(super) file: Option<FileIdentity>,
+}
+
+/// A listener of the daemon before, for [`Listener::open_all`].
+pub(crate) type RestoredListener = (SavedListener, OwnedFd);
+
+/// Where a listener is bound: the port is the real one. Displays as it is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddr {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Listener {
+    /// Listens on a bound, nonblocking socket. To be called on the runtime.
+    pub(super) fn new(
+        socket: OwnedFd,
+        name: ListenAddr,
+        options: Arc<ListenerOptions>,
+        origin: Origin,
+        file: Option<SocketFile>,
+    ) -> io::Result<Listener> {
+        Ok(Listener {
+            io: register(socket, Interest::READABLE)?,
+            label: name.to_string().into(),
+            name,
+            options,
+            origin,
+            file,
+        })
+    }
+
+    /// Where it is bound.
+    pub(crate) fn name(&self) -> &ListenAddr {
+        &self.name
+    }
+
+    /// [`Listener::name`] as it displays: one text for all who want to keep it.
+    pub(crate) fn label(&self) -> Arc<str> {
+        self.label.clone()
+    }
+
+    /// Options that whoever connects to it now has.
+    pub(crate) fn options(&self) -> &Arc<ListenerOptions> {
+        &self.options
+    }
+
+    /// Gives newcomers other options; clients that are there keep theirs.
+    pub(super) fn set_options(&mut self, options: Arc<ListenerOptions>) {
+        self.options = options;
+    }
+
+    /// Format in which newcomers see the stream.
+    pub(crate) fn format(&self) -> Format {
+        self.options.format
+    }
+
+    /// All there is to know of it, save its socket.
+    pub(crate) fn save(&self) -> SavedListener {
+        SavedListener {
+            origin: self.origin.clone(),
+            file: self.file.as_ref().map(|file| file.identity),
+        }
+    }
+
+    /// Whether the service manager has it open too.
+    pub(crate) fn is_socket_activated(&self) -> bool {
+        matches!(self.origin, Origin::Manager(_))
+    }
+
+    /// Leaves it to whoever has its socket now: its file stays.
+    pub(crate) fn hand_over(mut self) {
+        if let Some(file) = self.file.take() {
+            // Its drop would remove the file.
+            std::mem::forget(file);
+        }
+    }
+
+    /// Waits until a connection may be there to accept. Cancel safe.
+    pub(crate) async fn ready(&self) -> io::Result<()> {
+        // The readiness stays set until `accept` finds none.
+        self.io
+            .readable()
+            .await
+            .map(|mut guard| guard.retain_ready())
+    }
+
+    /// Accepts one connection; `WouldBlock` when there is none.
+    pub(crate) fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, address) = self.io.try_io(Interest::READABLE, |listener| {
+            Ok(rustix::net::acceptfrom_with(listener, flags)?)
+        })?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let peer = address.map_or(Peer::Unix, |address| {
+            Peer::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        });
+        Ok((socket, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl ListenAddr {
+    /// Whether it takes the IPv4 side of `port` on every interface.
+    pub(super) fn takes_all_ipv4(&self, port: u16) -> bool {
+        *self == ListenAddr::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+    }
+
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        matches!(self, ListenAddr::Tcp(address) if address.port() == port)
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddr::Tcp(address) => address.fmt(f),
+            ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Whether this address takes the IPv4 side of `port` on every interface. An IPv6 wildcard beside
+/// it is for IPv6 only then, as both could not be opened otherwise.
+pub(super) fn takes_all_ipv4(address: &Address, port: u16) -> bool {
+    matches!(address, Address::Tcp { host, port: other } if host == "0.0.0.0" && *other == port)
+}

@@ -1,0 +1,279 @@
+//! One connection, whatever kind of socket it is.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown};
+use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+use super::sockopt::{outstanding_bytes, register};
+
+/// How long a peer may be silent that owes an answer: gone within a minute, as a silent one that owes
+/// none. Not left to TCP_USER_TIMEOUT, which also ends a peer that answers every probe of its closed
+/// window, and only reads slowly.
+const SILENCE_MAX: Duration = Duration::from_secs(50);
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    io: AsyncFd<StreamSocket>,
+}
+
+/// What a client asks of its connection: a [`Stream`], or what a test has in its place.
+///
+/// Whatever is `Pending` has the task woken when that changes.
+pub(crate) trait Connection {
+    /// Ready when a read may bring something.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Reads what is there, at most `buf`; 0 when the peer shut its sending side.
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// Writes as much of `slices` as the connection takes, at least one byte of a non-empty one.
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+
+    /// How far the peer has come.
+    ///
+    /// # Errors
+    /// The system does not say.
+    fn progress(&self) -> io::Result<PeerProgress>;
+
+    /// Has its close reset the connection: the peer is told by that, and what it has not acknowledged is
+    /// lost to it. A Unix socket is reset only if the peer had sent what was not read.
+    fn reset_on_close(&self) -> io::Result<()>;
+
+    /// Shuts the sending side: the peer gets what was sent, then the end.
+    fn shut_write(&self) -> io::Result<()>;
+}
+
+/// The socket of a connection.
+#[derive(Debug)]
+struct StreamSocket {
+    fd: OwnedFd,
+    is_tcp: bool,
+}
+
+/// How far the other end of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerProgress {
+    /// Changes whenever the peer acknowledges something.
+    pub(crate) acknowledged: u32,
+    /// It has acknowledged everything, the end of the output included.
+    pub(crate) has_all: bool,
+    /// It is gone: the connection has ended, or it has not answered for [`SILENCE_MAX`].
+    pub(crate) is_gone: bool,
+}
+
+impl Stream {
+    /// Takes over a connected, nonblocking socket. To be called on the runtime.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Stream> {
+        let is_tcp = rustix::net::sockopt::socket_domain(&socket)? != AddressFamily::UNIX;
+        if !is_tcp {
+            // TCP sockets have it from their listener.
+            SockRef::from(&socket).set_out_of_band_inline(true)?;
+        }
+        let socket = StreamSocket { fd: socket, is_tcp };
+        Ok(Stream {
+            io: register(
+                socket,
+                Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
+            )?,
+        })
+    }
+
+    /// Whether a read that brought less than it could has emptied the socket, as a rule: edge-triggered
+    /// epoll tells what comes next, so that the read which would only find nothing is saved.
+    ///
+    /// The exceptions end a read early: TCP's urgent mark, which epoll reports as priority with
+    /// whatever it belongs to; and, on a Unix socket, descriptors that were passed along. An end of
+    /// input stays readable.
+    fn is_emptied_by_short_read(&self) -> bool {
+        let is_urgent = || self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok();
+        self.io.get_ref().is_tcp && !is_urgent()
+    }
+
+    /// Writes what a fresh socket takes without waiting: a line always fits.
+    pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(
+            self.io.as_fd(),
+            bytes,
+            SendFlags::NOSIGNAL,
+        )?)
+    }
+
+    /// Reads and forgets until the peer shuts its sending side. Cancel safe.
+    pub(crate) async fn discard_input(&self) -> io::Result<()> {
+        let mut scratch = [0; 512];
+        while poll_fn(|cx| Connection::poll_read(self, cx, &mut scratch)).await? > 0 {}
+        Ok(())
+    }
+}
+
+impl Connection for Stream {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io
+            .poll_read_ready(cx)
+            .map_ok(|mut guard| guard.retain_ready())
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::empty()) {
+                Ok((read, _)) => {
+                    if 0 < read && read < buf.len() && self.is_emptied_by_short_read() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+        loop {
+            let mut guard = ready!(self.io.poll_write_ready(cx))?;
+            let written = match slices {
+                // A plain send costs the kernel less than a vector of one.
+                [slice] => rustix::net::send(self.io.as_fd(), slice, SendFlags::NOSIGNAL),
+                // Where `SIGPIPE` is ignored, as Rust does at start, this is the same.
+                slices => rustix::io::writev(self.io.as_fd(), slices),
+            };
+            match written {
+                Ok(written) => {
+                    if written < bytes {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(written));
+                }
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn progress(&self) -> io::Result<PeerProgress> {
+        match self.io.get_ref().is_tcp {
+            true => tcp_progress(self.io.as_fd()),
+            false => unix_progress(self.io.as_fd()),
+        }
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        SockRef::from(&self.io).set_linger(Some(Duration::ZERO))
+    }
+
+    fn shut_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
+    }
+}
+
+/// For what speaks a protocol of its own over a connection; clients use the methods.
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Connection::poll_read(&*self, cx, buf.initialize_unfilled()))?;
+        buf.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Connection::poll_write(&*self, cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shut_write())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl AsRawFd for StreamSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl From<StreamSocket> for OwnedFd {
+    fn from(socket: StreamSocket) -> OwnedFd {
+        socket.fd
+    }
+}
+
+impl AsFd for StreamSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// See tcp(7), TCP_INFO. What is read here is at these places since Linux 4.6.
+#[allow(unsafe_code)]
+fn tcp_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
+    const TCP_CLOSE: u8 = 7;
+    let mut info = [0_u8; 192];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which are any bytes, and then says
+    // how many; the descriptor is open.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let u32_at = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| info[at + byte]));
+    let [state, retransmits, probes] = [info[0], info[2], info[3]];
+    let (unacknowledged, last_ack_ms) = (u32_at(24), u32_at(56));
+    let acknowledged = u64::from_ne_bytes(std::array::from_fn(|byte| info[120 + byte]));
+    let unsent = u32_at(144);
+    let owes_answer = retransmits > 0 || probes > 0;
+    let is_silent = u128::from(last_ack_ms) >= SILENCE_MAX.as_millis();
+    Ok(PeerProgress {
+        acknowledged: acknowledged as u32,
+        has_all: unacknowledged == 0 && unsent == 0,
+        is_gone: state == TCP_CLOSE || (owes_answer && is_silent),
+    })
+}
+
+fn unix_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
+    Ok(PeerProgress {
+        acknowledged: outstanding_bytes(socket)? as u32,
+        // It is in the peer's own queue, and stays there when this end is closed.
+        has_all: true,
+        is_gone: false,
+    })
+}
