@@ -49,6 +49,8 @@ mod systemd;
 mod telnet;
 /// The systemd units that the binary prints, as systemd itself sees them.
 mod units;
+/// Taking over from a daemon of the build before.
+mod upgrade;
 /// Wake-ups that must not be lost: nobody waits for what has come already.
 mod wakeups;
 /// Bytes to lines.

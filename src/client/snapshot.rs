@@ -30,6 +30,7 @@ pub(crate) struct SavedClient {
     reader: SavedReader,
     writer: SavedWriter,
     /// It counts against `--max-clients`.
+    #[serde(alias = "has_place")]
     pub(crate) has_permit: bool,
 }
 

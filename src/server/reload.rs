@@ -6,7 +6,8 @@
 use anyhow::Context;
 use tracing::{error, info, warn};
 
-use super::{RunningServer, stop_asked};
+use super::commands::stop_asked;
+use super::running::RunningServer;
 use crate::config::{Config, Source};
 use crate::net::listener::Listener;
 use crate::net::rebind::ListenPlan;

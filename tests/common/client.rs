@@ -98,19 +98,24 @@ impl Client {
         socket
             .connect(&to)
             .unwrap_or_else(|e| panic!("connect to {address}: {e}"));
+        if domain != Domain::UNIX {
+            // Small writes leave one by one, as the tests of framing want them.
+            socket.set_tcp_nodelay(true).expect("TCP_NODELAY");
+        }
+        Client::over(socket, 0)
+    }
+
+    /// A client on a socket that is connected already, with the daemon's number for it.
+    pub(crate) fn over(socket: Socket, id: u64) -> Client {
         socket
             .set_read_timeout(Some(PATIENCE))
             .expect("SO_RCVTIMEO");
         socket
             .set_write_timeout(Some(PATIENCE))
             .expect("SO_SNDTIMEO");
-        if domain != Domain::UNIX {
-            // Small writes leave one by one, as the tests of framing want them.
-            socket.set_tcp_nodelay(true).expect("TCP_NODELAY");
-        }
         Client {
             socket,
-            id: 0,
+            id,
             input: Vec::new(),
             taken: 0,
             seen: VecDeque::new(),

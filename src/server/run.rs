@@ -1,0 +1,129 @@
+//! What runs, and in which order.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::commands::stop_again;
+use super::running::RunningServer;
+use super::start::Server;
+use crate::client::Clients;
+use crate::client::acceptor::{AcceptLoops, Acceptor};
+use crate::config::Source;
+use crate::hub;
+use crate::ops::admin::AdminState;
+use crate::ops::lifecycle::{Command, CommandSource, Phase};
+use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
+
+impl Server {
+    /// Serves until it is asked to stop, then drains: what clients had sent is delivered, and each
+    /// connection is closed when its peer has everything, at the latest after `drain_timeout`.
+    /// Asked to stop once more, it returns at once and the connections with it. Asked to reload, it
+    /// goes by what `source` says then, if that is good.
+    ///
+    /// # Errors
+    /// The thread of the admin server or of the watchdog cannot be started. What goes wrong with one
+    /// client or one accept ends nothing else.
+    pub async fn run(self, mut commands: impl CommandSource, source: Source) -> anyhow::Result<()> {
+        let clients = Arc::new(Clients::default());
+        let acceptor = Acceptor::new(
+            self.hub.clone(),
+            self.policy.clone(),
+            self.permits.clone(),
+            clients.clone(),
+            self.counters.clone(),
+        );
+        let admin_state = Arc::new(AdminState::new(
+            self.hub.clone(),
+            self.lifecycle.clone(),
+            self.counters.clone(),
+            self.permits.clone(),
+        ));
+        let mut running = RunningServer {
+            config: self.config,
+            hub: self.hub,
+            policy: self.policy,
+            permits: self.permits,
+            counters: self.counters,
+            clients,
+            acceptor: Arc::new(acceptor),
+            accept_loops: AcceptLoops::default(),
+            admin: None,
+            admin_state,
+            lifecycle: self.lifecycle,
+            notifier: self.notifier,
+            reload_failure: watch::Sender::new(None),
+            executable: self.executable,
+        };
+        for listener in &self.listeners {
+            info!(address = %listener.name(), format = %listener.format(), "listening");
+        }
+        if let Some(socket) = self.admin {
+            let admin = socket.serve(running.admin_state.clone());
+            running.admin = Some(admin.context("cannot start the thread of --admin")?);
+        }
+        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(running.hub.clone())));
+        for client in self.restored {
+            running.clients.spawn(client);
+        }
+        running.open(self.listeners);
+        running.lifecycle.enter(Phase::Running);
+        let notifier = running.notifier.clone();
+        notifier.ready().await;
+        let hub = running.hub.clone();
+        let status = watchdog::report(
+            notifier.clone(),
+            hub.clone(),
+            running.lifecycle.watch(),
+            running.reload_failure.subscribe(),
+        );
+        let _status = AbortOnDropHandle::new(tokio::spawn(status));
+        let watchdog = self.watchdog;
+        let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, hub, allowed));
+        let _watchdog = watchdog
+            .transpose()
+            .context("cannot start the watchdog's thread")?;
+
+        let mut command = commands.next().await;
+        let stop = loop {
+            match command {
+                stop @ (Command::Stop | Command::Terminate) => break stop,
+                Command::Reload => {
+                    running.lifecycle.enter(Phase::Reloading);
+                    running.notifier.reloading().await;
+                    let asked = running.reload(&source, &mut commands).await;
+                    running.lifecycle.enter(Phase::Running);
+                    let failure = running.reload_failure.borrow().clone();
+                    let failure = failure.as_ref().map(Failure::words);
+                    running.notifier.reloaded(failure).await;
+                    if let Some(asked) = asked {
+                        command = asked;
+                        continue;
+                    }
+                }
+                #[cfg(debug_assertions)]
+                Command::CheckRest => {
+                    tokio::spawn(crate::server::rest::check(running.hub.clone()));
+                }
+                Command::HandOver => {
+                    if let Some(asked) = running.exec(&mut commands).await {
+                        command = asked;
+                        continue;
+                    }
+                }
+            }
+            command = commands.next().await;
+        };
+        let lifecycle = running.lifecycle.clone();
+        tokio::select! {
+            () = running.shut_down(stop, &source) => {}
+            // Whatever is still open is closed with the process, as asked.
+            () = stop_again(&mut commands) => warn!("stopping at once"),
+        }
+        lifecycle.enter(Phase::Stopped);
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! A daemon that serves, and what it opens.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::client::acceptor::{AcceptLoops, Acceptor};
+use crate::client::{ClientPolicy, Clients};
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::hub::counters::Counters;
+use crate::net::listener::Listener;
+use crate::net::permits::ConnectionLimit;
+use crate::ops::admin::{Admin, AdminState};
+use crate::ops::handover::exec::Executable;
+use crate::ops::lifecycle::Lifecycle;
+use crate::ops::systemd::Notifier;
+use crate::ops::systemd::watchdog::Failure;
+
+/// A daemon that serves.
+#[derive(Debug)]
+pub(super) struct RunningServer {
+    pub(super) config: Config,
+    pub(super) hub: Arc<Hub>,
+    pub(super) policy: Arc<ClientPolicy>,
+    pub(super) permits: Arc<ConnectionLimit>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) clients: Arc<Clients>,
+    pub(super) acceptor: Arc<Acceptor>,
+    pub(super) accept_loops: AcceptLoops,
+    pub(super) admin: Option<Admin>,
+    pub(super) admin_state: Arc<AdminState>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) notifier: Arc<Notifier>,
+    /// Why the last reload changed nothing, if it did not.
+    pub(super) reload_failure: watch::Sender<Option<Failure>>,
+    pub(super) executable: anyhow::Result<Executable>,
+}
+
+impl RunningServer {
+    /// Accepts from these listeners from now on.
+    pub(super) fn open(&mut self, listeners: Vec<Listener>) {
+        self.admin_state.set_listeners(listeners.iter());
+        for listener in listeners {
+            self.accept_loops.open(&self.acceptor, listener);
+        }
+    }
+}

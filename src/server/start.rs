@@ -1,0 +1,173 @@
+//! The start: what neither the service manager nor the daemon before left open is opened, and who was
+//! connected to the daemon before is taken up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing::error;
+
+use crate::client::{Client, ClientPolicy, KnownOptions};
+use crate::config::Config;
+use crate::hub::counters::Counters;
+use crate::hub::{Hub, SavedHub};
+use crate::net::bind;
+use crate::net::listener::{ListenAddr, Listener};
+use crate::net::permits::ConnectionLimit;
+use crate::net::stream::Stream;
+use crate::ops::admin::{AdminSocket, ResolvedAdmin};
+use crate::ops::handover::exec::Executable;
+use crate::ops::handover::{Predecessor, RestoredClient, RestoredState, STARTING_AFRESH, fdstore};
+use crate::ops::lifecycle::Lifecycle;
+use crate::ops::systemd::{Notifier, SystemdEnv};
+
+/// A daemon whose listeners are open and that serves nobody yet.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) config: Config,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) policy: Arc<ClientPolicy>,
+    pub(super) permits: Arc<ConnectionLimit>,
+    pub(super) counters: Arc<Counters>,
+    /// The clients that were connected to the daemon before.
+    pub(super) restored: Vec<Client>,
+    pub(super) admin: Option<AdminSocket>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) watchdog: Option<Duration>,
+    pub(super) executable: anyhow::Result<Executable>,
+}
+
+impl Server {
+    /// Opens the listeners that neither the service manager nor the daemon before left open, and
+    /// takes up the clients of the latter.
+    ///
+    /// # Errors
+    /// A listener could not be opened: the error names it and gives the system's reason. Where there
+    /// are clients to go on with, that is only logged. Or the manager passed something that is no
+    /// listener.
+    pub async fn bind(
+        config: Config,
+        systemd: SystemdEnv,
+        predecessor: Predecessor,
+    ) -> anyhow::Result<Server> {
+        let notifier = Arc::new(systemd.notifier());
+        // Before anything is made of it: what cannot be taken up must not come back again and again.
+        fdstore::clear(&notifier, predecessor.in_store.iter().map(String::as_str)).await;
+        let admin_before = predecessor.left.as_ref().and_then(RestoredState::admin);
+        let (state, kept, counters) = match predecessor.left {
+            Some(left) => {
+                let (hub, kept, clients, counters) = left.split();
+                (Some((hub, clients)), kept, counters)
+            }
+            None => (None, Vec::new(), Counters::default()),
+        };
+        let inherited = systemd.inherited.listeners;
+        let (listeners, errors) = bind::open_all(&config, inherited, kept).await?;
+        for error in errors {
+            if state.is_none() {
+                return Err(error);
+            }
+            error!(
+                error = format!("{error:#}"),
+                "serving on without a listener"
+            );
+        }
+        let admin = open_admin(&config, admin_before).await;
+        let admin = admin.or_else(|error| match state {
+            None => Err(error),
+            Some(_) => {
+                error!(error = format!("{error:#}"), "serving on without it");
+                Ok(None)
+            }
+        })?;
+        let policy = Arc::new(ClientPolicy::from(&config));
+        let permits = ConnectionLimit::new(config.clients_max);
+        let restored = state.and_then(|(hub, clients)| {
+            restore(&config, &listeners, &policy, &permits, hub, clients)
+                .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
+                .ok()
+        });
+        if let Some(method) = predecessor.method {
+            let taken_up = restored.as_ref().ok_or(());
+            counters.handovers.by(method).add(&taken_up);
+        }
+        let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
+        Ok(Server {
+            config,
+            listeners,
+            hub,
+            policy,
+            permits,
+            counters: Arc::new(counters),
+            restored,
+            admin,
+            lifecycle: Lifecycle::new(),
+            notifier,
+            watchdog: systemd.watchdog,
+            executable: Executable::current()
+                .context("the system does not say what this process runs"),
+        })
+    }
+
+    /// Where it listens: sockets that were open already first, then in the order of the
+    /// configuration. A port of 0 has become a real one.
+    pub fn names(&self) -> Vec<ListenAddr> {
+        self.listeners
+            .iter()
+            .map(|listener| listener.name().clone())
+            .collect()
+    }
+
+    /// The phases it will go through.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+}
+
+/// Opens the admin address of the configuration, if it has one.
+async fn open_admin(
+    config: &Config,
+    before: Option<(String, u16)>,
+) -> anyhow::Result<Option<AdminSocket>> {
+    let wanted = ResolvedAdmin::resolve(config).await?;
+    wanted
+        .map(|wanted| wanted.open_as_before(before))
+        .transpose()
+}
+
+/// Makes clients of saved ones and of their sockets.
+fn restore(
+    config: &Config,
+    listeners: &[Listener],
+    policy: &Arc<ClientPolicy>,
+    permits: &Arc<ConnectionLimit>,
+    hub: SavedHub,
+    clients: Vec<RestoredClient>,
+) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
+    let (hub, stream) = hub.restore(config)?;
+    let mut options = KnownOptions::of(listeners);
+    let clients = clients.into_iter().map(|(saved, socket)| {
+        let feed = stream.restore(&hub, saved.feed.clone())?;
+        let permit = saved.has_permit.then(|| permits.force_acquire());
+        let socket = Stream::new(socket).context("cannot serve a connection")?;
+        let policy = policy.clone();
+        Ok(Client::restore(
+            saved,
+            socket,
+            feed,
+            &mut options,
+            policy,
+            permit,
+        ))
+    });
+    let clients = clients.filter_map(|client: anyhow::Result<_>| {
+        // It alone is lost, and the others hear of it.
+        client
+            .inspect_err(|error| error!(error = format!("{error:#}"), "lost a client"))
+            .ok()
+    });
+    let clients = clients.collect();
+    Ok((hub, clients))
+}
