@@ -8,8 +8,11 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
-use crate::config::cli::{Options, RawValue, ValueSource, nearest};
+use super::error::ConfigError;
+use super::nearest::nearest;
+use super::options::OPTIONS;
+use super::raw::{Options, RawValue, ValueSource};
+use super::spec::{Kind, OptionSpec};
 
 /// More than any configuration needs, in bytes, and little enough to read whatever the path names.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -70,8 +73,10 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
             place: place.name(name),
             reason,
         };
-        let mut several_valued = options.several_valued();
-        if let Some((_, option)) = several_valued.iter_mut().find(|(known, _)| *known == name) {
+        let Some(option) = OptionSpec::find(OPTIONS, name) else {
+            return Err(wrong(here, no_such_option(name)));
+        };
+        if option.kind == Kind::List {
             let several = match value.get_ref() {
                 DeValue::Array(several) => several.iter().collect(),
                 _ => vec![value],
@@ -96,13 +101,9 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
                     ),
                 )),
             });
-            **option = Some(typed.collect::<Result<_, _>>()?);
+            options.set(option.name, typed.collect::<Result<_, _>>()?);
             continue;
         }
-        let mut known = options.single_valued();
-        let Some((_, option)) = known.iter_mut().find(|(known, _)| *known == name) else {
-            return Err(wrong(here, no_such_option(name)));
-        };
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Boolean(switch) => switch.to_string(),
@@ -114,17 +115,15 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
                 return Err(wrong(place(value), reason));
             }
         };
-        **option = Some(RawValue {
-            text,
-            place: place(value),
-        });
+        let place = place(value);
+        options.set(option.name, vec![RawValue { text, place }]);
     }
     Ok(options)
 }
 
 /// What an unknown key is told: the known key that was meant, or all there are.
 fn no_such_option(unknown: &str) -> String {
-    let mut known = Options::names();
+    let mut known: Vec<&str> = OPTIONS.iter().map(|option| option.name).collect();
     match nearest(unknown, known.iter().copied()) {
         Some(nearest) => format!("no such option; did you mean {nearest}?"),
         None => {
@@ -196,36 +195,34 @@ mod tests {
             "# first\nmax-line = \"64KiB\"\nbuffer = 1_048_576\necho = true\n\nworker-threads = 0x10\n\
              idle-timeout = 1.5\nmax-clients = -3",
         );
-        let expected = Options {
-            max_line: Some(typed("64KiB", 2)),
-            buffer: Some(typed("1048576", 3)),
-            echo: Some(typed("true", 4)),
-            worker_threads: Some(typed("16", 6)),
-            idle_timeout: Some(typed("1.5", 7)),
-            max_clients: Some(typed("-3", 8)),
-            ..Options::default()
-        };
+        let expected = Options::from_iter([
+            ("max-line", vec![typed("64KiB", 2)]),
+            ("buffer", vec![typed("1048576", 3)]),
+            ("echo", vec![typed("true", 4)]),
+            ("worker-threads", vec![typed("16", 6)]),
+            ("idle-timeout", vec![typed("1.5", 7)]),
+            ("max-clients", vec![typed("-3", 8)]),
+        ]);
         assert_eq!(options, Ok(expected));
     }
 
     #[test]
     fn listen_is_one_address_or_a_list_each_with_its_line() {
         assert_eq!(
-            file("listen = 'h:1'").unwrap().listen,
-            Some(vec![typed("h:1", 1)])
+            file("listen = 'h:1'"),
+            Ok(Options::from_iter([("listen", vec![typed("h:1", 1)])]))
         );
         let several = file("\nlisten = [\n  \"h:1\",\n  # why\n  'unix:/x y,format=raw',\n]\n");
-        let expected = vec![typed("h:1", 3), typed("unix:/x y,format=raw", 5)];
-        assert_eq!(several.unwrap().listen, Some(expected));
+        let expected = [typed("h:1", 3), typed("unix:/x y,format=raw", 5)];
+        assert_eq!(several.unwrap().get("listen"), Some(&expected[..]));
     }
 
     #[test]
     fn every_option_is_a_key() {
-        for (name, _) in Options::default().single_valued() {
-            let mut options = file(&format!("{name} = 'x'")).unwrap();
-            for (other, value) in options.single_valued() {
-                assert_eq!(value.is_some(), other == name, "{name} and {other}");
-            }
+        for option in OPTIONS {
+            let name = option.name;
+            let expected = Options::from_iter([(name, vec![typed("x", 1)])]);
+            assert_eq!(file(&format!("{name} = 'x'")), Ok(expected), "{name}");
         }
     }
 

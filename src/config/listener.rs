@@ -1,8 +1,15 @@
 //! The options of one listener.
 
+use std::sync::Arc;
+
 use super::address::{Address, AddressError};
-use super::values;
+use super::error::ConfigError;
+use super::raw::RawValue;
+use super::words;
 use crate::wire::format::Format;
+
+/// Where the daemon listens, and a client looks for it, unless it is said.
+pub(crate) const LISTEN: &str = "127.0.0.1:2345";
 
 /// All that one listener is told: one value, which its clients share. A reload makes another one, for
 /// those who come after it.
@@ -32,7 +39,7 @@ impl ListenerOptions {
                 Some(("format", _)) if own_format.is_some() => {
                     return Err(format!("'{text}' has two formats; allowed: one"));
                 }
-                Some(("format", value)) => own_format = Some(values::format(value)?),
+                Some(("format", value)) => own_format = Some(words::format(value)?),
                 _ => {
                     return Err(format!(
                         "',{part}' is unknown; allowed after the address: ,format=text, \
@@ -56,6 +63,28 @@ impl ListenerOptions {
             format,
         }
     }
+}
+
+/// Reads listeners, and refuses an address that is given twice, unless its port is 0.
+pub(super) fn distinct(
+    option: &str,
+    values: &[RawValue],
+    parse: impl Fn(&str) -> Result<ListenerOptions, String>,
+) -> Result<Vec<Arc<ListenerOptions>>, ConfigError> {
+    let mut listeners: Vec<Arc<ListenerOptions>> = Vec::new();
+    for value in values {
+        let at_place = |reason| ConfigError::at(option, value, reason);
+        let new = parse(&value.text).map_err(at_place)?;
+        let shared = !matches!(new.address, Address::Tcp { port: 0, .. });
+        if shared && listeners.iter().any(|known| known.address == new.address) {
+            return Err(at_place(format!(
+                "{} is given twice; allowed: once",
+                new.address
+            )));
+        }
+        listeners.push(Arc::new(new));
+    }
+    Ok(listeners)
 }
 
 #[cfg(test)]

@@ -5,12 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 pub(crate) use super::address::whole_number;
-use super::address::{AddressError, host_name};
-use super::{Address, Grace, HalfClose, LogLevel, LongLine, SlowClient};
-use crate::wire::format::Format;
-
-/// Far above any machine, and below the largest count that tokio's semaphores hold.
-pub(super) const CLIENTS_CEILING: usize = 100_000_000;
+use super::address::{Address, AddressError, host_name};
+use super::capacity::CLIENTS_CEILING;
 
 const LINE_BYTES: SizeRange = SizeRange {
     least: 1,
@@ -39,21 +35,6 @@ const WORKER_THREADS_MOST: usize = 1024;
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-pub(crate) fn format(text: &str) -> Result<Format, String> {
-    text.parse()
-        .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
-}
-
-pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "1" => Ok(true),
-        "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err(format!(
-            "'{text}' is neither true nor false; allowed: true, yes, on, 1, false, no, off or 0"
-        )),
-    }
-}
-
 pub(super) fn admin(text: &str) -> Result<Option<Address>, String> {
     match text {
         "off" | "0" => Ok(None),
@@ -75,44 +56,16 @@ pub(super) fn host(text: &str) -> Result<String, String> {
         })
 }
 
-pub(super) fn half_close(text: &str) -> Result<HalfClose, String> {
-    match text {
-        "close" => Ok(HalfClose::Close),
-        "keep" => Ok(HalfClose::Keep),
-        _ => Err(format!("'{text}' is unknown; allowed: close or keep")),
-    }
+/// How long the oldest line of a full buffer may wait for the clients that still need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// This long. Zero: senders never wait.
+    For(Duration),
+    /// Until they have it.
+    Forever,
 }
 
-pub(super) fn long_line(text: &str) -> Result<LongLine, String> {
-    match text {
-        "close" => Ok(LongLine::Close),
-        "discard" => Ok(LongLine::Discard),
-        _ => Err(format!("'{text}' is unknown; allowed: close or discard")),
-    }
-}
-
-pub(super) fn slow_client(text: &str) -> Result<SlowClient, String> {
-    match text {
-        "disconnect" => Ok(SlowClient::Disconnect),
-        "skip" => Ok(SlowClient::Skip),
-        _ => Err(format!("'{text}' is unknown; allowed: disconnect or skip")),
-    }
-}
-
-pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
-    match text {
-        "error" => Ok(LogLevel::Error),
-        "warn" => Ok(LogLevel::Warn),
-        "info" => Ok(LogLevel::Info),
-        "debug" => Ok(LogLevel::Debug),
-        "trace" => Ok(LogLevel::Trace),
-        _ => Err(format!(
-            "'{text}' is not a level; allowed: error, warn, info, debug or trace"
-        )),
-    }
-}
-
-/// `auto` is how many there is room for.
+/// Most clients at a time; `auto` is how many there is room for.
 pub(super) fn clients(text: &str, auto: usize) -> Result<Option<usize>, String> {
     match whole_number(text) {
         _ if text == "auto" => Ok(Some(auto)),
@@ -404,38 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_or_refused_with_the_ones_there_are() {
-        assert_eq!(half_close("keep"), Ok(HalfClose::Keep));
-        assert_eq!(
-            half_close("open").unwrap_err(),
-            "'open' is unknown; allowed: close or keep"
-        );
-        assert_eq!(long_line("discard"), Ok(LongLine::Discard));
-        assert_eq!(
-            long_line("cut").unwrap_err(),
-            "'cut' is unknown; allowed: close or discard"
-        );
-        assert_eq!(slow_client("skip"), Ok(SlowClient::Skip));
-        assert_eq!(
-            slow_client("kill").unwrap_err(),
-            "'kill' is unknown; allowed: disconnect or skip"
-        );
-        assert_eq!(
-            format("xml").unwrap_err(),
-            "'xml' is not a format; allowed: text, json or raw"
-        );
-        for text in ["true", "yes", "ON", "1"] {
-            assert_eq!(parse_bool(text), Ok(true), "{text}");
-        }
-        for text in ["False", "no", "off", "0"] {
-            assert_eq!(parse_bool(text), Ok(false), "{text}");
-        }
-        assert!(parse_bool("").is_err() && parse_bool("2").is_err());
-        assert_eq!(log_level("warn"), Ok(LogLevel::Warn));
-        assert_eq!(
-            log_level("loud").unwrap_err(),
-            "'loud' is not a level; allowed: error, warn, info, debug or trace"
-        );
+    fn worker_threads_are_at_most_1024() {
         assert_eq!(worker_threads("1024"), Ok(1024));
         assert_eq!(
             worker_threads("1025").unwrap_err(),

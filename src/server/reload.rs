@@ -8,17 +8,13 @@ use tracing::{error, info, warn};
 
 use super::commands::stop_asked;
 use super::running::RunningServer;
-use crate::config::{Config, Source};
+use crate::config::{Applies, Config, Source};
 use crate::net::listener::Listener;
 use crate::net::rebind::ListenPlan;
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::lifecycle::{Command, CommandSource};
 use crate::ops::logging;
 use crate::ops::systemd::watchdog::Failure;
-
-/// What stays as it was until the daemon is started anew: a client may be in the middle of a line
-/// of its own, and threads are there for life.
-const FIXED: [&str; 2] = ["echo", "worker-threads"];
 
 /// Another configuration, read and checked, and the addresses that it wants listened on.
 #[derive(Debug)]
@@ -155,14 +151,13 @@ impl RunningServer {
     fn apply_config(&mut self, mut config: Config, admin: Option<AdminSocket>, source: &Source) {
         let mut changed = self.config.differences(&config);
         changed.retain(|option| {
-            let fixed = FIXED.contains(option);
-            if fixed {
-                warn!(option, "takes effect at the next restart");
+            let at_once = option.applies == Applies::AtOnce;
+            if !at_once {
+                warn!(option = option.name, "takes effect at the next restart");
             }
-            !fixed
+            at_once
         });
-        config.echo = self.config.echo;
-        config.worker_threads = self.config.worker_threads;
+        config.keep_until_restart(&self.config);
 
         self.hub.set(&config);
         self.policy.set(&config);
@@ -173,7 +168,10 @@ impl RunningServer {
         // Before the level changes, and perhaps hides it.
         let changed = match changed.is_empty() {
             true => "nothing".to_owned(),
-            false => changed.join(","),
+            false => {
+                let names: Vec<&str> = changed.iter().map(|option| option.name).collect();
+                names.join(",")
+            }
         };
         info!(changed, "configuration reloaded");
         logging::set_level(self.config.log);

@@ -8,6 +8,7 @@ use super::line::{HEAD_BYTES, SENDERS_MAX};
 use crate::config::Address;
 use crate::config::cli::BenchArgs;
 use crate::config::values::{self, SizeRange};
+use crate::config::words;
 use crate::wire::format::Format;
 
 /// Connections of one kind. More than one machine has ports for.
@@ -93,7 +94,7 @@ impl Plan {
             run.duration = duration(text).map_err(|wrong| format!("--duration: {wrong}"))?;
         }
         if let Some(text) = &args.format {
-            let format = values::format(text).map_err(|wrong| format!("--format: {wrong}"))?;
+            let format = words::format(text).map_err(|wrong| format!("--format: {wrong}"))?;
             run.format = Some(format);
         }
         let (sweep, runs) = match &args.sweep {

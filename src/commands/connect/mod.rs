@@ -29,7 +29,7 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::cli::ConnectArgs;
-use crate::config::{self, Address, values};
+use crate::config::{self, Address, words};
 use crate::{commands::terminal, ops::logging};
 
 use output::{Output, VisibleLines};
@@ -72,7 +72,7 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
         return Err("--interactive: standard input and output are no terminal".to_owned());
     }
     let retry = match &args.retry {
-        Some(text) => values::parse_bool(text).map_err(|wrong| format!("--retry: {wrong}"))?,
+        Some(text) => words::parse_bool(text).map_err(|wrong| format!("--retry: {wrong}"))?,
         None => args.listen_only || io::stdin().is_terminal(),
     };
     let finish = match () {

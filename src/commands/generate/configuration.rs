@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, ArgAction, Command};
-
-use crate::config::cli::{Options, wrap};
+use crate::config::cli::wrap;
+use crate::config::{Kind, OPTIONS, OptionSpec};
 
 /// A line is at most this wide, in characters, its `# ` included.
 const WIDTH: usize = 100;
@@ -20,53 +19,30 @@ limit off where it can be off.
 (`systemctl reload linehub`), and a file with a mistake changes nothing.";
 
 /// A file that sets nothing, and shows how everything is set.
-pub(super) fn toml(command: &mut Command) -> String {
+pub(super) fn toml() -> String {
     let mut text = String::new();
     comment(&mut text, HEAD);
     let mut heading = None;
-    for (name, arg) in options(command) {
-        if arg.get_help_heading() != heading {
-            heading = arg.get_help_heading();
+    for option in OPTIONS {
+        if heading != Some(option.heading) {
+            heading = Some(option.heading);
             // A String takes everything.
-            let _ = write!(text, "\n\n## {}\n", heading.unwrap_or_default());
+            let _ = write!(text, "\n\n## {}\n", option.heading);
         }
-        let help = arg.get_long_help().or(arg.get_help());
-        let help = help.map(ToString::to_string).unwrap_or_default();
-        let (help, default) = take_default(&help);
         text.push('\n');
-        comment(&mut text, &help);
-        let _ = writeln!(text, "#{name} = {}", value(arg, &default));
+        comment(&mut text, &option.paragraphs().join("\n\n"));
+        let _ = writeln!(text, "#{} = {}", option.name, default(option));
     }
     text
 }
 
-/// What a file can set, in the order of `--help`.
-fn options(command: &Command) -> impl Iterator<Item = (&str, &Arg)> {
-    let mut options = Options::default();
-    let mut known: Vec<&str> = options.single_valued().map(|(name, _)| name).to_vec();
-    known.extend(options.several_valued().map(|(name, _)| name));
-    command
-        .get_arguments()
-        .filter_map(|arg| Some((arg.get_long()?, arg)))
-        .filter(move |(name, _)| known.contains(name))
-}
-
-/// Takes `[default: X]` out of a help text.
-fn take_default(help: &str) -> (String, String) {
-    let found = help.split_once(" [default: ").and_then(|(before, rest)| {
-        let (default, after) = rest.split_once(']')?;
-        Some((format!("{before}{after}"), default.to_owned()))
-    });
-    found.unwrap_or_else(|| (help.to_owned(), String::new()))
-}
-
-/// The default as TOML writes it.
-fn value(arg: &Arg, default: &str) -> String {
-    match (arg.get_action(), default) {
-        (ArgAction::Append, "none") => "[]".to_owned(),
-        (ArgAction::Append, _) => format!("[\"{default}\"]"),
-        (_, "true" | "false") => default.to_owned(),
-        _ => format!("\"{default}\""),
+/// The default of an option as TOML writes it.
+fn default(option: &OptionSpec) -> String {
+    match (option.kind, option.default) {
+        (Kind::List, "none") => "[]".to_owned(),
+        (Kind::List, default) => format!("[\"{default}\"]"),
+        (Kind::Switch, default) => default.to_owned(),
+        (_, default) => format!("\"{default}\""),
     }
 }
 
@@ -83,14 +59,12 @@ fn comment(text: &mut String, paragraphs: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::config::cli::Cli;
+    use crate::config::cli::Options;
     use crate::config::{Config, parse};
 
     fn file() -> String {
-        toml(&mut Cli::command())
+        toml()
     }
 
     /// The file with the `#` before each option removed.
@@ -113,10 +87,9 @@ mod tests {
 
     #[test]
     fn every_option_is_in_the_file_at_its_default() {
-        let mut options = parse(&opened(), "linehub.toml".as_ref()).unwrap();
-        assert!(options.listen.is_some());
-        for (name, value) in options.single_valued() {
-            assert!(value.is_some(), "{name}");
+        let options = parse(&opened(), "linehub.toml".as_ref()).unwrap();
+        for option in OPTIONS {
+            assert!(options.get(option.name).is_some(), "{}", option.name);
         }
         let mut defaults = Config::from_options(&Options::default(), 1024).unwrap();
         defaults.listen_given = true;

@@ -9,21 +9,17 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
 
+use crate::config::OPTIONS;
 use crate::config::cli::{Cli, Generate};
 
 /// The command line with the words that its options take. Elsewhere they are read with the rest of the
 /// configuration, so that an error names the place that a word was typed at.
 fn with_values() -> Command {
     let words = |name: &str| -> &'static [&'static str] {
-        match name {
-            "format" => &["text", "json", "raw"],
-            "log" => &["error", "warn", "info", "debug", "trace"],
-            "half-close" => &["close", "keep"],
-            "long-line" => &["close", "discard"],
-            "http-guard" => &["on", "off"],
-            "slow-client" => &["disconnect", "skip"],
-            "echo" | "no-notices" | "retry" => &["true", "false"],
-            "sweep" => &["senders=", "readers=", "size=", "rate=", "stuck="],
+        match (name, OPTIONS.iter().find(|option| option.name == name)) {
+            (_, Some(option)) => option.words(),
+            ("retry", None) => &["true", "false"],
+            ("sweep", None) => &["senders=", "readers=", "size=", "rate=", "stuck="],
             _ => &[],
         }
     };
@@ -58,7 +54,7 @@ pub fn text(what: Generate) -> String {
         Generate::Socket => units::SOCKET.to_owned(),
         Generate::Sysusers => units::SYSUSERS.to_owned(),
         Generate::Dropin => units::DROPIN.to_owned(),
-        Generate::Config => configuration::toml(&mut Cli::command()),
+        Generate::Config => configuration::toml(),
         Generate::Man => manual::roff(&mut Cli::command()),
         Generate::Completions { shell } => completions(shell),
     }

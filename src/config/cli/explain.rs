@@ -5,12 +5,11 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory};
 
-use super::STATE_VARIABLE;
-use super::{Cli, Options, ValueSource};
-use crate::config::Address;
-
-/// How like a known name an unknown one must be to be taken for a slip of it, from 0 to 1.
-const LIKENESS: f64 = 0.8;
+use super::{Cli, STATE_VARIABLE};
+use crate::config::address::Address;
+use crate::config::nearest::nearest;
+use crate::config::options::OPTIONS;
+use crate::config::raw::ValueSource;
 
 /// What other programs call what is `--listen` here, and for who connects the address.
 const ADDRESS_ELSEWHERE: [&str; 8] = [
@@ -24,26 +23,10 @@ const ADDRESS_ELSEWHERE: [&str; 8] = [
     "-l",
 ];
 
-/// The known name that an unknown one was probably meant to be.
-pub(crate) fn nearest<'a>(
-    unknown: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let likeness = |known: &str| strsim::jaro_winkler(unknown, known);
-    known
-        .into_iter()
-        .filter(|known| likeness(known) >= LIKENESS)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-}
-
 /// Says which of these variables, with their values, look like options and are none.
 pub fn unknown_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<String> {
-    let mut known = Options::names();
-    known.push("config");
-    let names: Vec<String> = known
-        .iter()
-        .map(|n| ValueSource::Environment.name(n))
-        .collect();
+    let known = OPTIONS.iter().map(|option| option.name).chain(["config"]);
+    let names: Vec<String> = known.map(|n| ValueSource::Environment.name(n)).collect();
     let prefix = ValueSource::Environment.name("");
     let variables = variables
         .into_iter()

@@ -1,0 +1,231 @@
+//! Every option of the daemon, one row each: all that the command line, the environment, the file,
+//! `linehub generate` and a reload know of an option, and what [`Config`] makes of it.
+//!
+//! To add an option, add a row where `--help` is to show it: its help, `option(name, kind,
+//! placeholder, heading, default as it is typed, when a reload applies it)`, and then the field of
+//! `Config` with its doc, type and parser, `fn(&str) -> Result<T, String>`. Nothing else is to be done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::Address;
+use super::capacity::clients_that_fit;
+use super::error::ConfigError;
+use super::listener::{LISTEN, ListenerOptions, distinct};
+use super::raw::{Options, RawValue};
+use super::read::{each, one};
+use super::spec::Kind::{List, Switch, Value, Word};
+use super::spec::{Applies, NONE, OptionSpec, options};
+use super::values::{self, Grace};
+use super::words::{self, HalfClose, LogLevel, LongLine, SlowClient};
+use crate::wire::format::Format;
+
+/// Headings of `--help`, in the order they are shown.
+pub(super) const LISTENING: &str = "Listening";
+pub(super) const SEEN: &str = "What clients see";
+pub(super) const LIMITS: &str = "Limits";
+pub(super) const SLOW: &str = "Slow clients";
+pub(super) const ADMIN: &str = "Watching";
+/// Heading of the options about the process, which those of [`Cli`](super::cli::Cli) itself share.
+pub(super) const PROCESS: &str = "Process";
+
+options! {
+    /// Accept clients here; repeatable
+    ///
+    /// Repeat it to listen at several addresses. An IPv6 address needs brackets: `[::]:2345`. Port 0
+    /// picks a free port, which the log names. `ADDR,format=FMT` gives the clients of this one
+    /// listener another format than --format.
+    option("listen", List, "HOST:PORT|unix:PATH", LISTENING, default = LISTEN, AtOnce)
+    /// Where clients are accepted: at least one listener, no address twice unless its port is 0.
+    listen: Vec<Arc<ListenerOptions>> = distinct(ListenerOptions::parse, format);
+
+    /// Show the stream as text, json or raw
+    ///
+    /// The format of listeners that name none.
+    ///
+    /// text: for people. `Message from client 7: hello`, with control characters made visible.
+    ///
+    /// json: for programs. One object a line: {"event":"message","seq":42,"client":7,"data":"hello"}
+    ///
+    /// raw: for machines. The bytes of each line exactly as they came, and nothing else.
+    option("format", Word(&["text", "json", "raw"]), "FMT", SEEN, default = "text", AtOnce)
+    /// Format of listeners that name none.
+    format: Format = one(words::format);
+
+    /// Send clients their own lines and notices too
+    option("echo", Switch, "BOOL", SEEN, default = "false", AtRestart)
+    /// Whether a client gets its own lines and notices.
+    echo: bool = one(words::parse_bool);
+
+    /// Send no notices that a client came or left
+    ///
+    /// Holds for every format. `raw` never has notices.
+    option("no-notices", Switch, "BOOL", SEEN, default = "false", AtOnce)
+    /// Whether clients are told who comes and leaves.
+    notices: bool = one(words::parse_not);
+
+    /// Close or keep a client that ends its input
+    ///
+    /// close: a client that shuts its sending side gets what was already queued for it and is
+    /// closed, so that `printf 'x\n' | nc -N HOST PORT` ends.
+    ///
+    /// keep: it goes on receiving until it closes, so that `nc HOST PORT </dev/null` is a reader.
+    option("half-close", Word(&["close", "keep"]), "close|keep", SEEN, default = "close", AtOnce)
+    /// What the end of a client's input means.
+    half_close: HalfClose = one(words::half_close);
+
+    /// Close a client whose first line is an HTTP request
+    ///
+    /// Nothing of it is published then. Any web page can have a browser send such a request, with
+    /// lines of its own behind it, to whatever the browser's machine can reach. off: it is a line as
+    /// any other.
+    option("http-guard", Word(&["on", "off"]), "on|off", LIMITS, default = "on", AtOnce)
+    /// Whether a client whose first line is an HTTP request is closed.
+    http_guard: bool = one(words::parse_bool);
+
+    /// Connect at most N clients
+    ///
+    /// auto: the open-file limit, which is raised as far as the system lets it, less 64 descriptors
+    /// for the daemon itself, and 40 more with --admin. One client more is told `Error: server full (N clients)` and closed.
+    /// 1 to 100000000; with 0 or off only the open-file limit holds.
+    option("max-clients", Value, "N", LIMITS, default = "auto", AtOnce)
+    /// Most clients at a time: 1 to 100,000,000. `None`: as many as there are descriptors for.
+    clients_max: Option<usize> = one(values::clients, clients_that_fit);
+
+    /// Close a client that sends a longer line than SIZE
+    ///
+    /// Counts the line without its line end. 1 byte to 512MiB; cannot be off, because memory would
+    /// then have no bound.
+    option("max-line", Value, "SIZE", LIMITS, default = "64KiB", AtOnce)
+    /// Longest line in bytes, without its line end: 1 to 512 MiB.
+    line_bytes_max: usize = one(values::line_bytes);
+
+    /// Close the client or discard the line when one is too long
+    ///
+    /// close: the client is told `Error: line too long (limit N bytes)` and closed.
+    ///
+    /// discard: only that line is dropped. It is counted, and logged once a client.
+    option("long-line", Word(&["close", "discard"]), "close|discard", LIMITS, default = "close", AtOnce)
+    /// What happens when a client sends a longer line than `line_bytes_max`.
+    long_line: LongLine = one(words::long_line);
+
+    /// Hold at most SIZE of lines not yet delivered
+    ///
+    /// One buffer, shared by all clients. When it is full, senders wait; see --slow-grace. At least
+    /// 4KiB; cannot be off, because memory would then have no bound.
+    option("buffer", Value, "SIZE", LIMITS, default = "64MiB", AtOnce)
+    /// Most bytes of lines that wait for clients: at least 4 KiB.
+    buffer_bytes: usize = one(values::buffer_bytes);
+
+    /// Close a client that is idle this long
+    ///
+    /// Idle is a client that neither sends nor takes a byte. 1ms to 10y; 0 or off: never.
+    option("idle-timeout", Value, "DURATION", LIMITS, default = "off", AtOnce)
+    /// How long a client may neither send nor take a byte: 1 ms to 10 years. `None`: for ever.
+    idle_timeout: Option<Duration> = one(values::timeout);
+
+    /// Give clients this long at shutdown
+    ///
+    /// They get what is still theirs meanwhile; who is not done by then is closed. 1ms to 10y;
+    /// cannot be off, because shutdown needs an end.
+    option("drain-timeout", Value, "DURATION", LIMITS, default = "5s", AtOnce)
+    /// How long a shutdown waits for clients to take what is theirs: 1 ms to 10 years.
+    drain_timeout: Duration = one(values::drain_timeout);
+
+    /// What happens to a slow client
+    ///
+    /// A client is slow when it still needs the oldest line of a full buffer after --slow-grace.
+    ///
+    /// disconnect: it is told, if it takes the message, and closed.
+    ///
+    /// skip: it goes on with the newest line and is told how many it missed. In raw it cannot be
+    /// told; the log says it.
+    option("slow-client", Word(&["disconnect", "skip"]), "disconnect|skip", SLOW, default = "disconnect", AtOnce)
+    /// What happens to a client that is behind when the buffer is full.
+    slow_client: SlowClient = one(words::slow_client);
+
+    /// How long senders wait for a slow client
+    ///
+    /// How long the oldest line in a full buffer may wait for the clients that still need it. 1ms
+    /// to 10y. 0 or off: senders never wait. forever: nothing is ever lost, and one stuck client
+    /// holds up all senders until --stall-timeout closes it.
+    option("slow-grace", Value, "DURATION|forever", SLOW, default = "1s", AtOnce)
+    /// How long senders wait for a client that is behind when the buffer is full.
+    slow_grace: Grace = one(values::grace);
+
+    /// Close a client that takes nothing this long
+    ///
+    /// Counts while output waits for the client and its socket takes no byte of it. 1ms to 10y; 0
+    /// or off: never.
+    option("stall-timeout", Value, "DURATION", SLOW, default = "30s", AtOnce)
+    /// How long a client's socket may take no byte while output waits for it: 1 ms to 10 years.
+    /// `None`: for ever.
+    stall_timeout: Option<Duration> = one(values::timeout);
+
+    /// Serve a status page and metrics over HTTP here
+    ///
+    /// Where RUNTIME_DIRECTORY is set, as in a service with RuntimeDirectory=, the default is the Unix
+    /// socket admin.sock there.
+    ///
+    /// A page for people at `/`; `/metrics` for Prometheus; `/status`, `/clients` and `/closed` as
+    /// JSON; `/healthz` and `/readyz` for whoever keeps the daemon running. It can only be read, by
+    /// everybody who can connect: leave it on a loopback address or a Unix socket, which `linehub
+    /// status` asks. Served from a thread of its own.
+    option("admin", Value, "HOST:PORT|unix:PATH", ADMIN, default = "off", AtOnce)
+    /// Where the status page and the metrics are served. `None`: nowhere.
+    admin: Option<Address> = one(values::admin);
+
+    /// Answer at --admin to browsers that call it NAME; repeatable
+    ///
+    /// A TCP admin address answers only requests that name it by an IP address, as localhost, or by
+    /// one of these names, so that no web page that somebody visits can read it through a name of
+    /// its own. NAME has no port.
+    option("admin-host", List, "NAME", ADMIN, default = NONE, AtOnce)
+    /// Names, in lower case and without a port, that `admin` answers to beside IP addresses and
+    /// `localhost`.
+    admin_hosts: Vec<String> = each(values::host);
+
+    /// Run on N threads, 1 to 1024
+    ///
+    /// auto: as many as there are CPUs.
+    option("worker-threads", Value, "N", PROCESS, default = "auto", AtRestart)
+    /// Threads that serve clients: 1 to 1024.
+    worker_threads: usize = one(values::worker_threads);
+
+    /// Log error, warn, info, debug or trace, and what is above it
+    ///
+    /// The log goes to stderr. RUST_LOG, when set, wins. What lines contain is logged only at trace.
+    option("log", Word(&["error", "warn", "info", "debug", "trace"]), "LEVEL", PROCESS, default = "info", AtOnce)
+    /// Least important events that are logged, unless RUST_LOG says otherwise.
+    log: LogLevel = one(words::log_level);
+}
+
+/// What a value may depend on beside its own text: a row names a field behind its parser.
+struct Context {
+    /// Format of listeners that name none.
+    format: Format,
+    /// Clients that the open-file limit has room for.
+    clients_that_fit: usize,
+}
+
+impl Context {
+    fn read(options: &Options, open_files: u64) -> Result<Context, ConfigError> {
+        let format = one("format", &values_of(options, "format"), words::format)?;
+        let admin = one("admin", &values_of(options, "admin"), values::admin)?;
+        Ok(Context {
+            format,
+            clients_that_fit: clients_that_fit(open_files, admin.is_some()),
+        })
+    }
+}
+
+/// The values of an option: those that were typed, or else its default.
+fn values_of(options: &Options, name: &str) -> Vec<RawValue> {
+    let default = || {
+        let option = OptionSpec::find(OPTIONS, name)?;
+        let value = Some(option.default).filter(|default| *default != NONE)?;
+        Some(vec![RawValue::from(value)])
+    };
+    let typed = options.get(name).map(<[RawValue]>::to_vec);
+    typed.or_else(default).unwrap_or_default()
+}

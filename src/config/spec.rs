@@ -1,0 +1,174 @@
+//! What is known of an option, and the macro that makes a table of options and [`Config`] from rows.
+//!
+//! [`Config`]: super::Config
+
+use clap::{Arg, ArgAction, value_parser};
+
+use super::raw::RawValue;
+
+/// Default of a list that is empty unless something is typed.
+pub(super) const NONE: &str = "none";
+
+/// What is known of an option beside the field of `Config` that it sets.
+#[derive(Debug)]
+pub(crate) struct OptionSpec {
+    /// Name as the flag has it, without the hyphens in front: `max-line`.
+    pub(crate) name: &'static str,
+    /// Help in paragraphs: the first is all that `-h` shows.
+    pub(super) help: &'static str,
+    pub(crate) kind: Kind,
+    /// What stands for the value in the help.
+    pub(super) placeholder: &'static str,
+    /// Heading of `--help` that it is shown under.
+    pub(crate) heading: &'static str,
+    /// Value, as it would be typed, that an option has which was not typed.
+    pub(crate) default: &'static str,
+    pub(crate) applies: Applies,
+}
+
+/// How values of an option are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One value.
+    Value,
+    /// One of these words, which shells complete.
+    Word(&'static [&'static str]),
+    /// `true` or `false`; the flag alone is `true`.
+    Switch,
+    /// Several values: the flag is repeated, the variable is separated by white space or `;`, the key
+    /// in the file has an array.
+    List,
+}
+
+/// When a reload applies a changed value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applies {
+    /// In the reload, for clients that are connected too.
+    AtOnce,
+    /// When the daemon is started anew: a client may be in the middle of a line of its own, and
+    /// threads are there for life.
+    AtRestart,
+}
+
+impl OptionSpec {
+    /// The option with this name.
+    pub(crate) fn find(options: &'static [OptionSpec], name: &str) -> Option<&'static OptionSpec> {
+        options.iter().find(|option| option.name == name)
+    }
+
+    /// The paragraphs of the help, each in one line.
+    pub(crate) fn paragraphs(&self) -> Vec<String> {
+        let paragraph = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        self.help.trim_end().split("\n\n").map(paragraph).collect()
+    }
+
+    /// The words that shells complete; none where a value is free.
+    pub(crate) fn words(&self) -> &'static [&'static str] {
+        match self.kind {
+            Kind::Word(words) => words,
+            Kind::Switch => &["true", "false"],
+            Kind::Value | Kind::List => &[],
+        }
+    }
+
+    /// The option as clap takes it.
+    pub(super) fn arg(&self) -> Arg {
+        let mut paragraphs = self.paragraphs();
+        paragraphs[0] += &format!(" [default: {}]", self.default);
+        let arg = Arg::new(self.name)
+            .long(self.name)
+            .value_name(self.placeholder)
+            .help_heading(self.heading)
+            .help(paragraphs[0].clone())
+            .value_parser(value_parser!(RawValue));
+        let arg = match paragraphs.len() {
+            1 => arg,
+            _ => arg.long_help(paragraphs.join("\n\n")),
+        };
+        match self.kind {
+            Kind::Value | Kind::Word(_) => arg.action(ArgAction::Set).allow_hyphen_values(true),
+            Kind::List => arg.action(ArgAction::Append).allow_hyphen_values(true),
+            Kind::Switch => arg
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true"),
+        }
+    }
+}
+
+/// Makes `OPTIONS` and `Config` from rows of this form, in which the parser may be followed by names of
+/// `Context`'s fields:
+///
+/// ```text
+/// /// Help.
+/// option("name", Kind, "PLACEHOLDER", HEADING, default = "text", Applies)
+/// /// Doc of the field.
+/// field: Type = one(parser);
+/// ```
+macro_rules! options {
+    ($(
+        $(#[doc = $help:literal])+
+        option(
+            $name:literal, $kind:expr, $placeholder:literal, $heading:ident,
+            default = $default:expr, $applies:ident
+        )
+        $(#[doc = $doc:literal])+
+        $field:ident: $type:ty = $read:ident($parse:path $(, $context:ident)*);
+    )+) => {
+        /// Every option of the daemon, in the order of `--help`.
+        pub(crate) const OPTIONS: &[OptionSpec] = &[$(OptionSpec {
+            name: $name,
+            help: concat!($($help, "\n"),+),
+            kind: $kind,
+            placeholder: $placeholder,
+            heading: $heading,
+            default: $default,
+            applies: Applies::$applies,
+        }),+];
+
+        /// What the daemon runs on: read from what was typed, validated whole, never changed. A reload
+        /// reads another.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            /// Whether `listen` was typed. If not, inherited sockets take its place.
+            pub listen_given: bool,
+            $($(#[doc = $doc])+ pub $field: $type,)+
+        }
+
+        impl Config {
+            /// Reads and checks what was typed. `open_files` is the open-file limit in force, in
+            /// descriptors; it gives the default of `--max-clients`.
+            ///
+            /// # Errors
+            /// The first value that is not allowed.
+            pub fn from_options(options: &Options, open_files: u64) -> Result<Config, ConfigError> {
+                let context = Context::read(options, open_files)?;
+                Ok(Config {
+                    listen_given: options.get("listen").is_some(),
+                    $($field: $read($name, &values_of(options, $name), |text| {
+                        $parse(text $(, context.$context)*)
+                    })?,)+
+                })
+            }
+
+            /// The options in which another configuration differs from this one.
+            pub(crate) fn differences(&self, other: &Config) -> Vec<&'static OptionSpec> {
+                let differ = [$(
+                    self.$field != other.$field
+                        || $name == "listen" && self.listen_given != other.listen_given
+                ),+];
+                let options = OPTIONS.iter().zip(differ);
+                options.filter_map(|(option, differs)| differs.then_some(option)).collect()
+            }
+
+            /// Takes from the configuration that is running what only a restart changes.
+            pub(crate) fn keep_until_restart(&mut self, running: &Config) {
+                $(if Applies::$applies == Applies::AtRestart {
+                    self.$field.clone_from(&running.$field);
+                })+
+            }
+        }
+    };
+}
+
+pub(super) use options;

@@ -1,0 +1,263 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listener::LISTEN;
+use super::raw::{Options, RawValue, ValueSource};
+use super::*;
+use crate::wire::format::Format;
+
+fn config(options: Options) -> Config {
+    Config::from_options(&options, 1024).unwrap()
+}
+
+fn refused(options: Options) -> String {
+    Config::from_options(&options, 1024)
+        .unwrap_err()
+        .to_string()
+}
+
+/// Options typed as flags, one value each.
+fn typed<const N: usize>(options: [(&'static str, &str); N]) -> Options {
+    let values = |(name, text): (_, &str)| (name, vec![text.into()]);
+    options.into_iter().map(values).collect()
+}
+
+fn listen(texts: &[&str]) -> Options {
+    let listen = texts.iter().map(|text| RawValue::from(*text)).collect();
+    Options::from_iter([("listen", listen)])
+}
+
+fn tcp(host: &str, port: u16) -> Address {
+    Address::Tcp {
+        host: host.into(),
+        port,
+    }
+}
+
+#[test]
+fn nothing_typed_gives_the_documented_defaults() {
+    let listen = ListenerOptions {
+        address: tcp("127.0.0.1", 2345),
+        format: Format::Text,
+    };
+    let expected = Config {
+        listen: vec![listen.into()],
+        listen_given: false,
+        format: Format::Text,
+        echo: false,
+        notices: true,
+        half_close: HalfClose::Close,
+        clients_max: Some(960),
+        line_bytes_max: 65_536,
+        long_line: LongLine::Close,
+        http_guard: true,
+        buffer_bytes: 67_108_864,
+        slow_client: SlowClient::Disconnect,
+        slow_grace: Grace::For(Duration::from_secs(1)),
+        stall_timeout: Some(Duration::from_secs(30)),
+        idle_timeout: None,
+        drain_timeout: Duration::from_secs(5),
+        admin: None,
+        admin_hosts: Vec::new(),
+        worker_threads: std::thread::available_parallelism().unwrap().get(),
+        log: LogLevel::Info,
+    };
+    assert_eq!(config(Options::default()), expected);
+}
+
+#[test]
+fn auto_is_the_default_in_words() {
+    let auto = config(typed([("max-clients", "auto"), ("worker-threads", "auto")]));
+    assert_eq!(auto, config(Options::default()));
+}
+
+#[test]
+fn differences_are_the_names_of_options() {
+    let default = config(Options::default());
+    let differences = |other: &Config| {
+        let options = default.differences(other).into_iter();
+        options.map(|option| option.name).collect::<Vec<_>>()
+    };
+    assert_eq!(differences(&default), [""; 0]);
+    let other = OPTIONS.iter().map(|option| {
+        let text = match option.name {
+            "format" => "json",
+            "echo" | "no-notices" => "true",
+            "half-close" => "keep",
+            "http-guard" => "off",
+            "long-line" => "discard",
+            "slow-client" => "skip",
+            "log" => "debug",
+            "admin" => "unix:/x",
+            "admin-host" => "status.example",
+            "listen" => "127.0.0.1:1",
+            "max-clients" | "worker-threads" => "77",
+            "max-line" | "buffer" => "7777",
+            _ => "77s",
+        };
+        (option.name, vec![text.into()])
+    });
+    let other = config(other.collect());
+    let all: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
+    assert_eq!(differences(&other), all);
+
+    // With the default format, that of the listeners changes; and a listener that is typed is not the
+    // default, even at its address.
+    let json = config(typed([("format", "json")]));
+    assert_eq!(differences(&json), ["listen", "format"]);
+    assert_eq!(differences(&config(listen(&[LISTEN]))), ["listen"]);
+}
+
+#[test]
+fn only_what_needs_a_restart_is_kept_until_then() {
+    let running = config(Options::default());
+    let mut next = config(typed([
+        ("echo", "true"),
+        ("worker-threads", "77"),
+        ("buffer", "7777"),
+    ]));
+    next.keep_until_restart(&running);
+    assert_eq!(next, config(typed([("buffer", "7777")])));
+}
+
+#[test]
+fn off_means_off_where_a_limit_can_be_off() {
+    let off = config(typed([
+        ("max-clients", "off"),
+        ("idle-timeout", "off"),
+        ("stall-timeout", "0"),
+        ("slow-grace", "off"),
+    ]));
+    assert_eq!(off.clients_max, None);
+    assert_eq!(off.idle_timeout, None);
+    assert_eq!(off.stall_timeout, None);
+    assert_eq!(off.slow_grace, Grace::For(Duration::ZERO));
+}
+
+#[test]
+fn off_is_refused_with_a_reason_where_there_must_be_a_limit() {
+    for (off, expected) in [
+        (
+            typed([("max-line", "off")]),
+            "--max-line: cannot be off: memory would have no bound; allowed: 1 byte to 512 MiB, such as 65536, 64KiB or 1MiB",
+        ),
+        (
+            typed([("drain-timeout", "off")]),
+            "--drain-timeout: cannot be off: shutdown needs an end; allowed: 1ms to 10y, such as 5s",
+        ),
+        (
+            typed([("worker-threads", "0")]),
+            "--worker-threads: cannot be 0: something has to do the work; allowed: 1 to 1024, or auto",
+        ),
+    ] {
+        assert_eq!(refused(off), expected);
+    }
+    let buffer = refused(typed([("buffer", "0")]));
+    assert!(buffer.starts_with("--buffer: cannot be 0: memory would have no bound"));
+}
+
+#[test]
+fn error_names_the_place_where_the_value_was_typed() {
+    let file = ValueSource::File {
+        path: std::path::Path::new("/etc/linehub.toml").into(),
+        line: 3,
+    };
+    for (place, name) in [
+        (ValueSource::Flag, "--max-line"),
+        (ValueSource::Environment, "LINEHUB_MAX_LINE"),
+        (file, "/etc/linehub.toml:3: max-line"),
+    ] {
+        let value = RawValue {
+            text: "12xy".into(),
+            place,
+        };
+        let error = refused(Options::from_iter([("max-line", vec![value])]));
+        let wrong =
+            "'12xy' is not a size; allowed: 1 byte to 512 MiB, such as 65536, 64KiB or 1MiB";
+        assert_eq!(error, format!("{name}: {wrong}"));
+    }
+}
+
+#[test]
+fn every_option_is_read_under_its_own_name() {
+    for OptionSpec { name, .. } in OPTIONS {
+        let error = refused(typed([(*name, "?")]));
+        assert!(error.starts_with(&format!("--{name}: ")), "{error}");
+        assert!(
+            error.contains("; allowed: ") && !error.contains('\n'),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn words_that_shells_complete_are_taken() {
+    for option in OPTIONS {
+        for word in option.words() {
+            config(typed([(option.name, word)]));
+        }
+    }
+}
+
+#[test]
+fn listener_has_its_own_format_or_the_default() {
+    let typed = typed([("format", "json")]).or(listen(&[
+        "127.0.0.1:1",
+        "127.0.0.1:2,format=raw",
+        "unix:/x,format=text",
+    ]));
+    let expected = [
+        ListenerOptions {
+            address: tcp("127.0.0.1", 1),
+            format: Format::Json,
+        },
+        ListenerOptions {
+            address: tcp("127.0.0.1", 2),
+            format: Format::Raw,
+        },
+        ListenerOptions {
+            address: Address::Unix("/x".into()),
+            format: Format::Text,
+        },
+    ];
+    assert_eq!(config(typed).listen, expected.map(Arc::new));
+}
+
+#[test]
+fn wrong_listener_options_are_refused() {
+    let unknown =
+        "is unknown; allowed after the address: ,format=text, ,format=json or ,format=raw";
+    for (text, wrong) in [
+        ("h:1,tls=yes", format!("',tls=yes' {unknown}")),
+        ("h:1,", format!("',' {unknown}")),
+        ("h:1,format", format!("',format' {unknown}")),
+        ("unix:/a,b", format!("',b' {unknown}")),
+        (
+            "h:1,format=xml",
+            "'xml' is not a format; allowed: text, json or raw".to_owned(),
+        ),
+        (
+            "h:1,format=raw,format=raw",
+            "'h:1,format=raw,format=raw' has two formats; allowed: one".to_owned(),
+        ),
+    ] {
+        assert_eq!(
+            refused(listen(&[text])),
+            format!("--listen: {wrong}"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn address_given_twice_is_refused_unless_the_port_is_free_choice() {
+    assert_eq!(
+        refused(listen(&["[::1]:1", "h:1", "[0::1]:1,format=raw"])),
+        "--listen: [::1]:1 is given twice; allowed: once"
+    );
+    assert!(refused(listen(&["unix:/x", "unix:/x"])).contains("unix:/x is given twice"));
+    assert_eq!(
+        config(listen(&["127.0.0.1:0", "127.0.0.1:0"])).listen.len(),
+        2
+    );
+}

@@ -1,0 +1,142 @@
+//! Values that are one of a few words: what each word means, and how it is read.
+
+use crate::wire::format::Format;
+
+/// What the end of a client's input means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClose {
+    /// The client leaves: it gets what was queued for it and is closed.
+    Close,
+    /// The client is a reader from now on.
+    Keep,
+}
+
+/// What happens when a line is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongLine {
+    /// The client is told and closed.
+    Close,
+    /// Only that line is dropped.
+    Discard,
+}
+
+/// What happens to a client that is behind when the buffer is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowClient {
+    /// It is told and closed.
+    Disconnect,
+    /// It goes on with the newest line and is told how many it missed.
+    Skip,
+}
+
+/// The least important events that are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What ended the daemon, or would have.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// Who came and left, and what the daemon does.
+    Info,
+    /// What clients do wrong, and how the rooms see it.
+    Debug,
+    /// Everything, what lines contain included.
+    Trace,
+}
+
+pub(crate) fn format(text: &str) -> Result<Format, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
+}
+
+pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!(
+            "'{text}' is neither true nor false; allowed: true, yes, on, 1, false, no, off or 0"
+        )),
+    }
+}
+
+/// The opposite, for a switch that turns something off.
+pub(super) fn parse_not(text: &str) -> Result<bool, String> {
+    parse_bool(text).map(|switch| !switch)
+}
+
+pub(super) fn half_close(text: &str) -> Result<HalfClose, String> {
+    match text {
+        "close" => Ok(HalfClose::Close),
+        "keep" => Ok(HalfClose::Keep),
+        _ => Err(format!("'{text}' is unknown; allowed: close or keep")),
+    }
+}
+
+pub(super) fn long_line(text: &str) -> Result<LongLine, String> {
+    match text {
+        "close" => Ok(LongLine::Close),
+        "discard" => Ok(LongLine::Discard),
+        _ => Err(format!("'{text}' is unknown; allowed: close or discard")),
+    }
+}
+
+pub(super) fn slow_client(text: &str) -> Result<SlowClient, String> {
+    match text {
+        "disconnect" => Ok(SlowClient::Disconnect),
+        "skip" => Ok(SlowClient::Skip),
+        _ => Err(format!("'{text}' is unknown; allowed: disconnect or skip")),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {
+    match text {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => Err(format!(
+            "'{text}' is not a level; allowed: error, warn, info, debug or trace"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_or_refused_with_the_ones_there_are() {
+        assert_eq!(half_close("keep"), Ok(HalfClose::Keep));
+        assert_eq!(
+            half_close("open").unwrap_err(),
+            "'open' is unknown; allowed: close or keep"
+        );
+        assert_eq!(long_line("discard"), Ok(LongLine::Discard));
+        assert_eq!(
+            long_line("cut").unwrap_err(),
+            "'cut' is unknown; allowed: close or discard"
+        );
+        assert_eq!(slow_client("skip"), Ok(SlowClient::Skip));
+        assert_eq!(
+            slow_client("kill").unwrap_err(),
+            "'kill' is unknown; allowed: disconnect or skip"
+        );
+        assert_eq!(
+            format("xml").unwrap_err(),
+            "'xml' is not a format; allowed: text, json or raw"
+        );
+        for text in ["true", "yes", "ON", "1"] {
+            assert_eq!(parse_bool(text), Ok(true), "{text}");
+        }
+        for text in ["False", "no", "off", "0"] {
+            assert_eq!(parse_bool(text), Ok(false), "{text}");
+        }
+        assert!(parse_bool("").is_err() && parse_bool("2").is_err());
+        assert_eq!(log_level("warn"), Ok(LogLevel::Warn));
+        assert_eq!(
+            log_level("loud").unwrap_err(),
+            "'loud' is not a level; allowed: error, warn, info, debug or trace"
+        );
+    }
+}
