@@ -18,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::client::acceptor::{AcceptLoops, Acceptor};
 use crate::client::{Client, ClientPolicy, Clients, Frozen};
-use crate::config::{Config, Source};
+use crate::config::{Config, Live, Source};
 use crate::hub::clock;
 use crate::hub::counters::{Counters, HandoverMethod};
 use crate::hub::{self, Commands, Hub, SavedHub};
@@ -50,7 +50,7 @@ const EXIT_TIME: Duration = Duration::from_secs(5);
 /// A daemon whose listeners are open and that serves nobody yet.
 #[derive(Debug)]
 pub struct Server {
-    config: Config,
+    config: Live,
     listeners: Vec<Listener>,
     hub: Arc<Hub>,
     policy: Arc<ClientPolicy>,
@@ -68,10 +68,8 @@ pub struct Server {
 /// A daemon that serves.
 #[derive(Debug)]
 struct RunningServer {
-    config: Config,
+    config: Live,
     hub: Arc<Hub>,
-    policy: Arc<ClientPolicy>,
-    permits: Arc<ConnectionLimit>,
     counters: Arc<Counters>,
     clients: Arc<Clients>,
     acceptor: Arc<Acceptor>,
@@ -135,8 +133,15 @@ impl Server {
                 Ok(None)
             }
         })?;
-        let policy = Arc::new(ClientPolicy::from(&config));
-        let permits = ConnectionLimit::new(config.clients_max);
+        let mut config = Live::new(config);
+        let policy = config.build(
+            |config| Arc::new(ClientPolicy::from(config)),
+            ClientPolicy::set,
+        );
+        let permits = config.build(
+            |config| ConnectionLimit::new(config.clients_max),
+            |permits, config| permits.set_max(config.clients_max),
+        );
         let restored = state.and_then(|(hub, clients)| {
             restore(&config, &policy, &permits, hub, clients)
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
@@ -147,6 +152,7 @@ impl Server {
             counters.handovers.by(method).add(&taken_up);
         }
         let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
+        let hub = config.build(|_| hub, Hub::set);
         Ok(Server {
             config,
             listeners,
@@ -189,7 +195,7 @@ impl Server {
         let clients = Arc::new(Clients::default());
         let acceptor = Acceptor::new(
             self.hub.clone(),
-            self.policy.clone(),
+            self.policy,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
@@ -198,13 +204,11 @@ impl Server {
             self.hub.clone(),
             self.lifecycle.clone(),
             self.counters.clone(),
-            self.permits.clone(),
+            self.permits,
         ));
         let mut running = RunningServer {
             config: self.config,
             hub: self.hub,
-            policy: self.policy,
-            permits: self.permits,
             counters: self.counters,
             clients,
             acceptor: Arc::new(acceptor),
