@@ -12,7 +12,7 @@ pub enum Address {
     Tcp {
         /// A name or an IP address, IPv6 without brackets.
         host: String,
-        /// The port; 0 picks a free one.
+        /// The port: 1 to 65535, or 0 for a free one.
         port: u16,
     },
     /// The path of a Unix socket, at most 107 bytes.
@@ -155,7 +155,7 @@ pub(super) fn host_name(host: &str) -> Result<String, &'static str> {
     Ok(host.to_owned())
 }
 
-/// Digits only; a number too large to hold reads as the largest.
+/// Whole number in digits only; one too large to hold reads as the largest.
 pub(crate) fn whole_number(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(usize::MAX))

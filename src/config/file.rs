@@ -14,7 +14,8 @@ use super::options::OPTIONS;
 use super::raw::{Options, RawValue, ValueSource};
 use super::spec::{Kind, OptionSpec};
 
-/// More than any configuration needs, in bytes, and little enough to read whatever the path names.
+/// Largest file, in bytes: more than any configuration needs, and little enough to read whatever the
+/// path names.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads the options that a file sets.
@@ -36,7 +37,7 @@ pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
     }
 }
 
-/// Reads a file, one byte more than is allowed at most.
+/// Reads at most one byte more of a file than [`FILE_BYTES_MAX`].
 fn read_some(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
@@ -45,7 +46,7 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The options that the text of a file sets. `path` is for what errors say.
+/// Reads the options that the text of a file sets; errors name `path`.
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
     let line = |at: usize| line_of(text.as_bytes(), at);
     let table = DeTable::parse(text).map_err(|error| {

@@ -16,6 +16,7 @@ pub mod cli;
 mod error;
 mod file;
 mod listener;
+mod live;
 mod nearest;
 mod options;
 mod raw;
@@ -35,6 +36,7 @@ pub(crate) use self::file::parse;
 #[cfg(feature = "connect")]
 pub(crate) use self::listener::LISTEN;
 pub use self::listener::ListenerOptions;
+pub(crate) use self::live::Live;
 pub use self::options::Config;
 pub(crate) use self::options::OPTIONS;
 pub use self::source::Source;

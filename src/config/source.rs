@@ -23,7 +23,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// What was typed, and the file it names. `open_files` is the open-file limit in force, in
+    /// The options that were typed, and the file that they name. `open_files` is the open-file limit in force, in
     /// descriptors; it gives the default of `--max-clients`.
     pub fn new(cli: &Cli, open_files: u64) -> Source {
         Source {
@@ -38,7 +38,7 @@ impl Source {
     /// defaults. Blocks for as long as reading the file does.
     ///
     /// # Errors
-    /// The first mistake in it, or why the file cannot be read.
+    /// The first mistake in the configuration, or why the file cannot be read.
     pub fn read(&self) -> Result<Config, ConfigError> {
         let file = self.file.as_deref().map(file::read).transpose()?;
         let mut options = self.typed.clone().or(file.unwrap_or_default());
@@ -52,7 +52,7 @@ impl Source {
         Config::from_options(&options, self.open_files)
     }
 
-    /// Warns of what is allowed and yet cannot be had.
+    /// Warns when the open-file limit allows fewer clients than are configured, or only few.
     pub fn advise(&self, config: &Config) {
         let clients_possible = clients_that_fit(self.open_files, config.admin.is_some());
         if let Some(clients_max) = config.clients_max.filter(|max| *max > clients_possible) {

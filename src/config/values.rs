@@ -24,10 +24,10 @@ const BUFFER_BYTES: SizeRange = SizeRange {
     not_off: "memory would have no bound",
 };
 
-/// Timers count in milliseconds.
+/// Shortest duration: timers count in milliseconds.
 const DURATION_LEAST: Duration = Duration::from_millis(1);
-/// Ten years of 365.25 days, as humantime counts them: longer than a daemon lives, and far from
-/// where adding it to a clock overflows.
+/// Longest duration: ten years of 365.25 days, as humantime counts them, which is longer than a daemon
+/// lives and far from where adding a duration to a clock overflows.
 const DURATION_MOST: Duration = Duration::from_secs(10 * 31_557_600);
 
 const WORKER_THREADS_MOST: usize = 1024;
@@ -45,7 +45,7 @@ pub(super) fn admin(text: &str) -> Result<Option<Address>, String> {
     }
 }
 
-/// A host name, in lower case.
+/// Host name without a port, in lower case.
 pub(super) fn host(text: &str) -> Result<String, String> {
     host_name(text)
         .map(|host| host.to_lowercase())
@@ -59,9 +59,9 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 /// How long the oldest line of a full buffer may wait for the clients that still need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grace {
-    /// This long. Zero: senders never wait.
+    /// Senders wait this long: zero (never), or 1 ms to 10 years.
     For(Duration),
-    /// Until they have it.
+    /// Senders wait until those clients have the line.
     Forever,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn cpus() -> usize {
     cpus.min(WORKER_THREADS_MOST)
 }
 
-/// What is wrong with a text that is no number, or one that is too large.
+/// What is wrong with a text that is no whole number, or a number that is too large.
 pub(crate) fn not_a_number(text: &str) -> String {
     match whole_number(text) {
         Some(_) => format!("{text} is too large"),
@@ -157,12 +157,12 @@ pub(super) fn buffer_bytes(text: &str) -> Result<usize, String> {
     BUFFER_BYTES.read(text)
 }
 
-/// What a size may be.
+/// Bounds of a size, in bytes, and what an error says of them.
 pub(crate) struct SizeRange {
     pub(crate) least: usize,
     pub(crate) most: usize,
     pub(crate) example: &'static str,
-    /// Why it cannot be off.
+    /// Why the size cannot be off.
     pub(crate) not_off: &'static str,
 }
 

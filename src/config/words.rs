@@ -5,42 +5,42 @@ use crate::wire::format::Format;
 /// What the end of a client's input means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfClose {
-    /// The client leaves: it gets what was queued for it and is closed.
+    /// Client leaves: it gets what was queued for it and is closed.
     Close,
-    /// The client is a reader from now on.
+    /// Client stays as a reader until it closes.
     Keep,
 }
 
-/// What happens when a line is too long.
+/// What happens when a client sends a line longer than `--max-line`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LongLine {
-    /// The client is told and closed.
+    /// Client is told and closed.
     Close,
-    /// Only that line is dropped.
+    /// Line alone is dropped, counted and, once a client, logged.
     Discard,
 }
 
-/// What happens to a client that is behind when the buffer is full.
+/// What happens to a client that needs the oldest line of a full buffer for longer than the grace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowClient {
-    /// It is told and closed.
+    /// Client is told and closed.
     Disconnect,
-    /// It goes on with the newest line and is told how many it missed.
+    /// Client goes on with the newest line and is told how many lines it missed.
     Skip,
 }
 
-/// The least important events that are logged.
+/// Least important events that are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
-    /// What ended the daemon, or would have.
+    /// Failures that ended the daemon, or would have.
     Error,
-    /// What an operator should look at.
+    /// Events that an operator should look at.
     Warn,
-    /// Who came and left, and what the daemon does.
+    /// Clients that came and left, and what the daemon does.
     Info,
-    /// What clients do wrong, and how the rooms see it.
+    /// Mistakes of clients, and how each module sees them.
     Debug,
-    /// Everything, what lines contain included.
+    /// Everything, the contents of lines included.
     Trace,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-/// The opposite, for a switch that turns something off.
+/// The opposite of [`parse_bool`], for a switch that turns something off.
 pub(super) fn parse_not(text: &str) -> Result<bool, String> {
     parse_bool(text).map(|switch| !switch)
 }

@@ -159,11 +159,8 @@ impl RunningServer {
         });
         config.keep_until_restart(&self.config);
 
-        self.hub.set(&config);
-        self.policy.set(&config);
-        self.permits.set_max(config.clients_max);
         source.advise(&config);
-        self.config = config;
+        self.config.swap(config);
         self.apply_admin(admin);
         // Before the level changes, and perhaps hides it.
         let changed = match changed.is_empty() {

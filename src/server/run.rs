@@ -31,7 +31,7 @@ impl Server {
         let clients = Arc::new(Clients::default());
         let acceptor = Acceptor::new(
             self.hub.clone(),
-            self.policy.clone(),
+            self.policy,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
@@ -40,13 +40,11 @@ impl Server {
             self.hub.clone(),
             self.lifecycle.clone(),
             self.counters.clone(),
-            self.permits.clone(),
+            self.permits,
         ));
         let mut running = RunningServer {
             config: self.config,
             hub: self.hub,
-            policy: self.policy,
-            permits: self.permits,
             counters: self.counters,
             clients,
             acceptor: Arc::new(acceptor),

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
-use crate::client::{ClientPolicy, Clients};
-use crate::config::Config;
+use crate::config::Live;
 use crate::hub::Hub;
 use crate::hub::counters::Counters;
 use crate::net::listener::Listener;
-use crate::net::permits::ConnectionLimit;
 use crate::ops::admin::{Admin, AdminState};
 use crate::ops::handover::exec::Executable;
 use crate::ops::lifecycle::Lifecycle;
@@ -20,10 +19,8 @@ use crate::ops::systemd::watchdog::Failure;
 /// A daemon that serves.
 #[derive(Debug)]
 pub(super) struct RunningServer {
-    pub(super) config: Config,
+    pub(super) config: Live,
     pub(super) hub: Arc<Hub>,
-    pub(super) policy: Arc<ClientPolicy>,
-    pub(super) permits: Arc<ConnectionLimit>,
     pub(super) counters: Arc<Counters>,
     pub(super) clients: Arc<Clients>,
     pub(super) acceptor: Arc<Acceptor>,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tracing::error;
 
 use crate::client::{Client, ClientPolicy, KnownOptions};
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
 use crate::hub::{Hub, SavedHub};
 use crate::net::bind;
@@ -24,7 +24,7 @@ use crate::ops::systemd::{Notifier, SystemdEnv};
 /// A daemon whose listeners are open and that serves nobody yet.
 #[derive(Debug)]
 pub struct Server {
-    pub(super) config: Config,
+    pub(super) config: Live,
     pub(super) listeners: Vec<Listener>,
     pub(super) hub: Arc<Hub>,
     pub(super) policy: Arc<ClientPolicy>,
@@ -82,8 +82,15 @@ impl Server {
                 Ok(None)
             }
         })?;
-        let policy = Arc::new(ClientPolicy::from(&config));
-        let permits = ConnectionLimit::new(config.clients_max);
+        let mut config = Live::new(config);
+        let policy = config.build(
+            |config| Arc::new(ClientPolicy::from(config)),
+            ClientPolicy::set,
+        );
+        let permits = config.build(
+            |config| ConnectionLimit::new(config.clients_max),
+            |permits, config| permits.set_max(config.clients_max),
+        );
         let restored = state.and_then(|(hub, clients)| {
             restore(&config, &listeners, &policy, &permits, hub, clients)
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
@@ -94,6 +101,7 @@ impl Server {
             counters.handovers.by(method).add(&taken_up);
         }
         let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
+        let hub = config.build(|_| hub, Hub::set);
         Ok(Server {
             config,
             listeners,

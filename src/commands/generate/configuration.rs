@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::config::cli::wrap;
 use crate::config::{Kind, OPTIONS, OptionSpec};
 
-/// A line is at most this wide, in characters, its `# ` included.
+/// Widest line, in characters, its `# ` included.
 const WIDTH: usize = 100;
 
 const HEAD: &str = "\

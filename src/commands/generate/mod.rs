@@ -47,7 +47,7 @@ fn with_values() -> Command {
         })
 }
 
-/// The text of one of them, ready to be written to a file.
+/// The text that `linehub generate WHAT` prints, ready to be written to a file.
 pub fn text(what: Generate) -> String {
     match what {
         Generate::Service { socket_activated } => units::service(socket_activated),

@@ -11,7 +11,7 @@ use crate::config::nearest::nearest;
 use crate::config::options::OPTIONS;
 use crate::config::raw::ValueSource;
 
-/// What other programs call what is `--listen` here, and for who connects the address.
+/// Names in other programs of what `--listen` is here and the address in `connect` and `bench`.
 const ADDRESS_ELSEWHERE: [&str; 8] = [
     "--port",
     "-p",
@@ -177,7 +177,7 @@ struct RawValue {
 }
 
 impl RawValue {
-    /// At the end.
+    /// The arguments seen from their end.
     fn of(args: &[OsString]) -> RawValue {
         let text = |arg: &OsString| arg.to_string_lossy().into_owned();
         let cli = Cli::command();
@@ -190,7 +190,7 @@ impl RawValue {
         }
     }
 
-    /// Around the first one that is this.
+    /// The arguments seen from the first one that is `argument`.
     fn before(args: &[OsString], argument: &str) -> RawValue {
         let at = args.iter().skip(1).position(|arg| arg == argument);
         let at = at.map_or(args.len(), |at| at + 1);
@@ -201,7 +201,7 @@ impl RawValue {
         }
     }
 
-    /// What to say of a port that stands behind its host, as nc and telnet take it.
+    /// Hint for a port that stands behind its host as a word of its own, as nc and telnet take one.
     fn one_address(&self, port: &str) -> Option<String> {
         let previous = self.previous.as_deref()?;
         // `--listen=HOST PORT`

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use clap::Command;
 use rustix::termios::tcgetwinsize;
 
-/// A page is at most this wide, in characters.
+/// Widest page, in characters.
 const WIDTH: usize = 100;
 
-/// And a row of text is at least this wide, where a term takes up a narrow page.
+/// Narrowest row of text, in characters, where a term takes up a narrow page.
 const ROW_LEAST: usize = 20;
 
 /// A part of the text under a heading of its own.
@@ -33,7 +33,7 @@ pub(crate) enum Body {
 
 use Body::{Example, Term, Text};
 
-/// In the order they are shown.
+/// Sections of the text after the options, in the order they are shown.
 pub(crate) const SECTIONS: [Section; 6] = [
     Section {
         title: "Examples",

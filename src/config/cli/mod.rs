@@ -28,7 +28,7 @@ pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
 use super::options::PROCESS;
 pub use super::raw::{Options, RawValue, ValueSource};
 
-/// Tells the daemon after an exec which descriptor the state is in.
+/// Variable that tells the daemon after an exec which descriptor the state is in.
 pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
 
 const STYLES: Styles = Styles::styled()
