@@ -161,11 +161,6 @@ impl Feed {
         self.cursor.as_ref()
     }
 
-    /// Its task has stopped, as it was ordered to.
-    pub(crate) fn freeze_done(&self) {
-        self.hub.freeze_done(&mut self.hub.lock(), self.key);
-    }
-
     /// What the hub and this client share.
     pub(crate) fn subscriber(&self) -> &Subscriber {
         &self.subscriber

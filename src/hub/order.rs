@@ -68,8 +68,6 @@ pub(crate) struct Hub {
     active_encodings: AtomicU8,
     /// Told when the last client's input is done in a drain.
     pub(super) drained: Notify,
-    /// Told when the last client has frozen for a handover.
-    pub(super) frozen: Notify,
     /// Told to look over the clients at once.
     pub(super) asked: Notify,
     /// How often the sweep has looked over the clients and not found the buffer jammed.
@@ -110,9 +108,7 @@ pub(super) struct State {
     encodings: Encodings,
     /// Clients whose input a drain still waits for.
     pub(super) draining: usize,
-    /// Clients that a handover still waits for.
-    pub(super) freezing: usize,
-    /// Clients are being stopped for a handover, or stand still already.
+    /// Time stands still for a handover, which stops the clients.
     pub(super) is_frozen: bool,
     pub(super) phase: Phase,
 }
@@ -166,14 +162,12 @@ impl Hub {
                 encoded: PerEncoding::default(),
                 encodings: Encodings::default(),
                 draining: 0,
-                freezing: 0,
                 is_frozen: false,
                 phase: Phase::Open,
             }),
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
             drained: Notify::new(),
-            frozen: Notify::new(),
             asked: Notify::new(),
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
@@ -209,20 +203,9 @@ impl Hub {
             meta: Box::new(meta),
             input_done: false,
             left: false,
-            freezing: false,
         });
         self.active_encodings_changed(state);
         key
-    }
-
-    /// The client in `key` has stopped, or is gone.
-    pub(super) fn freeze_done(&self, state: &mut State, key: usize) {
-        if mem::take(&mut state.slots[key].freezing) {
-            state.freezing -= 1;
-            if state.freezing == 0 {
-                self.frozen.notify_one();
-            }
-        }
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -324,7 +307,6 @@ impl Hub {
     pub(super) fn remove(&self, key: usize, encoding: Encoding) {
         let mut state = self.lock();
         self.finish_input(&mut state, key);
-        self.freeze_done(&mut state, key);
         state.pending.remove(&key);
         let slot = state.slots.remove(key);
         state.departed.add(slot.totals());

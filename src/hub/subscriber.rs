@@ -102,8 +102,6 @@ pub(super) struct Slot {
     pub(super) input_done: bool,
     /// Its disconnect notice is out.
     pub(super) left: bool,
-    /// A handover waits for it to freeze.
-    pub(super) freezing: bool,
 }
 
 impl Slot {
