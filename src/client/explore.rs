@@ -129,6 +129,7 @@ struct Guest {
     /// What comes after this place in the one order is for this client.
     joined_after: u64,
     flag: Arc<Flag>,
+    barrier: Arc<FreezeBarrier>,
     client: Option<Client<Link>>,
     is_frozen: bool,
     peer: Rc<RefCell<Peer>>,
@@ -143,10 +144,13 @@ impl Guest {
         };
         match self.flag.poll(|cx| client.poll(cx)) {
             Poll::Pending => {}
-            Poll::Ready(Stop::Closed) => self.client = None,
+            Poll::Ready(Stop::Closed) => {
+                self.client = None;
+                self.barrier.stopped();
+            }
             Poll::Ready(Stop::Frozen) => {
-                client.feed.freeze_done();
                 self.is_frozen = true;
+                self.barrier.stopped();
             }
         }
     }
@@ -167,6 +171,7 @@ struct World {
     policy: Arc<ClientPolicy>,
     permits: Arc<ConnectionLimit>,
     contention: Contention,
+    barrier: Arc<FreezeBarrier>,
     /// The first one is the observer, and the last to go.
     guests: Vec<Guest>,
     arriving: Option<Task<ReadPermit>>,
@@ -194,6 +199,7 @@ impl World {
             policy: Arc::new(ClientPolicy::from(&config)),
             permits: ConnectionLimit::new(None),
             contention: Contention::new(&hub),
+            barrier: Arc::default(),
             hub,
             config,
             rng,
@@ -241,8 +247,9 @@ impl World {
                 }
                 // Those who arrive are let in before.
                 98 if self.arriving.is_none() && self.may_arrive() => {
-                    let hub = self.hub.clone();
-                    self.freezing = Some(Task::new(async move { hub.freeze().await }));
+                    let (hub, barrier) = (self.hub.clone(), self.barrier.clone());
+                    let freezing = async move { barrier.freeze(&hub).await };
+                    self.freezing = Some(Task::new(freezing));
                 }
                 99 => self.thaw(),
                 _ => {}
@@ -264,10 +271,12 @@ impl World {
             self.policy.clone(),
             self.permits.force_acquire(),
         );
+        self.barrier.started();
         self.guests.push(Guest {
             id,
             joined_after: figures.messages + figures.notices,
             flag: Flag::raised(),
+            barrier: self.barrier.clone(),
             client: Some(client),
             is_frozen: false,
             peer,
@@ -279,7 +288,9 @@ impl World {
         if mem::take(&mut self.is_frozen) {
             self.hub.thaw();
             for guest in &mut self.guests {
-                guest.is_frozen = false;
+                if mem::take(&mut guest.is_frozen) {
+                    self.barrier.started();
+                }
                 guest.flag.clone().wake();
             }
         }

@@ -5,6 +5,7 @@
 //! nothing happens, no buffer; the hub's sweep tells it when its time is up.
 
 pub(crate) mod acceptor;
+mod barrier;
 #[cfg(test)]
 mod explore;
 mod reader;
@@ -34,6 +35,7 @@ use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::LineLimit;
 
+use barrier::FreezeBarrier;
 use reader::{InputPolicy, Read, Reader};
 pub(crate) use snapshot::{KnownOptions, SavedClient};
 use writer::Writer;
@@ -209,6 +211,7 @@ enum Stop {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     tasks: TaskTracker,
+    barrier: FreezeBarrier,
     /// Those that have stopped where they are, until the caller of [`Clients::freeze`] comes.
     frozen: Mutex<Vec<Frozen>>,
 }
@@ -223,6 +226,7 @@ pub(crate) struct Frozen {
 impl Clients {
     /// Starts a client.
     pub(crate) fn spawn(self: &Arc<Clients>, client: Client) {
+        self.barrier.started();
         // A client bounds what one poll does by itself. By tokio's budget, which tasks share, a socket
         // could seem to have nothing to read, and a drain would take that for all there was.
         self.tasks.spawn(unconstrained(Task {
@@ -238,17 +242,24 @@ impl Clients {
 
     /// Stops all clients where they are. Nobody may join meanwhile. Not cancel safe.
     pub(crate) async fn freeze(&self, hub: &Hub) -> Vec<Frozen> {
-        hub.freeze().await;
+        self.barrier.freeze(hub).await;
         mem::take(&mut *self.frozen())
     }
 
-    fn park(&self, frozen: Frozen) {
-        let mut all = self.frozen();
-        all.push(frozen);
-        // Whoever waits for the last one finds all of them here.
-        if let Some(Frozen { client, .. }) = all.last() {
-            client.feed.freeze_done();
+    /// Lets these clients go on.
+    pub(crate) fn thaw(&self, frozen: Vec<Frozen>) {
+        for Frozen { client, task } in frozen {
+            // Counted before its task has its turn: the next handover may come earlier.
+            self.barrier.started();
+            // Its task waits for nothing else, and ends only with the runtime.
+            let _ = task.send(client);
         }
+    }
+
+    fn park(&self, frozen: Frozen) {
+        self.frozen().push(frozen);
+        // Whoever waits for the last one finds all of them there.
+        self.barrier.stopped();
     }
 
     fn frozen(&self) -> MutexGuard<'_, Vec<Frozen>> {
@@ -273,6 +284,7 @@ enum TaskState {
     Running(Client),
     /// The client is in other hands, and may come back.
     Frozen(oneshot::Receiver<Client>),
+    Ended,
 }
 
 impl Future for Task {
@@ -291,6 +303,7 @@ impl Future for Task {
                         self.clients.park(Frozen { client, task });
                     }
                 }
+                TaskState::Ended => return Poll::Ready(()),
                 TaskState::Frozen(thawed) => match ready!(Pin::new(thawed).poll(cx)) {
                     Ok(client) => self.life = TaskState::Running(client),
                     Err(_) => return Poll::Ready(()),
@@ -300,11 +313,14 @@ impl Future for Task {
     }
 }
 
-impl Frozen {
-    /// Lets the client go on.
-    pub(crate) fn thaw(self) {
-        // Its task waits for nothing else, and ends only with the runtime.
-        let _ = self.task.send(self.client);
+impl Drop for Task {
+    fn drop(&mut self) {
+        let life = mem::replace(&mut self.life, TaskState::Ended);
+        if matches!(life, TaskState::Running(_)) {
+            // The client goes first: whoever waits finds nothing of it in the hub.
+            drop(life);
+            self.clients.barrier.stopped();
+        }
     }
 }
 

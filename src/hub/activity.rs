@@ -17,23 +17,23 @@ pub(super) struct Activity {
     /// Where in the stream it was (modulo 2^32), and since when it has been there, while more has come.
     pub(super) position: u32,
     pub(super) stands_since: Option<Micros>,
-    /// For how long it has kept others waiting since it last had everything, in microseconds.
+    /// Time for which the client has kept others waiting since it last had everything, in microseconds.
     pub(super) held_us: u32,
-    /// When it was last asked how far its peer has come.
+    /// Time of the last probe of how far the peer has come.
     pub(super) probed_at: Option<Micros>,
     pub(super) said: Said,
 }
 
-/// What the sweep has last said to a client.
+/// Last command of the reaper to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Said {
     #[default]
     Nothing,
-    /// That it is behind. It still stands where it did then.
+    /// Told that it is behind, and still where it was then.
     Behind,
-    /// The same. It has moved on since, but not had everything.
+    /// Told that it is behind; has moved on since, but not had everything.
     WasBehind,
-    /// It is leaving, and is told nothing but the end of its time.
+    /// Leaving: told nothing but the end of its time.
     Leaving,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Said {
 pub(super) struct Micros(pub(super) NonZeroU64);
 
 impl Micros {
-    /// How long after `earlier` it is; zero if it is before.
+    /// Time since `earlier`; zero if `earlier` is later.
     pub(super) fn since(self, earlier: Micros) -> Duration {
         Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
     }

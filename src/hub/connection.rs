@@ -13,26 +13,26 @@ use super::activity::Activity;
 use crate::net::peer::Peer;
 use crate::wire::format::Format;
 
-/// How a client came: what can be said of it from its first moment on.
+/// Origin of a client: what is known when it connects, and never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ConnectionInfo {
-    /// Who is at the other end.
+    /// Address of the peer.
     pub(crate) peer: Peer,
-    /// The listener it connected to, as it is logged.
+    /// Listener that the client connected to, as logs name it.
     pub(crate) listener: Arc<str>,
-    /// How it sees the stream.
+    /// Format that the client sees the stream in.
     pub(crate) format: Format,
-    /// When, to the millisecond.
+    /// Time of the connection, to the millisecond.
     pub(crate) at: SystemTime,
 }
 
-/// A client, as only the hub sees it.
+/// Part of a client's entry that only the hub sees.
 #[derive(Debug)]
 pub(super) struct ConnectionMeta {
     pub(super) activity: Activity,
-    /// Messages that were published before it came.
+    /// Messages that were published before the client joined.
     pub(super) messages_before: u64,
-    /// Messages it missed under `--slow-client skip`.
+    /// Messages that the client missed under `--slow-client skip`.
     pub(super) skipped: u64,
     /// Milliseconds since the epoch.
     arrived_at: u64,

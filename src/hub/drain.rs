@@ -1,4 +1,4 @@
-//! How the hub comes to its end, or stands still: commands to all clients, and the wait for them.
+//! How the hub comes to its end: commands to all clients, and the wait for them.
 
 use super::order::{Hub, Phase};
 use super::part::{Kind, SYSTEM};
@@ -48,31 +48,6 @@ impl Hub {
         state.phase = Phase::Sealed;
         self.release_and_wake(state, usize::MAX);
         self.command_all(Commands::FINISH);
-    }
-
-    /// Has every client's task stop where it is, and waits until all have; nobody may join
-    /// meanwhile, and no time passes for those who have. Not cancel safe: whoever has stopped is in
-    /// the hands of the caller.
-    pub(crate) async fn freeze(&self) {
-        {
-            let mut state = self.lock();
-            state.is_frozen = true;
-            state.freezing = state.slots.len();
-            state
-                .slots
-                .iter_mut()
-                .for_each(|(_, slot)| slot.freezing = true);
-            if state.freezing == 0 {
-                return;
-            }
-        }
-        self.command_all(Commands::FREEZE);
-        self.frozen.notified().await;
-    }
-
-    /// The clients' tasks go on after a [`freeze`](Hub::freeze): time passes for them again.
-    pub(crate) fn thaw(&self) {
-        self.lock().is_frozen = false;
     }
 
     /// One client's input is done; the last one ends the wait of a drain.

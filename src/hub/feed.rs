@@ -32,21 +32,21 @@ pub(crate) struct Feed {
     pub(super) subscriber: Arc<Subscriber>,
     /// Its slot in the hub.
     pub(super) key: usize,
-    /// The first batch it has not all of; `None` once it takes no more.
+    /// Node before the first batch not yet delivered whole; `None` once the feed is detached.
     cursor: Option<Arc<Node>>,
-    /// Bytes of that batch's view that it has, or that are not for it.
+    /// Bytes of that batch's view that are delivered, or are not for this client.
     offset: usize,
     /// It joined behind so many parts of the batch that its cursor stands at, which was not in the
     /// stream yet: they become bytes of `offset` once it is.
     parts_before: u32,
-    /// It gets batches before this index only: what was published until it had left.
+    /// Index of the first batch that is not delivered any more: set once the client has left.
     end: u64,
-    /// Batches from this index on hold nothing of its own.
+    /// Index from which on batches hold nothing of this client's own.
     own_end: u64,
-    /// The hub's version for which its task is on the list to be woken; 0 when it is not.
+    /// Version of the hub for which the task waits to be woken; 0 when the task does not wait.
     parked: u64,
     waiter: Option<WaiterId>,
-    /// How the batch it is in is encoded, and how those after it will be.
+    /// Encoding of the batch at the cursor; `encoding` is that of all later ones.
     current: Encoding,
     encoding: Encoding,
     left: bool,
@@ -156,14 +156,9 @@ impl Feed {
         }
     }
 
-    /// The place it has come to; `None` once it takes no more.
+    /// Node that the feed has come to; `None` once the feed is detached.
     pub(super) fn node(&self) -> Option<&Arc<Node>> {
         self.cursor.as_ref()
-    }
-
-    /// Its task has stopped, as it was ordered to.
-    pub(crate) fn freeze_done(&self) {
-        self.hub.freeze_done(&mut self.hub.lock(), self.key);
     }
 
     /// What the hub and this client share.

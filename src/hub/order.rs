@@ -33,7 +33,7 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// smaller ones are formatted under it, in about a microsecond, straight into the builder.
 const OWN_BATCH_BYTES: usize = 4 * 1024;
 
-/// What the hub goes by, and what a reload changes.
+/// The part of the configuration that the hub obeys and that a reload changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) notices: bool,
@@ -55,7 +55,7 @@ impl From<&Config> for Settings {
     }
 }
 
-/// Publishes to every client, and knows who has not come for it yet.
+/// The broadcaster: gives every message and notice its place, and wakes the clients that wait for one.
 #[derive(Debug)]
 pub(crate) struct Hub {
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
@@ -66,15 +66,13 @@ pub(crate) struct Hub {
     version: AtomicU64,
     /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
     active_encodings: AtomicU8,
-    /// Told when the last client's input is done in a drain.
+    /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
-    /// Told when the last client has frozen for a handover.
-    pub(super) frozen: Notify,
-    /// Told to look over the clients at once.
+    /// Asks the reaper to look over the clients at once.
     pub(super) asked: Notify,
-    /// How often the sweep has looked over the clients and not found the buffer jammed.
+    /// Looks of the reaper over the clients that did not find the buffer jammed.
     pub(super) looks: AtomicU64,
-    /// The time for which the process ran under its eyes, in microseconds.
+    /// Time in which the process ran, as the reaper counts it, in microseconds.
     pub(super) ran_us: AtomicU64,
     /// Lines that were dropped for being too long.
     pub(super) discarded: AtomicU64,
@@ -88,31 +86,29 @@ pub(super) struct State {
     pub(super) settings: Settings,
     /// The end of the stream.
     pub(super) tail: Arc<Node>,
-    /// Published, but behind no place of the stream yet.
+    /// Parts that are published and not yet linked into the stream.
     builder: BatchBuilder,
     pub(super) next_seq: u64,
     pub(super) next_id: u64,
     pub(super) slots: Slab<Slot>,
-    /// Messages among what was numbered; the others are notices.
+    /// Messages that were given a number; the other numbers went to notices.
     pub(super) messages: u64,
     pub(super) listeners: ListenerNames,
-    /// What clients counted whose slots are gone.
+    /// Traffic of the clients whose slots have been removed.
     pub(super) departed: TrafficTotals,
     pub(super) closed: Closed,
-    /// What clients were owed that take no more and are not closed yet: bytes and messages.
+    /// Bytes and messages never delivered to clients that are detached and not closed yet, by slot.
     pub(super) pending: HashMap<usize, (u64, u64)>,
-    /// Who is to be woken by the next publish.
+    /// Wakers, with their slots, for the next publish to wake.
     parked: Vec<(Waker, usize)>,
-    /// How often that list has been emptied: tells a slot whether its place in it still holds.
+    /// Times that `parked` was emptied: tells a slot whether its index in `parked` still holds.
     wakes: u64,
-    /// Clients by encoding, and the encodings that have any.
+    /// Clients by encoding; `encodings` is the set of those that have any.
     encoded: PerEncoding<usize>,
     encodings: Encodings,
     /// Clients whose input a drain still waits for.
     pub(super) draining: usize,
-    /// Clients that a handover still waits for.
-    pub(super) freezing: usize,
-    /// Clients are being stopped for a handover, or stand still already.
+    /// Time stands still for a handover, which stops the clients.
     pub(super) is_frozen: bool,
     pub(super) phase: Phase,
 }
@@ -121,9 +117,9 @@ pub(super) struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// Clients read what had been sent to them and no more.
+    /// Clients' inputs are read as far as they were already sent, and no further.
     Draining,
-    /// The last word has been said: nothing is published behind it.
+    /// The shutdown notice is out: nothing is published behind it.
     Sealed,
 }
 
@@ -131,11 +127,11 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct JoinPoint {
     pub(super) node: Arc<Node>,
-    /// Parts of the batch to come at that place which were there before it.
+    /// Parts of the next batch that were published before the client joined.
     pub(super) parts_before: u32,
 }
 
-/// What [`Hub::park`] found.
+/// Outcome of [`Hub::park`].
 pub(super) enum Park {
     /// Something to read.
     MoreCame,
@@ -166,14 +162,12 @@ impl Hub {
                 encoded: PerEncoding::default(),
                 encodings: Encodings::default(),
                 draining: 0,
-                freezing: 0,
                 is_frozen: false,
                 phase: Phase::Open,
             }),
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
             drained: Notify::new(),
-            frozen: Notify::new(),
             asked: Notify::new(),
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
@@ -209,20 +203,9 @@ impl Hub {
             meta: Box::new(meta),
             input_done: false,
             left: false,
-            freezing: false,
         });
         self.active_encodings_changed(state);
         key
-    }
-
-    /// The client in `key` has stopped, or is gone.
-    pub(super) fn freeze_done(&self, state: &mut State, key: usize) {
-        if mem::take(&mut state.slots[key].freezing) {
-            state.freezing -= 1;
-            if state.freezing == 0 {
-                self.frozen.notify_one();
-            }
-        }
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -324,7 +307,6 @@ impl Hub {
     pub(super) fn remove(&self, key: usize, encoding: Encoding) {
         let mut state = self.lock();
         self.finish_input(&mut state, key);
-        self.freeze_done(&mut state, key);
         state.pending.remove(&key);
         let slot = state.slots.remove(key);
         state.departed.add(slot.totals());

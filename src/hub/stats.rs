@@ -21,15 +21,15 @@ use crate::wire::ids::ClientId;
 pub(crate) struct HubStats {
     /// Clients that have not left.
     pub(crate) clients: usize,
-    /// Those and, with what they are still owed, the ones that have.
+    /// Clients, and those that have left while output is pending for them.
     pub(crate) connections: usize,
-    /// Clients that ever came.
+    /// Clients that ever joined.
     pub(crate) joined: u64,
-    /// What went through all of them.
+    /// Traffic of all clients that ever joined.
     pub(crate) totals: TrafficTotals,
     /// Messages that have a place in the one order.
     pub(crate) messages: u64,
-    /// Notices that have.
+    /// Notices that have a place in the one order.
     pub(crate) notices: u64,
     /// Lines that were dropped for being too long.
     pub(crate) discarded: u64,
@@ -41,7 +41,7 @@ pub(crate) struct HubStats {
     pub(crate) buffer_limit: usize,
     /// Senders that wait for the buffer now.
     pub(crate) senders_waiting: usize,
-    /// How long senders waited for it so far, all together.
+    /// Time that senders waited for the buffer so far, added up.
     pub(crate) waited: Duration,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct ClientStats {
     pub(crate) id: ClientId,
     pub(crate) connection: ConnectionInfo,
     pub(crate) totals: TrafficTotals,
-    /// Bytes that wait for it, in its encoding; those of lines of its own between them count too.
+    /// Bytes pending for the client, in its encoding; its own lines between them count too.
     pub(crate) bytes_pending: u64,
     /// Messages it is still to get. Those of a batch that it has a part of count as if it had none.
     pub(crate) messages_behind: u64,

@@ -15,11 +15,11 @@ use crate::wire::ids::ClientId;
 /// One client, as the hub sees it.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    /// Its number.
+    /// Number of the client.
     pub(crate) id: ClientId,
-    /// What the client counts.
+    /// Traffic, as the client itself counts it.
     pub(crate) counters: ClientCounters,
-    /// What it has been told to do and has not yet seen.
+    /// Commands that the client has been given and has not yet taken.
     commands: AtomicU32,
     /// The place in the stream it has come to, as what the batches before it cost the buffer;
     /// [`DETACHED`] once it takes no more.
@@ -29,21 +29,21 @@ pub(crate) struct Subscriber {
     pub(super) lead: AtomicU64,
     /// A set of [`Condition`]s, which only the client's own task changes.
     conditions: AtomicU8,
-    /// Its peer has acknowledged something since the sweep last asked.
+    /// Whether the peer has acknowledged something since the reaper last asked.
     pub(super) progressed: AtomicBool,
-    /// Wakes its task, which is one and the same for life.
+    /// Waker of the client's task, which stays the same for life.
     waker: OnceLock<Waker>,
 }
 
-/// What the sweep has to know of a client's state.
+/// States of a client that the reaper has to know.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(crate) enum Condition {
-    /// It has output that its socket does not take.
+    /// Output waits that the socket does not take.
     Blocked = 1,
-    /// It says goodbye, which has a deadline.
+    /// The client is being closed, which has a deadline.
     Leaving = 1 << 1,
-    /// It has something to send, and the daemon makes it wait.
+    /// The client has something to send, and the daemon makes it wait.
     Waiting = 1 << 2,
     /// When last probed, its peer had not acknowledged all that was sent to it.
     Unacknowledged = 1 << 3,
@@ -52,12 +52,12 @@ pub(crate) enum Condition {
 /// The position of a client that takes nothing more from the stream.
 pub(super) const DETACHED: u64 = u64::MAX;
 
-/// What a client has been told to do, taken all at once.
+/// A set of commands to a client, taken all at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Commands(u32);
 
 impl Commands {
-    /// It is behind and is to jump to the newest line.
+    /// Jump to the newest line: the client is behind.
     pub(crate) const SKIP: Commands = Commands(1 << 8);
     /// The daemon stops: read what is there already, then no more.
     pub(crate) const DRAIN: Commands = Commands(1 << 9);
@@ -93,17 +93,15 @@ impl Commands {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) subscriber: Arc<Subscriber>,
-    /// What it takes the stream in.
+    /// Encoding that the client takes the stream in.
     pub(super) encoding: Encoding,
-    /// Its place in the list of those to be woken, and the emptying it holds for.
+    /// `State::wakes` and the index in `State::parked` that holds as long as `wakes` stays the same.
     pub(super) parked: (u64, usize),
-    /// Boxed, because it then finds room where the slot itself would not: see [`connection`](super::connection).
+    /// Boxed, because 104 bytes find room where the whole slot would not: see [`connection`](super::connection).
     pub(super) meta: Box<ConnectionMeta>,
     pub(super) input_done: bool,
-    /// Its disconnect notice is out.
+    /// Whether the client's disconnect notice is out.
     pub(super) left: bool,
-    /// A handover waits for it to freeze.
-    pub(super) freezing: bool,
 }
 
 impl Slot {
@@ -155,7 +153,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether it has not seen this order yet.
+    /// Whether the client has this command still to take.
     #[cfg(debug_assertions)]
     pub(super) fn is_commanded(&self, command: Commands) -> bool {
         Commands(self.commands.load(Acquire)).contain(command)
@@ -184,7 +182,7 @@ impl Subscriber {
         self.conditions.load(Relaxed) & condition as u8 != 0
     }
 
-    /// Its peer has acknowledged something, which counts as taken.
+    /// Notes that the peer has acknowledged something, which counts as taken.
     pub(crate) fn note_progress(&self) {
         self.progressed.store(true, Relaxed);
     }

@@ -201,7 +201,7 @@ impl RunningServer {
     /// Resume: the service goes on as if nothing had been.
     fn resume(&mut self, paused: Paused) {
         self.hub.thaw();
-        paused.clients.into_iter().for_each(Frozen::thaw);
+        self.clients.thaw(paused.clients);
         self.open(paused.listeners);
         self.lifecycle.enter(Phase::Running);
     }
