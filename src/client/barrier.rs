@@ -38,3 +38,31 @@ impl FreezeBarrier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+
+    #[test]
+    fn freeze_waits_for_all_who_run_however_often_the_last_one_had_gone_before() {
+        let hub = Hub::new(&Config::from_options(&Options::default(), 1024).unwrap());
+        let barrier = FreezeBarrier::default();
+        barrier.started();
+        barrier.stopped();
+        barrier.started();
+        barrier.started();
+        let mut freeze = pin!(barrier.freeze(&hub));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(freeze.as_mut().poll(&mut cx).is_pending());
+        barrier.stopped();
+        assert!(freeze.as_mut().poll(&mut cx).is_pending());
+        barrier.stopped();
+        assert!(freeze.as_mut().poll(&mut cx).is_ready());
+    }
+}

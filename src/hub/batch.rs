@@ -30,9 +30,13 @@ pub(super) struct Batch {
 impl Batch {
     /// The bytes in `encoding`, made by the first feed that asks and shared by the rest, who wait
     /// for it meanwhile (at most one read's lines to format).
+    #[inline]
     pub(super) fn view(&self, encoding: Encoding) -> &EncodedBatch {
         let encoding = self.shown_in(encoding);
-        self.views[encoding].get_or_init(|| self.make(encoding))
+        match self.views[encoding].get() {
+            Some(view) => view,
+            None => self.views[encoding].get_or_init(|| self.make(encoding)),
+        }
     }
 
     /// The encoding in which a client of `encoding` gets this batch: a batch from before the client
@@ -45,6 +49,7 @@ impl Batch {
         }
     }
 
+    #[cold]
     fn make(&self, encoding: Encoding) -> EncodedBatch {
         let source = self.view(encoding.source());
         let len = self.each_part().map(|(at, part, origin, seq)| {

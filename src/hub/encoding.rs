@@ -48,7 +48,7 @@ impl Encoding {
     ];
 
     /// What this encoding is made from; a source is its own.
-    pub(super) fn source(self) -> Encoding {
+    pub(super) const fn source(self) -> Encoding {
         match self {
             Encoding::Text | Encoding::TextCrlf => Encoding::Text,
             Encoding::Json | Encoding::Raw => Encoding::Raw,
@@ -230,8 +230,7 @@ impl Encodings {
 
     /// Whether batches have to carry `source`: an encoding in use is made from it.
     pub(super) fn needs(self, source: Encoding) -> bool {
-        let mut all = Encoding::ALL.into_iter();
-        all.any(|encoding| encoding.source() == source && self.contains(encoding))
+        self.0 & MADE_FROM[source as usize] != 0
     }
 
     /// Bytes that a byte which is read may become at worst, in all encodings that a batch then has.
@@ -242,6 +241,17 @@ impl Encodings {
             .sum()
     }
 }
+
+/// For each source, the set of those made from it: worked out beforehand, as every publish asks for it.
+const MADE_FROM: [u8; Encoding::COUNT] = {
+    let mut made_from = [0; Encoding::COUNT];
+    let mut at = 0;
+    while at < Encoding::COUNT {
+        made_from[Encoding::ALL[at].source() as usize] |= 1 << at;
+        at += 1;
+    }
+    made_from
+};
 
 /// One value for each encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -376,8 +376,8 @@ mod tests {
     use crate::wire::framing::Lines;
 
     /// How long a handover takes is up to the service manager, and a failed one is undone.
-    #[tokio::test]
-    async fn nobody_is_late_while_all_are_frozen() {
+    #[test]
+    fn nobody_is_late_while_all_are_frozen() {
         let mut config = Config::from_options(&Options::default(), 1024).unwrap();
         config.buffer_bytes = 1000;
         let hub = Hub::new(&config);
