@@ -7,6 +7,9 @@
 pub(crate) mod acceptor;
 #[cfg(test)]
 mod explore;
+mod handshake;
+#[cfg(test)]
+mod handshake_tests;
 mod reader;
 mod snapshot;
 mod writer;

@@ -399,6 +399,7 @@ impl RunningServer {
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
         drop(self.accept_loops.close().await);
+        self.acceptor.end_handshakes().await;
         drain(&self.hub, self.clients.tasks(), self.config.drain_timeout).await;
     }
 
@@ -407,6 +408,7 @@ impl RunningServer {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
         let listeners = self.accept_loops.close().await;
+        self.acceptor.end_handshakes().await;
         let clients = self.clients.freeze(&self.hub).await;
         Paused { listeners, clients }
     }
