@@ -6,6 +6,7 @@ use std::mem;
 use std::task::{Context, Poll, ready};
 
 use memchr::memchr;
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tracing::info;
 
@@ -15,9 +16,7 @@ use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::{Framer, LineLimit, Lines};
 use crate::wire::http_guard;
-use crate::wire::telnet::{self, Telnet};
-
-use super::snapshot::SavedReader;
+use crate::wire::telnet::{self, Telnet, TelnetState};
 
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
@@ -35,6 +34,28 @@ pub(super) struct Reader {
     has_begun: bool,
     /// It was logged that a line of its was dropped.
     has_discarded: bool,
+}
+
+/// A [`Reader`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedReader {
+    /// The line that has not ended yet.
+    pub(super) unfinished: ByteBuf,
+    /// The limit that it was begun under.
+    pub(super) line_bytes_max: usize,
+    /// `None` where it is not looked for.
+    pub(super) telnet: Option<TelnetState>,
+    /// A whole line has come.
+    #[serde(default = "yes")]
+    pub(super) has_begun: bool,
+    /// The unfinished line is dropped up to its end.
+    #[serde(default)]
+    pub(super) is_discarding: bool,
+}
+
+/// For states of before, whose clients were not asked.
+fn yes() -> bool {
+    true
 }
 
 /// What its input is held to.

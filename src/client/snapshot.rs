@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
-use super::reader::Reader;
-use super::writer::Writer;
-use super::{Client, ClientPolicy, InputState, OutputState};
+use super::machine::{Client, InputState, OutputState};
+use super::policy::ClientPolicy;
+use super::reader::{Reader, SavedReader};
+use super::writer::{SavedWriter, Writer};
 use crate::config::ListenerOptions;
 use crate::hub::{Feed, SavedFeed};
 use crate::net::listener::Listener;
@@ -17,7 +17,6 @@ use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
-use crate::wire::telnet::TelnetState;
 
 /// A client without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,23 +30,6 @@ pub(crate) struct SavedClient {
     writer: SavedWriter,
     /// It counts against `--max-clients`.
     pub(crate) has_permit: bool,
-}
-
-/// A [`Reader`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedReader {
-    /// The line that has not ended yet.
-    pub(super) unfinished: ByteBuf,
-    /// The limit that it was begun under.
-    pub(super) line_bytes_max: usize,
-    /// `None` where it is not looked for.
-    pub(super) telnet: Option<TelnetState>,
-    /// A whole line has come.
-    #[serde(default = "yes")]
-    pub(super) has_begun: bool,
-    /// The unfinished line is dropped up to its end.
-    #[serde(default)]
-    pub(super) is_discarding: bool,
 }
 
 /// Options of restored clients: those of the listener that each came by, found by its name, as long as
@@ -71,24 +53,6 @@ impl KnownOptions {
         let known = self.0.entry((listener.clone(), format));
         known.or_insert_with(unlisted).clone()
     }
-}
-
-/// For states of before, whose clients were not asked.
-fn yes() -> bool {
-    true
-}
-
-/// A [`Writer`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedWriter {
-    pub(super) format: Format,
-    pub(super) crlf: bool,
-    /// What of its own queue is not written yet.
-    #[serde(alias = "own")]
-    pub(super) control_queue: ByteBuf,
-    pub(super) skipped: u64,
-    #[serde(alias = "farewell")]
-    pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Client {
@@ -155,9 +119,12 @@ impl AsFd for Client {
 
 #[cfg(test)]
 mod tests {
+    use serde_bytes::ByteBuf;
+
     use super::*;
     use crate::hub::counters::Counters;
     use crate::wire::golden::{NEW_FORM, unescape};
+    use crate::wire::telnet::TelnetState;
 
     #[test]
     fn form_of_the_version_before_is_read() {

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::hub::{Condition, Feed};
@@ -10,8 +11,6 @@ use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::telnet;
-
-use super::snapshot::SavedWriter;
 
 /// Batches that go into one write at most. The array lives on the stack of a poll, not in the
 /// client.
@@ -38,6 +37,19 @@ pub(super) struct Writer {
     /// every client eight bytes larger.
     close_reason: Option<CloseReason>,
     close_detail: Option<Box<str>>,
+}
+
+/// A [`Writer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedWriter {
+    pub(super) format: Format,
+    pub(super) crlf: bool,
+    /// What of its own queue is not written yet.
+    #[serde(alias = "own")]
+    pub(super) control_queue: ByteBuf,
+    pub(super) skipped: u64,
+    #[serde(alias = "farewell")]
+    pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Writer {
