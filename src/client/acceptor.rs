@@ -87,7 +87,7 @@ impl AcceptLoops {
             .for_each(|accept_loop| accept_loop.stop.cancel());
         let mut listeners = Vec::new();
         for accept_loop in self.0.drain(..) {
-            // One that panicked took its listener with it.
+            // A loop that panicked took its listener with it.
             listeners.extend(accept_loop.accepts.await.ok());
         }
         listeners
@@ -150,12 +150,12 @@ impl Acceptor {
                 }
             }
         }
-        // Who had connected before the stop may have sent something already.
+        // A client that had connected before the stop may have sent something already.
         self.drain_backlog(&listener);
         listener
     }
 
-    /// Waits until it is to try although nothing is known to be there: see `rest`.
+    /// Waits until the loop is to accept although no connection is known to be there: see `rest`.
     async fn nudged(&self) {
         #[cfg(debug_assertions)]
         self.hub.nudge.notified().await;

@@ -1,4 +1,4 @@
-//! What has to happen between accept and join, before a connection is a client.
+//! The handshake: what happens between accept and join, before a connection is a client.
 //!
 //! ```text
 //! accept ─► handshake ─► join
@@ -28,10 +28,11 @@ use crate::wire::format::{self, Format};
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
-/// The same at a stop or a handover, which this holds up: time for the words to be on their way.
+/// How long a peer may take to close its side at a stop or a handover, which waits for that: time for the
+/// words to be on their way.
 pub(super) const END_TIME: Duration = Duration::from_millis(250);
 
-/// What is done on one connection before it is a client. The future may be dropped at any await: the
+/// Steps done on one connection before it is a client. The future may be dropped at any await: the
 /// connection is closed then. How long it waits at most is for each handshake to say.
 pub(super) type Steps = Box<dyn for<'a> FnOnce(&'a mut Stream) -> StepsFuture<'a> + Send>;
 
@@ -104,7 +105,7 @@ impl Refusal {
 /// Waits until the peer of a refused connection closes its side, at most so long. A close over input that
 /// was not read would make the kernel reset the connection, and the words with it. Cancel safe.
 pub(super) async fn linger(stream: Stream, time: Duration) {
-    // However it ends, nothing is left to be done.
+    // Nothing is left to be done after an error or the end of the time.
     let _ = tokio::time::timeout(time, stream.discard_input()).await;
 }
 

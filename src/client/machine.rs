@@ -22,7 +22,7 @@ use crate::wire::format::Format;
 /// not read from until it does. One read may add as much again as it brought.
 const OWN_BYTES_MAX: usize = 4 * 1024;
 
-/// What a draining daemon still reads from one client, in bytes: more than a sender's kernel holds
+/// Bytes that a draining daemon still reads from one client: more than a sender's kernel holds
 /// by default, so all that had been sent comes in, while one that never stops is cut off.
 const DRAIN_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
@@ -39,7 +39,7 @@ pub(crate) struct Client<S: Connection = Stream> {
     pub(super) input: InputState,
     pub(super) output: OutputState,
     pub(super) reason: Option<CloseReason>,
-    /// What its peer had acknowledged when it was last probed.
+    /// [`PeerProgress::acknowledged`](crate::net::stream::PeerProgress) when the peer was last probed.
     pub(super) acknowledged: u32,
     /// The connection broke without a word from the peer.
     pub(super) timed_out: bool,
@@ -49,25 +49,25 @@ pub(crate) struct Client<S: Connection = Stream> {
 /// What becomes of the bytes the client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum InputState {
-    /// They are published.
+    /// Bytes are published.
     Open,
-    /// They are published, so many of them, as far as they are there already: the daemon stops.
+    /// Bytes are published, so many at most, as far as they are there already: the daemon stops.
     Draining(u32),
-    /// They are left in the socket until the last word has been said.
+    /// Bytes are left in the socket until the last word has been said.
     Paused,
-    /// They are thrown away: the client is being closed. Not reading them would make the kernel
+    /// Bytes are thrown away: the client is being closed. Not reading them would make the kernel
     /// reset the connection, over data in flight.
     Discarded,
-    /// There are none any more.
+    /// No more bytes come.
     Ended,
 }
 
 /// How far the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum OutputState {
-    /// It follows the stream.
+    /// Output follows the stream.
     Streaming,
-    /// What the client is owed is written, and nothing after it.
+    /// Output that the client is owed is written, and nothing after it.
     Flushing,
     /// All is written and the write side is shut, unless a reset is to tell why; the peer has still to
     /// close.
@@ -136,7 +136,7 @@ impl<S: Connection> Client<S> {
 
     /// Looks how far the peer has come; whether to go at once.
     fn probe(&mut self) -> bool {
-        // One whose state is not told is left to the timeouts.
+        // A peer whose state is not told is left to the timeouts.
         let Ok(peer) = self.stream.progress() else {
             return false;
         };
@@ -177,7 +177,7 @@ impl<S: Connection> Client<S> {
             return;
         }
         if self.output == OutputState::Flushing {
-            // It was leaving by itself, and does not get what it was owed.
+            // The client was leaving by itself, and does not get what it was owed.
             self.reason = Some(reason);
         }
         self.reason.get_or_insert(reason);
@@ -198,7 +198,7 @@ impl<S: Connection> Client<S> {
         }
     }
 
-    /// Whether it is closed for what it sent, and cannot be told. An end would tell a peer that shuts its
+    /// Whether the client is closed for what it sent, and cannot be told. An end would tell a peer that shuts its
     /// sending side that all was taken: that one is reset instead, once it has acknowledged everything.
     pub(super) fn is_untold(&self) -> bool {
         matches!(
@@ -215,7 +215,7 @@ impl<S: Connection> Client<S> {
         has_all
     }
 
-    /// It is not read from until its socket has taken what it asked for.
+    /// Whether the client is not read from until its socket has taken the answers it asked for.
     fn is_held(&self) -> bool {
         matches!(self.input, InputState::Open | InputState::Draining(_))
             // What was sent before the connection broke is still there to be read.
@@ -348,7 +348,7 @@ impl<S: Connection> Client<S> {
             return Poll::Ready(Stop::Closed);
         }
         if was_streaming && self.output == OutputState::Flushing {
-            // It has just left. The others whose turn it is may be leaving too: see `Feed::leave`.
+            // The client has just left. The others whose turn it is may be leaving too: see `Feed::leave`.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -366,7 +366,7 @@ impl<S: Connection> Client<S> {
             return Poll::Ready(Stop::Closed);
         }
         if was_held && !self.is_held() {
-            // Its input was passed over, which registers for nothing.
+            // The input was passed over in this poll, which registers for nothing.
             cx.waker().wake_by_ref();
         }
         Poll::Pending

@@ -8,7 +8,7 @@ use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::LineLimit;
 
-/// What all clients go by. A reload changes it for those that are connected, too.
+/// Policy that all clients go by. A reload changes it for connected clients, too.
 #[derive(Debug)]
 pub(crate) struct ClientPolicy {
     /// Looked at in every read: the rest is not.
@@ -18,7 +18,7 @@ pub(crate) struct ClientPolicy {
     last: Mutex<ClosePolicy>,
 }
 
-/// What matters once, when a client's input or the client ends.
+/// Policy that matters once, when a client's input or the client ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClosePolicy {
     pub(super) half_close: HalfClose,

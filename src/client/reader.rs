@@ -30,9 +30,9 @@ pub(super) struct Reader {
     framer: Framer,
     /// For `text`, whose clients may be telnet.
     telnet: Option<Telnet>,
-    /// It has sent a whole line: the first one may be a web browser's.
+    /// A whole line has come: the first one may be a web browser's.
     has_begun: bool,
-    /// It was logged that a line of its was dropped.
+    /// The log has said that a line of this client was dropped.
     has_discarded: bool,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct SavedReader {
     pub(super) unfinished: ByteBuf,
     /// The limit that it was begun under.
     pub(super) line_bytes_max: usize,
-    /// `None` where it is not looked for.
+    /// `None` where telnet commands are not looked for.
     pub(super) telnet: Option<TelnetState>,
     /// A whole line has come.
     #[serde(default = "yes")]
@@ -58,7 +58,7 @@ fn yes() -> bool {
     true
 }
 
-/// What its input is held to.
+/// Rules that a read is held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InputPolicy {
     /// For lines that begin from here on.
@@ -69,7 +69,7 @@ pub(super) struct InputPolicy {
     pub(super) end_is_line_end: bool,
 }
 
-/// What a read came to.
+/// Outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     /// So many bytes, published as far as they are whole lines.

@@ -17,7 +17,7 @@ use crate::hub::Hub;
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     tasks: TaskTracker,
-    /// Those that have stopped where they are, until the caller of [`Clients::freeze`] comes.
+    /// Clients that have stopped where they are, until the caller of [`Clients::freeze`] comes.
     frozen: Mutex<Vec<Frozen>>,
 }
 
@@ -111,7 +111,7 @@ impl Future for Task {
 impl Frozen {
     /// Lets the client go on.
     pub(crate) fn thaw(self) {
-        // Its task waits for nothing else, and ends only with the runtime.
+        // The task waits for nothing else, and ends only with the runtime.
         let _ = self.task.send(self.client);
     }
 }

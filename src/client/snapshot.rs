@@ -21,14 +21,14 @@ use crate::wire::format::Format;
 /// A client without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedClient {
-    /// Its end of the hub.
+    /// The client's end of the hub.
     pub(crate) feed: SavedFeed,
     input: InputState,
     output: OutputState,
     reason: Option<CloseReason>,
     reader: SavedReader,
     writer: SavedWriter,
-    /// It counts against `--max-clients`.
+    /// The client counts against `--max-clients`.
     pub(crate) has_permit: bool,
 }
 
@@ -98,14 +98,14 @@ impl Client {
         }
     }
 
-    /// What the hub holds for it, for [`SavedHub::save`](crate::hub::SavedHub::save).
+    /// The client's end of the hub, for [`SavedHub::save`](crate::hub::SavedHub::save).
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
     }
 
     /// Leaves the connection to whoever has its socket now: nobody is told anything.
     pub(crate) fn hand_over(self) {
-        // What its drop would say is not true. The process, and with it all that is not dropped
+        // The drop would log that the client has left, which is not true. The process, and with it all that is not dropped
         // here, ends next.
         std::mem::forget(self);
     }
