@@ -7,20 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::client::{Client, ClientPolicy, Clients};
+use super::handshake::{END_TIME, Handshake, Handshakes, REFUSAL_TIME, Refusal, Steps, linger};
+use super::{Client, ClientPolicy, Clients};
+use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
 use crate::hub::{ConnectionInfo, Hub};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
-use crate::net::permits::ConnectionLimit;
-use crate::net::stream::{Connection, Stream};
+use crate::net::permits::{ConnectionLimit, ConnectionPermit};
+use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::format::{self, Format};
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which
@@ -34,9 +35,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 /// they must not take the descriptors that were kept back for the daemon itself.
 const REFUSALS_MAX: usize = 32;
 
-/// How long a refused connection may take to close its side.
-const REFUSAL_TIME: Duration = Duration::from_secs(2);
-
 /// What every accept loop needs to make clients of connections.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
@@ -45,9 +43,20 @@ pub(crate) struct Acceptor {
     permits: Arc<ConnectionLimit>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
+    /// What a listener asks of a connection first. A test may ask for more.
+    handshake: fn(&ListenerOptions) -> Handshake,
+    handshakes: Handshakes,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
+}
+
+/// A connection that is no client yet.
+struct Accepted {
+    peer: Peer,
+    /// The listener, as it is logged.
+    listener: Arc<str>,
+    options: Arc<ListenerOptions>,
 }
 
 /// The listeners that are accepted from, each with a task of its own.
@@ -78,7 +87,7 @@ impl AcceptLoops {
             .for_each(|accept_loop| accept_loop.stop.cancel());
         let mut listeners = Vec::new();
         for accept_loop in self.0.drain(..) {
-            // One that panicked took its listener with it.
+            // A loop that panicked took its listener with it.
             listeners.extend(accept_loop.accepts.await.ok());
         }
         listeners
@@ -99,6 +108,8 @@ impl Acceptor {
             permits,
             clients,
             counters,
+            handshake: Handshake::of,
+            handshakes: Handshakes::new(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -139,12 +150,12 @@ impl Acceptor {
                 }
             }
         }
-        // Who had connected before the stop may have sent something already.
+        // A client that had connected before the stop may have sent something already.
         self.drain_backlog(&listener);
         listener
     }
 
-    /// Waits until it is to try although nothing is known to be there: see `rest`.
+    /// Waits until the loop is to accept although no connection is known to be there: see `rest`.
     async fn nudged(&self) {
         #[cfg(debug_assertions)]
         self.hub.nudge.notified().await;
@@ -153,18 +164,22 @@ impl Acceptor {
     }
 
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.
-    fn accept_batch(&self, listener: &Listener) -> io::Result<()> {
+    fn accept_batch(self: &Arc<Acceptor>, listener: &Listener) -> io::Result<()> {
         let (least, share) = ACCEPTS_A_TURN;
         self.accept_at_most(listener, least.max(self.clients.tasks().len() / share))
     }
 
     /// Accepts who has connected by now, before the listener is closed.
-    pub(crate) fn drain_backlog(&self, listener: &Listener) {
+    pub(crate) fn drain_backlog(self: &Arc<Acceptor>, listener: &Listener) {
         // What cannot be accepted now cannot be later either.
         let _ = self.accept_at_most(listener, BACKLOG);
     }
 
-    fn accept_at_most(&self, listener: &Listener, connections: usize) -> io::Result<()> {
+    fn accept_at_most(
+        self: &Arc<Acceptor>,
+        listener: &Listener,
+        connections: usize,
+    ) -> io::Result<()> {
         for _ in 0..connections {
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(listener, socket, peer),
@@ -178,7 +193,8 @@ impl Acceptor {
         Ok(())
     }
 
-    fn admit(&self, listener: &Listener, socket: OwnedFd, peer: Peer) {
+    /// Has a connection do what its listener asks for first, and makes it a client.
+    fn admit(self: &Arc<Acceptor>, listener: &Listener, socket: OwnedFd, peer: Peer) {
         let stream = match Stream::new(socket) {
             Ok(stream) => stream,
             Err(error) => {
@@ -186,59 +202,118 @@ impl Acceptor {
                 return;
             }
         };
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(max) => return self.refuse(listener, stream, peer, max),
-        };
-        self.full.store(false, Relaxed);
-        let feed = self.hub.join(ConnectionInfo {
+        let accepted = Accepted {
             peer,
             listener: listener.label(),
-            format: listener.format(),
+            options: listener.options().clone(),
+        };
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
+            Err(max) => {
+                self.refuse(&accepted, stream, &Refusal::full(max));
+                if !self.full.swap(true, Relaxed) {
+                    let reason = CloseReason::Full.label();
+                    warn!(clients = max, reason, "refusing connections");
+                }
+                return;
+            }
+        };
+        self.full.store(false, Relaxed);
+        match (self.handshake)(&accepted.options) {
+            Handshake::Done => self.join(accepted, stream, permit),
+            Handshake::Waits(steps) => {
+                let acceptor = self.clone();
+                self.handshakes
+                    .spawn(|ended| acceptor.wait(accepted, stream, permit, steps, ended));
+            }
+        }
+    }
+
+    /// Goes through a handshake that waits, to a client or a refusal. The permit is held meanwhile.
+    async fn wait(
+        self: Arc<Acceptor>,
+        accepted: Accepted,
+        mut stream: Stream,
+        permit: ConnectionPermit,
+        steps: Steps,
+        mut ended: watch::Receiver<()>,
+    ) {
+        let handshake = async {
+            steps(&mut stream).await?;
+            // The connect notice goes to the buffer, too: see `run`.
+            Ok(self.hub.admit().await)
+        };
+        let admitted = tokio::select! {
+            biased;
+            // What the handshake has read is lost with the connection. The sender lives in `self`.
+            _ = ended.changed() => {
+                self.note_refusal(&accepted, &Refusal::stopping());
+                if let Some(stream) = Refusal::stopping().tell(stream, accepted.options.format) {
+                    linger(stream, END_TIME).await;
+                }
+                return;
+            }
+            admitted = handshake => admitted,
+        };
+        match admitted {
+            Ok(_admission) => self.join(accepted, stream, permit),
+            Err(refusal) => self.refuse(&accepted, stream, &refusal),
+        }
+    }
+
+    /// Makes a connection a client. Room for its notice has been waited for.
+    fn join(&self, accepted: Accepted, stream: Stream, permit: ConnectionPermit) {
+        let Accepted {
+            peer,
+            listener,
+            options,
+        } = accepted;
+        let feed = self.hub.join(ConnectionInfo {
+            peer,
+            listener: listener.clone(),
+            format: options.format,
             at: SystemTime::now(),
         });
-        info!(client = feed.subscriber().id.0, %peer, listener = %listener.name(), "client connected");
-        let client = Client::new(
-            stream,
-            feed,
-            listener.options().clone(),
-            self.policy.clone(),
-            permit,
-        );
+        info!(client = feed.subscriber().id.0, %peer, %listener, "client connected");
+        let client = Client::new(stream, feed, options, self.policy.clone(), permit);
         self.clients.spawn(client);
     }
 
-    /// Says that the server is full, and sees that the words arrive: a close over input that was
-    /// not read would make the kernel reset the connection, and them with it. In `raw`, which has no
-    /// words, the reset says it: an end would look as if what was sent had been taken.
-    fn refuse(&self, listener: &Listener, stream: Stream, peer: Peer, max: usize) {
-        self.counters.refused.add_one();
-        let reason = CloseReason::Full.label();
-        debug!(listener = %listener.name(), %peer, reason, "connection refused");
-        if !self.full.swap(true, Relaxed) {
-            warn!(clients = max, reason, "refusing connections");
-        }
-        if listener.format() == Format::Raw {
-            // Without it, the connection ends all the same.
-            let _ = stream.reset_on_close();
+    /// Tells a connection why it does not become a client, and sees that the words arrive, without
+    /// waiting for that.
+    fn refuse(&self, accepted: &Accepted, stream: Stream, refusal: &Refusal) {
+        self.note_refusal(accepted, refusal);
+        let Some(stream) = refusal.tell(stream, accepted.options.format) else {
             return;
-        }
-        let mut words = Vec::new();
-        let detail = format!("server full ({max} clients)");
-        format::error(listener.format(), CloseReason::Full, &detail, &mut words);
-        if stream.write_at_once(&words).is_err() || stream.shut_write().is_err() {
-            return;
-        }
+        };
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
             return;
         };
-        let linger = async move {
+        self.clients.tasks().spawn(async move {
             let _permit = permit;
-            stream.discard_input().await
-        };
-        self.clients
-            .tasks()
-            .spawn(async { tokio::time::timeout(REFUSAL_TIME, linger).await });
+            linger(stream, REFUSAL_TIME).await;
+        });
+    }
+
+    fn note_refusal(&self, accepted: &Accepted, refusal: &Refusal) {
+        let Accepted { peer, listener, .. } = accepted;
+        if refusal.reason == CloseReason::Full {
+            self.counters.refused.add_one();
+        }
+        let reason = refusal.reason.label();
+        debug!(%listener, %peer, reason, "connection refused");
+    }
+
+    /// Ends the handshakes that wait for their peers: before a drain or a handover, once the accept loops
+    /// are closed, so that nobody joins after it.
+    pub(crate) async fn end_handshakes(&self) {
+        self.handshakes.end().await;
+    }
+
+    /// Has all listeners ask for this handshake.
+    #[cfg(test)]
+    pub(super) fn with_handshake(self, handshake: fn(&ListenerOptions) -> Handshake) -> Acceptor {
+        Acceptor { handshake, ..self }
     }
 }
 

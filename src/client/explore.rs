@@ -25,19 +25,27 @@ mod peer;
 
 use std::cell::{Cell, RefCell};
 use std::env;
+use std::mem;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::SeqCst;
-use std::task::{Wake, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::*;
-use crate::config::SlowClient;
+use super::barrier::FreezeBarrier;
+use super::machine::{Client, InputState, OutputState, Stop};
+use super::policy::ClientPolicy;
 use crate::config::cli::Options;
-use crate::hub::{ConnectionInfo, Contention, HubStats, ReadPermit};
+use crate::config::{Config, Grace, HalfClose, ListenerOptions, LongLine, SlowClient};
+use crate::hub::{Commands, ConnectionInfo, Contention, Feed, Hub, HubStats, ReadPermit};
 use crate::net::permits::ConnectionLimit;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::Format;
 use crate::wire::ids::ClientId;
 
 use peer::{Link, Peer};

@@ -6,6 +6,7 @@ use std::mem;
 use std::task::{Context, Poll, ready};
 
 use memchr::memchr;
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tracing::info;
 
@@ -15,9 +16,7 @@ use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::{Framer, LineLimit, Lines};
 use crate::wire::http_guard;
-use crate::wire::telnet::{self, Telnet};
-
-use super::snapshot::SavedReader;
+use crate::wire::telnet::{self, Telnet, TelnetState};
 
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
@@ -31,13 +30,35 @@ pub(super) struct Reader {
     framer: Framer,
     /// For `text`, whose clients may be telnet.
     telnet: Option<Telnet>,
-    /// It has sent a whole line: the first one may be a web browser's.
+    /// A whole line has come: the first one may be a web browser's.
     has_begun: bool,
-    /// It was logged that a line of its was dropped.
+    /// The log has said that a line of this client was dropped.
     has_discarded: bool,
 }
 
-/// What its input is held to.
+/// A [`Reader`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedReader {
+    /// The line that has not ended yet.
+    pub(super) unfinished: ByteBuf,
+    /// The limit that it was begun under.
+    pub(super) line_bytes_max: usize,
+    /// `None` where telnet commands are not looked for.
+    pub(super) telnet: Option<TelnetState>,
+    /// A whole line has come.
+    #[serde(default = "yes")]
+    pub(super) has_begun: bool,
+    /// The unfinished line is dropped up to its end.
+    #[serde(default)]
+    pub(super) is_discarding: bool,
+}
+
+/// For states of before, whose clients were not asked.
+fn yes() -> bool {
+    true
+}
+
+/// Rules that a read is held to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InputPolicy {
     /// For lines that begin from here on.
@@ -48,7 +69,7 @@ pub(super) struct InputPolicy {
     pub(super) end_is_line_end: bool,
 }
 
-/// What a read came to.
+/// Outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     /// So many bytes, published as far as they are whole lines.

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 
-use super::reader::Reader;
-use super::writer::Writer;
-use super::{Client, ClientPolicy, InputState, OutputState};
+use super::machine::{Client, InputState, OutputState};
+use super::policy::ClientPolicy;
+use super::reader::{Reader, SavedReader};
+use super::writer::{SavedWriter, Writer};
 use crate::config::ListenerOptions;
 use crate::hub::{Feed, SavedFeed};
 use crate::net::listener::Listener;
@@ -17,38 +17,20 @@ use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
-use crate::wire::telnet::TelnetState;
 
 /// A client without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedClient {
-    /// Its end of the hub.
+    /// The client's end of the hub.
     pub(crate) feed: SavedFeed,
     input: InputState,
     output: OutputState,
     reason: Option<CloseReason>,
     reader: SavedReader,
     writer: SavedWriter,
-    /// It counts against `--max-clients`.
+    /// The client counts against `--max-clients`.
     #[serde(alias = "has_place")]
     pub(crate) has_permit: bool,
-}
-
-/// A [`Reader`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedReader {
-    /// The line that has not ended yet.
-    pub(super) unfinished: ByteBuf,
-    /// The limit that it was begun under.
-    pub(super) line_bytes_max: usize,
-    /// `None` where it is not looked for.
-    pub(super) telnet: Option<TelnetState>,
-    /// A whole line has come.
-    #[serde(default = "yes")]
-    pub(super) has_begun: bool,
-    /// The unfinished line is dropped up to its end.
-    #[serde(default)]
-    pub(super) is_discarding: bool,
 }
 
 /// Options of restored clients: those of the listener that each came by, found by its name, as long as
@@ -72,24 +54,6 @@ impl KnownOptions {
         let known = self.0.entry((listener.clone(), format));
         known.or_insert_with(unlisted).clone()
     }
-}
-
-/// For states of before, whose clients were not asked.
-fn yes() -> bool {
-    true
-}
-
-/// A [`Writer`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedWriter {
-    pub(super) format: Format,
-    pub(super) crlf: bool,
-    /// What of its own queue is not written yet.
-    #[serde(alias = "own")]
-    pub(super) control_queue: ByteBuf,
-    pub(super) skipped: u64,
-    #[serde(alias = "farewell")]
-    pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Client {
@@ -135,14 +99,14 @@ impl Client {
         }
     }
 
-    /// What the hub holds for it, for [`SavedHub::save`](crate::hub::SavedHub::save).
+    /// The client's end of the hub, for [`SavedHub::save`](crate::hub::SavedHub::save).
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
     }
 
     /// Leaves the connection to whoever has its socket now: nobody is told anything.
     pub(crate) fn hand_over(self) {
-        // What its drop would say is not true. The process, and with it all that is not dropped
+        // The drop would log that the client has left, which is not true. The process, and with it all that is not dropped
         // here, ends next.
         std::mem::forget(self);
     }
@@ -156,9 +120,12 @@ impl AsFd for Client {
 
 #[cfg(test)]
 mod tests {
+    use serde_bytes::ByteBuf;
+
     use super::*;
     use crate::hub::counters::Counters;
     use crate::wire::golden::{NEW_FORM, unescape};
+    use crate::wire::telnet::TelnetState;
 
     #[test]
     fn form_of_the_version_before_is_read() {

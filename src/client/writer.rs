@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::hub::{Condition, Feed};
@@ -10,8 +11,6 @@ use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::telnet;
-
-use super::snapshot::SavedWriter;
 
 /// Batches that go into one write at most. The array lives on the stack of a poll, not in the
 /// client.
@@ -27,10 +26,10 @@ pub(super) struct Writer {
     /// What is written before anything more of the feed: telnet's answers and the daemon's words to
     /// this client, each after a whole line.
     control_queue: Vec<u8>,
-    /// Bytes of `own` that are written.
+    /// Bytes of `control_queue` that are written.
     written: u32,
-    /// Bytes still to be written of answers to DO TIMING-MARK, which come after `own`. They are all
-    /// the same, and as many as the client likes: as a number, they cost nothing.
+    /// Bytes still to be written of answers to DO TIMING-MARK, which come after `control_queue`.
+    /// The answers are all the same, and as many as the client likes: a number of them costs nothing.
     marks: u32,
     /// Messages it missed and has not been told of.
     skipped: u64,
@@ -38,6 +37,19 @@ pub(super) struct Writer {
     /// every client eight bytes larger.
     close_reason: Option<CloseReason>,
     close_detail: Option<Box<str>>,
+}
+
+/// A [`Writer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedWriter {
+    pub(super) format: Format,
+    pub(super) crlf: bool,
+    /// The part of the control queue that is not written yet.
+    #[serde(alias = "own")]
+    pub(super) control_queue: ByteBuf,
+    pub(super) skipped: u64,
+    #[serde(alias = "farewell")]
+    pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Writer {
@@ -84,7 +96,7 @@ impl Writer {
         }
     }
 
-    /// From now on its lines end in CRLF.
+    /// Has the client's lines end in CRLF from now on.
     pub(super) fn use_crlf(&mut self, feed: &mut Feed) {
         if !self.crlf {
             self.crlf = true;

@@ -24,7 +24,7 @@ pub(super) struct ResolvedListen {
     pub(super) options: Arc<ListenerOptions>,
     /// A host name may have several: all of them are listened on.
     names: Vec<ListenAddr>,
-    /// Whether a Unix socket is for its user alone.
+    /// A Unix socket is for its user alone.
     is_private: bool,
 }
 
@@ -92,7 +92,7 @@ impl ResolvedListen {
         })
     }
 
-    /// What of it is missing when the sockets that are open already have been claimed.
+    /// The addresses that no open socket serves: those that one does are claimed from `inherited`.
     pub(super) fn claim(
         mut self,
         inherited: &mut InheritedListeners,
@@ -108,7 +108,7 @@ impl ResolvedListen {
         Ok(self)
     }
 
-    /// Opens it, beside these others and all that the configuration names. `shares` says for which
+    /// Opens a listener for each address, beside these others and all that the configuration names. `shares` says for which
     /// addresses another socket of ours, made ready for it, still has the port.
     pub(super) fn open(
         self,
@@ -147,10 +147,10 @@ impl ResolvedListen {
 }
 
 impl ResolvedPrivate {
-    /// Looks its name up. Cancel safe.
+    /// Looks the address up. Cancel safe.
     ///
     /// # Errors
-    /// It stands for no address.
+    /// The address stands for none that can be listened on.
     pub(crate) async fn resolve(address: &Address) -> anyhow::Result<ResolvedPrivate> {
         let options = ListenerOptions {
             address: address.clone(),
@@ -164,7 +164,7 @@ impl ResolvedPrivate {
         }))
     }
 
-    /// The same on this port; `None` where the port is given, or there is none.
+    /// The same addresses on this port; `None` where the port is given, or there is none.
     pub(crate) fn on_port(&self, port: u16) -> Option<ResolvedPrivate> {
         let mut again = self.0.clone();
         for name in &mut again.names {
@@ -176,7 +176,7 @@ impl ResolvedPrivate {
         Some(ResolvedPrivate(again))
     }
 
-    /// Opens it. A Unix socket is its user's alone. To be called on the runtime that is to accept from
+    /// Opens a listener for each address. A Unix socket is its user's alone. To be called on the runtime that is to accept from
     /// it.
     pub(crate) fn open(self) -> anyhow::Result<Vec<Listener>> {
         self.0.open(&[], &[], |_| false)

@@ -39,7 +39,7 @@ pub struct InheritedFd {
 #[derive(Debug, Default)]
 pub(super) struct InheritedListeners(Vec<InheritedListener>);
 
-/// One socket.
+/// One inherited socket, checked to be a listener.
 #[derive(Debug)]
 struct InheritedListener {
     socket: Socket,
@@ -52,7 +52,7 @@ struct InheritedListener {
 }
 
 impl InheritedFd {
-    /// Whether it is a socket that connections come to.
+    /// Whether the descriptor is a listening socket.
     pub(crate) fn listens(&self) -> bool {
         rustix::net::sockopt::socket_acceptconn(&self.descriptor).unwrap_or(false)
     }
@@ -89,7 +89,7 @@ impl InheritedListeners {
         Ok(InheritedListeners(inherited))
     }
 
-    /// Whether any of them is the manager's.
+    /// Whether any socket is the service manager's.
     pub(super) fn has_socket_activated(&self) -> bool {
         self.0
             .iter()
@@ -152,7 +152,7 @@ impl InheritedListeners {
         self.0.iter().map(options).collect()
     }
 
-    /// All of them that are to be listened on, in the order they came.
+    /// Listeners of all sockets that are to be listened on, in the order they came. The others are closed.
     pub(super) fn into_listeners(self, default: Format) -> anyhow::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
         let options = self.options(default);
@@ -208,7 +208,7 @@ impl InheritedListener {
                 "not a TCP socket; allowed: TCP and Unix sockets"
             );
             if let Err(error) = set_tcp_options(&socket) {
-                // It works without; peers that lost power are noticed later.
+                // The socket works without them; peers that lost power are noticed later.
                 warn!(address = %bound, %error, "cannot set the options of an inherited socket");
             }
             ListenAddr::Tcp(SocketAddr::new(bound.ip().to_canonical(), bound.port()))
@@ -231,7 +231,7 @@ impl InheritedListener {
         })
     }
 
-    /// Whether its file, if it has one, is still the one at its path.
+    /// Whether the socket's file, if there is one, is still the one at its path.
     fn is_reachable(&self) -> bool {
         match (self.file, &self.name) {
             (Some(file), ListenAddr::Unix(path)) => {
@@ -241,7 +241,7 @@ impl InheritedListener {
         }
     }
 
-    /// Whether it is for IPv6 only if, and only if, it would be opened so beside all of these.
+    /// Whether the socket is for IPv6 only exactly if one opened anew, beside all of these, would be.
     fn has_families_wanted(&self, all: &[Arc<ListenerOptions>]) -> bool {
         match (&self.origin, &self.name) {
             (Origin::Configured(_), ListenAddr::Tcp(own)) if own.ip() == Ipv6Addr::UNSPECIFIED => {
@@ -254,7 +254,7 @@ impl InheritedListener {
         }
     }
 
-    /// Whether it is at this address, of which a port of 0 is any port.
+    /// Whether the socket is bound to this address, of which a port of 0 is any port.
     fn is_at(&self, name: &ListenAddr) -> bool {
         match (&self.name, name) {
             (ListenAddr::Tcp(own), ListenAddr::Tcp(other)) => {
@@ -286,7 +286,7 @@ impl InheritedListener {
     }
 }
 
-/// What the name of a passed socket says about its format.
+/// Format that the name of a passed socket says.
 fn format_named(name: &str) -> Option<Format> {
     Format::ALL.into_iter().find(|format| format.name() == name)
 }

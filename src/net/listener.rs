@@ -81,7 +81,7 @@ impl Listener {
         })
     }
 
-    /// Where it is bound.
+    /// Address that the listener is bound to.
     pub(crate) fn name(&self) -> &ListenAddr {
         &self.name
     }
@@ -106,7 +106,7 @@ impl Listener {
         self.options.format
     }
 
-    /// All there is to know of it, save its socket.
+    /// All there is to know of the listener, save its socket.
     pub(crate) fn save(&self) -> SavedListener {
         SavedListener {
             origin: self.origin.clone(),
@@ -114,12 +114,12 @@ impl Listener {
         }
     }
 
-    /// Whether the service manager has it open too.
+    /// Whether the service manager opened the socket, and keeps it open too.
     pub(crate) fn is_socket_activated(&self) -> bool {
         matches!(self.origin, Origin::Manager(_))
     }
 
-    /// Leaves it to whoever has its socket now: its file stays.
+    /// Leaves the listener to whoever has its socket now: its file stays.
     pub(crate) fn hand_over(mut self) {
         if let Some(file) = self.file.take() {
             // Its drop would remove the file.
@@ -157,7 +157,7 @@ impl AsFd for Listener {
 }
 
 impl ListenAddr {
-    /// Whether it takes the IPv4 side of `port` on every interface.
+    /// Whether the address takes the IPv4 side of `port` on every interface.
     pub(super) fn takes_all_ipv4(&self, port: u16) -> bool {
         *self == ListenAddr::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
     }

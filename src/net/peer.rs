@@ -1,11 +1,11 @@
-//! Who is at the other end of a connection.
+//! The other end of a connection.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// Who is at the other end of a connection. Displays as it is logged.
+/// The other end of a connection. Displays as it is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Peer {
     /// An IPv4 peer of a dual-stack listener is shown as the IPv4 peer it is.

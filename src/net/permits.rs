@@ -23,7 +23,7 @@ pub fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// ConnectionLimit for clients, of which there are only so many.
+/// Limit of connections, and how many permits are given out under it.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimit {
     /// `usize::MAX` when nothing but the open-file limit bounds them.
@@ -31,12 +31,12 @@ pub(crate) struct ConnectionLimit {
     taken: AtomicUsize,
 }
 
-/// One client's place. Free again when dropped.
+/// Permit of one connection. Given back when dropped.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit(Arc<ConnectionLimit>);
 
 impl ConnectionLimit {
-    /// `None` when nothing but the open-file limit bounds them.
+    /// Limit of `max` permits; `None` when nothing but the open-file limit bounds them.
     pub(crate) fn new(max: Option<usize>) -> Arc<ConnectionLimit> {
         Arc::new(ConnectionLimit {
             max: AtomicUsize::new(max.unwrap_or(usize::MAX)),
@@ -44,17 +44,17 @@ impl ConnectionLimit {
         })
     }
 
-    /// From now on there are so many. Nobody who has a place loses it.
+    /// Sets how many permits there are from now on. Nobody who has one loses it.
     pub(crate) fn set_max(&self, max: Option<usize>) {
         self.max.store(max.unwrap_or(usize::MAX), Relaxed);
     }
 
-    /// How many there are; `None` when nothing but the open-file limit bounds them.
+    /// How many permits there are; `None` when nothing but the open-file limit bounds them.
     pub(crate) fn max(&self) -> Option<usize> {
         Some(self.max.load(Relaxed)).filter(|max| *max < usize::MAX)
     }
 
-    /// A place, or how many there are if all are taken.
+    /// A permit, or how many there are if all are taken.
     pub(crate) fn try_acquire(self: &Arc<ConnectionLimit>) -> Result<ConnectionPermit, usize> {
         let max = self.max.load(Relaxed);
         let taken = self
@@ -65,7 +65,7 @@ impl ConnectionLimit {
             .map_err(|_| max)
     }
 
-    /// A place for a client that is there already, whatever the maximum.
+    /// A permit for a client that is there already, whatever the maximum.
     pub(crate) fn force_acquire(self: &Arc<ConnectionLimit>) -> ConnectionPermit {
         self.taken.fetch_add(1, Relaxed);
         ConnectionPermit(self.clone())

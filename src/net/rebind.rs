@@ -104,7 +104,7 @@ fn cannot_listen(address: &Address, error: anyhow::Error) -> anyhow::Error {
     error.context(format!("cannot listen on {address}"))
 }
 
-/// The same rules as when the sockets are handed over to another daemon, on copies of them.
+/// Copies of the open sockets, so that a reload goes by the same rules as a handover.
 fn inherited(open: &[Listener]) -> anyhow::Result<InheritedListeners> {
     let copies = open.iter().map(|listener| {
         let socket = listener.as_fd().try_clone_to_owned()?;
@@ -126,7 +126,7 @@ impl<'a> ReusePortGuard<'a> {
         shared
     }
 
-    /// Whether one of them is in the way of this address, which cannot be opened beside it. Only
+    /// Whether one of the listeners is in the way of this address, which cannot be opened beside it. Only
     /// then: a port that is shared without need could be somebody else's, who shares it too.
     fn stand_in_for(&self, wanted: &SocketAddr) -> bool {
         self.0.iter().any(|listener| match listener.name() {

@@ -29,7 +29,7 @@ pub(crate) fn set_tcp_options(socket: &Socket) -> io::Result<()> {
 /// Makes the runtime watch a socket, or whatever else can be waited for.
 ///
 /// # Errors
-/// It is a regular file, or something else that is never waited for.
+/// The descriptor is a regular file, or something else that is never waited for.
 #[allow(unsafe_code)]
 pub(crate) fn register<S: AsRawFd + Into<OwnedFd>>(
     socket: S,
@@ -46,7 +46,7 @@ pub(crate) fn register<S: AsRawFd + Into<OwnedFd>>(
 /// everything, when it is 0 (unix(7)).
 ///
 /// # Errors
-/// It is no stream socket.
+/// The descriptor is no stream socket.
 #[allow(unsafe_code)]
 pub(crate) fn outstanding_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;

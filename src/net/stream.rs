@@ -39,7 +39,7 @@ pub(crate) trait Connection {
     /// Writes as much of `slices` as the connection takes, at least one byte of a non-empty one.
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
 
-    /// How far the peer has come.
+    /// How far the peer has come in taking the output.
     ///
     /// # Errors
     /// The system does not say.
@@ -65,9 +65,9 @@ struct StreamSocket {
 pub(crate) struct PeerProgress {
     /// Changes whenever the peer acknowledges something.
     pub(crate) acknowledged: u32,
-    /// It has acknowledged everything, the end of the output included.
+    /// The peer has acknowledged everything, the end of the output included.
     pub(crate) has_all: bool,
-    /// It is gone: the connection has ended, or it has not answered for [`SILENCE_MAX`].
+    /// The peer is gone: the connection has ended, or no answer has come for [`SILENCE_MAX`].
     pub(crate) is_gone: bool,
 }
 
@@ -272,7 +272,7 @@ fn tcp_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
 fn unix_progress(socket: BorrowedFd<'_>) -> io::Result<PeerProgress> {
     Ok(PeerProgress {
         acknowledged: outstanding_bytes(socket)? as u32,
-        // It is in the peer's own queue, and stays there when this end is closed.
+        // What was written is in the peer's own queue, and stays there when this end is closed.
         has_all: true,
         is_gone: false,
     })

@@ -16,7 +16,7 @@ pub(super) struct SocketFile {
     pub(super) identity: FileIdentity,
 }
 
-/// What tells a file from another that takes its path: its device and its number there.
+/// Device and number of a file, which tell it from another that takes its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileIdentity {
     device: u64,
@@ -75,7 +75,7 @@ pub(super) fn remove_stale(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// As systemd writes them: with an `@`.
+/// Abstract name as systemd writes it: with an `@`.
 pub(super) fn abstract_label(name: &[u8]) -> PathBuf {
     let label = [b"@", name].concat();
     PathBuf::from(std::ffi::OsString::from_vec(label))

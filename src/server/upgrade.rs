@@ -124,6 +124,7 @@ impl RunningServer {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
         let listeners = self.accept_loops.close().await;
+        self.acceptor.end_handshakes().await;
         let clients = self.clients.freeze(&self.hub).await;
         Paused { listeners, clients }
     }

@@ -1,0 +1,206 @@
+//! Handshakes that wait, which no option asks for yet: seen from the other end of real connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::acceptor::{AcceptLoops, Acceptor};
+use super::handshake::{Handshake, Refusal};
+use super::{ClientPolicy, Clients};
+use crate::config::cli::Options;
+use crate::config::{Config, ListenerOptions};
+use crate::hub::Hub;
+use crate::hub::counters::Counters;
+use crate::net::bind;
+use crate::net::listener::{ListenAddr, Listener};
+use crate::net::permits::ConnectionLimit;
+use crate::wire::close_reason::CloseReason;
+
+/// A `+` lets a connection in, and anything else does not.
+fn waits_for_a_plus(_: &ListenerOptions) -> Handshake {
+    Handshake::Waits(Box::new(|stream| {
+        Box::pin(async move {
+            let mut byte = [0];
+            match stream.read_exact(&mut byte).await {
+                Ok(_) if byte == *b"+" => Ok(()),
+                _ => Err(Refusal {
+                    reason: CloseReason::Idle,
+                    detail: "not today".to_owned(),
+                }),
+            }
+        })
+    }))
+}
+
+struct Served {
+    hub: Arc<Hub>,
+    clients: Arc<Clients>,
+    permits: Arc<ConnectionLimit>,
+    acceptor: Arc<Acceptor>,
+    accept_loops: AcceptLoops,
+    address: SocketAddr,
+}
+
+impl Served {
+    async fn new(format: &str, clients_max: Option<usize>) -> Served {
+        let options = [
+            ("listen", vec!["127.0.0.1:0".into()]),
+            ("format", vec![format.into()]),
+        ];
+        let options = Options::from_iter(options);
+        let config = Config::from_options(&options, 1024).unwrap();
+        let (mut listeners, errors) = bind::open_all(&config, Vec::new(), Vec::new())
+            .await
+            .unwrap();
+        assert!(errors.is_empty(), "{errors:?}");
+        let listener = listeners.remove(0);
+        let ListenAddr::Tcp(address) = *listener.name() else {
+            panic!("{:?} is no TCP listener", listener.name());
+        };
+        let hub = Hub::new(&config);
+        let clients = Arc::new(Clients::default());
+        let permits = ConnectionLimit::new(clients_max);
+        let acceptor = Acceptor::new(
+            hub.clone(),
+            Arc::new(ClientPolicy::from(&config)),
+            permits.clone(),
+            clients.clone(),
+            Arc::new(Counters::default()),
+        );
+        let mut served = Served {
+            hub,
+            clients,
+            permits,
+            acceptor: Arc::new(acceptor.with_handshake(waits_for_a_plus)),
+            accept_loops: AcceptLoops::default(),
+            address,
+        };
+        served.open(listener);
+        served
+    }
+
+    fn open(&mut self, listener: Listener) {
+        self.accept_loops.open(&self.acceptor, listener);
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection that has become the client with this id, which is not the first one: `other`, a client,
+    /// is told of it.
+    async fn join(&self, id: u64, other: &mut TcpStream) -> TcpStream {
+        let mut client = self.connect().await;
+        client.write_all(b"+").await.unwrap();
+        expect(other, &format!("New client connected: {id}\n")).await;
+        client
+    }
+
+    /// A connection that has become the first client.
+    async fn join_first(&self) -> TcpStream {
+        let mut client = self.connect().await;
+        client.write_all(b"+").await.unwrap();
+        while self.hub.stats().joined == 0 {
+            tokio::task::yield_now().await;
+        }
+        client
+    }
+}
+
+async fn expect(client: &mut TcpStream, words: &str) {
+    let mut bytes = vec![0; words.len()];
+    client.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), words);
+}
+
+async fn until_end(client: &mut TcpStream) -> io::Result<String> {
+    let mut words = String::new();
+    client.read_to_string(&mut words).await?;
+    Ok(words)
+}
+
+#[tokio::test]
+async fn connection_in_its_handshake_is_no_client_and_holds_nobody_up() {
+    let served = Served::new("text", None).await;
+    let mut silent = served.connect().await;
+    let mut one = served.join_first().await;
+    let mut two = served.join(2, &mut one).await;
+    assert_eq!(served.hub.stats().joined, 2);
+
+    silent.write_all(b"+hello\n").await.unwrap();
+    for client in [&mut one, &mut two] {
+        expect(
+            client,
+            "New client connected: 3\nMessage from client 3: hello\n",
+        )
+        .await;
+    }
+    two.write_all(b"to all\n").await.unwrap();
+    expect(&mut silent, "Message from client 2: to all\n").await;
+}
+
+#[tokio::test]
+async fn connection_in_its_handshake_counts_for_the_limit() {
+    let served = Served::new("text", Some(1)).await;
+    let waiting = served.connect().await;
+    let mut refused = served.connect().await;
+    let words = until_end(&mut refused).await.unwrap();
+    assert_eq!(words, "Error: server full (1 clients)\n");
+    assert_eq!(served.hub.stats().joined, 0);
+
+    drop(waiting);
+    while served.permits.try_acquire().is_err() {
+        tokio::task::yield_now().await;
+    }
+    served.join_first().await;
+}
+
+#[tokio::test]
+async fn refusal_is_told_in_the_listeners_format() {
+    let json = "{\"event\":\"error\",\"reason\":\"idle\",\"detail\":\"not today\"}\n";
+    for (format, told) in [
+        ("text", Some("Error: not today\n")),
+        ("json", Some(json)),
+        ("raw", None),
+    ] {
+        let served = Served::new(format, None).await;
+        let mut refused = served.connect().await;
+        refused.write_all(b"-").await.unwrap();
+        match (until_end(&mut refused).await, told) {
+            (Ok(words), Some(told)) => assert_eq!(words, told),
+            (Err(error), None) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+            (outcome, _) => panic!("{format}: {outcome:?}"),
+        }
+        assert_eq!(served.hub.stats().joined, 0, "{format}");
+    }
+}
+
+#[tokio::test]
+async fn handover_and_drain_end_handshakes_and_tell_why() {
+    let mut served = Served::new("text", None).await;
+    let mut client = served.join_first().await;
+    for second in [2, 3] {
+        let mut waiting = served.connect().await;
+        let listeners = served.accept_loops.close().await;
+        let start = Instant::now();
+        served.acceptor.end_handshakes().await;
+        assert!(start.elapsed() < Duration::from_secs(1), "it has a bound");
+        let words = until_end(&mut waiting).await.unwrap();
+        assert_eq!(words, "Server shutting down\n");
+
+        let frozen = served.clients.freeze(&served.hub).await;
+        assert_eq!(frozen.len(), second - 1, "only clients are frozen");
+        served.hub.thaw();
+        served.clients.thaw(frozen);
+        for listener in listeners {
+            served.open(listener);
+        }
+        // A handover that failed: the next handshake has its time again.
+        let joined = served.join(second as u64, &mut client).await;
+        std::mem::forget(joined);
+    }
+}

@@ -1,0 +1,114 @@
+//! What all clients go by, and what they are told when they are closed.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::config::{Config, Grace, HalfClose, LongLine};
+use crate::wire::close_reason::CloseReason;
+use crate::wire::framing::LineLimit;
+
+/// Policy that all clients go by. A reload changes it for connected clients, too.
+#[derive(Debug)]
+pub(crate) struct ClientPolicy {
+    /// Looked at in every read: the rest is not.
+    line_bytes_max: AtomicUsize,
+    discards_long_lines: AtomicBool,
+    http_guard: AtomicBool,
+    last: Mutex<ClosePolicy>,
+}
+
+/// Policy that matters once, when a client's input or the client ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClosePolicy {
+    pub(super) half_close: HalfClose,
+    slow_grace: Grace,
+    idle_timeout: Option<Duration>,
+    stall_timeout: Option<Duration>,
+}
+
+impl From<&Config> for ClientPolicy {
+    fn from(config: &Config) -> ClientPolicy {
+        ClientPolicy {
+            line_bytes_max: AtomicUsize::new(config.line_bytes_max),
+            discards_long_lines: AtomicBool::new(config.long_line == LongLine::Discard),
+            http_guard: AtomicBool::new(config.http_guard),
+            last: Mutex::new(ClosePolicy::from(config)),
+        }
+    }
+}
+
+impl From<&Config> for ClosePolicy {
+    fn from(config: &Config) -> ClosePolicy {
+        ClosePolicy {
+            half_close: config.half_close,
+            slow_grace: config.slow_grace,
+            idle_timeout: config.idle_timeout,
+            stall_timeout: config.stall_timeout,
+        }
+    }
+}
+
+impl ClientPolicy {
+    /// Has all clients go by another configuration from now on.
+    pub(crate) fn set(&self, config: &Config) {
+        self.line_bytes_max.store(config.line_bytes_max, Relaxed);
+        let discards = config.long_line == LongLine::Discard;
+        self.discards_long_lines.store(discards, Relaxed);
+        self.http_guard.store(config.http_guard, Relaxed);
+        *self.last() = ClosePolicy::from(config);
+    }
+
+    pub(super) fn line_bytes_max(&self) -> usize {
+        self.line_bytes_max.load(Relaxed)
+    }
+
+    /// Whether a first line that is an HTTP request ends a client.
+    pub(super) fn http_guard(&self) -> bool {
+        self.http_guard.load(Relaxed)
+    }
+
+    pub(super) fn line(&self) -> LineLimit {
+        LineLimit {
+            bytes_max: self.line_bytes_max(),
+            discard: self.discards_long_lines.load(Relaxed),
+        }
+    }
+
+    pub(super) fn last(&self) -> MutexGuard<'_, ClosePolicy> {
+        // Nothing panics while it is held.
+        self.last
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl ClosePolicy {
+    /// What a client is told when it is closed for this reason; nothing when it knows, or when no
+    /// word can reach it. `line_bytes_max` is the limit that its last line was held to.
+    pub(super) fn detail(self, reason: CloseReason, line_bytes_max: usize) -> Option<String> {
+        let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+        match reason {
+            CloseReason::LineTooLong => {
+                Some(format!("line too long (limit {line_bytes_max} bytes)"))
+            }
+            CloseReason::Slow => Some(match self.slow_grace {
+                Grace::For(grace) if !grace.is_zero() => {
+                    format!(
+                        "too slow (behind for {}s with a full buffer)",
+                        seconds(Some(grace))
+                    )
+                }
+                _ => "too slow (behind with a full buffer)".to_owned(),
+            }),
+            CloseReason::Stalled => Some(format!("stalled for {}s", seconds(self.stall_timeout))),
+            CloseReason::Idle => Some(format!("idle for {}s", seconds(self.idle_timeout))),
+            CloseReason::Http => Some("HTTP request, but this is no HTTP server".to_owned()),
+            CloseReason::Eof
+            | CloseReason::Reset
+            | CloseReason::Full
+            | CloseReason::Shutdown
+            | CloseReason::Internal => None,
+        }
+    }
+}
