@@ -85,7 +85,7 @@ impl Source {
                 expand(&mut Vec::new(), tree, &mut paths);
             }
         }
-        let mut paths: Vec<_> = paths.into_iter().map(|path| self.from_root(path)).collect();
+        let mut paths: Vec<_> = paths.into_iter().map(|path| self.rooted(path)).collect();
         for (at, found) in self.code.match_indices("crate::") {
             let path: Vec<_> = names(&self.code[at + found.len()..]);
             paths.push(path);
@@ -94,7 +94,7 @@ impl Source {
     }
 
     /// A path of an import as it is from the root. One of another crate leads nowhere.
-    fn from_root(&self, path: Vec<String>) -> Vec<String> {
+    fn rooted(&self, path: Vec<String>) -> Vec<String> {
         let mut base = self.module.clone();
         let mut rest = &path[..];
         match rest.first().map(String::as_str) {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Variable that tells the daemon after an exec which descriptor the state is in.
+pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
+
 /// A value as it was typed, and where, so that an error can name the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawValue {

@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory};
 
-use super::{Cli, STATE_VARIABLE};
 use crate::config::address::Address;
 use crate::config::nearest::nearest;
 use crate::config::options::OPTIONS;
-use crate::config::raw::ValueSource;
+use crate::config::raw::{STATE_VARIABLE, ValueSource};
 
 /// Names in other programs of what `--listen` is here and the address in `connect` and `bench`.
 const ADDRESS_ELSEWHERE: [&str; 8] = [
@@ -54,7 +53,7 @@ pub fn unknown_variables(variables: impl IntoIterator<Item = (OsString, OsString
 }
 
 /// clap's error about these arguments in one line, without the usage text that it adds.
-pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
+pub(super) fn explain(cli: &Command, error: &clap::Error, args: &[OsString]) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.as_str(),
         Some(ContextValue::Strings(texts)) => texts.first().map_or("", String::as_str),
@@ -69,7 +68,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             let known = Some(context(ContextKind::SuggestedArg)).filter(|known| !known.is_empty());
             let hint = match (argument, known) {
                 _ if ADDRESS_ELSEWHERE.contains(&argument) => {
-                    match RawValue::of(args).command.as_str() {
+                    match ArgumentContext::of(cli, args).command.as_str() {
                         "linehub" => "did you mean --listen HOST:PORT?".to_owned(),
                         "status" => "did you mean --admin HOST:PORT?".to_owned(),
                         command => format!("did you mean linehub {command} HOST:PORT?"),
@@ -81,7 +80,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             format!("{argument}: no such option; {hint}")
         }
         ErrorKind::UnknownArgument => {
-            let typed = RawValue::before(args, argument);
+            let typed = ArgumentContext::before(cli, args, argument);
             let hint = typed.one_address(argument).or_else(|| {
                 let is_status = typed.command == "status" && is_address(argument);
                 is_status.then(|| format!("did you mean --admin {argument}?"))
@@ -91,9 +90,9 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
         }
         ErrorKind::ArgumentConflict if !context(ContextKind::InvalidSubcommand).is_empty() => {
             let command = context(ContextKind::InvalidSubcommand);
-            match Cli::command().find_subcommand(command) {
+            match cli.find_subcommand(command) {
                 Some(_) => format!("'{command}': takes no option before it"),
-                None => no_such_command(command, args),
+                None => no_such_command(cli, command, args),
             }
         }
         // clap has its help ready instead, since that is long.
@@ -108,7 +107,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
         }
         ErrorKind::InvalidSubcommand => match context(ContextKind::InvalidSubcommand) {
             command if command.starts_with('-') => format!("{command}: no such option here"),
-            command => no_such_command(command, args),
+            command => no_such_command(cli, command, args),
         },
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{option}: the value is missing; allowed: {option} {placeholder}")
@@ -129,10 +128,9 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> String {
     }
 }
 
-fn no_such_command(unknown: &str, args: &[OsString]) -> String {
-    let typed = RawValue::before(args, unknown);
-    let cli = Cli::command();
-    let command = cli.find_subcommand(&typed.command).unwrap_or(&cli);
+fn no_such_command(cli: &Command, unknown: &str, args: &[OsString]) -> String {
+    let typed = ArgumentContext::before(cli, args, unknown);
+    let command = cli.find_subcommand(&typed.command).unwrap_or(cli);
     let is_daemon = typed.command == "linehub";
     let commands = command.get_subcommands().map(Command::get_name);
     // Where an option has the name, or an address stands alone, the rest of the option is missing.
@@ -169,21 +167,20 @@ fn is_address(text: &str) -> bool {
 }
 
 /// What was typed around an argument.
-struct RawValue {
+struct ArgumentContext {
     /// The command that is in force there: linehub itself, or one of those below it.
     command: String,
     previous: Option<String>,
     next: Option<String>,
 }
 
-impl RawValue {
+impl ArgumentContext {
     /// The arguments seen from their end.
-    fn of(args: &[OsString]) -> RawValue {
+    fn of(cli: &Command, args: &[OsString]) -> ArgumentContext {
         let text = |arg: &OsString| arg.to_string_lossy().into_owned();
-        let cli = Cli::command();
         let command = args.iter().skip(1).map(text);
         let command = command.filter(|arg| cli.find_subcommand(arg).is_some());
-        RawValue {
+        ArgumentContext {
             command: command.into_iter().next().unwrap_or("linehub".to_owned()),
             previous: args.iter().skip(1).next_back().map(text),
             next: None,
@@ -191,13 +188,13 @@ impl RawValue {
     }
 
     /// The arguments seen from the first one that is `argument`.
-    fn before(args: &[OsString], argument: &str) -> RawValue {
+    fn before(cli: &Command, args: &[OsString], argument: &str) -> ArgumentContext {
         let at = args.iter().skip(1).position(|arg| arg == argument);
         let at = at.map_or(args.len(), |at| at + 1);
         let next = args.get(at + 1);
-        RawValue {
+        ArgumentContext {
             next: next.map(|arg| arg.to_string_lossy().into_owned()),
-            ..RawValue::of(&args[..at])
+            ..ArgumentContext::of(cli, &args[..at])
         }
     }
 
@@ -214,7 +211,7 @@ impl RawValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::cli::CliExit;
+    use crate::config::cli::{Cli, CliExit};
 
     fn usage(args: &[&str]) -> String {
         let typed = ["linehub"].iter().chain(args).map(OsString::from);

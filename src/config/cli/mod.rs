@@ -26,10 +26,8 @@ pub use self::connect::ConnectArgs;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
 use super::options::PROCESS;
+pub(crate) use super::raw::STATE_VARIABLE;
 pub use super::raw::{Options, RawValue, ValueSource};
-
-/// Variable that tells the daemon after an exec which descriptor the state is in.
-pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -144,7 +142,7 @@ impl Cli {
         let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
         let mut cli = cli.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => CliExit::Answer(error),
-            _ => CliExit::Usage(explain::explain(&error, &args)),
+            _ => CliExit::Usage(explain::explain(&Cli::command(), &error, &args)),
         })?;
         cli.check_handover = check_handover;
         cli.options = cli.options.or(level(cli.verbose, cli.quiet));

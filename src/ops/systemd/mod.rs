@@ -25,11 +25,7 @@ use anyhow::Context;
 use crate::config::cli::STATE_VARIABLE;
 use crate::net::inherited::InheritedFd;
 
-pub use self::notify::{Notifier, PROBE_NAME, StoreError};
-
-/// How the names of our own entries in the file-descriptor store begin. Reserved: a socket unit
-/// must not name anything else so (its listeners may have any name).
-pub const STORED_PREFIX: &str = "linehub-";
+pub use self::notify::{Notifier, PROBE_NAME, STORED_PREFIX, StoreError};
 
 /// Variables that describe the descriptors handed over at start. They are spent once read: whoever
 /// replaces this process by another program under the same PID must remove them first, or it would

@@ -18,7 +18,9 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::STORED_PREFIX;
+/// How the names of our own entries in the file-descriptor store begin. Reserved: a socket unit
+/// must not name anything else so (its listeners may have any name).
+pub const STORED_PREFIX: &str = "linehub-";
 
 /// How long a message may wait for a manager whose queue is full. Some 500 messages fit in it.
 const SEND_TIME: Duration = Duration::from_millis(500);
