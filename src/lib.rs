@@ -23,9 +23,24 @@
 //! The way of the data:
 //!
 //! ```text
-//! accept ─► reader: bytes ─► telnet ─► framing ─► HUB (budget, order) ─► Feed ─► writer ─► bytes
-//!           client          wire      wire       hub                    hub     client
+//! client   accept ─► handshake ─► join ─► reader                    writer ─► bytes
+//! wire                              bytes ─► telnet ─► framing        ▲
+//! hub                                order, budget ─► batch ─► Feed ──┘
 //! ```
+//!
+//! Where something is added:
+//!
+//! | what | where |
+//! |---|---|
+//! | an option of the daemon | one row in `config/options.rs` |
+//! | an option of a listener | `config/listener.rs`: a field, and its key in `ListenerOptions::parse` |
+//! | a step before a connection is a client | `client/handshake.rs`: `Handshake::of` |
+//! | a reason for a connection to end | `wire/close_reason.rs`, and its words in `client/policy.rs` |
+//! | a format | `wire/format`: a file for it, and its name in `names.rs` |
+//! | an encoding, as what a client takes the stream in | `hub/encoding.rs`: a variant, and what its functions ask |
+//! | something that is counted | `hub/counters.rs` or `hub/stats.rs`, and its line in `ops/admin/metrics.rs` |
+//! | something that outlives a daemon | a field in a `snapshot.rs`, with a default; `ops/handover` says when it takes a new version |
+//! | a command | `config/cli/commands.rs`, and a folder in `commands` |
 //!
 //! The rules:
 //!
