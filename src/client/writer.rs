@@ -33,10 +33,9 @@ pub(super) struct Writer {
     marks: u32,
     /// Messages it missed and has not been told of.
     skipped: u64,
-    /// Said last, when the feed has ended: the reason, and its detail. Two fields, as a pair would make
-    /// every client eight bytes larger.
-    close_reason: Option<CloseReason>,
-    close_detail: Option<Box<str>>,
+    /// Said last, when the feed has ended: the reason, and its detail. Boxed: what few clients have must
+    /// not make every client larger.
+    close_notice: Option<Box<(CloseReason, Box<str>)>>,
 }
 
 /// A [`Writer`].
@@ -60,8 +59,7 @@ impl Writer {
             written: 0,
             marks: 0,
             skipped: 0,
-            close_reason: None,
-            close_detail: None,
+            close_notice: None,
         }
     }
 
@@ -78,21 +76,19 @@ impl Writer {
             crlf: self.crlf,
             control_queue: ByteBuf::from(own),
             skipped: self.skipped,
-            close_notice: self.close_reason.zip(self.close_detail.clone()),
+            close_notice: self.close_notice.as_deref().cloned(),
         }
     }
 
     /// Goes on where [`Writer::save`] was called.
     pub(super) fn restore(saved: SavedWriter) -> Writer {
-        let (close_reason, close_detail) = saved.close_notice.unzip();
         Writer {
             crlf: saved.crlf,
             control_queue: saved.control_queue.into_vec(),
             written: 0,
             marks: 0,
             skipped: saved.skipped,
-            close_reason,
-            close_detail,
+            close_notice: saved.close_notice.map(Box::new),
         }
     }
 
@@ -149,7 +145,7 @@ impl Writer {
         reason: CloseReason,
         detail: String,
     ) {
-        (self.close_reason, self.close_detail) = (Some(reason), Some(detail.into()));
+        self.close_notice = Some(Box::new((reason, detail.into())));
         if matches!(reason, CloseReason::Slow | CloseReason::Stalled) {
             self.finish_line(feed);
             feed.detach();
@@ -224,7 +220,7 @@ impl Writer {
     }
 
     fn take_close_notice(&mut self) -> Option<(CloseReason, Box<str>)> {
-        self.close_reason.take().zip(self.close_detail.take())
+        self.close_notice.take().map(|notice| *notice)
     }
 
     fn say(&mut self, words: impl FnOnce(&mut Vec<u8>)) {
