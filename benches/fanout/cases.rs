@@ -1,57 +1,17 @@
 //! The list of cases, and how each is run once.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use linehub::commands::bench::{self, Run};
 
 use crate::flood::Flood;
 use crate::launch::{Busy, Cores, Launch, Program, Server};
+use crate::settings::Settings;
 use crate::table::Unit;
 use crate::watch::Watchers;
 use crate::{raw_loop, storms};
 
 /// Bytes of a line without its LF, where lines are sent at a rate.
 const PAYLOAD_BYTES: usize = 64;
-
-/// How long and how often to measure.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Runs of each side of a case; they alternate.
-    pub runs: usize,
-    /// Time before the figures count.
-    pub warm_up: Duration,
-    /// Time while they count.
-    pub window: Duration,
-    /// Window of the steady case, which is mostly idle and needs longer.
-    pub steady: Duration,
-    /// How often one line is sent to an idle crowd.
-    pub repetitions: usize,
-}
-
-impl Settings {
-    /// Settings for figures to rely on.
-    pub(crate) fn thorough() -> Settings {
-        Settings {
-            runs: 3,
-            warm_up: Duration::from_millis(500),
-            window: Duration::from_secs(2),
-            steady: Duration::from_secs(10),
-            repetitions: 30,
-        }
-    }
-
-    /// Settings for a first look.
-    pub(crate) fn quick() -> Settings {
-        Settings {
-            runs: 1,
-            warm_up: Duration::from_millis(200),
-            window: Duration::from_millis(500),
-            steady: Duration::from_millis(2500),
-            repetitions: 5,
-        }
-    }
-}
 
 /// What is done to a server.
 #[derive(Clone, Copy, Debug)]

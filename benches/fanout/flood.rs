@@ -11,8 +11,8 @@ use linehub::commands::bench::{
     Barrier, Connections, Endpoint, Got, Interrupt, LineSource, Pace, Ready, Role, Senders,
 };
 
-use crate::cases::Settings;
 use crate::launch::{Busy, Server, Usage};
+use crate::settings::Settings;
 use crate::stream::{self, Stream};
 
 /// Bytes of the lines that a lone sender has in rotation, about.

@@ -17,6 +17,7 @@ mod cases;
 mod flood;
 mod launch;
 mod raw_loop;
+mod settings;
 mod storms;
 mod stream;
 mod table;
@@ -33,8 +34,9 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser};
 use linehub::net::permits;
 
-use crate::cases::{Case, Figure, Settings};
+use crate::cases::{Case, Figure};
 use crate::launch::{Busy, Cores, Program};
+use crate::settings::Settings;
 use crate::table::{Report, Row, Summary};
 
 /// Clients in the cases with many, if the open-file limit allows.

@@ -109,7 +109,7 @@ impl Acceptor {
             clients,
             counters,
             handshake: Handshake::of,
-            handshakes: Handshakes::new(),
+            handshakes: Handshakes::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -247,8 +247,7 @@ impl Acceptor {
             biased;
             // What the handshake has read is lost with the connection. The sender lives in `self`.
             _ = ended.changed() => {
-                self.note_refusal(&accepted, &Refusal::stopping());
-                if let Some(stream) = Refusal::stopping().tell(stream, accepted.options.format) {
+                if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
                     linger(stream, END_TIME).await;
                 }
                 return;
@@ -282,8 +281,7 @@ impl Acceptor {
     /// Tells a connection why it does not become a client, and sees that the words arrive, without
     /// waiting for that.
     fn refuse(&self, accepted: &Accepted, stream: Stream, refusal: &Refusal) {
-        self.note_refusal(accepted, refusal);
-        let Some(stream) = refusal.tell(stream, accepted.options.format) else {
+        let Some(stream) = self.tell(accepted, stream, refusal) else {
             return;
         };
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else {
@@ -295,13 +293,19 @@ impl Acceptor {
         });
     }
 
-    fn note_refusal(&self, accepted: &Accepted, refusal: &Refusal) {
-        let Accepted { peer, listener, .. } = accepted;
+    /// Counts and logs a refusal, and tells the peer: see [`Refusal::tell`].
+    fn tell(&self, accepted: &Accepted, stream: Stream, refusal: &Refusal) -> Option<Stream> {
+        let Accepted {
+            peer,
+            listener,
+            options,
+        } = accepted;
         if refusal.reason == CloseReason::Full {
             self.counters.refused.add_one();
         }
         let reason = refusal.reason.label();
         debug!(%listener, %peer, reason, "connection refused");
+        refusal.tell(stream, options.format)
     }
 
     /// Ends the handshakes that wait for their peers: before a drain or a handover, once the accept loops

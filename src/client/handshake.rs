@@ -13,7 +13,6 @@
 //! Neither a drain nor a handover waits for a handshake: [`Handshakes::end`] tells each peer that the
 //! daemon stops, and closes the connection.
 
-use std::fmt;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -110,6 +109,7 @@ pub(super) async fn linger(stream: Stream, time: Duration) {
 }
 
 /// The handshakes that wait for their peers, each in a task of its own.
+#[derive(Debug, Default)]
 pub(super) struct Handshakes {
     tasks: TaskTracker,
     /// Changes when all that have begun are to end.
@@ -117,13 +117,6 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    pub(super) fn new() -> Handshakes {
-        Handshakes {
-            tasks: TaskTracker::new(),
-            ended: watch::Sender::new(()),
-        }
-    }
-
     /// Starts the task of one handshake, which is told of an end by what `task` is given.
     pub(super) fn spawn<T>(&self, task: impl FnOnce(watch::Receiver<()>) -> T)
     where
@@ -139,13 +132,5 @@ impl Handshakes {
         self.tasks.close();
         self.tasks.wait().await;
         self.tasks.reopen();
-    }
-}
-
-impl fmt::Debug for Handshakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handshakes")
-            .field("waiting", &self.tasks.len())
-            .finish_non_exhaustive()
     }
 }

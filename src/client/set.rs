@@ -91,6 +91,7 @@ enum TaskState {
     Running(Client),
     /// The client is in other hands, and may come back.
     Frozen(oneshot::Receiver<Client>),
+    /// The client has been dropped, and counts no more: only while the task is.
     Ended,
 }
 

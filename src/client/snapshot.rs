@@ -81,7 +81,7 @@ impl Client {
     ) -> Client {
         let options = options.of_client(saved.feed.listener(), saved.writer.format);
         let mut writer = Writer::restore(saved.writer);
-        // The line it has half of was begun by other policy (`--echo`), and ends by them.
+        // The line it has half of was begun by another policy (`--echo`), and ends by that.
         writer.finish_line(&mut feed);
         Client {
             stream,
@@ -106,8 +106,8 @@ impl Client {
 
     /// Leaves the connection to whoever has its socket now: nobody is told anything.
     pub(crate) fn hand_over(self) {
-        // The drop would log that the client has left, which is not true. The process, and with it all that is not dropped
-        // here, ends next.
+        // The drop would log that the client has left, which is not true. The process, and with it all
+        // that is not dropped here, ends next.
         std::mem::forget(self);
     }
 }

@@ -23,8 +23,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// The options that were typed, and the file that they name. `open_files` is the open-file limit in force, in
-    /// descriptors; it gives the default of `--max-clients`.
+    /// The options that were typed, and the file that they name. `open_files` is the open-file limit in
+    /// force, in descriptors; it gives the default of `--max-clients`.
     pub fn new(cli: &Cli, open_files: u64) -> Source {
         Source {
             typed: cli.options.clone(),

@@ -87,7 +87,7 @@ impl Batch {
         end.map(|end| start + end)
     }
 
-    /// The stretches of `view` from `from` on that are not from `without`, in order.
+    /// The stretches of `view` from `from` on that are not from `exclude`, in order.
     pub(super) fn spans<'a>(
         &'a self,
         view: &'a EncodedBatch,

@@ -1,9 +1,9 @@
 //! The clients that are no more.
 
+use std::array;
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::connection::ConnectionInfo;
@@ -23,7 +23,7 @@ pub(crate) struct ClosedClient {
     pub(crate) totals: TrafficTotals,
     pub(crate) reason: CloseReason,
     pub(crate) at: SystemTime,
-    /// What it was owed at the end and never got, as in [`ClientStats`].
+    /// What it was owed at the end and never got, as in [`ClientStats`](super::stats::ClientStats).
     pub(crate) bytes_pending: u64,
     pub(crate) messages_behind: u64,
 }
@@ -37,15 +37,12 @@ pub(super) struct Closed {
     pub(super) last: VecDeque<ClosedClient>,
 }
 
-/// Reasons are only ever added behind those there are.
+/// Reasons are only ever added behind those there are: what this daemon knows of them is kept.
 fn by_reason<'de, D: Deserializer<'de>>(
     saved: D,
 ) -> Result<[u64; CloseReason::ALL.len()], D::Error> {
-    let mut counts = Vec::deserialize(saved)?;
-    counts.resize(CloseReason::ALL.len(), 0);
-    counts
-        .try_into()
-        .map_err(|_| D::Error::custom("more reasons than there are"))
+    let counts = Vec::deserialize(saved)?;
+    Ok(array::from_fn(|at| counts.get(at).copied().unwrap_or(0)))
 }
 
 impl Closed {

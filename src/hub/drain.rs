@@ -14,7 +14,7 @@ impl Hub {
             .for_each(|(_, slot)| slot.subscriber.command(command));
     }
 
-    /// Whether some client has not seen this order yet.
+    /// Whether some client has not seen this command yet.
     #[cfg(debug_assertions)]
     pub(crate) fn is_commanded(&self, command: Commands) -> bool {
         let state = self.lock();

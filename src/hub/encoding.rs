@@ -220,7 +220,7 @@ impl Encodings {
         Encodings(self.0 | 1 << encoding as u8)
     }
 
-    pub(super) fn exclude(self, encoding: Encoding) -> Encodings {
+    pub(super) fn without(self, encoding: Encoding) -> Encodings {
         Encodings(self.0 & !(1 << encoding as u8))
     }
 

@@ -426,7 +426,7 @@ impl State {
         let count = &mut self.encoded[encoding];
         *count = count.wrapping_add_signed(change);
         let encodings = match *count {
-            0 => self.encodings.exclude(encoding),
+            0 => self.encodings.without(encoding),
             _ => self.encodings.with(encoding),
         };
         if encodings != self.encodings {

@@ -1,4 +1,4 @@
-//! One part of a batch: what one read of one client completed, or one notice.
+//! What batches are put together from.
 
 use serde::{Deserialize, Serialize};
 

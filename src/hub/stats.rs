@@ -1,8 +1,8 @@
 //! Who is there and what went through, counted for whoever watches.
 //!
-//! Clients count for themselves, without a lock ([`ClientCounters`](super::counters::ClientCounters)); what is added up
-//! and compared here is read from them when somebody asks, so that counting costs the stream
-//! nothing more.
+//! Clients count for themselves, without a lock
+//! ([`ClientCounters`](super::counters::ClientCounters)); what is added up and compared here is read
+//! from them when somebody asks, so that counting costs the stream nothing more.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};

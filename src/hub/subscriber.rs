@@ -78,7 +78,7 @@ impl Commands {
         Commands(reason as u32)
     }
 
-    /// Whether `order` is among them.
+    /// Whether `command` is among them.
     pub(crate) fn contain(self, command: Commands) -> bool {
         self.0 & command.0 != 0
     }
@@ -143,7 +143,7 @@ impl Subscriber {
         self.position.store(node.cost_before, Relaxed);
     }
 
-    /// Says which task to wake when an order is given. Only the first call counts.
+    /// Says which task to wake when a command is given. Only the first call counts.
     pub(crate) fn wake_with(&self, waker: &Waker) {
         if self.waker.get().is_none() {
             self.waker.get_or_init(|| waker.clone());

@@ -35,6 +35,14 @@ pub(super) struct RunningServer {
 }
 
 impl RunningServer {
+    /// Accepts nobody any more: what is in the backlogs is accepted, and whoever is in a handshake is
+    /// told. Nobody joins after it.
+    pub(super) async fn stop_accepting(&mut self) -> Vec<Listener> {
+        let listeners = self.accept_loops.close().await;
+        self.acceptor.end_handshakes().await;
+        listeners
+    }
+
     /// Accepts from these listeners from now on.
     pub(super) fn open(&mut self, listeners: Vec<Listener>) {
         self.admin_state.set_listeners(listeners.iter());

@@ -63,8 +63,7 @@ impl RunningServer {
         }
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
-        drop(self.accept_loops.close().await);
-        self.acceptor.end_handshakes().await;
+        drop(self.stop_accepting().await);
         drain(&self.hub, self.clients.tasks(), self.config.drain_timeout).await;
     }
 }

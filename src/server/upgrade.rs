@@ -123,8 +123,7 @@ impl RunningServer {
     async fn pause(&mut self) -> Paused {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
-        let listeners = self.accept_loops.close().await;
-        self.acceptor.end_handshakes().await;
+        let listeners = self.stop_accepting().await;
         let clients = self.clients.freeze(&self.hub).await;
         Paused { listeners, clients }
     }

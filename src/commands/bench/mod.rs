@@ -68,7 +68,8 @@ use self::target::Target;
 pub use self::units::{count, time};
 use crate::config::Address;
 use crate::config::cli::BenchArgs;
-use crate::{net::permits, ops::logging};
+use crate::net::permits;
+use crate::ops::logging;
 
 /// Something is wrong with the daemon, or the load could not be run.
 const FAILED: u8 = 1;

@@ -28,9 +28,10 @@ use tokio::runtime::Builder;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::commands::terminal;
 use crate::config::cli::ConnectArgs;
 use crate::config::{self, Address, words};
-use crate::{commands::terminal, ops::logging};
+use crate::ops::logging;
 
 use output::{Output, VisibleLines};
 use prompt::Prompt;

@@ -9,7 +9,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::prompt::Prompt;
 use super::watched::{Readers, write_all};
-use crate::{commands::terminal, ops::logging, wire::format};
+use crate::commands::terminal;
+use crate::ops::logging;
+use crate::wire::format;
 
 /// A line longer than this is broken on a screen, so that the memory for one that never ends is
 /// bounded. Nobody reads so long a line.
