@@ -343,13 +343,13 @@ impl Feed {
 
     /// Moves past what is not for this client; whether bytes for it follow.
     fn skip_own(&mut self) -> bool {
-        let parts_before = self.parts_before as usize;
-        if let Some(next) = self.cursor.as_ref().and_then(|node| node.next.get()) {
-            self.parts_before = 0;
-            self.offset = self
-                .offset
-                .max(next.batch.view(self.current).start_of(parts_before));
-        }
+        let Some(next) = self.cursor.as_ref().and_then(|node| node.next.get()) else {
+            // Not looked at again: what comes meanwhile would be walked without `parts_before`.
+            return false;
+        };
+        let parts_before = mem::take(&mut self.parts_before) as usize;
+        let start = next.batch.view(self.current).start_of(parts_before);
+        self.offset = self.offset.max(start);
         self.advance(0);
         self.cursor
             .as_ref()

@@ -26,6 +26,8 @@ mod liveness;
 pub mod memory;
 mod order;
 mod part;
+#[cfg(test)]
+mod race_tests;
 mod reaper;
 mod snapshot;
 mod stats;
