@@ -1,5 +1,6 @@
 //! What goes over the wire, and how it is read and written: pure, no await, log, clock or socket.
 
+pub mod channel;
 pub mod close_reason;
 pub mod format;
 pub mod framing;
@@ -7,4 +8,6 @@ pub mod framing;
 pub(crate) mod golden;
 pub mod http_guard;
 pub mod ids;
+pub mod line_end;
+pub mod role;
 pub mod telnet;
