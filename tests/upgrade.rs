@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use crate::common::{Client, Manager};
 
-/// What the binary of the last build (state version 3) left to the service manager.
+/// What the binary of the last build (state version 4) left to the service manager.
 ///
 /// It was started under a manager that keeps descriptors, with `--slow-grace=forever` and [`LISTEN`].
 /// In this order
@@ -23,7 +23,7 @@ use crate::common::{Client, Manager};
 /// - 3 sent `grüß ESC [2J` with CR LF, 4 sent FF with CR LF, and 6 left;
 /// - 1 sent `half a `, 4 sent `raw FE half CR`, and 2 sent `enter CR`, none of which ends a line;
 /// - SIGTERM came, and the bytes of the memfd were copied.
-const STATE: &[u8] = include_bytes!("fixtures/state-3.bin");
+const STATE: &[u8] = include_bytes!("fixtures/state-4.bin");
 
 const LISTEN: [&str; 3] = [
     "--listen=127.0.0.1:0",
@@ -32,14 +32,14 @@ const LISTEN: [&str; 3] = [
 ];
 
 /// The clients that are there, in the order of the state.
-const CLIENTS: [u64; 5] = [4, 1, 5, 2, 3];
+const CLIENTS: [u64; 5] = [1, 2, 3, 5, 4];
 
 /// The line of which client 5 had taken [`TAKEN`] bytes.
-const CUT_LINE: u32 = 2907;
-const TAKEN: usize = 110;
+const CUT_LINE: u32 = 2908;
+const TAKEN: usize = 2;
 
 /// The number of the last message or notice in the order.
-const LAST_SEQ: u64 = 2921;
+const LAST_SEQ: u64 = 2922;
 
 fn payload(line: u32) -> String {
     format!("{line:05} {}", "abcdefghij".repeat(100))
@@ -98,7 +98,7 @@ fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
     for (i, address) in addresses.iter().enumerate() {
         assert_eq!(&server.addr(i).to_string(), address, "the socket is kept");
     }
-    let Ok([mut raw, mut one, mut behind, mut two, mut json]) = <[Client; 5]>::try_from(clients)
+    let Ok([mut one, mut two, mut json, mut behind, mut raw]) = <[Client; 5]>::try_from(clients)
     else {
         panic!("there are five");
     };

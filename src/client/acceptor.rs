@@ -16,7 +16,7 @@ use super::handshake::{END_TIME, Handshake, Handshakes, REFUSAL_TIME, Refusal, S
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{ConnectionInfo, Hub};
+use crate::hub::{Channels, ConnectionInfo, Hub};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -38,7 +38,7 @@ const REFUSALS_MAX: usize = 32;
 /// What every accept loop needs to make clients of connections.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    hub: Arc<Hub>,
+    channels: Arc<Channels>,
     policy: Arc<ClientPolicy>,
     permits: Arc<ConnectionLimit>,
     clients: Arc<Clients>,
@@ -96,14 +96,14 @@ impl AcceptLoops {
 
 impl Acceptor {
     pub(crate) fn new(
-        hub: Arc<Hub>,
+        channels: Arc<Channels>,
         policy: Arc<ClientPolicy>,
         permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
     ) -> Acceptor {
         Acceptor {
-            hub,
+            channels,
             policy,
             permits,
             clients,
@@ -125,7 +125,7 @@ impl Acceptor {
                     () = self.nudged() => {}
                 }
                 // Notices go to the buffer: accepting waits for room there as sending does.
-                Ok(self.hub.admit().await)
+                Ok(self.hub_of(listener.options()).admit().await)
             };
             // Cancelling it loses nothing: no connection has been accepted yet.
             let Some(ready) = stop.run_until_cancelled(turn).await else {
@@ -155,10 +155,15 @@ impl Acceptor {
         listener
     }
 
+    /// The hub of the channel that a listener's clients join.
+    fn hub_of(&self, options: &ListenerOptions) -> Arc<Hub> {
+        self.channels.of_listener(&options.channel)
+    }
+
     /// Waits until the loop is to accept although no connection is known to be there: see `rest`.
     async fn nudged(&self) {
         #[cfg(debug_assertions)]
-        self.hub.nudge.notified().await;
+        self.channels.nudged().await;
         #[cfg(not(debug_assertions))]
         std::future::pending::<()>().await;
     }
@@ -241,7 +246,7 @@ impl Acceptor {
         let handshake = async {
             steps(&mut stream).await?;
             // The connect notice goes to the buffer, too: see `run`.
-            Ok(self.hub.admit().await)
+            Ok(self.hub_of(&accepted.options).admit().await)
         };
         let admitted = tokio::select! {
             biased;
@@ -267,10 +272,13 @@ impl Acceptor {
             listener,
             options,
         } = accepted;
-        let feed = self.hub.join(ConnectionInfo {
+        let hub = self.hub_of(&options);
+        let feed = hub.join(ConnectionInfo {
             peer,
             listener: listener.clone(),
             format: options.format,
+            role: options.role,
+            channel: options.channel.clone(),
             at: SystemTime::now(),
         });
         info!(client = feed.subscriber().id.0, %peer, %listener, "client connected");

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::hub::{Commands, Hub};
+use crate::hub::{Channels, Commands};
 
 /// Counts the clients' tasks that run: those that have neither parked nor ended.
 #[derive(Debug, Default)]
@@ -29,9 +29,9 @@ impl FreezeBarrier {
 
     /// Orders all clients to stop where they are, and waits until all have; no time passes for them
     /// meanwhile. Nobody may join. Not cancel safe: whoever has parked is in the hands of the caller.
-    pub(super) async fn freeze(&self, hub: &Hub) {
-        hub.freeze();
-        hub.command_all(Commands::FREEZE);
+    pub(super) async fn freeze(&self, channels: &Channels) {
+        channels.freeze();
+        channels.command_all(Commands::FREEZE);
         // A notice may be left over from when the last client had gone.
         while self.running.load(Ordering::Acquire) > 0 {
             self.stopped.notified().await;
@@ -51,13 +51,13 @@ mod tests {
 
     #[test]
     fn freeze_waits_for_all_who_run_however_often_the_last_one_had_gone_before() {
-        let hub = Hub::new(&Config::from_options(&Options::default(), 1024).unwrap());
+        let channels = Channels::new(&Config::from_options(&Options::default(), 1024).unwrap());
         let barrier = FreezeBarrier::default();
         barrier.started();
         barrier.stopped();
         barrier.started();
         barrier.started();
-        let mut freeze = pin!(barrier.freeze(&hub));
+        let mut freeze = pin!(barrier.freeze(&channels));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(freeze.as_mut().poll(&mut cx).is_pending());
         barrier.stopped();

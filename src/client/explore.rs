@@ -42,7 +42,7 @@ use super::machine::{Client, InputState, OutputState, Stop};
 use super::policy::ClientPolicy;
 use crate::config::cli::Options;
 use crate::config::{Config, Grace, HalfClose, ListenerOptions, LongLine, SlowClient};
-use crate::hub::{Commands, ConnectionInfo, Contention, Feed, Hub, HubStats, ReadPermit};
+use crate::hub::{Channels, Commands, ConnectionInfo, Feed, Hub, HubStats, ReadPermit};
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
@@ -175,10 +175,10 @@ enum Turn {
 struct World {
     rng: Rng,
     config: Config,
+    channels: Arc<Channels>,
     hub: Arc<Hub>,
     policy: Arc<ClientPolicy>,
     permits: Arc<ConnectionLimit>,
-    contention: Contention,
     barrier: Arc<FreezeBarrier>,
     /// The first one is the observer, and the last to go.
     guests: Vec<Guest>,
@@ -202,12 +202,13 @@ impl World {
         config.half_close = one_of(&mut rng, [HalfClose::Close, HalfClose::Keep]);
         config.notices = rng.u8(0..4) > 0;
         config.echo = rng.u8(0..4) == 0;
-        let hub = Hub::new(&config);
+        let channels = Channels::new(&config);
+        let hub = channels.main();
         let mut world = World {
             policy: Arc::new(ClientPolicy::from(&config)),
             permits: ConnectionLimit::new(None),
-            contention: Contention::new(&hub),
             barrier: Arc::default(),
+            channels,
             hub,
             config,
             rng,
@@ -255,8 +256,8 @@ impl World {
                 }
                 // Those who arrive are let in before.
                 98 if self.arriving.is_none() && self.may_arrive() => {
-                    let (hub, barrier) = (self.hub.clone(), self.barrier.clone());
-                    let freezing = async move { barrier.freeze(&hub).await };
+                    let (channels, barrier) = (self.channels.clone(), self.barrier.clone());
+                    let freezing = async move { barrier.freeze(&channels).await };
                     self.freezing = Some(Task::new(freezing));
                 }
                 99 => self.thaw(),
@@ -294,7 +295,7 @@ impl World {
     /// Lets those go on who have been frozen, if all have.
     fn thaw(&mut self) {
         if mem::take(&mut self.is_frozen) {
-            self.hub.thaw();
+            self.channels.thaw();
             for guest in &mut self.guests {
                 if mem::take(&mut guest.is_frozen) {
                     self.barrier.started();
@@ -308,8 +309,8 @@ impl World {
         // Time passes while tasks wait for their turn, but it is not to make the observer slow.
         self.guests[0].poll();
         let time = Duration::from_millis(millis);
-        self.hub.look(&mut self.contention, time);
-        assert!(!self.hub.is_jammed(&mut self.contention), "jammed");
+        self.hub.pass(time);
+        assert!(!self.hub.is_jammed(), "jammed");
     }
 
     fn may_arrive(&self) -> bool {
@@ -513,7 +514,7 @@ impl World {
 
     fn everybody_got_what_was_due(&self) {
         let log = due::log(&self.guests[0].peer.borrow().received);
-        let (closed, _) = self.hub.closed(0, usize::MAX);
+        let (closed, _) = self.channels.closed(0, usize::MAX);
         for guest in &self.guests {
             let closed = closed.iter().find(|closed| closed.id == guest.id).unwrap();
             assert_ne!(closed.reason, CloseReason::Internal);

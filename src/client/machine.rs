@@ -235,9 +235,14 @@ impl<S: Connection> Client<S> {
             return false;
         }
         let mut answers = Vec::new();
+        let publishes = self.options.role.publishes();
+        let mut line = self.policy.line();
+        // What is thrown away closes nobody.
+        line.discard |= !publishes;
         let policy = InputPolicy {
-            line: self.policy.line(),
-            http_guard: self.policy.http_guard(),
+            line,
+            http_guard: self.options.http_guard,
+            publishes,
             end_is_line_end: !self.timed_out,
         };
         let read = self

@@ -14,7 +14,6 @@ pub(crate) struct ClientPolicy {
     /// Looked at in every read: the rest is not.
     line_bytes_max: AtomicUsize,
     discards_long_lines: AtomicBool,
-    http_guard: AtomicBool,
     last: Mutex<ClosePolicy>,
 }
 
@@ -32,7 +31,6 @@ impl From<&Config> for ClientPolicy {
         ClientPolicy {
             line_bytes_max: AtomicUsize::new(config.line_bytes_max),
             discards_long_lines: AtomicBool::new(config.long_line == LongLine::Discard),
-            http_guard: AtomicBool::new(config.http_guard),
             last: Mutex::new(ClosePolicy::from(config)),
         }
     }
@@ -55,17 +53,11 @@ impl ClientPolicy {
         self.line_bytes_max.store(config.line_bytes_max, Relaxed);
         let discards = config.long_line == LongLine::Discard;
         self.discards_long_lines.store(discards, Relaxed);
-        self.http_guard.store(config.http_guard, Relaxed);
         *self.last() = ClosePolicy::from(config);
     }
 
     pub(super) fn line_bytes_max(&self) -> usize {
         self.line_bytes_max.load(Relaxed)
-    }
-
-    /// Whether a first line that is an HTTP request ends a client.
-    pub(super) fn http_guard(&self) -> bool {
-        self.http_guard.load(Relaxed)
     }
 
     pub(super) fn line(&self) -> LineLimit {

@@ -65,6 +65,8 @@ pub(super) struct InputPolicy {
     pub(super) line: LineLimit,
     /// Whether a first line that is an HTTP request ends the client.
     pub(super) http_guard: bool,
+    /// Whether lines are published; if not, they are thrown away.
+    pub(super) publishes: bool,
     /// Whether the end of the input ends a line: not if the peer never said that there is an end.
     pub(super) end_is_line_end: bool,
 }
@@ -139,16 +141,21 @@ impl Reader {
         if ready!(stream.poll_readable(cx)).is_err() {
             return Poll::Ready(Read::Over(CloseReason::Reset));
         }
-        let permit = ready!(feed.poll_permit(cx));
+        // What is thrown away needs no room.
+        let permit = match policy.publishes {
+            true => Some(ready!(feed.poll_permit(cx))),
+            false => None,
+        };
+        let most = permit.as_ref().map(ReadPermit::read_bytes_max);
         SCRATCH.with_borrow_mut(|scratch| {
-            let space = &mut scratch[telnet::HEADROOM..][..permit.read_bytes_max()];
+            let space = &mut scratch[telnet::HEADROOM..][..most.unwrap_or(READ_BYTES_MAX)];
             let read = match ready!(stream.poll_read(cx, space)) {
-                Ok(0) => return Poll::Ready(self.finish(feed, Some(permit), policy)),
+                Ok(0) => return Poll::Ready(self.finish(feed, permit, policy)),
                 Ok(read) => read,
                 // A peer that has closed resets, too, when something more comes for it: what it
                 // sent is still all there.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                    self.finish(feed, Some(permit), policy);
+                    self.finish(feed, permit, policy);
                     return Poll::Ready(Read::Over(CloseReason::Reset));
                 }
                 Err(_) => return Poll::Ready(Read::Over(CloseReason::Reset)),
@@ -164,7 +171,7 @@ impl Reader {
             if hides_request && lines.discarded > 0 {
                 return Poll::Ready(Read::Over(CloseReason::Http));
             }
-            if let Some(over) = self.take_in(feed, Some(permit), &mut lines, policy) {
+            if let Some(over) = self.take_in(feed, permit, &mut lines, policy) {
                 return Poll::Ready(over);
             }
             if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
@@ -233,7 +240,11 @@ impl Reader {
             }
         }
         let leaves = self.telnet.is_some() && cut_at_eot_line(lines);
-        feed.publish(permit, lines);
+        if policy.publishes {
+            feed.publish(permit, lines);
+        } else {
+            feed.ignore(lines.count() as u64 + mem::take(&mut lines.discarded));
+        }
         if lines.discarded > 0 {
             feed.note_discarded(lines.discarded);
             if !mem::replace(&mut self.has_discarded, true) {

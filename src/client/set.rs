@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::barrier::FreezeBarrier;
 use super::machine::{Client, Stop};
-use crate::hub::Hub;
+use crate::hub::Channels;
 
 /// The tasks of all clients.
 #[derive(Debug, Default)]
@@ -48,8 +48,8 @@ impl Clients {
     }
 
     /// Stops all clients where they are. Nobody may join meanwhile. Not cancel safe.
-    pub(crate) async fn freeze(&self, hub: &Hub) -> Vec<Frozen> {
-        self.barrier.freeze(hub).await;
+    pub(crate) async fn freeze(&self, channels: &Channels) -> Vec<Frozen> {
+        self.barrier.freeze(channels).await;
         mem::take(&mut *self.frozen())
     }
 

@@ -138,7 +138,7 @@ mod tests {
             SavedWriter,
             Counters,
         );
-        let form = unescape(include_str!("saved-3.golden"));
+        let form = unescape(include_str!("saved-4.golden"));
         let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
         assert_eq!(reasons, CloseReason::ALL);
         assert_eq!(reader.unfinished.as_ref(), b"half a line");

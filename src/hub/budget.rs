@@ -42,7 +42,7 @@ pub(crate) struct Budget {
     /// What one admitted read may bring, in bytes.
     read_bytes_max: AtomicUsize,
     /// Told when the buffer fills, so that whoever holds it up is looked for at once.
-    full: Notify,
+    full: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -140,7 +140,8 @@ pub(crate) struct Reservation {
 }
 
 impl Budget {
-    pub(crate) fn new(limit: usize) -> Arc<Budget> {
+    /// A budget of `limit` bytes, which tells `full` when the buffer fills.
+    pub(super) fn new(limit: usize, full: Arc<Notify>) -> Arc<Budget> {
         Arc::new(Budget {
             account: Mutex::new(BudgetState {
                 limit,
@@ -156,7 +157,7 @@ impl Budget {
                 waits: Waits::default(),
             }),
             read_bytes_max: AtomicUsize::new(read_bytes_max(limit, 1)),
-            full: Notify::new(),
+            full,
         })
     }
 
@@ -272,11 +273,6 @@ impl Budget {
         let held = account.used - account.reserved;
         let waits = !account.queue.is_empty() && held > 0;
         held > account.limit || (waits && held + account.permit > account.limit)
-    }
-
-    /// Waits until the buffer fills. Cancel safe.
-    pub(crate) async fn full(&self) {
-        self.full.notified().await;
     }
 
     /// Senders and accept loops that wait for room now.
@@ -456,7 +452,7 @@ mod tests {
 
     #[test]
     fn larger_buffer_admits_who_waits_and_a_smaller_one_keeps_the_account_whole() {
-        let budget = Budget::new(8192);
+        let budget = Budget::new(8192, Arc::default());
         let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
         let held = held.map(|permit| permit.unwrap().charge(4096));
         let mut waiting = [None, None];
@@ -483,7 +479,7 @@ mod tests {
 
     #[test]
     fn who_gives_up_leaves_nothing_behind_that_looks_like_waiting() {
-        let budget = Budget::new(8192);
+        let budget = Budget::new(8192, Arc::default());
         let held = [ask(&budget, &mut None), ask(&budget, &mut None)];
         let mut waiting = None;
         assert!(ask(&budget, &mut waiting).is_none());

@@ -2,6 +2,7 @@
 
 use std::array;
 use std::collections::VecDeque;
+use std::ops::{AddAssign, Index, IndexMut};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -28,29 +29,69 @@ pub(crate) struct ClosedClient {
     pub(crate) messages_behind: u64,
 }
 
-/// Clients that are no more: all of them by their reason, and the last ones.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Closed {
-    #[serde(deserialize_with = "by_reason")]
-    pub(super) by_reason: [u64; CloseReason::ALL.len()],
-    /// Oldest first.
-    pub(super) last: VecDeque<ClosedClient>,
+/// How many clients were closed for each reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ByReason([u64; CloseReason::ALL.len()]);
+
+impl ByReason {
+    /// The counts, in the order of the reasons.
+    pub(super) fn counts(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied()
+    }
+}
+
+impl Index<CloseReason> for ByReason {
+    type Output = u64;
+
+    fn index(&self, reason: CloseReason) -> &u64 {
+        &self.0[reason.index()]
+    }
+}
+
+impl IndexMut<CloseReason> for ByReason {
+    fn index_mut(&mut self, reason: CloseReason) -> &mut u64 {
+        &mut self.0[reason.index()]
+    }
+}
+
+impl AddAssign for ByReason {
+    fn add_assign(&mut self, other: ByReason) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
 }
 
 /// Reasons are only ever added behind those there are: what this daemon knows of them is kept.
-fn by_reason<'de, D: Deserializer<'de>>(
-    saved: D,
-) -> Result<[u64; CloseReason::ALL.len()], D::Error> {
-    let counts = Vec::deserialize(saved)?;
-    Ok(array::from_fn(|at| counts.get(at).copied().unwrap_or(0)))
+impl<'de> Deserialize<'de> for ByReason {
+    fn deserialize<D: Deserializer<'de>>(saved: D) -> Result<ByReason, D::Error> {
+        let counts: Vec<u64> = Vec::deserialize(saved)?;
+        let count = |at| counts.get(at).copied().unwrap_or(0);
+        Ok(ByReason(array::from_fn(count)))
+    }
 }
 
-impl Closed {
+/// The clients that were closed last, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LastClosed(VecDeque<ClosedClient>);
+
+impl LastClosed {
     /// Adds one; of more than [`CLOSED_MAX`] the oldest is forgotten.
     pub(super) fn push(&mut self, client: ClosedClient) {
-        if self.last.len() == CLOSED_MAX {
-            self.last.pop_front();
+        if self.0.len() == CLOSED_MAX {
+            self.0.pop_front();
         }
-        self.last.push_back(client);
+        self.0.push_back(client);
+    }
+
+    /// Adds those that another one remembers.
+    pub(super) fn append(&mut self, other: LastClosed) {
+        other.0.into_iter().for_each(|client| self.push(client));
+    }
+
+    /// The latest first: so many of them at most, after the first `from`; and how many there are.
+    pub(super) fn page(&self, from: usize, most: usize) -> (Vec<ClosedClient>, usize) {
+        let page = self.0.iter().rev().skip(from).take(most).cloned();
+        (page.collect(), self.0.len())
     }
 }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::activity::Activity;
 use crate::net::peer::Peer;
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
+use crate::wire::role::Role;
 
 /// Origin of a client: what is known when it connects, and never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,11 @@ pub(crate) struct ConnectionInfo {
     pub(crate) listener: Arc<str>,
     /// Format that the client sees the stream in.
     pub(crate) format: Format,
+    #[serde(default)]
+    pub(crate) role: Role,
+    /// Channel that the client is in.
+    #[serde(default = "ChannelName::main")]
+    pub(crate) channel: ChannelName,
     /// Time of the connection, to the millisecond.
     pub(crate) at: SystemTime,
 }
@@ -42,6 +49,7 @@ pub(super) struct ConnectionMeta {
     listener: ListenerIndex,
     is_tcp: bool,
     format: Format,
+    pub(super) role: Role,
 }
 
 /// The names of the listeners that clients came by, each once.
@@ -77,11 +85,12 @@ impl ConnectionMeta {
             listener: names.index_of(&connection.listener),
             is_tcp,
             format: connection.format,
+            role: connection.role,
         }
     }
 
-    /// What it was made of.
-    pub(super) fn connection(&self, names: &ListenerNames) -> ConnectionInfo {
+    /// What it was made of, in this channel.
+    pub(super) fn connection(&self, names: &ListenerNames, channel: &ChannelName) -> ConnectionInfo {
         let address = SocketAddr::new(self.ip.to_canonical(), self.port);
         ConnectionInfo {
             peer: if self.is_tcp {
@@ -91,6 +100,8 @@ impl ConnectionMeta {
             },
             listener: names.name(self.listener),
             format: self.format,
+            role: self.role,
+            channel: channel.clone(),
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(self.arrived_at),
         }
     }
@@ -123,6 +134,8 @@ impl ConnectionInfo {
             peer: Peer::Unix,
             listener: "unix:/x".into(),
             format,
+            role: Role::Both,
+            channel: ChannelName::main(),
             at: SystemTime::UNIX_EPOCH,
         }
     }
@@ -152,10 +165,12 @@ mod tests {
                     peer,
                     listener: listener.into(),
                     format,
+                    role: Role::Subscribe,
+                    channel: ChannelName::main(),
                     at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123),
                 };
                 let meta = ConnectionMeta::new(&connection, 7, &mut names);
-                assert_eq!(meta.connection(&names), connection);
+                assert_eq!(meta.connection(&names, &connection.channel), connection);
             }
         }
         assert_eq!(names.0.len(), 2);

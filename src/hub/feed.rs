@@ -13,13 +13,14 @@ use super::chain::Node;
 use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
 use super::encoding::Encoding;
-use super::order::{Hub, JoinPoint, Park};
+use super::order::{Hub, Park};
 use super::part::Kind;
 use super::subscriber::{Condition, DETACHED, Subscriber};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
 use crate::wire::ids::ClientId;
+use crate::wire::role::Role;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
 ///
@@ -50,6 +51,8 @@ pub(crate) struct Feed {
     current: Encoding,
     encoding: Encoding,
     left: bool,
+    /// Whether its client gets lines and notices at all.
+    subscribes: bool,
 }
 
 /// Where a feed is in the stream; the fields are those of [`Feed`].
@@ -73,38 +76,30 @@ impl Hub {
     pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
         let encoding = Encoding::from(connection.format);
         let mut state = self.lock();
-        let id = ClientId(state.next_id);
-        state.next_id += 1;
-        state.count_encoding(encoding, 1);
+        let id = self.shared.take_id();
+        state.joined += 1;
+        let subscribes = connection.role.subscribes();
+        if subscribes {
+            state.count_encoding(encoding, 1);
+        }
         let start = state.start();
         let subscriber = Arc::new(Subscriber::new(id));
         let messages_before = state.messages;
         let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
-        subscriber.move_to(&start.node, 0, encoding);
+        if subscribes {
+            subscriber.move_to(&start.node, 0, encoding);
+        }
         let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta);
         let mut own_end = 0;
         if state.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
             self.release_and_wake(state, key);
         }
-        Feed::new(self.clone(), subscriber, key, start, own_end, encoding)
-    }
-}
-
-impl Feed {
-    pub(super) fn new(
-        hub: Arc<Hub>,
-        subscriber: Arc<Subscriber>,
-        key: usize,
-        start: JoinPoint,
-        own_end: u64,
-        encoding: Encoding,
-    ) -> Feed {
         Feed {
-            hub,
+            hub: self.clone(),
             subscriber,
             key,
-            cursor: Some(start.node),
+            cursor: subscribes.then_some(start.node),
             offset: 0,
             parts_before: start.parts_before,
             end: ENDLESS,
@@ -114,9 +109,12 @@ impl Feed {
             current: encoding,
             encoding,
             left: false,
+            subscribes,
         }
     }
+}
 
+impl Feed {
     /// A feed that goes on where [`Feed::place`] was taken, now from `cursor`.
     pub(super) fn restore(
         hub: Arc<Hub>,
@@ -125,6 +123,7 @@ impl Feed {
         cursor: Option<Arc<Node>>,
         place: &SavedPlace,
         left: bool,
+        role: Role,
     ) -> Feed {
         Feed {
             hub,
@@ -140,6 +139,7 @@ impl Feed {
             current: place.current,
             encoding: place.encoding,
             left,
+            subscribes: role.subscribes(),
         }
     }
 
@@ -233,7 +233,7 @@ impl Feed {
     pub(crate) fn use_crlf(&mut self) {
         if self.encoding == Encoding::Text {
             self.hub
-                .change_encoding(self.key, self.encoding, Encoding::TextCrlf);
+                .change_encoding(self.key, Encoding::TextCrlf);
             self.encoding = Encoding::TextCrlf;
             if let Some(place) = &self.cursor {
                 self.subscriber.move_to(place, self.offset, self.encoding);
@@ -253,7 +253,12 @@ impl Feed {
                 return Poll::Ready(true);
             }
             let Some(cursor) = &self.cursor else {
-                return Poll::Ready(false);
+                // Whoever only publishes is told nothing while it is there.
+                return if self.subscribes || self.left {
+                    Poll::Ready(false)
+                } else {
+                    Poll::Pending
+                };
             };
             if cursor.index >= self.end {
                 // What comes after its end is nothing to it, and must not wait for it.
@@ -416,6 +421,11 @@ impl Feed {
         Some(missed)
     }
 
+    /// Lines of this client are thrown away: it may not publish.
+    pub(crate) fn ignore(&self, lines: u64) {
+        self.hub.ignored.fetch_add(lines, Relaxed);
+    }
+
     /// Lines of this client were dropped for being too long.
     pub(crate) fn note_discarded(&self, lines: u64) {
         self.hub.discarded.fetch_add(lines, Relaxed);
@@ -452,6 +462,6 @@ impl Drop for Feed {
         self.give_up_permit();
         self.detach();
         self.leave();
-        self.hub.remove(self.key, self.encoding);
+        self.hub.remove(self.key);
     }
 }

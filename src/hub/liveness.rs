@@ -20,7 +20,7 @@ impl Hub {
     /// the lock that every publish takes: does not return when one of them hangs.
     pub(crate) fn pulse(&self) -> Liveness {
         // An idle hub shows by this that it is awake.
-        self.asked.notify_one();
+        self.shared.asked.notify_one();
         let queue = self.budget.queue_state();
         let state = self.lock();
         let moved = state.slots.iter().map(|(_, slot)| {
@@ -31,7 +31,7 @@ impl Hub {
                 .wrapping_add(counters.bytes_out.get())
         });
         Liveness {
-            looks: self.looks.load(Relaxed),
+            looks: self.shared.looks.load(Relaxed),
             published: self.version(),
             moved: moved.fold(0, u64::wrapping_add),
             queue,

@@ -1,5 +1,7 @@
 //! The one order of all messages and notices, and the buffer they wait in.
 //!
+//! Each channel has a [`Hub`] of its own; [`Channels`] are all of them by name.
+//!
 //! [`Hub::join`] makes a connection a client and gives it a [`Feed`]: it publishes through it and
 //! walks the stream with it. What was published is kept once, as a chain of batches that every
 //! feed walks at its own pace without a lock ([`batch`]); its bytes are charged to one account
@@ -15,12 +17,15 @@ mod batch;
 mod budget;
 mod builder;
 mod chain;
+mod channels;
 pub(crate) mod clock;
 mod closed;
 mod connection;
+mod contention;
 pub(crate) mod counters;
 mod drain;
 mod encoding;
+mod eviction;
 mod feed;
 mod liveness;
 pub mod memory;
@@ -29,20 +34,23 @@ mod part;
 #[cfg(test)]
 mod race_tests;
 mod reaper;
+mod saved_channels;
+mod settings;
+mod shared;
 mod snapshot;
 mod stats;
 mod subscriber;
 
 pub(crate) use budget::{READ_BYTES_MAX, ReadPermit};
+pub(crate) use channels::Channels;
 pub(crate) use closed::ClosedClient;
 pub(crate) use connection::ConnectionInfo;
 pub(crate) use counters::TrafficTotals;
 pub(crate) use feed::Feed;
 pub(crate) use liveness::Liveness;
 pub(crate) use order::Hub;
-#[cfg(test)]
-pub(crate) use reaper::Contention;
-pub(crate) use reaper::run as sweep;
+pub(crate) use reaper::run as reap;
+pub(crate) use saved_channels::SavedChannels;
 pub(crate) use snapshot::{SavedFeed, SavedHub};
 pub(crate) use stats::{ClientStats, HubStats};
 pub(crate) use subscriber::{Commands, Condition};

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::mem;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::sync::Notify;
 
@@ -15,13 +15,17 @@ use super::batch::Batch;
 use super::budget::{Budget, ReadPermit};
 use super::builder::BatchBuilder;
 use super::chain::{Link, Node};
-use super::closed::Closed;
+use super::closed::ByReason;
 use super::connection::{ConnectionMeta, ListenerNames};
+use super::contention::Contention;
 use super::counters::TrafficTotals;
 use super::encoding::{Encoding, Encodings, PerEncoding};
 use super::part::Kind;
+use super::settings::Settings;
+use super::shared::Shared;
 use super::subscriber::{Slot, Subscriber};
-use crate::config::{Config, Grace, SlowClient};
+use crate::config::Config;
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
@@ -33,31 +37,13 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// smaller ones are formatted under it, in about a microsecond, straight into the builder.
 const OWN_BATCH_BYTES: usize = 4 * 1024;
 
-/// The part of the configuration that the hub obeys and that a reload changes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) notices: bool,
-    pub(crate) slow_client: SlowClient,
-    pub(crate) slow_grace: Grace,
-    pub(crate) stall_timeout: Option<Duration>,
-    pub(crate) idle_timeout: Option<Duration>,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Settings {
-        Settings {
-            notices: config.notices,
-            slow_client: config.slow_client,
-            slow_grace: config.slow_grace,
-            stall_timeout: config.stall_timeout,
-            idle_timeout: config.idle_timeout,
-        }
-    }
-}
-
-/// The broadcaster: gives every message and notice its place, and wakes the clients that wait for one.
+/// The broadcaster of one channel: gives every message and notice its place, and wakes the clients that
+/// wait for one.
 #[derive(Debug)]
 pub(crate) struct Hub {
+    /// Name of the channel.
+    pub(super) name: ChannelName,
+    pub(super) shared: Arc<Shared>,
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     pub(super) echo: bool,
     pub(super) budget: Arc<Budget>,
@@ -68,17 +54,13 @@ pub(crate) struct Hub {
     active_encodings: AtomicU8,
     /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
-    /// Asks the reaper to look over the clients at once.
-    pub(super) asked: Notify,
-    /// Looks of the reaper over the clients that did not find the buffer jammed.
-    pub(super) looks: AtomicU64,
-    /// Time in which the process ran, as the reaper counts it, in microseconds.
-    pub(super) ran_us: AtomicU64,
+    /// Clients opened it, and it ends with the last of them: the configuration does not name it.
+    pub(super) is_open: AtomicBool,
+    pub(super) contention: Mutex<Contention>,
     /// Lines that were dropped for being too long.
     pub(super) discarded: AtomicU64,
-    /// Has the accept loops try once more: see `rest`.
-    #[cfg(debug_assertions)]
-    pub(crate) nudge: Notify,
+    /// Lines that were thrown away, from clients that may not publish.
+    pub(super) ignored: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -89,14 +71,16 @@ pub(super) struct State {
     /// Parts that are published and not yet linked into the stream.
     builder: BatchBuilder,
     pub(super) next_seq: u64,
-    pub(super) next_id: u64,
+    /// Clients that ever joined.
+    pub(super) joined: u64,
     pub(super) slots: Slab<Slot>,
     /// Messages that were given a number; the other numbers went to notices.
     pub(super) messages: u64,
     pub(super) listeners: ListenerNames,
     /// Traffic of the clients whose slots have been removed.
     pub(super) departed: TrafficTotals,
-    pub(super) closed: Closed,
+    /// Clients that were closed, by the code of the reason.
+    pub(super) closed: ByReason,
     /// Bytes and messages never delivered to clients that are detached and not closed yet, by slot.
     pub(super) pending: HashMap<usize, (u64, u64)>,
     /// Wakers, with their slots, for the next publish to wake.
@@ -108,8 +92,6 @@ pub(super) struct State {
     encodings: Encodings,
     /// Clients whose input a drain still waits for.
     pub(super) draining: usize,
-    /// Time stands still for a handover, which stops the clients.
-    pub(super) is_frozen: bool,
     pub(super) phase: Phase,
 }
 
@@ -140,47 +122,48 @@ pub(super) enum Park {
 }
 
 impl Hub {
-    /// An empty hub with a buffer of `config.buffer_bytes`.
-    pub(crate) fn new(config: &Config) -> Arc<Hub> {
-        Arc::new(Hub {
+    /// The hub of one channel, without clients.
+    pub(super) fn of_channel(name: ChannelName, shared: Arc<Shared>, config: &Config) -> Hub {
+        let settings = Settings::of(config, &name);
+        Hub {
             echo: config.echo,
-            budget: Budget::new(config.buffer_bytes),
+            budget: Budget::new(settings.buffer_bytes, shared.asked.clone()),
+            contention: Mutex::new(Contention::new(shared.moment())),
+            is_open: AtomicBool::new(false),
+            name,
+            shared,
             state: Mutex::new(State {
-                settings: Settings::from(config),
+                settings,
                 tail: Node::first(0),
                 builder: BatchBuilder::default(),
                 next_seq: 1,
-                next_id: 1,
+                joined: 0,
                 slots: Slab::new(),
                 messages: 0,
                 listeners: ListenerNames::default(),
                 departed: TrafficTotals::default(),
-                closed: Closed::default(),
+                closed: ByReason::default(),
                 pending: HashMap::new(),
                 parked: Vec::new(),
                 wakes: 1,
                 encoded: PerEncoding::default(),
                 encodings: Encodings::default(),
                 draining: 0,
-                is_frozen: false,
                 phase: Phase::Open,
             }),
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
             drained: Notify::new(),
-            asked: Notify::new(),
-            looks: AtomicU64::new(0),
-            ran_us: AtomicU64::new(0),
             discarded: AtomicU64::new(0),
-            #[cfg(debug_assertions)]
-            nudge: Notify::new(),
-        })
+            ignored: AtomicU64::new(0),
+        }
     }
 
     /// Goes by another configuration from now on; all but `echo`, which takes a restart.
     pub(crate) fn set(&self, config: &Config) {
-        self.lock().settings = Settings::from(config);
-        self.budget.set_limit(config.buffer_bytes);
+        let settings = Settings::of(config, &self.name);
+        self.budget.set_limit(settings.buffer_bytes);
+        self.lock().settings = settings;
     }
 
     /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
@@ -188,7 +171,13 @@ impl Hub {
         self.budget.admit().await
     }
 
-    /// Gives a client its slot. Its encoding has been counted.
+    /// A channel that is the only one.
+    #[cfg(test)]
+    pub(crate) fn new(config: &Config) -> Arc<Hub> {
+        Arc::new(Hub::of_channel(ChannelName::main(), Arc::default(), config))
+    }
+
+    /// Gives a client its slot. Its encoding has been counted, if it subscribes.
     pub(super) fn insert_slot(
         &self,
         state: &mut State,
@@ -214,9 +203,7 @@ impl Hub {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while it is held is a bug; the chain behind it is whole at every step.
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock()
     }
 
     /// Publishes one read's lines from the client in `key`; the index of the batch they are in.
@@ -304,17 +291,22 @@ impl Hub {
     }
 
     /// Gives the slot of a client back.
-    pub(super) fn remove(&self, key: usize, encoding: Encoding) {
+    pub(super) fn remove(&self, key: usize) {
         let mut state = self.lock();
         self.finish_input(&mut state, key);
         state.pending.remove(&key);
         let slot = state.slots.remove(key);
         state.departed.add(slot.totals());
         state.unpark(&slot);
-        state.count_encoding(encoding, -1);
+        if slot.meta.role.subscribes() {
+            state.count_encoding(slot.encoding, -1);
+        }
         if state.slots.is_empty() {
             // Nobody will come for it.
             state.builder.clear();
+            if self.is_open.load(Relaxed) {
+                self.shared.asked.notify_one();
+            }
         }
         self.active_encodings_changed(&state);
     }
@@ -337,9 +329,13 @@ impl Hub {
         }
     }
 
-    pub(super) fn change_encoding(&self, key: usize, from: Encoding, to: Encoding) {
+    pub(super) fn change_encoding(&self, key: usize, to: Encoding) {
         let mut state = self.lock();
-        state.slots[key].encoding = to;
+        let slot = &mut state.slots[key];
+        let from = mem::replace(&mut slot.encoding, to);
+        if !slot.meta.role.subscribes() {
+            return;
+        }
         state.count_encoding(from, -1);
         state.count_encoding(to, 1);
         self.active_encodings_changed(&state);

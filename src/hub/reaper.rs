@@ -4,21 +4,20 @@
 //! Time is counted in which this process ran: while it is stopped, the machine is suspended, or the
 //! clients are frozen for a handover, nobody can be served, and nobody is late.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::activity::{Micros, Said, micros};
+use super::activity::{Micros, Said};
+use super::channels::Channels;
 use super::clock::RunningTime;
+use super::eviction::CLOSE_TIMEOUT;
 use super::memory;
-use super::order::{Hub, Settings, State};
-use super::subscriber::{Commands, Condition, DETACHED, Slot};
-use crate::config::{Grace, SlowClient};
+use super::order::Hub;
+use super::settings::Settings;
+use super::subscriber::{Commands, Condition, Slot};
+use crate::config::Grace;
 use crate::wire::close_reason::CloseReason;
-
-/// How long a client that is being closed may take over its last words and its own close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The looks while nothing presses: often enough for the shortest timeout, rare enough for nothing
 /// to be seen of them with 15,000 clients.
@@ -41,17 +40,6 @@ const READER_PROBE: Duration = Duration::from_secs(1);
 /// be known to be.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// How long senders wait at most for one who holds them up when they have no patience left: about
-/// what a person notices, and more than others may have their turn before it on a busy machine.
-const HELD_MIN: Duration = Duration::from_millis(100);
-
-/// Who stands still for this long while others move on is none of those who set the pace.
-const STANDSTILL: Duration = Duration::from_millis(250);
-
-/// The patience of senders grows back in so many times the time that it was spent in: over any
-/// minute, slow clients make them wait for the grace and this part of the minute at most.
-const PATIENCE_REGROWTH: u32 = 32;
-
 /// Nobody has got room in the buffer for this long after the grace, although somebody waits: nothing
 /// that clients may do leads to that.
 const JAM: Duration = Duration::from_secs(5);
@@ -59,97 +47,52 @@ const JAM: Duration = Duration::from_secs(5);
 /// A buffer that held this much, in bytes, and is nearly empty again leaves memory worth returning.
 const TRIM_BYTES: usize = 1024 * 1024;
 
-/// What holds the buffer up, from one look to the next.
-#[derive(Debug)]
-pub(crate) struct Contention {
-    /// Somebody waited for the buffer at the last look.
-    full: bool,
-    /// How long senders may still be made to wait by clients that are slower than the others: the
-    /// grace, less what was waited lately.
-    patience: Duration,
-    /// Where the oldest line stood that somebody still needed, and since when.
-    oldest: Option<(u64, Micros)>,
-    /// How many had ever got room in the buffer, and when that was last seen to change.
-    permits: u64,
-    admitted_at: Micros,
-}
-
-impl Contention {
-    pub(crate) fn new(hub: &Hub) -> Contention {
-        Contention {
-            full: false,
-            // Cut down to the grace by the first look.
-            patience: Duration::MAX,
-            oldest: None,
-            permits: 0,
-            admitted_at: hub.moment(),
-        }
-    }
-
-    /// Nobody waits: patience grows back.
-    fn ease(&mut self, ran: Duration, settings: &Settings) {
-        self.oldest = None;
-        if let Grace::For(grace) = settings.slow_grace {
-            let regrown = self.patience.saturating_add(ran / PATIENCE_REGROWTH);
-            self.patience = regrown.min(grace);
-        }
-    }
-}
-
-/// Looks after the clients for as long as the hub lives: closes those that stall, idle, fall
-/// behind, or take too long over their goodbye.
-pub(crate) async fn run(hub: Arc<Hub>) {
-    let mut contention = Contention::new(&hub);
+/// Looks after the clients for as long as the daemon lives: closes those that stall, idle, fall
+/// behind, or take too long over their close. Ends channels that their clients have left.
+pub(crate) async fn run(channels: Arc<Channels>) {
+    let shared = channels.shared();
     let mut running = RunningTime::start();
     let mut look_took = Duration::ZERO;
     let mut peak = 0;
     loop {
-        let tick = hub.tick(&contention).max(look_took * LOOK_SHARE);
-        if contention.full {
+        let hubs = channels.hubs();
+        let tick = hubs.iter().map(|hub| hub.tick()).min();
+        let tick = tick.unwrap_or(CALM_TICK.1).max(look_took * LOOK_SHARE);
+        if hubs.iter().any(|hub| hub.contention.lock().full) {
             tokio::time::sleep(tick).await;
         } else {
             // No arm loses anything when it is cancelled: a notice that comes meanwhile is kept.
             tokio::select! {
                 () = tokio::time::sleep(tick) => {}
-                () = hub.budget.full() => {}
-                () = hub.asked.notified() => {}
+                () = shared.asked.notified() => {}
             }
         }
         let ran = running.lap(tick);
-        hub.look(&mut contention, ran);
-        if !hub.is_jammed(&mut contention) {
-            hub.looks.fetch_add(1, Relaxed);
+        if shared.add_time(ran) {
+            hubs.iter().for_each(|hub| hub.look(ran));
+        }
+        if !hubs.iter().any(|hub| hub.is_jammed()) {
+            shared.looks.fetch_add(1, Relaxed);
         }
         look_took = running.since_lap();
 
-        let used = hub.budget.used();
+        let used = hubs.iter().map(|hub| hub.budget.used()).sum();
         peak = peak.max(used);
         if peak >= TRIM_BYTES && used <= peak / 8 {
             peak = used;
             memory::give_back();
         }
+        // Whoever holds a hub keeps its channel.
+        drop(hubs);
+        channels.end_unused();
     }
 }
 
 impl Hub {
-    /// The time for which this process ran, as of the last look.
-    pub(super) fn moment(&self) -> Micros {
-        // From one on.
-        Micros(NonZeroU64::MIN.saturating_add(self.ran_us.load(Acquire)))
-    }
-
-    /// Stops the time that the reaper counts: nobody is late while a handover stops the clients.
-    pub(crate) fn freeze(&self) {
-        self.lock().is_frozen = true;
-    }
-
-    /// Time goes on after a [`freeze`](Hub::freeze).
-    pub(crate) fn thaw(&self) {
-        self.lock().is_frozen = false;
-    }
-
-    fn tick(&self, contention: &Contention) -> Duration {
+    /// How long it is until the next look.
+    fn tick(&self) -> Duration {
         let settings = self.lock().settings;
+        let contention = self.contention.lock();
         if contention.full {
             let (least, most) = FULL_TICK;
             return match settings.slow_grace {
@@ -169,14 +112,12 @@ impl Hub {
     }
 
     /// Looks at every client once. `ran` is how long it is since the last look.
-    pub(crate) fn look(&self, contention: &mut Contention, ran: Duration) {
+    fn look(&self, ran: Duration) {
         let is_full = self.budget.is_full();
+        let mut contention = self.contention.lock();
+        let contention = &mut *contention;
         let mut state = self.lock();
-        if state.is_frozen {
-            return;
-        }
-        self.ran_us.fetch_add(micros(ran), Relaxed);
-        let now = self.moment();
+        let now = self.shared.moment();
         let was_full = std::mem::replace(&mut contention.full, is_full);
         let settings = state.settings;
         let tail = state.flush().cost_before;
@@ -196,8 +137,9 @@ impl Hub {
     }
 
     /// Whether those who wait for the buffer wait for nothing: a bug, which must not pass for life.
-    pub(crate) fn is_jammed(&self, contention: &mut Contention) -> bool {
-        let now = self.moment();
+    pub(crate) fn is_jammed(&self) -> bool {
+        let now = self.shared.moment();
+        let mut contention = self.contention.lock();
         let (somebody_waits, permits) = self.budget.queue_state();
         if !somebody_waits || contention.permits != permits {
             (contention.permits, contention.admitted_at) = (permits, now);
@@ -214,99 +156,14 @@ impl Hub {
             && clients.any(|subscriber| subscriber.is(Condition::Blocked));
         waited >= grace.saturating_add(JAM) && !is_held_up
     }
+}
 
-    /// Behind: in need of the oldest line after its grace, or holding others up for as long as senders
-    /// have patience.
-    ///
-    /// The first is the rule for a reader that stands still. The second is for those that take a
-    /// little just before their grace ends, or come one after the other, each with a grace of its own:
-    /// time in which senders wait, while at least half of those that move on have everything, is held
-    /// against whoever is at the oldest line, or about to be and standing still. Readers most of whom
-    /// are slow only slow the senders down.
-    ///
-    /// Those near the oldest line whose sockets have refused for a grace go with it: what one of them
-    /// holds may not be enough to let anybody in. One that was told to skip, and has not had
-    /// everything since, gets no new grace.
-    fn evict_slow(
-        &self,
-        state: &mut State,
-        tail: u64,
-        now: Micros,
-        waited: Duration,
-        contention: &mut Contention,
-    ) {
-        let Grace::For(grace) = state.settings.slow_grace else {
-            return;
-        };
-        let patience = contention.patience.min(grace);
-        contention.patience = patience;
-        let position = |slot: &Slot| slot.subscriber.position.load(Relaxed);
-        let slots = || state.slots.iter().map(|(_, slot)| slot);
-        let behind = slots().map(position).filter(|position| *position < tail);
-        let Some(oldest) = behind.min() else {
-            contention.oldest = None;
-            return;
-        };
-        let since = match contention.oldest {
-            Some((held, since)) if held == oldest => since,
-            _ => now,
-        };
-        contention.oldest = Some((oldest, since));
-        let overdue = now.since(since) >= grace;
-
-        let near = oldest.saturating_add(self.budget.permit_bytes() as u64);
-        let is_near = |slot: &Slot| position(slot) < near.min(tail);
-        if slots().any(|slot| is_near(slot) && slot.meta.activity.said == Said::Behind) {
-            // What it holds is about to be released: nobody else has to go for that. It has only to
-            // come round to it; one that does not must not be what all the others wait for.
-            let told = state.slots.iter_mut().map(|(_, slot)| slot);
-            for slot in told.filter(|slot| slot.meta.activity.said == Said::Behind) {
-                let activity = &mut slot.meta.activity;
-                activity.held_us = activity.held_us.saturating_add(micros(waited) as u32);
-                if Duration::from_micros(activity.held_us.into()) >= CLOSE_TIMEOUT {
-                    slot.subscriber.command(Commands::ABORT);
-                }
-            }
-            return;
-        }
-        let moves_on = |slot: &&Slot| {
-            !slot.left
-                && !slot.subscriber.is(Condition::Waiting)
-                && ![oldest, DETACHED].contains(&position(slot))
-                && !slot.meta.activity.stands_still(grace.min(STANDSTILL), now)
-        };
-        let (mut move_on, mut have_all) = (0, 0);
-        for position in slots().filter(moves_on).map(position) {
-            move_on += 1;
-            have_all += usize::from(position >= tail);
-        }
-        let hold_others_up = move_on > 0 && 2 * have_all >= move_on;
-
-        let command = match state.settings.slow_client {
-            SlowClient::Disconnect => Commands::close(CloseReason::Slow),
-            SlowClient::Skip => Commands::SKIP,
-        };
-        for (_, slot) in &mut state.slots {
-            if !is_near(slot) {
-                continue;
-            }
-            let is_oldest = position(slot) == oldest;
-            let activity = &mut slot.meta.activity;
-            if hold_others_up && (is_oldest || activity.stands_still(waited, now)) {
-                activity.held_us = activity.held_us.saturating_add(micros(waited) as u32);
-            }
-            let held = Duration::from_micros(activity.held_us.into());
-            let refused = |since| now.since(since) >= grace.max(HELD_MIN);
-            if overdue && is_oldest
-                || held >= patience.max(HELD_MIN)
-                || (overdue || patience.is_zero()) && activity.refuses_since.is_some_and(refused)
-                || activity.said == Said::WasBehind
-            {
-                let spent = if overdue { grace } else { held };
-                contention.patience = contention.patience.min(patience.saturating_sub(spent));
-                (activity.said, activity.held_us) = (Said::Behind, 0);
-                slot.subscriber.command(command);
-            }
+#[cfg(test)]
+impl Hub {
+    /// A look at a channel that is the only one, so long after the last.
+    pub(crate) fn pass(&self, ran: Duration) {
+        if self.shared.add_time(ran) {
+            self.look(ran);
         }
     }
 }
@@ -388,10 +245,9 @@ mod tests {
         };
         feeds[0].publish(None, &lines);
         feeds[0].detach();
-        let mut contention = Contention::new(&hub);
         let mut is_late_after = |time| {
             for _ in 0..2 {
-                hub.look(&mut contention, time);
+                hub.pass(time);
             }
             feeds[1]
                 .subscriber()
@@ -400,24 +256,24 @@ mod tests {
                 .is_some()
         };
         assert!(!is_late_after(Duration::from_millis(100)));
-        hub.freeze();
+        hub.shared.set_frozen(true);
         assert!(!is_late_after(Duration::from_secs(60)));
-        hub.thaw();
+        hub.shared.set_frozen(false);
         assert!(!is_late_after(Duration::from_millis(100)));
         assert!(is_late_after(Duration::from_secs(60)));
     }
 
     #[tokio::test]
-    async fn idle_hub_has_a_pulse_for_as_long_as_its_sweep_runs() {
+    async fn idle_channels_have_a_pulse_for_as_long_as_their_reaper_runs() {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let hub = Hub::new(&config);
-        let sweep = tokio::spawn(run(hub.clone()));
-        let first = hub.pulse();
-        while hub.pulse() == first {
+        let channels = Channels::new(&config);
+        let reaper = tokio::spawn(run(channels.clone()));
+        let first = channels.pulse();
+        while channels.pulse() == first {
             tokio::task::yield_now().await;
         }
-        sweep.abort();
-        assert!(sweep.await.unwrap_err().is_cancelled());
-        assert_eq!(hub.pulse(), hub.pulse());
+        reaper.abort();
+        assert!(reaper.await.unwrap_err().is_cancelled());
+        assert_eq!(channels.pulse(), channels.pulse());
     }
 }

@@ -13,37 +13,59 @@ use serde_bytes::{ByteBuf, Bytes};
 
 use super::batch::Batch;
 use super::chain::Node;
-use super::closed::Closed;
+use super::closed::{ByReason, LastClosed};
 use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::feed::{Feed, SavedPlace};
 use super::order::Hub;
 use super::part::{Kind, Part};
+use super::shared::Shared;
 use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
+use crate::wire::channel::ChannelName;
 use crate::wire::ids::{ClientId, Seq};
 
 /// Everything in the hub that outlives a daemon. `B` is borrowed bytes on the way out and owned
 /// ones on the way in.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SavedHub<B = ByteBuf> {
+    #[serde(default = "ChannelName::main")]
+    name: ChannelName,
+    /// Clients opened the channel.
+    #[serde(default)]
+    is_open: bool,
+    /// The number that the next client gets, in whatever channel.
     next_id: u64,
+    /// Clients that ever joined; before there were channels, as many as had numbers.
+    #[serde(default)]
+    joined: Option<u64>,
     next_seq: u64,
     /// Whether clients got what was their own.
     echo: bool,
     messages: u64,
     #[serde(alias = "gone")]
     departed: TrafficTotals,
-    closed: Closed,
+    closed: SavedClosed,
     waited: Duration,
     /// Lines that were dropped for being too long.
     #[serde(default)]
     discarded: u64,
+    /// Lines that were thrown away, from clients that may not publish.
+    #[serde(default)]
+    ignored: u64,
     /// The index of the first batch.
     first_index: u64,
     /// What some client has still to get, oldest first.
     batches: Vec<SavedBatch<B>>,
+}
+
+/// Clients that were closed.
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedClosed {
+    by_reason: ByReason,
+    /// The last ones of all channels, with `main`.
+    last: LastClosed,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,6 +112,11 @@ impl SavedFeed {
     pub(crate) fn listener(&self) -> &Arc<str> {
         &self.connection.listener
     }
+
+    /// The channel that the client is in.
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.connection.channel
+    }
 }
 
 /// No count gets so far; beyond it, counting on might overflow.
@@ -97,7 +124,7 @@ const NUMBER_MAX: u64 = 1 << 60;
 
 /// What a saved hub or feed says cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CorruptState(&'static str);
+pub(crate) struct CorruptState(pub(super) &'static str);
 
 impl fmt::Display for CorruptState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -131,15 +158,27 @@ impl<'a> SavedHub<&'a Bytes> {
             batches.push(SavedBatch::save(&next.batch));
             place = Some(&next.node);
         }
+        let last = if hub.name == ChannelName::main() {
+            hub.shared.closed.lock().clone()
+        } else {
+            LastClosed::default()
+        };
         SavedHub {
-            next_id: state.next_id,
+            name: hub.name.clone(),
+            is_open: hub.is_open.load(Relaxed),
+            next_id: hub.shared.next_id(),
+            joined: Some(state.joined),
             next_seq: state.next_seq,
             echo: hub.echo,
             messages: state.messages,
             departed: state.departed,
-            closed: state.closed.clone(),
+            closed: SavedClosed {
+                by_reason: state.closed,
+                last,
+            },
             waited: hub.budget.stats().waited,
             discarded: hub.discarded.load(Relaxed),
+            ignored: hub.ignored.load(Relaxed),
             first_index: oldest.map_or(tail.index, |node| node.index),
             batches,
         }
@@ -148,10 +187,15 @@ impl<'a> SavedHub<&'a Bytes> {
 
 impl SavedHub {
     /// A hub that goes on where the saved one stopped, still without clients, and the places they
-    /// return to.
-    pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Hub>, Places), CorruptState> {
+    /// return to. It shares `shared` with those of other channels.
+    pub(super) fn restore(
+        self,
+        config: &Config,
+        shared: &Arc<Shared>,
+    ) -> Result<(Arc<Hub>, Places), CorruptState> {
         let costs = self.batches.iter().map(|batch| batch.cost as u64);
         let numbers = [self.first_index, costs.fold(0, u64::saturating_add)];
+        let joined = self.joined.unwrap_or(self.next_id.saturating_sub(1));
         let counted = [self.next_id, self.next_seq];
         if numbers
             .iter()
@@ -160,25 +204,31 @@ impl SavedHub {
             || counted.contains(&0)
             || self.messages >= self.next_seq
             || !self.departed.are_below(NUMBER_MAX)
+            || joined >= self.next_id
             || self
                 .closed
                 .by_reason
-                .iter()
-                .any(|count| *count > NUMBER_MAX)
+                .counts()
+                .any(|count| count > NUMBER_MAX)
             || self.discarded > NUMBER_MAX
+            || self.ignored > NUMBER_MAX
             || self.waited > Duration::from_nanos(NUMBER_MAX)
         {
             return Err(CorruptState("a number is out of range"));
         }
-        let hub = Hub::new(config);
+        shared.skip_ids_to(self.next_id);
+        shared.closed.lock().append(self.closed.last);
+        let hub = Arc::new(Hub::of_channel(self.name, shared.clone(), config));
+        hub.is_open.store(self.is_open, Relaxed);
         let mut state = hub.lock();
-        state.next_id = self.next_id;
+        state.joined = joined;
         state.next_seq = self.next_seq;
         state.messages = self.messages;
         state.departed = self.departed;
-        state.closed = self.closed;
+        state.closed = self.closed.by_reason;
         hub.budget.add_waited(self.waited);
         hub.discarded.store(self.discarded, Relaxed);
+        hub.ignored.store(self.ignored, Relaxed);
         state.tail = Node::first(self.first_index);
         let mut places = Places {
             first_index: self.first_index,
@@ -337,9 +387,9 @@ impl Places {
     }
 
     /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
-    pub(crate) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, CorruptState> {
+    pub(super) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, CorruptState> {
         let cursor = self.find(&saved.place)?;
-        if saved.id.0 == 0 || saved.id.0 >= hub.lock().next_id {
+        if saved.id.0 == 0 || saved.id.0 >= hub.shared.next_id() {
             return Err(CorruptState("a client has a number that was never given"));
         }
         if !saved.counters.are_below(NUMBER_MAX) {
@@ -360,7 +410,10 @@ impl Places {
             subscriber.set(Condition::Leaving, true);
         }
         let mut state = hub.lock();
-        state.count_encoding(saved.place.encoding, 1);
+        let role = saved.connection.role;
+        if role.subscribes() {
+            state.count_encoding(saved.place.encoding, 1);
+        }
         let mut meta =
             ConnectionMeta::new(&saved.connection, messages_before, &mut state.listeners);
         meta.skipped = saved.counters.skipped;
@@ -376,6 +429,7 @@ impl Places {
             cursor,
             &saved.place,
             saved.left,
+            role,
         ))
     }
 }
@@ -387,7 +441,7 @@ impl Feed {
         let slot = &state.slots[self.key];
         SavedFeed {
             id: self.subscriber.id,
-            connection: slot.meta.connection(&state.listeners),
+            connection: slot.meta.connection(&state.listeners, &self.hub.name),
             messages_before: slot.meta.messages_before,
             place: self.place(),
             left: slot.left,
@@ -487,7 +541,7 @@ mod tests {
 
     fn restore(saved: &[u8]) -> Option<(Arc<Hub>, Vec<Feed>)> {
         let (hub, places): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(saved).ok()?;
-        let (hub, stream) = hub.restore(&config()).ok()?;
+        let (hub, stream) = hub.restore(&config(), &Arc::default()).ok()?;
         let feeds = places.into_iter().map(|place| stream.restore(&hub, place));
         let feeds = feeds.collect::<Result<_, _>>().ok()?;
         Some((hub, feeds))
@@ -522,10 +576,9 @@ mod tests {
 
     #[test]
     fn form_of_the_version_before_is_read() {
-        let form = unescape(include_str!("saved-3.golden"));
+        let form = unescape(include_str!("saved-4.golden"));
         let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
-        assert_eq!(hub.closed.by_reason.len(), CloseReason::ALL.len());
-        let (hub, places) = hub.restore(&config()).unwrap();
+        let (hub, places) = hub.restore(&config(), &Arc::default()).unwrap();
         for feed in feeds {
             places.restore(&hub, feed).unwrap();
         }
@@ -544,7 +597,7 @@ mod tests {
         rest_of(&mut feeds[1]);
         rest_of(&mut feeds[3]);
         feeds[2].leave();
-        hub.lock().closed.push(ClosedClient {
+        hub.shared.closed.lock().push(ClosedClient {
             id: ClientId(1),
             connection: ConnectionInfo::test(Format::Text),
             totals: TrafficTotals::default(),
@@ -590,9 +643,9 @@ mod tests {
                 saved[at] = byte;
             }
             if let Some((hub, mut feeds)) = restore(&saved) {
-                hub.census();
+                hub.client_stats();
                 hub.stats();
-                hub.closed(0, 1000);
+                hub.shared.closed.lock().page(0, 1000);
                 feeds.iter_mut().for_each(|feed| { rest_of(feed); });
             }
         }

@@ -4,11 +4,14 @@
 //! ([`ClientCounters`](super::counters::ClientCounters)); what is added up and compared here is read
 //! from them when somebody asks, so that counting costs the stream nothing more.
 
+use std::ops::AddAssign;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::activity::Micros;
-use super::closed::ClosedClient;
+use super::closed::{ByReason, ClosedClient};
 use super::connection::ConnectionInfo;
 use super::counters::TrafficTotals;
 use super::order::{Hub, State};
@@ -16,8 +19,8 @@ use super::subscriber::{DETACHED, Slot};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 
-/// The hub in stats.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// One channel in stats, or all of them together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HubStats {
     /// Clients that have not left.
     pub(crate) clients: usize,
@@ -33,8 +36,10 @@ pub(crate) struct HubStats {
     pub(crate) notices: u64,
     /// Lines that were dropped for being too long.
     pub(crate) discarded: u64,
-    /// Clients that were closed, by the code of the reason.
-    pub(crate) closed: [u64; CloseReason::ALL.len()],
+    /// Lines that were thrown away, from clients that may not publish.
+    pub(crate) ignored: u64,
+    /// Clients that were closed, by the reason.
+    pub(crate) closed: ByReason,
     /// Bytes in the buffer, and how many it may hold.
     pub(crate) buffer_used: usize,
     /// See `buffer_used`.
@@ -62,6 +67,38 @@ pub(crate) struct ClientStats {
     pub(crate) leaving: bool,
 }
 
+impl AddAssign for HubStats {
+    fn add_assign(&mut self, other: HubStats) {
+        self.clients += other.clients;
+        self.connections += other.connections;
+        self.joined += other.joined;
+        self.totals.add(other.totals);
+        self.messages += other.messages;
+        self.notices += other.notices;
+        self.discarded += other.discarded;
+        self.ignored += other.ignored;
+        self.closed += other.closed;
+        self.buffer_used += other.buffer_used;
+        self.buffer_limit += other.buffer_limit;
+        self.senders_waiting += other.senders_waiting;
+        self.waited += other.waited;
+    }
+}
+
+impl HubStats {
+    /// What goes on counting when the channel is no more.
+    pub(super) fn of_the_past(self) -> HubStats {
+        HubStats {
+            clients: 0,
+            connections: 0,
+            buffer_used: 0,
+            buffer_limit: 0,
+            senders_waiting: 0,
+            ..self
+        }
+    }
+}
+
 impl Hub {
     /// Clients that have not left.
     pub(crate) fn clients(&self) -> usize {
@@ -78,12 +115,13 @@ impl Hub {
         let state = self.lock();
         let mut stats = HubStats {
             connections: state.slots.len(),
-            joined: state.next_id - 1,
+            joined: state.joined,
             totals: state.departed,
             messages: state.messages,
             notices: (state.next_seq - 1).saturating_sub(state.messages),
             discarded: self.discarded.load(Relaxed),
-            closed: state.closed.by_reason,
+            ignored: self.ignored.load(Relaxed),
+            closed: state.closed,
             buffer_used: buffer.used,
             buffer_limit: buffer.limit,
             senders_waiting: buffer.waiting,
@@ -99,13 +137,13 @@ impl Hub {
 
     /// Every client, those that are still owed something after they have left among them, in no
     /// particular order. Takes the lock that every publish takes for one look at each client.
-    pub(crate) fn census(&self) -> Vec<ClientStats> {
-        let now = self.moment();
+    pub(crate) fn client_stats(&self) -> Vec<ClientStats> {
+        let now = self.shared.moment();
         let mut state = self.lock();
         // What is being assembled waits for clients too.
         state.flush();
         let all = state.slots.iter();
-        all.map(|(_, slot)| self.figures_of(&state, slot, now))
+        all.map(|(_, slot)| self.stats_of(&state, slot, now))
             .collect()
     }
 
@@ -123,14 +161,14 @@ impl Hub {
         )
     }
 
-    fn figures_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
+    fn stats_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
         let totals = slot.totals();
         let (bytes_pending, messages_behind) = self.owed(state, slot, &totals);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
         let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
         ClientStats {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners),
+            connection: slot.meta.connection(&state.listeners, &self.name),
             totals,
             bytes_pending,
             messages_behind,
@@ -175,15 +213,6 @@ impl Hub {
         }
     }
 
-    /// The last clients that were closed, the latest first: so many of them at most, after the first
-    /// `from`; and how many are remembered.
-    pub(crate) fn closed(&self, from: usize, most: usize) -> (Vec<ClosedClient>, usize) {
-        let state = self.lock();
-        let last = &state.closed.last;
-        let page = last.iter().rev().skip(from).take(most).cloned().collect();
-        (page, last.len())
-    }
-
     /// The connection of the client in `key` ends, for this reason. Returns what went through it.
     pub(super) fn note_closed(&self, key: usize, reason: CloseReason) -> TrafficTotals {
         let mut state = self.lock();
@@ -192,15 +221,16 @@ impl Hub {
         let totals = slot.totals();
         let client = ClosedClient {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners),
+            connection: slot.meta.connection(&state.listeners, &self.name),
             totals,
             reason,
             at: SystemTime::now(),
             bytes_pending,
             messages_behind,
         };
-        state.closed.by_reason[reason.index()] += 1;
-        state.closed.push(client);
+        state.closed[reason] += 1;
+        drop(state);
+        self.shared.closed.lock().push(client);
         totals
     }
 
@@ -257,7 +287,7 @@ mod tests {
     }
 
     fn of(hub: &Hub, feed: &Feed) -> ClientStats {
-        let all = hub.census();
+        let all = hub.client_stats();
         assert!(all.iter().all(|one| !one.leaving));
         let this = all.into_iter().find(|one| one.id == feed.subscriber().id);
         this.expect("it has not left")
@@ -326,10 +356,10 @@ mod tests {
         let mut sender = join(&hub, Format::Raw);
         publish(&mut sender, b"one\ntwo\n");
         reader.leave();
-        assert!(hub.census().iter().any(|one| one.leaving));
+        assert!(hub.client_stats().iter().any(|one| one.leaving));
         reader.detach();
         reader.closed(CloseReason::Slow);
-        let (latest, _) = hub.closed(0, 1);
+        let (latest, _) = hub.shared.closed.lock().page(0, 1);
         assert_eq!((latest[0].bytes_pending, latest[0].messages_behind), (8, 2));
     }
 
@@ -355,15 +385,15 @@ mod tests {
             join(&hub, Format::Raw).closed(CloseReason::Eof);
         }
         join(&hub, Format::Raw).closed(CloseReason::Slow);
-        let (page, all) = hub.closed(1, 2);
+        let (page, all) = hub.shared.closed.lock().page(1, 2);
         assert_eq!(all, CLOSED_MAX);
         let ids: Vec<u64> = page.iter().map(|client| client.id.0).collect();
         assert_eq!(ids, [1003, 1002]);
-        let (latest, _) = hub.closed(0, 1);
+        let (latest, _) = hub.shared.closed.lock().page(0, 1);
         assert_eq!(latest[0].reason, CloseReason::Slow);
         let stats = hub.stats();
-        assert_eq!(stats.closed[CloseReason::Eof.index()], 1003);
-        assert_eq!(stats.closed.iter().sum::<u64>(), stats.joined);
+        assert_eq!(stats.closed[CloseReason::Eof], 1003);
+        assert_eq!(stats.closed.counts().sum::<u64>(), stats.joined);
     }
 
     #[test]

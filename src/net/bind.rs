@@ -152,11 +152,8 @@ impl ResolvedPrivate {
     /// # Errors
     /// The address stands for none that can be listened on.
     pub(crate) async fn resolve(address: &Address) -> anyhow::Result<ResolvedPrivate> {
-        let options = ListenerOptions {
-            address: address.clone(),
-            // Nobody who connects there becomes a client.
-            format: Format::Text,
-        };
+        // Nobody who connects there becomes a client.
+        let options = ListenerOptions::unlisted(&address.to_string(), Format::Text);
         let wanted = ResolvedListen::resolve(&Arc::new(options)).await?;
         Ok(ResolvedPrivate(ResolvedListen {
             is_private: true,

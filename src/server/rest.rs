@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::{Commands, Hub};
+use crate::hub::{Channels, Commands};
 
-/// How often it is looked whether the hub rests, and how often in a row it has to be the same.
+/// How often it is looked whether the channels rest, and how often in a row it has to be the same.
 const LOOK: Duration = Duration::from_millis(25);
 const LOOKS: u32 = 4;
 
@@ -17,13 +17,13 @@ const LOOKS: u32 = 4;
 const LOOKS_MAX: u32 = 80;
 
 /// Polls everything once more, when nothing has happened for a while, and says what came of it.
-pub(crate) async fn check(hub: Arc<Hub>) {
-    let connections = || hub.stats().connections;
-    let mut before = hub.traces();
+pub(crate) async fn check(channels: Arc<Channels>) {
+    let connections = || channels.stats().connections;
+    let mut before = channels.traces();
     let mut same = 0;
     for _ in 0..LOOKS_MAX {
         tokio::time::sleep(LOOK).await;
-        let now = hub.traces();
+        let now = channels.traces();
         same = if now == before { same + 1 } else { 0 };
         before = now;
         if same == LOOKS {
@@ -35,21 +35,21 @@ pub(crate) async fn check(hub: Arc<Hub>) {
         return;
     }
     let there = connections();
-    hub.command_all(Commands::NUDGE);
-    hub.nudge.notify_waiters();
+    channels.command_all(Commands::NUDGE);
+    channels.nudge();
     tokio::time::sleep(LOOK).await;
-    while hub.is_commanded(Commands::NUDGE) {
+    while channels.is_commanded(Commands::NUDGE) {
         tokio::time::sleep(LOOK).await;
     }
     // A task may be in the middle of the poll that saw it.
     tokio::time::sleep(LOOK).await;
-    let after = hub.traces();
+    let after = channels.traces();
     if after == before {
         eprintln!("rest: quiet");
     } else if connections() != there {
         // Somebody came or went just then, which is no doing of the polls.
         eprintln!("rest: busy");
     } else {
-        eprintln!("rest: disturbed: {before} became {after}");
+        eprintln!("rest: disturbed: {before:?} became {after:?}");
     }
 }

@@ -30,21 +30,21 @@ impl Server {
     pub async fn run(self, mut commands: impl CommandSource, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
         let acceptor = Acceptor::new(
-            self.hub.clone(),
+            self.channels.clone(),
             self.policy,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
         );
         let admin_state = Arc::new(AdminState::new(
-            self.hub.clone(),
+            self.channels.clone(),
             self.lifecycle.clone(),
             self.counters.clone(),
             self.permits,
         ));
         let mut running = RunningServer {
             config: self.config,
-            hub: self.hub,
+            channels: self.channels,
             counters: self.counters,
             clients,
             acceptor: Arc::new(acceptor),
@@ -63,7 +63,7 @@ impl Server {
             let admin = socket.serve(running.admin_state.clone());
             running.admin = Some(admin.context("cannot start the thread of --admin")?);
         }
-        let _sweep = AbortOnDropHandle::new(tokio::spawn(hub::sweep(running.hub.clone())));
+        let _reaper = AbortOnDropHandle::new(tokio::spawn(hub::reap(running.channels.clone())));
         for client in self.restored {
             running.clients.spawn(client);
         }
@@ -71,16 +71,16 @@ impl Server {
         running.lifecycle.enter(Phase::Running);
         let notifier = running.notifier.clone();
         notifier.ready().await;
-        let hub = running.hub.clone();
+        let channels = running.channels.clone();
         let status = watchdog::report(
             notifier.clone(),
-            hub.clone(),
+            channels.clone(),
             running.lifecycle.watch(),
             running.reload_failure.subscribe(),
         );
         let _status = AbortOnDropHandle::new(tokio::spawn(status));
         let watchdog = self.watchdog;
-        let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, hub, allowed));
+        let watchdog = watchdog.map(|allowed| Watchdog::start(notifier, channels, allowed));
         let _watchdog = watchdog
             .transpose()
             .context("cannot start the watchdog's thread")?;
@@ -104,7 +104,7 @@ impl Server {
                 }
                 #[cfg(debug_assertions)]
                 Command::CheckRest => {
-                    tokio::spawn(crate::server::rest::check(running.hub.clone()));
+                    tokio::spawn(crate::server::rest::check(running.channels.clone()));
                 }
                 Command::HandOver => {
                     if let Some(asked) = running.exec(&mut commands).await {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
 use crate::config::Live;
-use crate::hub::Hub;
+use crate::hub::Channels;
 use crate::hub::counters::Counters;
 use crate::net::listener::Listener;
 use crate::ops::admin::{Admin, AdminState};
@@ -20,7 +20,7 @@ use crate::ops::systemd::watchdog::Failure;
 #[derive(Debug)]
 pub(super) struct RunningServer {
     pub(super) config: Live,
-    pub(super) hub: Arc<Hub>,
+    pub(super) channels: Arc<Channels>,
     pub(super) counters: Arc<Counters>,
     pub(super) clients: Arc<Clients>,
     pub(super) acceptor: Arc<Acceptor>,

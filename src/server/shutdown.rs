@@ -1,6 +1,6 @@
 //! The end: into the service manager's hands, or a drain.
 //!
-//! A drain empties the hub. Nobody is accepted any more; first comes what clients had already sent,
+//! A drain empties the channels. Nobody is accepted any more; first comes what clients had already sent,
 //! which is published, and then what they are owed, which is written. Each connection is closed when
 //! its peer has everything, at the latest after `drain_timeout`.
 
@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::running::RunningServer;
 use crate::config::Source;
 use crate::hub::counters::HandoverMethod;
-use crate::hub::{Commands, Hub, clock};
+use crate::hub::{Channels, Commands, clock};
 use crate::ops::handover::fdstore;
 use crate::ops::lifecycle::{Command, Phase};
 use crate::ops::systemd::StoreError;
@@ -64,32 +64,32 @@ impl RunningServer {
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
         drop(self.stop_accepting().await);
-        drain(&self.hub, self.clients.tasks(), self.config.drain_timeout).await;
+        drain(&self.channels, self.clients.tasks(), self.config.drain_timeout).await;
     }
 }
 
-/// Empties the hub: first what clients had sent, then what they are owed.
-async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
+/// Empties the channels: first what clients had sent, then what they are owed.
+async fn drain(channels: &Channels, clients: &TaskTracker, time: Duration) {
     let start = Instant::now();
-    info!(clients = hub.clients(), "draining");
+    info!(clients = channels.clients(), "draining");
     tokio::select! {
-        () = hub.drain() => {}
+        () = channels.drain() => {}
         // Senders that never pause, or a buffer that slow readers keep full.
         () = clock::sleep(time / 2) => {
             warn!("some clients were still sending: what came later is not delivered");
         }
     }
-    hub.finish();
+    channels.finish();
     clients.close();
     let left = time - start.elapsed().min(time / 2);
     tokio::select! {
-        () = all_done(hub, clients) => {}
+        () = all_done(channels, clients) => {}
         () = clock::sleep(left) => {
             warn!(
                 clients = clients.len(),
                 "closing clients that did not take everything in time"
             );
-            hub.command_all(Commands::ABORT);
+            channels.command_all(Commands::ABORT);
             let _ = timeout(ABORT_TIME, clients.wait()).await;
         }
     }
@@ -97,10 +97,10 @@ async fn drain(hub: &Hub, clients: &TaskTracker, time: Duration) {
 
 /// Waits until every client has ended, because it has everything. Nobody tells when a peer has
 /// acknowledged the last of it: that is asked, the less often the longer it takes.
-async fn all_done(hub: &Hub, clients: &TaskTracker) {
+async fn all_done(channels: &Channels, clients: &TaskTracker) {
     let (mut pause, longest) = DRAIN_PROBE;
     while timeout(pause, clients.wait()).await.is_err() {
-        hub.command_all(Commands::PROBE);
+        channels.command_all(Commands::PROBE);
         pause = (pause * 2).min(longest);
     }
 }

@@ -10,7 +10,7 @@ use tracing::error;
 use crate::client::{Client, ClientPolicy, KnownOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
-use crate::hub::{Hub, SavedHub};
+use crate::hub::{Channels, SavedChannels};
 use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
@@ -26,7 +26,7 @@ use crate::ops::systemd::{Notifier, SystemdEnv};
 pub struct Server {
     pub(super) config: Live,
     pub(super) listeners: Vec<Listener>,
-    pub(super) hub: Arc<Hub>,
+    pub(super) channels: Arc<Channels>,
     pub(super) policy: Arc<ClientPolicy>,
     pub(super) permits: Arc<ConnectionLimit>,
     pub(super) counters: Arc<Counters>,
@@ -58,8 +58,8 @@ impl Server {
         let admin_before = predecessor.left.as_ref().and_then(RestoredState::admin);
         let (state, kept, counters) = match predecessor.left {
             Some(left) => {
-                let (hub, kept, clients, counters) = left.split();
-                (Some((hub, clients)), kept, counters)
+                let (saved, kept, clients, counters) = left.split();
+                (Some((saved, clients)), kept, counters)
             }
             None => (None, Vec::new(), Counters::default()),
         };
@@ -91,8 +91,8 @@ impl Server {
             |config| ConnectionLimit::new(config.clients_max),
             |permits, config| permits.set_max(config.clients_max),
         );
-        let restored = state.and_then(|(hub, clients)| {
-            restore(&config, &listeners, &policy, &permits, hub, clients)
+        let restored = state.and_then(|(saved, clients)| {
+            restore(&config, &listeners, &policy, &permits, saved, clients)
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
@@ -100,12 +100,12 @@ impl Server {
             let taken_up = restored.as_ref().ok_or(());
             counters.handovers.by(method).add(&taken_up);
         }
-        let (hub, restored) = restored.unwrap_or_else(|| (Hub::new(&config), Vec::new()));
-        let hub = config.build(|_| hub, Hub::set);
+        let (channels, restored) = restored.unwrap_or_else(|| (Channels::new(&config), Vec::new()));
+        let channels = config.build(|_| channels, Channels::set);
         Ok(Server {
             config,
             listeners,
-            hub,
+            channels,
             policy,
             permits,
             counters: Arc::new(counters),
@@ -151,13 +151,13 @@ fn restore(
     listeners: &[Listener],
     policy: &Arc<ClientPolicy>,
     permits: &Arc<ConnectionLimit>,
-    hub: SavedHub,
+    saved: SavedChannels,
     clients: Vec<RestoredClient>,
-) -> anyhow::Result<(Arc<Hub>, Vec<Client>)> {
-    let (hub, stream) = hub.restore(config)?;
+) -> anyhow::Result<(Arc<Channels>, Vec<Client>)> {
+    let (channels, places) = saved.restore(config)?;
     let mut options = KnownOptions::of(listeners);
     let clients = clients.into_iter().map(|(saved, socket)| {
-        let feed = stream.restore(&hub, saved.feed.clone())?;
+        let feed = places.restore(saved.feed.clone())?;
         let permit = saved.has_permit.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
         let policy = policy.clone();
@@ -177,5 +177,5 @@ fn restore(
             .ok()
     });
     let clients = clients.collect();
-    Ok((hub, clients))
+    Ok((channels, clients))
 }

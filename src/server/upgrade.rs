@@ -24,7 +24,7 @@ use super::reload;
 use super::running::RunningServer;
 use crate::client::Frozen;
 use crate::config::Source;
-use crate::hub::SavedHub;
+use crate::hub::SavedChannels;
 use crate::hub::counters::{Counters, HandoverMethod};
 use crate::net::listener::Listener;
 use crate::ops::admin::Admin;
@@ -124,7 +124,7 @@ impl RunningServer {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
         let listeners = self.stop_accepting().await;
-        let clients = self.clients.freeze(&self.hub).await;
+        let clients = self.clients.freeze(&self.channels).await;
         Paused { listeners, clients }
     }
 
@@ -137,8 +137,11 @@ impl RunningServer {
         let feeds = paused.clients.iter().map(|frozen| frozen.client.feed());
         let listeners = paused.listeners.iter().filter(|listener| which(listener));
         let clients = paused.clients.iter().map(|frozen| frozen.client.save());
+        let saved = SavedChannels::save(&self.channels, feeds);
         State {
-            hub: SavedHub::save(&self.hub, feeds),
+            hub: None,
+            hubs: saved.hubs,
+            ended: saved.ended,
             listeners: listeners.map(Listener::save).collect(),
             clients: clients.collect(),
             counters: &self.counters,
@@ -200,7 +203,7 @@ impl RunningServer {
 
     /// Resume: the service goes on as if nothing had been.
     fn resume(&mut self, paused: Paused) {
-        self.hub.thaw();
+        self.channels.thaw();
         self.clients.thaw(paused.clients);
         self.open(paused.listeners);
         self.lifecycle.enter(Phase::Running);

@@ -68,7 +68,7 @@ pub(super) fn closed_by_reason(
     CloseReason::ALL.map(|reason| {
         let count = match reason {
             CloseReason::Full => refused,
-            reason => stats.closed[reason.index()],
+            reason => stats.closed[reason],
         };
         (reason, count)
     })
@@ -403,7 +403,7 @@ mod tests {
             joined: 7,
             ..HubStats::default()
         };
-        stats.closed[CloseReason::Slow.index()] = 2;
+        stats.closed[CloseReason::Slow] = 2;
         Snapshot {
             stats,
             phase: Phase::HandingOver,

@@ -327,19 +327,19 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
-    use crate::hub::{self, Hub};
+    use crate::hub::{self, Channels};
     use crate::net::permits::ConnectionLimit;
     use crate::ops::lifecycle::Lifecycle;
 
     #[tokio::test(start_paused = true)]
     async fn hub_that_does_nothing_any_more_is_not_healthy() {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let hub = Hub::new(&config);
+        let channels = Channels::new(&config);
         let lifecycle = Lifecycle::new();
         let permits = ConnectionLimit::new(None);
         let router = Router {
             view: Arc::new(AdminState::new(
-                hub.clone(),
+                channels.clone(),
                 lifecycle,
                 Arc::default(),
                 permits,
@@ -353,7 +353,7 @@ mod tests {
             router.health().await.status(),
             StatusCode::SERVICE_UNAVAILABLE
         );
-        let sweep = tokio::spawn(hub::sweep(hub));
+        let sweep = tokio::spawn(hub::reap(channels));
         assert_eq!(router.health().await.status(), StatusCode::OK);
         sweep.abort();
     }

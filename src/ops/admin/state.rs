@@ -19,7 +19,7 @@ use super::metrics::{self, Snapshot};
 use super::process::{self as own_process, ProcessFigures};
 use crate::hub::counters::Counters;
 use crate::hub::{
-    ClientStats, ClosedClient, ConnectionInfo, Hub, HubStats, Liveness, TrafficTotals,
+    Channels, ClientStats, ClosedClient, ConnectionInfo, HubStats, Liveness, TrafficTotals,
 };
 use crate::net::listener::Listener;
 use crate::net::permits::ConnectionLimit;
@@ -43,7 +43,7 @@ const STATUS_ROWS: usize = 50;
 /// microseconds.
 #[derive(Debug)]
 pub(crate) struct AdminState {
-    hub: Arc<Hub>,
+    channels: Arc<Channels>,
     lifecycle: Lifecycle,
     counters: Arc<Counters>,
     permits: Arc<ConnectionLimit>,
@@ -73,7 +73,7 @@ pub(super) struct Page {
 
 impl AdminState {
     pub(crate) fn new(
-        hub: Arc<Hub>,
+        channels: Arc<Channels>,
         lifecycle: Lifecycle,
         counters: Arc<Counters>,
         permits: Arc<ConnectionLimit>,
@@ -82,7 +82,7 @@ impl AdminState {
         let age = started.elapsed().unwrap_or_default();
         let now = Instant::now();
         AdminState {
-            hub,
+            channels,
             lifecycle,
             counters,
             permits,
@@ -120,13 +120,13 @@ impl AdminState {
         self.lifecycle.phase().0
     }
 
-    pub(super) fn pulse(&self) -> Liveness {
-        self.hub.pulse()
+    pub(super) fn pulse(&self) -> Vec<Liveness> {
+        self.channels.pulse()
     }
 
     /// Takes a sample, `since_last` after the one before; returns what it is of.
     pub(super) fn sample(&self, since_last: Duration) -> HubStats {
-        let stats = self.hub.stats();
+        let stats = self.channels.stats();
         lock(&self.history).add(&stats, since_last);
         stats
     }
@@ -142,7 +142,7 @@ impl AdminState {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            stats: self.hub.stats(),
+            stats: self.channels.stats(),
             phase: self.phase(),
             clients_max: self.permits.max(),
             accept_errors: self.counters.accept_errors.get(),
@@ -155,7 +155,7 @@ impl AdminState {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.status_of(&self.hub.stats())
+        self.status_of(&self.channels.stats())
     }
 
     /// The status, with stats that were taken just now.
@@ -209,7 +209,7 @@ impl AdminState {
             thread::sleep(CENSUS_PERIOD.saturating_sub(taken.elapsed()));
         }
         let taken = Instant::now();
-        let census = Arc::new(self.hub.census());
+        let census = Arc::new(self.channels.client_stats());
         *last = Some((taken, census.clone()));
         census
     }
@@ -235,7 +235,7 @@ impl AdminState {
     }
 
     pub(super) fn closed(&self, page: Page) -> ClosedPage {
-        let (closed, total) = self.hub.closed(page.offset, page.limit);
+        let (closed, total) = self.channels.closed(page.offset, page.limit);
         ClosedPage {
             total,
             offset: page.offset,
@@ -323,19 +323,19 @@ mod tests {
     use crate::wire::close_reason::CloseReason;
     use crate::wire::framing::Lines;
 
-    fn view() -> (AdminState, Arc<Hub>) {
+    fn view() -> (AdminState, Arc<Channels>) {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let hub = Hub::new(&config);
+        let channels = Channels::new(&config);
         let permits = ConnectionLimit::new(config.clients_max);
-        let view = AdminState::new(hub.clone(), Lifecycle::new(), Arc::default(), permits);
-        (view, hub)
+        let view = AdminState::new(channels.clone(), Lifecycle::new(), Arc::default(), permits);
+        (view, channels)
     }
 
     #[test]
     fn pages_are_cut_from_the_order_asked_for() {
-        let (view, hub) = view();
+        let (view, channels) = view();
         let mut feeds: Vec<_> = (0..5)
-            .map(|_| hub.join(ConnectionInfo::test(Format::Raw)))
+            .map(|_| channels.main().join(ConnectionInfo::test(Format::Raw)))
             .collect();
         for (sender, lines) in [(0, 1), (1, 3), (3, 2)] {
             let lines = Lines {
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn status_names_every_reason() {
-        let (view, _hub) = view();
+        let (view, _channels) = view();
         let status = view.status();
         assert_eq!(status.closed_by_reason.len(), CloseReason::ALL.len());
         assert_eq!(status.clients_max, Some(960));

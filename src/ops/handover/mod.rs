@@ -34,15 +34,15 @@ use tracing::{error, info};
 
 use crate::client::SavedClient;
 use crate::config::cli::STATE_VARIABLE;
-use crate::hub::SavedHub;
+use crate::hub::{HubStats, SavedChannels, SavedHub};
 use crate::hub::counters::{Counters, HandoverMethod};
 use crate::net::inherited::InheritedFd;
 use crate::net::listener::{RestoredListener, SavedListener};
 use crate::ops::logging::{self, Losses};
 
 /// The version of the states that this daemon writes, and all of those that it reads.
-pub(crate) const VERSION: u32 = 4;
-const VERSIONS: RangeInclusive<u32> = 3..=VERSION;
+pub(crate) const VERSION: u32 = 5;
+const VERSIONS: RangeInclusive<u32> = 4..=VERSION;
 
 /// How a state of this version begins.
 fn header(version: u32) -> String {
@@ -65,7 +65,14 @@ const FIRST_DESCRIPTOR: RawFd = 3;
 /// What one daemon leaves to the next, less the sockets themselves.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct State<B = ByteBuf, C = Counters> {
-    pub(crate) hub: SavedHub<B>,
+    /// The only channel, in a state of version 4.
+    #[serde(default, skip_serializing)]
+    pub(crate) hub: Option<SavedHub<B>>,
+    #[serde(default)]
+    pub(crate) hubs: Vec<SavedHub<B>>,
+    /// What was counted in channels that are no more.
+    #[serde(default)]
+    pub(crate) ended: HubStats,
     pub(crate) listeners: Vec<SavedListener>,
     pub(crate) clients: Vec<SavedClient>,
     pub(crate) counters: C,
@@ -207,11 +214,11 @@ impl RestoredState {
         self.state.admin.clone()
     }
 
-    /// The hub, the listeners, the clients, and the counters.
+    /// The channels, the listeners, the clients, and the counters.
     pub(crate) fn split(
         self,
     ) -> (
-        SavedHub,
+        SavedChannels,
         Vec<RestoredListener>,
         Vec<RestoredClient>,
         Counters,
@@ -219,7 +226,12 @@ impl RestoredState {
         let mut sockets = self.sockets.into_iter();
         let listeners = self.state.listeners.into_iter().zip(&mut sockets).collect();
         let clients = self.state.clients.into_iter().zip(sockets).collect();
-        (self.state.hub, listeners, clients, self.state.counters)
+        let hubs = self.state.hub.into_iter().chain(self.state.hubs);
+        let channels = SavedChannels {
+            hubs: hubs.collect(),
+            ended: self.state.ended,
+        };
+        (channels, listeners, clients, self.state.counters)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tracing::error;
 
 use super::Notifier;
-use crate::hub::Hub;
+use crate::hub::Channels;
 use crate::ops::lifecycle::Phase;
 
 /// How often the figures are looked at. The manager tells all of D-Bus about each change.
@@ -43,22 +43,22 @@ impl Watchdog {
     /// The system refuses the thread.
     pub(crate) fn start(
         notifier: Arc<Notifier>,
-        hub: Arc<Hub>,
+        channels: Arc<Channels>,
         allowed: Duration,
     ) -> io::Result<Watchdog> {
         let (stop, stopped) = mpsc::channel();
         thread::Builder::new()
             .name("linehub-watchdog".to_owned())
-            .spawn(move || ping(&notifier, &hub, allowed / 2, &stopped))?;
+            .spawn(move || ping(&notifier, &channels, allowed / 2, &stopped))?;
         Ok(Watchdog { _stop: stop })
     }
 }
 
-fn ping(notifier: &Notifier, hub: &Hub, period: Duration, stopped: &Receiver<Infallible>) {
+fn ping(notifier: &Notifier, channels: &Channels, period: Duration, stopped: &Receiver<Infallible>) {
     let mut last = None;
     let mut alive = true;
     loop {
-        let pulse = Some(hub.pulse());
+        let pulse = Some(channels.pulse());
         if pulse != last {
             alive = true;
             notifier.watchdog_blocking();
@@ -80,14 +80,14 @@ fn ping(notifier: &Notifier, hub: &Hub, period: Duration, stopped: &Receiver<Inf
 /// Keeps the manager's status line true. Only a line that changed is sent.
 pub(crate) async fn report(
     notifier: Arc<Notifier>,
-    hub: Arc<Hub>,
+    channels: Arc<Channels>,
     mut phase: watch::Receiver<Phase>,
     mut failure: watch::Receiver<Option<Failure>>,
 ) {
-    let mut last = (Instant::now(), hub.stats());
+    let mut last = (Instant::now(), channels.stats());
     let mut said = String::new();
     loop {
-        let now = (Instant::now(), hub.stats());
+        let now = (Instant::now(), channels.stats());
         let phase_now = *phase.borrow_and_update();
         let status = Status {
             failure: failure.borrow_and_update().clone(),
@@ -218,12 +218,12 @@ mod tests {
         let mut beats = || manager.recv(&mut message).is_ok();
 
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let hub = Hub::new(&config);
+        let channels = Channels::new(&config);
         let notifier = Arc::new(Notifier::new(Some(path.as_os_str())));
         // Its sweep does not run.
-        let _watchdog = Watchdog::start(notifier, hub.clone(), 2 * PERIOD).unwrap();
+        let _watchdog = Watchdog::start(notifier, channels.clone(), 2 * PERIOD).unwrap();
         while beats() {}
-        let _feed = hub.join(ConnectionInfo::test(Format::Text));
+        let _feed = channels.main().join(ConnectionInfo::test(Format::Text));
         manager.set_read_timeout(None).unwrap();
         assert!(beats(), "a notice was published");
     }

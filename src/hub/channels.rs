@@ -1,0 +1,254 @@
+//! All channels of the daemon, by name.
+//!
+//! A channel is an order of its own, with a buffer of its own: its [`Hub`]. What channels share is in
+//! [`Shared`]. Those that the configuration names exist always; others exist as long as they have
+//! clients, or places to come back to from a handover.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+
+use super::closed::ClosedClient;
+use super::liveness::Liveness;
+use super::order::Hub;
+use super::shared::Shared;
+use super::stats::{ClientStats, HubStats};
+use super::subscriber::Commands;
+use crate::config::Config;
+use crate::wire::channel::ChannelName;
+
+/// All channels of the daemon, by name.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    config: Config,
+    hubs: BTreeMap<ChannelName, Arc<Hub>>,
+    /// What was counted in channels that are no more.
+    ended: HubStats,
+}
+
+/// One channel in stats.
+#[derive(Clone, Debug)]
+pub(crate) struct ChannelStats {
+    pub(crate) name: ChannelName,
+    /// Clients opened it.
+    pub(crate) is_open: bool,
+    pub(crate) stats: HubStats,
+}
+
+impl Channels {
+    /// The channels that the configuration names, without clients.
+    pub(crate) fn new(config: &Config) -> Arc<Channels> {
+        Channels::with(config, Arc::default(), BTreeMap::new(), HubStats::default())
+    }
+
+    /// Channels that there are already, and those that the configuration names.
+    pub(super) fn with(
+        config: &Config,
+        shared: Arc<Shared>,
+        hubs: BTreeMap<ChannelName, Arc<Hub>>,
+        ended: HubStats,
+    ) -> Arc<Channels> {
+        let state = State {
+            config: config.clone(),
+            hubs,
+            ended,
+        };
+        let channels = Channels {
+            shared,
+            state: Mutex::new(state),
+        };
+        channels.set(config);
+        Arc::new(channels)
+    }
+
+    /// Goes by another configuration from now on. A channel that it no longer names ends with its last
+    /// client.
+    pub(crate) fn set(&self, config: &Config) {
+        let mut state = self.state.lock();
+        state.config = config.clone();
+        for hub in state.hubs.values() {
+            hub.set(config);
+            let is_named = config.channels.contains_key(&hub.name);
+            hub.is_open.store(!is_named, Relaxed);
+        }
+        for name in config.channels.keys() {
+            if !state.hubs.contains_key(name) {
+                self.make(&mut state, name, false);
+            }
+        }
+        drop(state);
+        self.end_unused();
+    }
+
+    fn make(&self, state: &mut State, name: &ChannelName, is_open: bool) -> Arc<Hub> {
+        let hub = Hub::of_channel(name.clone(), self.shared.clone(), &state.config);
+        hub.is_open.store(is_open, Relaxed);
+        let hub = Arc::new(hub);
+        state.hubs.insert(name.clone(), hub.clone());
+        hub
+    }
+
+    /// The channel of a listener, which exists always.
+    pub(crate) fn of_listener(&self, name: &ChannelName) -> Arc<Hub> {
+        let mut state = self.state.lock();
+        let hub = state.hubs.get(name).cloned();
+        // A listener may be about to close that a reload has just taken out of the configuration.
+        hub.unwrap_or_else(|| self.make(&mut state, name, true))
+    }
+
+    /// The channel that a client asks for; `None` if there is none of this name and clients have opened
+    /// as many as they may. Exists for as long as the hub is held.
+    pub(crate) fn open(&self, name: &ChannelName) -> Option<Arc<Hub>> {
+        let mut state = self.state.lock();
+        if let Some(hub) = state.hubs.get(name) {
+            return Some(hub.clone());
+        }
+        let is_full = |state: &State| {
+            let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
+            open.count() >= state.config.open_channels
+        };
+        if is_full(&state) {
+            state.end_unused();
+        }
+        (!is_full(&state)).then(|| self.make(&mut state, name, true))
+    }
+
+    /// The channel `main`.
+    #[cfg(test)]
+    pub(crate) fn main(&self) -> Arc<Hub> {
+        self.of_listener(&ChannelName::main())
+    }
+
+    /// Ends the channels that clients opened and have left.
+    pub(super) fn end_unused(&self) {
+        self.state.lock().end_unused();
+    }
+
+    /// All channels there are. They exist for as long as the hubs are held.
+    pub(super) fn hubs(&self) -> Vec<Arc<Hub>> {
+        self.state.lock().hubs.values().cloned().collect()
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Clients that have not left.
+    pub(crate) fn clients(&self) -> usize {
+        self.hubs().iter().map(|hub| hub.clients()).sum()
+    }
+
+    /// What went through each channel so far, in the order of their names. Takes the lock that every
+    /// publish takes for one look at each client.
+    pub(crate) fn each(&self) -> Vec<ChannelStats> {
+        let stats = |hub: &Arc<Hub>| ChannelStats {
+            name: hub.name.clone(),
+            is_open: hub.is_open.load(Relaxed),
+            stats: hub.stats(),
+        };
+        self.hubs().iter().map(stats).collect()
+    }
+
+    /// What went through all channels so far, those that are no more included: see [`Channels::each`].
+    pub(crate) fn stats(&self) -> HubStats {
+        let mut all = self.state.lock().ended.clone();
+        self.hubs().iter().for_each(|hub| all += hub.stats());
+        all
+    }
+
+    /// What was counted in channels that are no more.
+    pub(crate) fn ended(&self) -> HubStats {
+        self.state.lock().ended.clone()
+    }
+
+    /// Every client of every channel, those that are still owed something after they have left among
+    /// them, in no particular order.
+    pub(crate) fn client_stats(&self) -> Vec<ClientStats> {
+        let hubs = self.hubs();
+        hubs.iter().flat_map(|hub| hub.client_stats()).collect()
+    }
+
+    /// The last clients that were closed, the latest first: so many of them at most, after the first
+    /// `from`; and how many are remembered.
+    pub(crate) fn closed(&self, from: usize, most: usize) -> (Vec<ClosedClient>, usize) {
+        self.shared.closed.lock().page(from, most)
+    }
+
+    /// What changes for as long as all channels serve: see [`Hub::pulse`].
+    pub(crate) fn pulse(&self) -> Vec<Liveness> {
+        self.hubs().iter().map(|hub| hub.pulse()).collect()
+    }
+
+    /// Tells every client of every channel to do something.
+    pub(crate) fn command_all(&self, command: Commands) {
+        self.hubs().iter().for_each(|hub| hub.command_all(command));
+    }
+
+    /// Stops the time that the reaper counts: nobody is late while a handover stops the clients.
+    pub(crate) fn freeze(&self) {
+        self.shared.set_frozen(true);
+    }
+
+    /// Time goes on after a [`freeze`](Channels::freeze).
+    pub(crate) fn thaw(&self) {
+        self.shared.set_frozen(false);
+    }
+
+    /// Has every client read what it was sent already, and waits until all have. Cancel safe.
+    pub(crate) async fn drain(&self) {
+        let hubs = self.hubs();
+        join_all(hubs.iter().map(|hub| hub.drain())).await;
+    }
+
+    /// Says the last word in every channel: see [`Hub::finish`].
+    pub(crate) fn finish(&self) {
+        self.hubs().iter().for_each(|hub| hub.finish());
+    }
+}
+
+impl State {
+    fn end_unused(&mut self) {
+        let State { hubs, ended, .. } = self;
+        hubs.retain(|_, hub| {
+            // Whoever joins, or may be about to, holds the hub; nobody gets it meanwhile.
+            let is_unused = hub.is_open.load(Relaxed) && Arc::strong_count(hub) == 1;
+            if is_unused {
+                *ended += hub.stats().of_the_past();
+            }
+            !is_unused
+        });
+    }
+}
+
+/// For the check at rest, in debug builds: see `rest`.
+#[cfg(debug_assertions)]
+impl Channels {
+    /// What would be different if anything had happened in some channel.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        self.hubs().iter().map(|hub| hub.traces()).collect()
+    }
+
+    /// Whether some client has not seen this command yet.
+    pub(crate) fn is_commanded(&self, command: Commands) -> bool {
+        self.hubs().iter().any(|hub| hub.is_commanded(command))
+    }
+
+    /// Has every accept loop try once more.
+    pub(crate) fn nudge(&self) {
+        self.shared.nudge.notify_waiters();
+    }
+
+    /// Waits until [`Channels::nudge`] is called.
+    pub(crate) async fn nudged(&self) {
+        self.shared.nudge.notified().await;
+    }
+}

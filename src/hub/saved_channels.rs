@@ -1,0 +1,78 @@
+//! All channels put away for a handover, and taken up again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_bytes::{ByteBuf, Bytes};
+
+use super::channels::Channels;
+use super::feed::Feed;
+use super::order::Hub;
+use super::shared::Shared;
+use super::snapshot::{CorruptState, Places, SavedFeed, SavedHub};
+use super::stats::HubStats;
+use crate::config::Config;
+use crate::wire::channel::ChannelName;
+
+/// Everything in the channels that outlives a daemon.
+#[derive(Debug)]
+pub(crate) struct SavedChannels<B = ByteBuf> {
+    pub(crate) hubs: Vec<SavedHub<B>>,
+    /// What was counted in channels that are no more.
+    pub(crate) ended: HubStats,
+}
+
+/// The places in all channels, for the clients of the daemon before to return to.
+#[derive(Debug)]
+pub(crate) struct AllPlaces(BTreeMap<ChannelName, (Arc<Hub>, Places)>);
+
+impl<'a> SavedChannels<&'a Bytes> {
+    /// What the channels hold and these feeds may still need. No client may be running.
+    pub(crate) fn save(
+        channels: &Channels,
+        feeds: impl Iterator<Item = &'a Feed>,
+    ) -> SavedChannels<&'a Bytes> {
+        let mut by_channel: BTreeMap<&ChannelName, Vec<&'a Feed>> = BTreeMap::new();
+        for feed in feeds {
+            by_channel.entry(&feed.hub.name).or_default().push(feed);
+        }
+        let save = |hub: Arc<Hub>| {
+            let feeds = by_channel.get(&hub.name).into_iter().flatten();
+            SavedHub::save(&hub, feeds.copied())
+        };
+        SavedChannels {
+            hubs: channels.hubs().into_iter().map(save).collect(),
+            ended: channels.ended(),
+        }
+    }
+}
+
+impl SavedChannels {
+    /// Channels that go on where the saved ones stopped, still without clients, and the places they
+    /// return to.
+    pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Channels>, AllPlaces), CorruptState> {
+        let shared = Arc::<Shared>::default();
+        let mut places = BTreeMap::new();
+        for saved in self.hubs {
+            let (hub, places_in_it) = saved.restore(config, &shared)?;
+            if let Some((hub, _)) = places.insert(hub.name.clone(), (hub, places_in_it)) {
+                drop(hub);
+                return Err(CorruptState("two channels have one name"));
+            }
+        }
+        let hubs = places.iter();
+        let hubs = hubs.map(|(name, (hub, _))| (name.clone(), hub.clone()));
+        let channels = Channels::with(config, shared, hubs.collect(), self.ended);
+        Ok((channels, AllPlaces(places)))
+    }
+}
+
+impl AllPlaces {
+    /// Makes a client of its channel again, where it was. It has its old number and tells nobody.
+    pub(crate) fn restore(&self, saved: SavedFeed) -> Result<Feed, CorruptState> {
+        match self.0.get(saved.channel()) {
+            Some((hub, places)) => places.restore(hub, saved),
+            None => Err(CorruptState("a client is in no channel")),
+        }
+    }
+}

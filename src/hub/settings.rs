@@ -1,0 +1,31 @@
+//! What of the configuration a channel goes by.
+
+use std::time::Duration;
+
+use crate::config::{Config, Grace, SlowClient};
+use crate::wire::channel::ChannelName;
+
+/// The part of the configuration that a channel goes by and that a reload changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) buffer_bytes: usize,
+    pub(super) notices: bool,
+    pub(super) slow_client: SlowClient,
+    pub(super) slow_grace: Grace,
+    pub(super) stall_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+}
+
+impl Settings {
+    /// What the configuration says of this channel.
+    pub(super) fn of(config: &Config, _channel: &ChannelName) -> Settings {
+        Settings {
+            buffer_bytes: config.buffer_bytes,
+            notices: config.notices,
+            slow_client: config.slow_client,
+            slow_grace: config.slow_grace,
+            stall_timeout: config.stall_timeout,
+            idle_timeout: config.idle_timeout,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What all channels of the daemon share.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::activity::{Micros, micros};
+use super::closed::LastClosed;
+use crate::wire::ids::ClientId;
+
+/// What all channels of the daemon share: client numbers, running time, and who was closed last.
+#[derive(Debug)]
+pub(super) struct Shared {
+    next_id: AtomicU64,
+    /// Clients that were closed last, in any channel.
+    pub(super) closed: Mutex<LastClosed>,
+    /// Asks the reaper to look over the clients at once.
+    pub(super) asked: Arc<Notify>,
+    /// Looks of the reaper over the clients that found no buffer jammed.
+    pub(super) looks: AtomicU64,
+    /// Time in which the process ran, as the reaper counts it, in microseconds.
+    ran_us: AtomicU64,
+    /// Time stands still for a handover, which stops the clients.
+    is_frozen: AtomicBool,
+    /// Has the accept loops try once more: see `rest`.
+    #[cfg(debug_assertions)]
+    pub(super) nudge: Notify,
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared {
+            next_id: AtomicU64::new(1),
+            closed: Mutex::default(),
+            asked: Arc::default(),
+            looks: AtomicU64::new(0),
+            ran_us: AtomicU64::new(0),
+            is_frozen: AtomicBool::new(false),
+            #[cfg(debug_assertions)]
+            nudge: Notify::new(),
+        }
+    }
+}
+
+impl Shared {
+    /// A number that no client had before. Taken under a channel's lock, numbers rise in its order.
+    pub(super) fn take_id(&self) -> ClientId {
+        ClientId(self.next_id.fetch_add(1, Relaxed))
+    }
+
+    /// The number that the next client gets.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.load(Relaxed)
+    }
+
+    /// Gives no number below this one any more.
+    pub(super) fn skip_ids_to(&self, next_id: u64) {
+        self.next_id.fetch_max(next_id, Relaxed);
+    }
+
+    /// The time for which this process ran, as of the reaper's last look.
+    pub(super) fn moment(&self) -> Micros {
+        // From one on.
+        Micros(NonZeroU64::MIN.saturating_add(self.ran_us.load(Acquire)))
+    }
+
+    /// The process ran for so long since the last look. Returns whether that counts: no time passes for
+    /// frozen clients.
+    pub(super) fn add_time(&self, ran: Duration) -> bool {
+        let counts = !self.is_frozen.load(Acquire);
+        if counts {
+            self.ran_us.fetch_add(micros(ran), Relaxed);
+        }
+        counts
+    }
+
+    /// Stops the time, or lets it go on.
+    pub(super) fn set_frozen(&self, is_frozen: bool) {
+        self.is_frozen.store(is_frozen, Relaxed);
+    }
+}
