@@ -41,7 +41,9 @@ use super::barrier::FreezeBarrier;
 use super::machine::{Client, InputState, OutputState, Stop};
 use super::policy::ClientPolicy;
 use crate::config::cli::Options;
-use crate::config::{Config, Grace, HalfClose, ListenerOptions, LongLine, SlowClient};
+use crate::config::{
+    Config, Grace, HalfClose, ListenerDefaults, ListenerOptions, LongLine, SlowClient,
+};
 use crate::hub::{Commands, ConnectionInfo, Contention, Feed, Hub, HubStats, ReadPermit};
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
@@ -272,10 +274,14 @@ impl World {
         let peer = Peer::new(self.rng.fork(), format, &self.config, self.still.clone());
         let peer = Rc::new(RefCell::new(peer));
         let link = Link(peer.clone());
+        let defaults = ListenerDefaults {
+            format,
+            ..self.config.listener_defaults()
+        };
         let client = Client::new(
             link,
             feed,
-            Arc::new(ListenerOptions::unlisted("unix:/x", format)),
+            Arc::new(ListenerOptions::unlisted("unix:/x", defaults)),
             self.policy.clone(),
             self.permits.force_acquire(),
         );

@@ -10,7 +10,7 @@ use super::machine::{Client, InputState, OutputState};
 use super::policy::ClientPolicy;
 use super::reader::{Reader, SavedReader};
 use super::writer::{SavedWriter, Writer};
-use crate::config::ListenerOptions;
+use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
 use crate::net::listener::Listener;
 use crate::net::permits::ConnectionPermit;
@@ -50,7 +50,11 @@ impl KnownOptions {
     }
 
     fn of_client(&mut self, listener: &Arc<str>, format: Format) -> Arc<ListenerOptions> {
-        let unlisted = || Arc::new(ListenerOptions::unlisted(listener, format));
+        let defaults = ListenerDefaults {
+            format,
+            http_guard: true,
+        };
+        let unlisted = || Arc::new(ListenerOptions::unlisted(listener, defaults));
         let known = self.0.entry((listener.clone(), format));
         known.or_insert_with(unlisted).clone()
     }
@@ -149,7 +153,11 @@ mod tests {
     #[test]
     fn restored_clients_share_options_as_far_as_they_were_the_same() {
         let here: Arc<str> = "127.0.0.1:1".into();
-        let now = Arc::new(ListenerOptions::unlisted("localhost:1", Format::Json));
+        let defaults = ListenerDefaults {
+            format: Format::Json,
+            http_guard: true,
+        };
+        let now = Arc::new(ListenerOptions::unlisted("localhost:1", defaults));
         let mut known = KnownOptions(HashMap::from([((here.clone(), Format::Json), now.clone())]));
         assert!(Arc::ptr_eq(&known.of_client(&here, Format::Json), &now));
         let before = known.of_client(&here, Format::Raw);
