@@ -33,7 +33,8 @@
 //! | what | where |
 //! |---|---|
 //! | an option of the daemon | one row in `config/options.rs` |
-//! | an option of a listener | `config/listener.rs`: a field, and its key in `ListenerOptions::parse` |
+//! | an option of a listener | one row in `config/listener.rs` |
+//! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
 //! | a step before a connection is a client | `client/handshake.rs`: `Handshake::of` |
 //! | a reason for a connection to end | `wire/close_reason.rs`, and its words in `client/policy.rs` |
 //! | a format | `wire/format`: a file for it, and its name in `names.rs` |

@@ -41,7 +41,9 @@ use super::barrier::FreezeBarrier;
 use super::machine::{Client, InputState, OutputState, Stop};
 use super::policy::ClientPolicy;
 use crate::config::cli::Options;
-use crate::config::{Config, Grace, HalfClose, ListenerOptions, LongLine, SlowClient};
+use crate::config::{
+    Config, Grace, HalfClose, ListenerDefaults, ListenerOptions, LongLine, SlowClient,
+};
 use crate::hub::{Channels, Commands, ConnectionInfo, Feed, Hub, HubStats, ReadPermit};
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
@@ -201,6 +203,8 @@ impl World {
         config.slow_grace = one_of(&mut rng, [graces.as_slice(), &[Grace::Forever]].concat());
         config.half_close = one_of(&mut rng, [HalfClose::Close, HalfClose::Keep]);
         config.notices = rng.u8(0..4) > 0;
+        // Without options of its own, the channel goes by those of all.
+        config.channels.clear();
         config.echo = rng.u8(0..4) == 0;
         let channels = Channels::new(&config);
         let hub = channels.main();
@@ -273,10 +277,14 @@ impl World {
         let peer = Peer::new(self.rng.fork(), format, &self.config, self.still.clone());
         let peer = Rc::new(RefCell::new(peer));
         let link = Link(peer.clone());
+        let defaults = ListenerDefaults {
+            format,
+            ..self.config.listener_defaults()
+        };
         let client = Client::new(
             link,
             feed,
-            Arc::new(ListenerOptions::unlisted("unix:/x", format)),
+            Arc::new(ListenerOptions::unlisted("unix:/x", defaults)),
             self.policy.clone(),
             self.permits.force_acquire(),
         );

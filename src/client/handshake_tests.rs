@@ -13,7 +13,7 @@ use super::handshake::{Handshake, Refusal};
 use super::{ClientPolicy, Clients};
 use crate::config::cli::Options;
 use crate::config::{Config, ListenerOptions};
-use crate::hub::Hub;
+use crate::hub::Channels;
 use crate::hub::counters::Counters;
 use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
@@ -37,7 +37,7 @@ fn waits_for_a_plus(_: &ListenerOptions) -> Handshake {
 }
 
 struct Served {
-    hub: Arc<Hub>,
+    channels: Arc<Channels>,
     clients: Arc<Clients>,
     permits: Arc<ConnectionLimit>,
     acceptor: Arc<Acceptor>,
@@ -61,18 +61,18 @@ impl Served {
         let ListenAddr::Tcp(address) = *listener.name() else {
             panic!("{:?} is no TCP listener", listener.name());
         };
-        let hub = Hub::new(&config);
+        let channels = Channels::new(&config);
         let clients = Arc::new(Clients::default());
         let permits = ConnectionLimit::new(clients_max);
         let acceptor = Acceptor::new(
-            hub.clone(),
+            channels.clone(),
             Arc::new(ClientPolicy::from(&config)),
             permits.clone(),
             clients.clone(),
             Arc::new(Counters::default()),
         );
         let mut served = Served {
-            hub,
+            channels,
             clients,
             permits,
             acceptor: Arc::new(acceptor.with_handshake(waits_for_a_plus)),
@@ -104,7 +104,7 @@ impl Served {
     async fn join_first(&self) -> TcpStream {
         let mut client = self.connect().await;
         client.write_all(b"+").await.unwrap();
-        while self.hub.stats().joined == 0 {
+        while self.channels.stats().joined == 0 {
             tokio::task::yield_now().await;
         }
         client
@@ -129,7 +129,7 @@ async fn connection_in_its_handshake_is_no_client_and_holds_nobody_up() {
     let mut silent = served.connect().await;
     let mut one = served.join_first().await;
     let mut two = served.join(2, &mut one).await;
-    assert_eq!(served.hub.stats().joined, 2);
+    assert_eq!(served.channels.stats().joined, 2);
 
     silent.write_all(b"+hello\n").await.unwrap();
     for client in [&mut one, &mut two] {
@@ -150,7 +150,7 @@ async fn connection_in_its_handshake_counts_for_the_limit() {
     let mut refused = served.connect().await;
     let words = until_end(&mut refused).await.unwrap();
     assert_eq!(words, "Error: server full (1 clients)\n");
-    assert_eq!(served.hub.stats().joined, 0);
+    assert_eq!(served.channels.stats().joined, 0);
 
     drop(waiting);
     while served.permits.try_acquire().is_err() {
@@ -175,7 +175,7 @@ async fn refusal_is_told_in_the_listeners_format() {
             (Err(error), None) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
             (outcome, _) => panic!("{format}: {outcome:?}"),
         }
-        assert_eq!(served.hub.stats().joined, 0, "{format}");
+        assert_eq!(served.channels.stats().joined, 0, "{format}");
     }
 }
 
@@ -192,9 +192,9 @@ async fn handover_and_drain_end_handshakes_and_tell_why() {
         let words = until_end(&mut waiting).await.unwrap();
         assert_eq!(words, "Server shutting down\n");
 
-        let frozen = served.clients.freeze(&served.hub).await;
+        let frozen = served.clients.freeze(&served.channels).await;
         assert_eq!(frozen.len(), second - 1, "only clients are frozen");
-        served.hub.thaw();
+        served.channels.thaw();
         served.clients.thaw(frozen);
         for listener in listeners {
             served.open(listener);

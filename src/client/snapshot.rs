@@ -10,7 +10,7 @@ use super::machine::{Client, InputState, OutputState};
 use super::policy::ClientPolicy;
 use super::reader::{Reader, SavedReader};
 use super::writer::{SavedWriter, Writer};
-use crate::config::ListenerOptions;
+use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
 use crate::net::listener::Listener;
 use crate::net::permits::ConnectionPermit;
@@ -28,31 +28,51 @@ pub(crate) struct SavedClient {
     reason: Option<CloseReason>,
     reader: SavedReader,
     writer: SavedWriter,
+    /// Options of the listener that it came by, as they were then; a state of version 4 has none.
+    #[serde(default)]
+    options: Option<String>,
     /// The client counts against `--max-clients`.
     #[serde(alias = "has_place")]
     pub(crate) has_permit: bool,
 }
 
-/// Options of restored clients: those of the listener that each came by, found by its name, as long as
-/// they are what the client's were. A client whose listener is gone, or has got another format since,
-/// keeps its own, and shares them with others of the kind.
+/// Options of restored clients, which keep those that they came with: one value for all whose options
+/// are the same, those of the listeners that are open now among them.
 #[derive(Debug)]
-pub(crate) struct KnownOptions(HashMap<(Arc<str>, Format), Arc<ListenerOptions>>);
+pub(crate) struct KnownOptions(HashMap<String, Arc<ListenerOptions>>);
 
 impl KnownOptions {
     /// Options of the listeners that are open now.
     pub(crate) fn of(listeners: &[Listener]) -> KnownOptions {
-        let known = listeners.iter().map(|listener| {
-            let key = (listener.label(), listener.format());
-            (key, listener.options().clone())
-        });
-        KnownOptions(known.collect())
+        let options = listeners.iter().map(Listener::options);
+        KnownOptions(options.map(|one| (one.to_string(), one.clone())).collect())
     }
 
-    fn of_client(&mut self, listener: &Arc<str>, format: Format) -> Arc<ListenerOptions> {
-        let unlisted = || Arc::new(ListenerOptions::unlisted(listener, format));
-        let known = self.0.entry((listener.clone(), format));
-        known.or_insert_with(unlisted).clone()
+    /// Options as they were saved; without, those of a listener that only had a format.
+    fn of_client(&mut self, saved: &SavedClient) -> Arc<ListenerOptions> {
+        let defaults = ListenerDefaults {
+            format: saved.writer.format,
+            http_guard: true,
+        };
+        let unlisted = || ListenerOptions::unlisted(saved.feed.listener(), defaults);
+        let text = saved.options.clone();
+        let text = text.unwrap_or_else(|| unlisted().to_string());
+        self.of_text(text, unlisted)
+    }
+
+    /// Options that display as this text, which may be of a daemon that knows more than this one.
+    fn of_text(
+        &mut self,
+        text: String,
+        unlisted: impl FnOnce() -> ListenerOptions,
+    ) -> Arc<ListenerOptions> {
+        if let Some(known) = self.0.get(&text) {
+            return known.clone();
+        }
+        let restored = ListenerOptions::restore(&text).unwrap_or_else(|_| unlisted());
+        let restored = Arc::new(restored);
+        self.0.insert(text, restored.clone());
+        restored
     }
 }
 
@@ -66,6 +86,7 @@ impl Client {
             reason: self.reason,
             reader: self.reader.save(),
             writer: self.writer.save(self.options.format),
+            options: Some(self.options.to_string()),
             has_permit: self.permit.is_some(),
         }
     }
@@ -79,7 +100,7 @@ impl Client {
         policy: Arc<ClientPolicy>,
         permit: Option<ConnectionPermit>,
     ) -> Client {
-        let options = options.of_client(saved.feed.listener(), saved.writer.format);
+        let options = options.of_client(&saved);
         let mut writer = Writer::restore(saved.writer);
         // The line it has half of was begun by another policy (`--echo`), and ends by that.
         writer.finish_line(&mut feed);
@@ -148,14 +169,16 @@ mod tests {
 
     #[test]
     fn restored_clients_share_options_as_far_as_they_were_the_same() {
-        let here: Arc<str> = "127.0.0.1:1".into();
-        let now = Arc::new(ListenerOptions::unlisted("localhost:1", Format::Json));
-        let mut known = KnownOptions(HashMap::from([((here.clone(), Format::Json), now.clone())]));
-        assert!(Arc::ptr_eq(&known.of_client(&here, Format::Json), &now));
-        let before = known.of_client(&here, Format::Raw);
-        assert_eq!(before.format, Format::Raw);
-        assert_eq!(before.address.to_string(), "127.0.0.1:1");
-        assert!(Arc::ptr_eq(&known.of_client(&here, Format::Raw), &before));
+        let unlisted = || unreachable!("the text can be read");
+        let here = "127.0.0.1:1,format=json,channel=nmea";
+        let now = Arc::new(ListenerOptions::restore(here).unwrap());
+        let mut known = KnownOptions(HashMap::from([(now.to_string(), now.clone())]));
+        let text = now.to_string();
+        assert!(Arc::ptr_eq(&known.of_text(text.clone(), unlisted), &now));
+        let before = known.of_text(text.replace("nmea", "ais"), unlisted);
+        assert_eq!(before.channel.as_str(), "ais");
+        let again = known.of_text(text.replace("nmea", "ais"), unlisted);
+        assert!(Arc::ptr_eq(&again, &before));
     }
 
     /// A daemon of the same version must be able to read this for ever.

@@ -1,6 +1,6 @@
 //! What a value that is not allowed is refused with.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::raw::RawValue;
 
@@ -23,7 +23,14 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.reason)
+        // A file can have any character in a name or a value.
+        for c in format!("{}: {}", self.place, self.reason).chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => f.write_char(c)?,
+            }
+        }
+        Ok(())
     }
 }
 

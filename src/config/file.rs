@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
+use super::channels::TABLES;
 use super::error::ConfigError;
-use super::nearest::nearest;
+use super::listener::OPTION;
+use super::nearest::no_such_option;
 use super::options::OPTIONS;
 use super::raw::{Options, RawValue, ValueSource};
 use super::spec::{Kind, OptionSpec};
@@ -48,63 +50,67 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Reads the options that the text of a file sets; errors name `path`.
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
-    let line = |at: usize| line_of(text.as_bytes(), at);
     let table = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let message: Vec<&str> = error.message().lines().collect();
-        wrong_line(path, line(at), message.join(", "))
+        wrong_line(path, line_of(text.as_bytes(), at), message.join(", "))
     })?;
-    let path: Arc<Path> = path.into();
-    let mut entries: Vec<_> = table.get_ref().iter().collect();
-    // In the order of the file, so that the first mistake in it is the one that is named.
-    entries.sort_by_key(|(key, _)| key.span().start);
-
+    let path = path.into();
+    let file = FileText { text, path };
     let mut options = Options::default();
-    for (key, value) in entries {
+    for (key, value) in in_order(table.get_ref()) {
         let name: &str = key.get_ref();
-        let place = |spanned: &Spanned<DeValue<'_>>| ValueSource::File {
-            path: path.clone(),
-            line: line(spanned.span().start),
-        };
-        let here = ValueSource::File {
-            path: path.clone(),
-            line: line(key.span().start),
-        };
-        let wrong = |place: ValueSource, reason: String| ConfigError {
-            place: place.name(name),
-            reason,
-        };
-        let Some(option) = OptionSpec::find(OPTIONS, name) else {
-            return Err(wrong(here, no_such_option(name)));
-        };
-        if option.kind == Kind::List {
-            let several = match value.get_ref() {
-                DeValue::Array(several) => several.iter().collect(),
-                _ => vec![value],
-            };
-            // The daemon needs an address, and no name for one.
-            if several.is_empty() && name == "listen" {
-                return Err(wrong(
-                    here,
-                    "is empty; allowed: at least one address".into(),
-                ));
-            }
-            let typed = several.into_iter().map(|value| match value.get_ref() {
-                DeValue::String(text) => Ok(RawValue {
-                    text: text.to_string(),
-                    place: place(value),
-                }),
-                other => Err(wrong(
-                    place(value),
-                    format!(
-                        "{} is no value for it; allowed: a string, or a list of them",
-                        kind(other)
-                    ),
-                )),
-            });
-            options.set(option.name, typed.collect::<Result<_, _>>()?);
+        if name == TABLES {
+            options.set(TABLES, file.channels(value)?);
             continue;
         }
+        let Some(option) = OptionSpec::find(OPTIONS, name) else {
+            let known = OPTIONS.iter().map(|option| option.name).chain([TABLES]);
+            return Err(file.wrong(key, name, no_such_option(name, known)));
+        };
+        let values = match option.kind {
+            Kind::List => file.list(key, value)?,
+            _ => vec![file.one(name, value)?],
+        };
+        options.set(option.name, values);
+    }
+    Ok(options)
+}
+
+/// The text of a file, where values of it stand.
+struct FileText<'a> {
+    text: &'a str,
+    path: Arc<Path>,
+}
+
+type Key<'a> = Spanned<DeString<'a>>;
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// The entries of a table in the order of the file, so that the first mistake in it is the one that is
+/// named.
+fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Key<'a>, &'t Value<'a>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+impl FileText<'_> {
+    fn place<T>(&self, spanned: &Spanned<T>) -> ValueSource {
+        ValueSource::File {
+            path: self.path.clone(),
+            line: line_of(self.text.as_bytes(), spanned.span().start),
+        }
+    }
+
+    fn wrong<T>(&self, at: &Spanned<T>, option: &str, reason: String) -> ConfigError {
+        ConfigError {
+            place: self.place(at).name(option),
+            reason,
+        }
+    }
+
+    /// Reads the one value of an option.
+    fn one(&self, name: &str, value: &Value<'_>) -> Result<RawValue, ConfigError> {
         let text = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Boolean(switch) => switch.to_string(),
@@ -113,24 +119,108 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
                 .map_or_else(|_| number.to_string(), |number| number.to_string()),
             other => {
                 let reason = format!("{} is no value for it; allowed: one value", kind(other));
-                return Err(wrong(place(value), reason));
+                return Err(self.wrong(value, name, reason));
             }
         };
-        let place = place(value);
-        options.set(option.name, vec![RawValue { text, place }]);
+        Ok(RawValue::text(text, self.place(value)))
     }
-    Ok(options)
-}
 
-/// What an unknown key is told: the known key that was meant, or all there are.
-fn no_such_option(unknown: &str) -> String {
-    let mut known: Vec<&str> = OPTIONS.iter().map(|option| option.name).collect();
-    match nearest(unknown, known.iter().copied()) {
-        Some(nearest) => format!("no such option; did you mean {nearest}?"),
-        None => {
-            known.sort_unstable();
-            format!("no such option; allowed: {}", known.join(", "))
+    /// Reads the values of an option that may have several.
+    fn list(&self, key: &Key<'_>, value: &Value<'_>) -> Result<Vec<RawValue>, ConfigError> {
+        let name: &str = key.get_ref();
+        let several = match value.get_ref() {
+            DeValue::Array(several) => several.iter().collect(),
+            _ => vec![value],
+        };
+        let is_listen = name == OPTION;
+        // The daemon needs an address, and no name for one.
+        if several.is_empty() && is_listen {
+            let reason = "is empty; allowed: at least one address".to_owned();
+            return Err(self.wrong(key, name, reason));
         }
+        let read = |value: &Value<'_>| match value.get_ref() {
+            DeValue::String(text) => Ok(RawValue::text(text.to_string(), self.place(value))),
+            DeValue::Table(table) if is_listen => self.listener(value, table),
+            other => {
+                let allowed = match is_listen {
+                    true => "a string, a table, or a list of them",
+                    false => "a string, or a list of them",
+                };
+                let reason = format!("{} is no value for it; allowed: {allowed}", kind(other));
+                Err(self.wrong(value, name, reason))
+            }
+        };
+        several.into_iter().map(read).collect()
+    }
+
+    /// Reads the table of a listener.
+    fn listener(&self, at: &Value<'_>, table: &DeTable<'_>) -> Result<RawValue, ConfigError> {
+        let is_address = |key: &Key<'_>| &**key.get_ref() == "address";
+        let mut entries = in_order(table);
+        let Some(address) = entries.iter().position(|(key, _)| is_address(key)) else {
+            let reason = "address: is missing; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH";
+            return Err(self.wrong(at, OPTION, reason.to_owned()));
+        };
+        let (_, address) = entries.remove(address);
+        let DeValue::String(text) = address.get_ref() else {
+            let kind = kind(address.get_ref());
+            let reason = format!("address: {kind} is no value for it; allowed: a string");
+            return Err(self.wrong(address, OPTION, reason));
+        };
+        self.table(text, self.place(address), entries, |key, value| {
+            self.one(&format!("{OPTION}: {text}: {key}"), value)
+        })
+    }
+
+    /// Reads the tables of channels.
+    fn channels(&self, value: &Value<'_>) -> Result<Vec<RawValue>, ConfigError> {
+        let not_a_table = |option: &str, value: &Value<'_>| {
+            let kind = kind(value.get_ref());
+            let reason = format!("{kind} is no value for it; allowed: tables, [{TABLES}.NAME]");
+            self.wrong(value, option, reason)
+        };
+        let DeValue::Table(tables) = value.get_ref() else {
+            return Err(not_a_table(TABLES, value));
+        };
+        let mut channels = Vec::new();
+        for (name, value) in in_order(tables) {
+            let option = format!("{TABLES}.{}", name.get_ref());
+            let DeValue::Table(table) = value.get_ref() else {
+                return Err(not_a_table(&option, value));
+            };
+            let read = |key: &str, value: &Value<'_>| match value.get_ref() {
+                // [channel.a.b] is a table in the table of a.
+                DeValue::Table(_) => {
+                    let reason = format!(
+                        "a table is no value for it; allowed: one value, and a name with a dot is \
+                         quoted: [{TABLES}.\"{}.{key}\"]",
+                        name.get_ref()
+                    );
+                    Err(self.wrong(value, &format!("{option}: {key}"), reason))
+                }
+                _ => self.one(&format!("{option}: {key}"), value),
+            };
+            channels.push(self.table(name.get_ref(), self.place(name), in_order(table), read)?);
+        }
+        Ok(channels)
+    }
+
+    /// What a table says about `text`, each of its keys with the value that is read for it.
+    fn table(
+        &self,
+        text: &str,
+        place: ValueSource,
+        entries: Vec<(&Key<'_>, &Value<'_>)>,
+        read: impl Fn(&str, &Value<'_>) -> Result<RawValue, ConfigError>,
+    ) -> Result<RawValue, ConfigError> {
+        let table = entries.into_iter().map(|(key, value)| {
+            let key: &str = key.get_ref();
+            Ok((key.to_owned(), read(key, value)?))
+        });
+        Ok(RawValue {
+            table: Some(table.collect::<Result<_, _>>()?),
+            ..RawValue::text(text, place)
+        })
     }
 }
 
@@ -169,13 +259,11 @@ mod tests {
     }
 
     fn typed(text: &str, line: usize) -> RawValue {
-        RawValue {
-            text: text.into(),
-            place: ValueSource::File {
-                path: Path::new(PATH).into(),
-                line,
-            },
-        }
+        let place = ValueSource::File {
+            path: Path::new(PATH).into(),
+            line,
+        };
+        RawValue::text(text, place)
     }
 
     #[test]
@@ -240,9 +328,10 @@ mod tests {
             ),
             (
                 "zzz = 1",
-                "1: zzz: no such option; allowed: admin, admin-host, buffer, drain-timeout, echo, format, half-close, \
-                 http-guard, idle-timeout, listen, log, long-line, max-clients, max-line, no-notices, slow-client, \
-                 slow-grace, stall-timeout, worker-threads",
+                "1: zzz: no such option; allowed: admin, admin-host, buffer, channel, drain-timeout, echo, \
+                 format, half-close, hello-timeout, http-guard, idle-timeout, listen, log, long-line, \
+                 max-clients, max-line, no-notices, open-channels, slow-client, slow-grace, stall-timeout, \
+                 worker-threads",
             ),
             (
                 "listen = []",
@@ -250,7 +339,7 @@ mod tests {
             ),
             (
                 "listen = [\n'h:1',\n 2345]",
-                "3: listen: a number is no value for it; allowed: a string, or a list of them",
+                "3: listen: a number is no value for it; allowed: a string, a table, or a list of them",
             ),
             (
                 "buffer = ['1MiB']",

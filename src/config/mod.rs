@@ -12,6 +12,7 @@
 
 mod address;
 mod capacity;
+mod channels;
 pub mod cli;
 mod error;
 mod file;
@@ -30,12 +31,13 @@ pub(crate) mod words;
 
 pub use self::address::{Address, AddressError};
 pub(crate) use self::capacity::ADMIN_CONNECTIONS_MAX;
+pub use self::channels::ChannelOptions;
 pub use self::error::ConfigError;
 #[cfg(test)]
 pub(crate) use self::file::parse;
 #[cfg(feature = "connect")]
 pub(crate) use self::listener::LISTEN;
-pub use self::listener::ListenerOptions;
+pub use self::listener::{ListenerDefaults, ListenerOptions};
 pub(crate) use self::live::Live;
 pub use self::options::Config;
 pub(crate) use self::options::OPTIONS;

@@ -5,19 +5,22 @@
 //! placeholder, heading, default as it is typed, when a reload applies it)`, and then the field of
 //! `Config` with its doc, type and parser, `fn(&str) -> Result<T, String>`. Nothing else is to be done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::Address;
 use super::capacity::clients_that_fit;
+use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
-use super::listener::{LISTEN, ListenerOptions, distinct};
+use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
 use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
-use super::spec::{Applies, NONE, OptionSpec, options};
+use super::spec::{Applies, Difference, NONE, OptionSpec, options};
 use super::values::{self, Grace};
 use super::words::{self, HalfClose, LogLevel, LongLine, SlowClient};
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 /// Headings of `--help`, in the order they are shown.
@@ -33,11 +36,12 @@ options! {
     /// Accept clients here; repeatable
     ///
     /// Repeat it to listen at several addresses. An IPv6 address needs brackets: `[::]:2345`. Port 0
-    /// picks a free port, which the log names. `ADDR,format=FMT` gives the clients of this one
-    /// listener another format than --format.
+    /// picks a free port, which the log names. Options of this one listener follow, as in
+    /// `ADDR,format=json,role=subscribe`; see Listener options below. In the file, a listener is such
+    /// a text or a table with the same keys.
     option("listen", List, "HOST:PORT|unix:PATH", LISTENING, default = LISTEN, AtOnce)
     /// Where clients are accepted: at least one listener, no address twice unless its port is 0.
-    listen: Vec<Arc<ListenerOptions>> = distinct(ListenerOptions::parse, format);
+    listen: Vec<Arc<ListenerOptions>> = distinct(ListenerOptions::read, listener_defaults);
 
     /// Show the stream as text, json or raw
     ///
@@ -78,9 +82,9 @@ options! {
     ///
     /// Nothing of it is published then. Any web page can have a browser send such a request, with
     /// lines of its own behind it, to whatever the browser's machine can reach. off: it is a line as
-    /// any other.
+    /// any other. Holds for listeners that do not say it for themselves.
     option("http-guard", Word(&["on", "off"]), "on|off", LIMITS, default = "on", AtOnce)
-    /// Whether a client whose first line is an HTTP request is closed.
+    /// Whether a client whose first line is an HTTP request is closed, by listeners that do not say.
     http_guard: bool = one(words::parse_bool);
 
     /// Connect at most N clients
@@ -111,11 +115,28 @@ options! {
 
     /// Hold at most SIZE of lines not yet delivered
     ///
-    /// One buffer, shared by all clients. When it is full, senders wait; see --slow-grace. At least
+    /// One buffer for each channel, shared by its clients. When it is full, senders wait; see --slow-grace. At least
     /// 4KiB; cannot be off, because memory would then have no bound.
     option("buffer", Value, "SIZE", LIMITS, default = "64MiB", AtOnce)
     /// Most bytes of lines that wait for clients: at least 4 KiB.
     buffer_bytes: usize = one(values::buffer_bytes);
+
+    /// Let clients open at most N channels
+    ///
+    /// Channels that a listener or a table of the configuration file names exist always. With N above
+    /// 0, a client's hello may name so many others; each ends when its last client leaves. 1 to
+    /// 1000000; 0 or off: none.
+    option("open-channels", Value, "N", LIMITS, default = "0", AtOnce)
+    /// Most channels at a time that clients open by naming them: 0 to 1,000,000.
+    open_channels: usize = one(values::open_channels);
+
+    /// Close a client whose hello takes longer than this
+    ///
+    /// Holds for listeners with `hello`, whose clients have to say it first. 1ms to 10y; cannot be
+    /// off, because who says nothing would stay for ever.
+    option("hello-timeout", Value, "DURATION", LIMITS, default = "10s", AtOnce)
+    /// How long a client may take for its hello: 1 ms to 10 years.
+    hello_timeout: Duration = one(values::hello_timeout);
 
     /// Close a client that is idle this long
     ///
@@ -200,10 +221,61 @@ options! {
     log: LogLevel = one(words::log_level);
 }
 
+impl Config {
+    /// What listeners are told that their entry leaves open, and those without an entry.
+    pub fn listener_defaults(&self) -> ListenerDefaults {
+        ListenerDefaults {
+            format: self.format,
+            http_guard: self.http_guard,
+        }
+    }
+
+    /// The options of a channel; one that is not in `channels` has those of the daemon.
+    pub fn channel_options(&self, name: &ChannelName) -> ChannelOptions {
+        let named = self.channels.get(name).copied();
+        named.unwrap_or_else(|| self.channel_defaults())
+    }
+
+    /// The options of channels without a table.
+    fn channel_defaults(&self) -> ChannelOptions {
+        ChannelOptions {
+            buffer_bytes: self.buffer_bytes,
+            slow_client: self.slow_client,
+            slow_grace: self.slow_grace,
+            notices: self.notices,
+        }
+    }
+
+    /// Reads `channels`, when all else has been.
+    fn with_channels(mut self, options: &Options) -> Result<Config, ConfigError> {
+        let named = self.listen.iter().map(|listener| &listener.channel);
+        let tables = options.get(channels::TABLES).unwrap_or_default();
+        self.channels = channels::read(named, tables, self.channel_defaults())?;
+        Ok(self)
+    }
+
+    /// The channels that are only in one of two configurations, or differ in what they have of their
+    /// own.
+    fn differing_channels(&self, other: &Config) -> Vec<Difference> {
+        let own = |config: &Config, name| {
+            let options = config.channels.get(name).copied()?;
+            Some(Some(options).filter(|options| *options != config.channel_defaults()))
+        };
+        let mut names: Vec<_> = self.channels.keys().chain(other.channels.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| own(self, name) != own(other, name));
+        let difference = |name| Difference {
+            name: format!("{}.{name}", channels::TABLES).into(),
+            applies: Applies::AtOnce,
+        };
+        names.into_iter().map(difference).collect()
+    }
+}
+
 /// What a value may depend on beside its own text: a row names a field behind its parser.
 struct Context {
-    /// Format of listeners that name none.
-    format: Format,
+    listener_defaults: ListenerDefaults,
     /// Clients that the open-file limit has room for.
     clients_that_fit: usize,
 }
@@ -212,8 +284,10 @@ impl Context {
     fn read(options: &Options, open_files: u64) -> Result<Context, ConfigError> {
         let format = one("format", &values_of(options, "format"), words::format)?;
         let admin = one("admin", &values_of(options, "admin"), values::admin)?;
+        let http_guard = values_of(options, "http-guard");
+        let http_guard = one("http-guard", &http_guard, words::parse_bool)?;
         Ok(Context {
-            format,
+            listener_defaults: ListenerDefaults { format, http_guard },
             clients_that_fit: clients_that_fit(open_files, admin.is_some()),
         })
     }

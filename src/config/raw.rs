@@ -10,10 +10,23 @@ pub(crate) const STATE_VARIABLE: &str = "LINEHUB_STATE_FD";
 /// A value as it was typed, and where, so that an error can name the place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawValue {
-    /// The value, unread.
+    /// The value, unread; of a table, what it is about: the address of a listener, the name of a channel.
     pub text: String,
     /// Where it was typed.
     pub place: ValueSource,
+    /// The other keys of a table of the file, in its order; `None` if the value was a text.
+    pub table: Option<Vec<(String, RawValue)>>,
+}
+
+impl RawValue {
+    /// A text that was typed at this place.
+    pub(crate) fn text(text: impl Into<String>, place: ValueSource) -> RawValue {
+        RawValue {
+            text: text.into(),
+            place,
+            table: None,
+        }
+    }
 }
 
 /// Where a value was typed.
@@ -67,10 +80,7 @@ impl FromIterator<(&'static str, Vec<RawValue>)> for Options {
 /// A value on the command line.
 impl From<String> for RawValue {
     fn from(text: String) -> RawValue {
-        RawValue {
-            text,
-            place: ValueSource::Flag,
-        }
+        RawValue::text(text, ValueSource::Flag)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! [`Config`]: super::Config
 
+use std::borrow::Cow;
+
 use clap::{Arg, ArgAction, value_parser};
 
 use super::raw::RawValue;
@@ -48,6 +50,14 @@ pub(crate) enum Applies {
     /// When the daemon is started anew: a client may be in the middle of a line of its own, and
     /// threads are there for life.
     AtRestart,
+}
+
+/// A way in which two configurations differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// The option, or the table of a channel: `channel.nmea`.
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) applies: Applies,
 }
 
 impl OptionSpec {
@@ -132,6 +142,8 @@ macro_rules! options {
         pub struct Config {
             /// Whether `listen` was typed. If not, inherited sockets take its place.
             pub listen_given: bool,
+            /// Channels that there always are: `main`, those of listeners, and those with a table.
+            pub channels: BTreeMap<ChannelName, ChannelOptions>,
             $($(#[doc = $doc])+ pub $field: $type,)+
         }
 
@@ -143,22 +155,28 @@ macro_rules! options {
             /// The first value that is not allowed.
             pub fn from_options(options: &Options, open_files: u64) -> Result<Config, ConfigError> {
                 let context = Context::read(options, open_files)?;
-                Ok(Config {
+                let config = Config {
                     listen_given: options.get("listen").is_some(),
+                    channels: BTreeMap::new(),
                     $($field: $read($name, &values_of(options, $name), |text| {
                         $parse(text $(, context.$context)*)
                     })?,)+
-                })
+                };
+                config.with_channels(options)
             }
 
-            /// The options in which another configuration differs from this one.
-            pub(crate) fn differences(&self, other: &Config) -> Vec<&'static OptionSpec> {
+            /// The options and channels in which another configuration differs from this one.
+            pub(crate) fn differences(&self, other: &Config) -> Vec<Difference> {
                 let differ = [$(
                     self.$field != other.$field
                         || $name == "listen" && self.listen_given != other.listen_given
                 ),+];
                 let options = OPTIONS.iter().zip(differ);
-                options.filter_map(|(option, differs)| differs.then_some(option)).collect()
+                let differing = options.filter(|(_, differs)| *differs).map(|(option, _)| Difference {
+                    name: option.name.into(),
+                    applies: option.applies,
+                });
+                differing.chain(self.differing_channels(other)).collect()
             }
 
             /// Takes from the configuration that is running what only a restart changes.

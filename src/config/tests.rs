@@ -1,9 +1,9 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::LISTEN;
 use super::raw::{Options, RawValue, ValueSource};
 use super::*;
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 fn config(options: Options) -> Config {
@@ -36,13 +36,21 @@ fn tcp(host: &str, port: u16) -> Address {
 
 #[test]
 fn nothing_typed_gives_the_documented_defaults() {
-    let listen = ListenerOptions {
-        address: tcp("127.0.0.1", 2345),
+    let defaults = ListenerDefaults {
         format: Format::Text,
+        http_guard: true,
+    };
+    let listen = ListenerOptions::new(tcp("127.0.0.1", 2345), defaults);
+    let main = ChannelOptions {
+        buffer_bytes: 67_108_864,
+        slow_client: SlowClient::Disconnect,
+        slow_grace: Grace::For(Duration::from_secs(1)),
+        notices: true,
     };
     let expected = Config {
         listen: vec![listen.into()],
         listen_given: false,
+        channels: [(ChannelName::main(), main)].into(),
         format: Format::Text,
         echo: false,
         notices: true,
@@ -55,6 +63,8 @@ fn nothing_typed_gives_the_documented_defaults() {
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
         stall_timeout: Some(Duration::from_secs(30)),
+        open_channels: 0,
+        hello_timeout: Duration::from_secs(10),
         idle_timeout: None,
         drain_timeout: Duration::from_secs(5),
         admin: None,
@@ -76,7 +86,9 @@ fn differences_are_the_names_of_options() {
     let default = config(Options::default());
     let differences = |other: &Config| {
         let options = default.differences(other).into_iter();
-        options.map(|option| option.name).collect::<Vec<_>>()
+        options
+            .map(|option| option.name.into_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(differences(&default), [""; 0]);
     let other = OPTIONS.iter().map(|option| {
@@ -91,7 +103,7 @@ fn differences_are_the_names_of_options() {
             "admin" => "unix:/x",
             "admin-host" => "status.example",
             "listen" => "127.0.0.1:1",
-            "max-clients" | "worker-threads" => "77",
+            "max-clients" | "worker-threads" | "open-channels" => "77",
             "max-line" | "buffer" => "7777",
             _ => "77s",
         };
@@ -167,10 +179,7 @@ fn error_names_the_place_where_the_value_was_typed() {
         (ValueSource::Environment, "LINEHUB_MAX_LINE"),
         (file, "/etc/linehub.toml:3: max-line"),
     ] {
-        let value = RawValue {
-            text: "12xy".into(),
-            place,
-        };
+        let value = RawValue::text("12xy", place);
         let error = refused(Options::from_iter([("max-line", vec![value])]));
         let wrong =
             "'12xy' is not a size; allowed: 1 byte to 512 MiB, such as 65536, 64KiB or 1MiB";
@@ -196,56 +205,6 @@ fn words_that_shells_complete_are_taken() {
         for word in option.words() {
             config(typed([(option.name, word)]));
         }
-    }
-}
-
-#[test]
-fn listener_has_its_own_format_or_the_default() {
-    let typed = typed([("format", "json")]).or(listen(&[
-        "127.0.0.1:1",
-        "127.0.0.1:2,format=raw",
-        "unix:/x,format=text",
-    ]));
-    let expected = [
-        ListenerOptions {
-            address: tcp("127.0.0.1", 1),
-            format: Format::Json,
-        },
-        ListenerOptions {
-            address: tcp("127.0.0.1", 2),
-            format: Format::Raw,
-        },
-        ListenerOptions {
-            address: Address::Unix("/x".into()),
-            format: Format::Text,
-        },
-    ];
-    assert_eq!(config(typed).listen, expected.map(Arc::new));
-}
-
-#[test]
-fn wrong_listener_options_are_refused() {
-    let unknown =
-        "is unknown; allowed after the address: ,format=text, ,format=json or ,format=raw";
-    for (text, wrong) in [
-        ("h:1,tls=yes", format!("',tls=yes' {unknown}")),
-        ("h:1,", format!("',' {unknown}")),
-        ("h:1,format", format!("',format' {unknown}")),
-        ("unix:/a,b", format!("',b' {unknown}")),
-        (
-            "h:1,format=xml",
-            "'xml' is not a format; allowed: text, json or raw".to_owned(),
-        ),
-        (
-            "h:1,format=raw,format=raw",
-            "'h:1,format=raw,format=raw' has two formats; allowed: one".to_owned(),
-        ),
-    ] {
-        assert_eq!(
-            refused(listen(&[text])),
-            format!("--listen: {wrong}"),
-            "{text}"
-        );
     }
 }
 

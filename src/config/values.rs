@@ -32,6 +32,9 @@ const DURATION_MOST: Duration = Duration::from_secs(10 * 31_557_600);
 
 const WORKER_THREADS_MOST: usize = 1024;
 
+/// Most channels that clients may open: more than have any use, and few enough to be counted.
+const OPEN_CHANNELS_MOST: usize = 1_000_000;
+
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
@@ -115,6 +118,28 @@ pub(super) fn drain_timeout(text: &str) -> Result<Duration, String> {
     duration(text)
         .and_then(|duration| duration.ok_or("cannot be off: shutdown needs an end".to_owned()))
         .map_err(|wrong| format!("{wrong}; allowed: 1ms to 10y, such as 5s"))
+}
+
+pub(super) fn hello_timeout(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .and_then(|duration| {
+            duration.ok_or("cannot be off: who says nothing would stay for ever".to_owned())
+        })
+        .map_err(|wrong| format!("{wrong}; allowed: 1ms to 10y, such as 10s"))
+}
+
+/// Most channels at a time that clients may open; 0 is none.
+pub(super) fn open_channels(text: &str) -> Result<usize, String> {
+    match whole_number(text) {
+        _ if text == "off" => Ok(0),
+        Some(number) if number <= OPEN_CHANNELS_MOST => Ok(number),
+        _ => {
+            let wrong = not_a_number(text);
+            Err(format!(
+                "{wrong}; allowed: 1 to {OPEN_CHANNELS_MOST}, or 0 or off for none"
+            ))
+        }
+    }
 }
 
 pub(super) fn grace(text: &str) -> Result<Grace, String> {
@@ -354,6 +379,21 @@ mod tests {
             grace("ever").unwrap_err(),
             "'ever' is not a duration; allowed: 1ms to 10y, such as 1s, or 0, off or forever"
         );
+    }
+
+    #[test]
+    fn open_channels_are_a_number_or_off() {
+        for (text, expected) in [("0", 0), ("off", 0), ("1", 1), ("1000000", 1_000_000)] {
+            assert_eq!(open_channels(text), Ok(expected), "{text}");
+        }
+        for (text, wrong) in [
+            ("1000001", "1000001 is too large"),
+            ("many", "'many' is not a whole number"),
+            ("-1", "'-1' is not a whole number"),
+        ] {
+            let expected = format!("{wrong}; allowed: 1 to 1000000, or 0 or off for none");
+            assert_eq!(open_channels(text), Err(expected), "{text}");
+        }
     }
 
     #[test]

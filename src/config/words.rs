@@ -1,6 +1,13 @@
 //! Values that are one of a few words: what each word means, and how it is read.
 
+use crate::wire::channel::{ChannelName, InvalidChannelName};
 use crate::wire::format::Format;
+use crate::wire::line_end::LineEnd;
+use crate::wire::role::Role;
+
+/// What metrics call all channels together that clients opened: no channel of the configuration has
+/// this name.
+const OPEN: &str = "open";
 
 /// What the end of a client's input means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,39 @@ pub enum LogLevel {
 pub(crate) fn format(text: &str) -> Result<Format, String> {
     text.parse()
         .map_err(|_| format!("'{text}' is not a format; allowed: text, json or raw"))
+}
+
+pub(super) fn role(text: &str) -> Result<Role, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not a role; allowed: both, publish or subscribe"))
+}
+
+pub(super) fn line_end(text: &str) -> Result<LineEnd, String> {
+    text.parse()
+        .map_err(|_| format!("'{text}' is not a line end; allowed: lf, any or nul"))
+}
+
+/// Name of a channel that clients ask for.
+pub(crate) fn channel(text: &str) -> Result<ChannelName, String> {
+    text.parse().map_err(|allowed: InvalidChannelName| {
+        format!("'{text}' is not a channel name; allowed: {allowed}")
+    })
+}
+
+/// Name of a channel that the configuration sets up.
+pub(super) fn named_channel(text: &str) -> Result<ChannelName, String> {
+    match text {
+        OPEN => Err(format!(
+            "'{text}' stands in the metrics for all channels that clients opened; allowed: any \
+             other name"
+        )),
+        _ => channel(text),
+    }
+}
+
+/// How a switch is written, as [`parse_bool`] reads it.
+pub(super) fn on_or_off(switch: &bool) -> String {
+    if *switch { "on" } else { "off" }.to_owned()
 }
 
 pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
@@ -133,6 +173,25 @@ mod tests {
             assert_eq!(parse_bool(text), Ok(false), "{text}");
         }
         assert!(parse_bool("").is_err() && parse_bool("2").is_err());
+        assert_eq!(role("publish"), Ok(Role::Publish));
+        assert_eq!(
+            role("x").unwrap_err(),
+            "'x' is not a role; allowed: both, publish or subscribe"
+        );
+        assert_eq!(line_end("nul"), Ok(LineEnd::Nul));
+        assert_eq!(
+            line_end("cr").unwrap_err(),
+            "'cr' is not a line end; allowed: lf, any or nul"
+        );
+        assert_eq!(
+            channel("a/b").unwrap_err(),
+            "'a/b' is not a channel name; allowed: 1 to 64 of A-Z a-z 0-9 . _ -, and neither . nor .."
+        );
+        assert_eq!(channel("open").unwrap().as_str(), "open");
+        assert_eq!(
+            named_channel("open").unwrap_err(),
+            "'open' stands in the metrics for all channels that clients opened; allowed: any other name"
+        );
         assert_eq!(log_level("warn"), Ok(LogLevel::Warn));
         assert_eq!(
             log_level("loud").unwrap_err(),

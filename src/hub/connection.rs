@@ -90,7 +90,11 @@ impl ConnectionMeta {
     }
 
     /// What it was made of, in this channel.
-    pub(super) fn connection(&self, names: &ListenerNames, channel: &ChannelName) -> ConnectionInfo {
+    pub(super) fn connection(
+        &self,
+        names: &ListenerNames,
+        channel: &ChannelName,
+    ) -> ConnectionInfo {
         let address = SocketAddr::new(self.ip.to_canonical(), self.port);
         ConnectionInfo {
             peer: if self.is_tcp {

@@ -232,8 +232,7 @@ impl Feed {
     /// From the next batch on, its lines end in CRLF. Only for `text`.
     pub(crate) fn use_crlf(&mut self) {
         if self.encoding == Encoding::Text {
-            self.hub
-                .change_encoding(self.key, Encoding::TextCrlf);
+            self.hub.change_encoding(self.key, Encoding::TextCrlf);
             self.encoding = Encoding::TextCrlf;
             if let Some(place) = &self.cursor {
                 self.subscriber.move_to(place, self.offset, self.encoding);

@@ -237,6 +237,8 @@ mod tests {
     fn nobody_is_late_while_all_are_frozen() {
         let mut config = Config::from_options(&Options::default(), 1024).unwrap();
         config.buffer_bytes = 1000;
+        // Without options of its own, the channel goes by those of all.
+        config.channels.clear();
         let hub = Hub::new(&config);
         let mut feeds = [(); 2].map(|()| hub.join(ConnectionInfo::test(Format::Raw)));
         let lines = Lines {

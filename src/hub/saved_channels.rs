@@ -50,7 +50,10 @@ impl<'a> SavedChannels<&'a Bytes> {
 impl SavedChannels {
     /// Channels that go on where the saved ones stopped, still without clients, and the places they
     /// return to.
-    pub(crate) fn restore(self, config: &Config) -> Result<(Arc<Channels>, AllPlaces), CorruptState> {
+    pub(crate) fn restore(
+        self,
+        config: &Config,
+    ) -> Result<(Arc<Channels>, AllPlaces), CorruptState> {
         let shared = Arc::<Shared>::default();
         let mut places = BTreeMap::new();
         for saved in self.hubs {

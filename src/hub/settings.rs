@@ -18,12 +18,13 @@ pub(super) struct Settings {
 
 impl Settings {
     /// What the configuration says of this channel.
-    pub(super) fn of(config: &Config, _channel: &ChannelName) -> Settings {
+    pub(super) fn of(config: &Config, channel: &ChannelName) -> Settings {
+        let options = config.channel_options(channel);
         Settings {
-            buffer_bytes: config.buffer_bytes,
-            notices: config.notices,
-            slow_client: config.slow_client,
-            slow_grace: config.slow_grace,
+            buffer_bytes: options.buffer_bytes,
+            notices: options.notices,
+            slow_client: options.slow_client,
+            slow_grace: options.slow_grace,
             stall_timeout: config.stall_timeout,
             idle_timeout: config.idle_timeout,
         }

@@ -411,7 +411,7 @@ mod tests {
         let saved = rmp_serde::to_vec_named(&saved).unwrap();
         let saved: SavedHub = rmp_serde::from_slice(&saved).unwrap();
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let (next, places) = saved.restore(&config).unwrap();
+        let (next, places) = saved.restore(&config, &Arc::default()).unwrap();
         let again = places.restore(&next, reader.save()).unwrap();
         let _sender = places.restore(&next, sender.save()).unwrap();
         let (stats, (pending, behind)) = before;

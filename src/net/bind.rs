@@ -15,7 +15,7 @@ use super::inherited::{InheritedFd, InheritedListeners};
 use super::listener::{BACKLOG, ListenAddr, Listener, Origin, RestoredListener, takes_all_ipv4};
 use super::sockopt::set_tcp_options;
 use super::unix::{SocketFile, remove_stale};
-use crate::config::{Address, Config, ListenerOptions};
+use crate::config::{Address, Config, ListenerDefaults, ListenerOptions};
 use crate::wire::format::Format;
 
 /// An entry of the configuration, and the addresses that it stands for.
@@ -64,7 +64,7 @@ pub(crate) async fn open_all(
         }
     }
     // An address may be free only after what it was part of has been closed.
-    let mut listeners = inherited.into_listeners(config.format)?;
+    let mut listeners = inherited.into_listeners(config.listener_defaults())?;
     for (options, wanted) in missing {
         let others: Vec<ListenAddr> = listeners.iter().map(|other| other.name().clone()).collect();
         match wanted.open(&others, specs, |_| false) {
@@ -153,7 +153,11 @@ impl ResolvedPrivate {
     /// The address stands for none that can be listened on.
     pub(crate) async fn resolve(address: &Address) -> anyhow::Result<ResolvedPrivate> {
         // Nobody who connects there becomes a client.
-        let options = ListenerOptions::unlisted(&address.to_string(), Format::Text);
+        let defaults = ListenerDefaults {
+            format: Format::Text,
+            http_guard: false,
+        };
+        let options = ListenerOptions::new(address.clone(), defaults);
         let wanted = ResolvedListen::resolve(&Arc::new(options)).await?;
         Ok(ResolvedPrivate(ResolvedListen {
             is_private: true,

@@ -23,7 +23,7 @@ use super::listener::{
 };
 use super::sockopt::set_tcp_options;
 use super::unix::{FileIdentity, SocketFile, abstract_label, is_same_file};
-use crate::config::ListenerOptions;
+use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::wire::format::Format;
 
 /// A descriptor with the name it was passed under.
@@ -126,8 +126,8 @@ impl InheritedListeners {
         };
         let inherited = &mut self.0[at];
         match &inherited.options {
-            Some(other) if other.format != options.format => bail!(
-                "the inherited socket {} serves {} too, and cannot have two formats",
+            Some(other) if !other.agrees_with(options) => bail!(
+                "the inherited socket {} serves {} too, and cannot have two formats or other options",
                 inherited.name,
                 other.address
             ),
@@ -138,14 +138,17 @@ impl InheritedListeners {
     }
 
     /// Options that each of them is to be listened on with, in the order they came; `None` is not.
-    pub(super) fn options(&self, default: Format) -> Vec<Option<Arc<ListenerOptions>>> {
+    pub(super) fn options(&self, defaults: ListenerDefaults) -> Vec<Option<Arc<ListenerOptions>>> {
         let options = |inherited: &InheritedListener| match (&inherited.options, &inherited.origin)
         {
             (Some(options), _) => Some(options.clone()),
             (None, Origin::Manager(name)) => {
-                let format = format_named(name).unwrap_or(default);
+                let defaults = ListenerDefaults {
+                    format: format_named(name).unwrap_or(defaults.format),
+                    ..defaults
+                };
                 let bound = inherited.name.to_string();
-                Some(Arc::new(ListenerOptions::unlisted(&bound, format)))
+                Some(Arc::new(ListenerOptions::unlisted(&bound, defaults)))
             }
             (None, Origin::Configured(_)) => None,
         };
@@ -153,9 +156,12 @@ impl InheritedListeners {
     }
 
     /// Listeners of all sockets that are to be listened on, in the order they came. The others are closed.
-    pub(super) fn into_listeners(self, default: Format) -> anyhow::Result<Vec<Listener>> {
+    pub(super) fn into_listeners(
+        self,
+        defaults: ListenerDefaults,
+    ) -> anyhow::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
-        let options = self.options(default);
+        let options = self.options(defaults);
         for (inherited, options) in self.0.into_iter().zip(options) {
             let file = match (inherited.file, &inherited.name) {
                 (Some(identity), ListenAddr::Unix(path)) => Some(SocketFile {
@@ -307,10 +313,11 @@ mod tests {
     }
 
     fn options(address: &str, format: Format) -> Arc<ListenerOptions> {
-        Arc::new(ListenerOptions {
-            address: address.parse().unwrap(),
+        let defaults = ListenerDefaults {
             format,
-        })
+            http_guard: true,
+        };
+        Arc::new(ListenerOptions::new(address.parse().unwrap(), defaults))
     }
 
     #[test]
@@ -405,7 +412,7 @@ mod tests {
         assert!(claim("127.0.0.1:1", Format::Raw).unwrap());
         assert_eq!(
             claim("0.0.0.0:1", Format::Json).unwrap_err().to_string(),
-            "the inherited socket [::]:1 serves [::]:1 too, and cannot have two formats"
+            "the inherited socket [::]:1 serves [::]:1 too, and cannot have two formats or other options"
         );
         assert!(!claim("0.0.0.0:2", Format::Json).unwrap());
     }

@@ -11,12 +11,17 @@ use rustix::net::SocketFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tracing::field::display;
+use tracing::info;
 
 use super::peer::Peer;
 use super::sockopt::register;
 use super::unix::{FileIdentity, SocketFile};
 use crate::config::{Address, ListenerOptions};
+use crate::wire::channel;
 use crate::wire::format::Format;
+use crate::wire::line_end::LineEnd;
+use crate::wire::role::Role;
 
 /// Connections that the kernel completes ahead of `accept`. It cuts this to `net.core.somaxconn`;
 /// the 1,024 that is usual elsewhere makes a storm of connects wait for SYN retries.
@@ -94,6 +99,27 @@ impl Listener {
     /// Options that whoever connects to it now has.
     pub(crate) fn options(&self) -> &Arc<ListenerOptions> {
         &self.options
+    }
+
+    /// Logs where it listens, and what is not as usual.
+    pub(crate) fn log_listening(&self) {
+        let ListenerOptions {
+            format,
+            channel,
+            role,
+            line_end,
+            hello,
+            ..
+        } = &*self.options;
+        info!(
+            address = %self.name,
+            %format,
+            channel = (channel.as_str() != channel::MAIN).then(|| display(channel)),
+            role = (*role != Role::Both).then(|| display(role)),
+            line_end = (*line_end != LineEnd::Lf).then(|| display(line_end)),
+            hello = hello.then_some(true),
+            "listening"
+        );
     }
 
     /// Gives newcomers other options; clients that are there keep theirs.

@@ -50,7 +50,7 @@ impl ListenPlan {
                 missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
             }
         }
-        let all_options = inherited.options(config.format);
+        let all_options = inherited.options(config.listener_defaults());
         let closing = open
             .iter()
             .zip(&all_options)
@@ -76,12 +76,10 @@ impl ListenPlan {
         for (mut listener, options) in open.drain(..).zip(all_options) {
             match options {
                 Some(options) => {
-                    if options.format != listener.format() {
-                        let format = options.format;
-                        info!(address = %listener.name(), %format, "listening");
-                    }
-                    if options != *listener.options() {
-                        listener.set_options(options);
+                    let agree = options.agrees_with(listener.options());
+                    listener.set_options(options);
+                    if !agree {
+                        listener.log_listening();
                     }
                     staying.push(listener);
                 }
@@ -93,7 +91,7 @@ impl ListenPlan {
         }
         open.extend(staying);
         for listener in &opened {
-            info!(address = %listener.name(), format = %listener.format(), "listening");
+            listener.log_listening();
         }
         open.extend(opened);
         Ok(closing)

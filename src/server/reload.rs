@@ -153,7 +153,7 @@ impl RunningServer {
         changed.retain(|option| {
             let at_once = option.applies == Applies::AtOnce;
             if !at_once {
-                warn!(option = option.name, "takes effect at the next restart");
+                warn!(option = &*option.name, "takes effect at the next restart");
             }
             at_once
         });
@@ -166,7 +166,7 @@ impl RunningServer {
         let changed = match changed.is_empty() {
             true => "nothing".to_owned(),
             false => {
-                let names: Vec<&str> = changed.iter().map(|option| option.name).collect();
+                let names: Vec<&str> = changed.iter().map(|option| &*option.name).collect();
                 names.join(",")
             }
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::commands::stop_again;
 use super::running::RunningServer;
@@ -14,6 +14,7 @@ use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
 use crate::config::Source;
 use crate::hub;
+use crate::net::listener::Listener;
 use crate::ops::admin::AdminState;
 use crate::ops::lifecycle::{Command, CommandSource, Phase};
 use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
@@ -56,9 +57,7 @@ impl Server {
             reload_failure: watch::Sender::new(None),
             executable: self.executable,
         };
-        for listener in &self.listeners {
-            info!(address = %listener.name(), format = %listener.format(), "listening");
-        }
+        self.listeners.iter().for_each(Listener::log_listening);
         if let Some(socket) = self.admin {
             let admin = socket.serve(running.admin_state.clone());
             running.admin = Some(admin.context("cannot start the thread of --admin")?);

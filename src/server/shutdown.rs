@@ -64,7 +64,12 @@ impl RunningServer {
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
         drop(self.stop_accepting().await);
-        drain(&self.channels, self.clients.tasks(), self.config.drain_timeout).await;
+        drain(
+            &self.channels,
+            self.clients.tasks(),
+            self.config.drain_timeout,
+        )
+        .await;
     }
 }
 

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use crate::config::words;
+use crate::wire::channel::ChannelName;
+
 /// The headings of `linehub bench --help`.
 const LOAD: &str = "Load";
 const REPORT: &str = "Report";
@@ -71,6 +74,10 @@ pub struct BenchArgs {
     /// The format of the daemon's lines: text, raw or json [default: text, or as the daemon speaks]
     #[arg(long, value_name = "FMT", help_heading = LOAD, allow_hyphen_values = true)]
     pub format: Option<String>,
+
+    /// Load channel NAME, which is asked for in a hello, over a listener with `hello`
+    #[arg(long, value_name = "NAME", help_heading = LOAD, value_parser = words::channel)]
+    pub channel: Option<ChannelName>,
 
     /// Run once for each of several values, as in readers=1,10,100,1000
     ///

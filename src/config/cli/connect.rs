@@ -2,6 +2,9 @@
 
 use clap::Args;
 
+use crate::config::words;
+use crate::wire::channel::ChannelName;
+
 /// What `linehub connect --help` ends with.
 pub(super) const MORE: &str = "\
 Examples:
@@ -30,6 +33,17 @@ pub struct ConnectArgs {
     /// at most.
     #[arg(value_name = "HOST:PORT|unix:PATH")]
     pub address: Option<String>,
+
+    /// Join channel NAME: what `--hello channel=NAME` says
+    #[arg(long, value_name = "NAME", value_parser = words::channel)]
+    pub channel: Option<ChannelName>,
+
+    /// Say hello first, with these keys, to a listener with `hello`
+    ///
+    /// Such as 'channel=nmea role=subscribe'; '' says it without keys. Printable ASCII, at most 4 KiB.
+    /// What --channel says is put before it.
+    #[arg(long, value_name = "KEYS", value_parser = hello_keys, allow_hyphen_values = true)]
+    pub hello: Option<String>,
 
     /// Connect again when the connection is gone or cannot be made [default: auto]
     ///
@@ -75,4 +89,69 @@ pub struct ConnectArgs {
     /// Say nothing on stderr but why it failed
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+impl ConnectArgs {
+    /// The keys to say hello with; `None` if nothing is to be said.
+    pub fn hello_keys(&self) -> Option<String> {
+        let channel = self.channel.as_ref().map(|name| format!("channel={name}"));
+        match (channel, &self.hello) {
+            (Some(channel), Some(keys)) => Some(format!("{channel} {keys}").trim_end().to_owned()),
+            (channel, keys) => channel.or_else(|| keys.clone()),
+        }
+    }
+}
+
+/// Checks that a text can be part of a hello line.
+fn hello_keys(text: &str) -> Result<String, String> {
+    /// Most bytes of a hello line.
+    const BYTES_MAX: usize = 4096;
+    let wrong = if text.len() > BYTES_MAX {
+        format!("has {} bytes", text.len())
+    } else if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
+        format!("has a '{}' in it", c.escape_default())
+    } else {
+        return Ok(text.to_owned());
+    };
+    Err(format!(
+        "{wrong}; allowed: printable ASCII such as 'channel=nmea since=5m', at most 4 KiB"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_is_a_key_of_the_hello() {
+        let keys = |channel: Option<&str>, hello: Option<&str>| {
+            let args = ConnectArgs {
+                channel: channel.map(|name| name.parse().unwrap()),
+                hello: hello.map(str::to_owned),
+                ..ConnectArgs::default()
+            };
+            args.hello_keys()
+        };
+        assert_eq!(keys(None, None), None);
+        assert_eq!(keys(None, Some("")).as_deref(), Some(""));
+        assert_eq!(keys(Some("a"), None).as_deref(), Some("channel=a"));
+        assert_eq!(keys(Some("a"), Some("")).as_deref(), Some("channel=a"));
+        let both = keys(Some("a"), Some("role=publish"));
+        assert_eq!(both.as_deref(), Some("channel=a role=publish"));
+    }
+
+    #[test]
+    fn hello_is_printable_ascii_of_4_kib() {
+        for text in ["", "channel=nmea since=5m", &"x".repeat(4096)] {
+            assert_eq!(hello_keys(text).as_deref(), Ok(text));
+        }
+        for (text, wrong) in [
+            ("a\nb", "has a '\\n' in it"),
+            ("caf\u{e9}", "has a '\\u{e9}' in it"),
+            (&"x".repeat(4097), "has 4097 bytes"),
+        ] {
+            let error = hello_keys(text).unwrap_err();
+            assert!(error.starts_with(&format!("{wrong}; allowed: ")), "{error}");
+        }
+    }
 }

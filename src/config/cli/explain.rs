@@ -1,5 +1,6 @@
 //! What is wrong with a command line or a variable, in one line, and what was probably meant.
 
+use std::error::Error as _;
 use std::ffi::OsString;
 
 use clap::Command;
@@ -119,6 +120,11 @@ pub(super) fn explain(cli: &Command, error: &clap::Error, args: &[OsString]) -> 
             }
             _ => format!("{argument}: '{value}' is unknown"),
         },
+        // Said by the parser of the value.
+        ErrorKind::ValueValidation => {
+            let reason = error.source().map(ToString::to_string).unwrap_or_default();
+            format!("{option}: {reason}")
+        }
         ErrorKind::TooManyValues => format!("{option}: takes no value, but got '{value}'"),
         _ => {
             let text = error.to_string();

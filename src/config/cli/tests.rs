@@ -30,10 +30,7 @@ fn help(flag: &str) -> String {
 }
 
 fn variable(text: &str) -> Option<RawValue> {
-    Some(RawValue {
-        text: text.into(),
-        place: ValueSource::Environment,
-    })
+    Some(RawValue::text(text, ValueSource::Environment))
 }
 
 #[test]

@@ -59,10 +59,7 @@ pub(super) fn from_environment(
         };
         let texts = texts.into_iter().filter(|text| !text.is_empty());
         let values: Vec<_> = texts
-            .map(|text| RawValue {
-                text: text.to_owned(),
-                place: place.clone(),
-            })
+            .map(|text| RawValue::text(text, place.clone()))
             .collect();
         if !values.is_empty() {
             options.set(option.name, values);

@@ -34,8 +34,8 @@ use tracing::{error, info};
 
 use crate::client::SavedClient;
 use crate::config::cli::STATE_VARIABLE;
-use crate::hub::{HubStats, SavedChannels, SavedHub};
 use crate::hub::counters::{Counters, HandoverMethod};
+use crate::hub::{HubStats, SavedChannels, SavedHub};
 use crate::net::inherited::InheritedFd;
 use crate::net::listener::{RestoredListener, SavedListener};
 use crate::ops::logging::{self, Losses};

@@ -54,7 +54,12 @@ impl Watchdog {
     }
 }
 
-fn ping(notifier: &Notifier, channels: &Channels, period: Duration, stopped: &Receiver<Infallible>) {
+fn ping(
+    notifier: &Notifier,
+    channels: &Channels,
+    period: Duration,
+    stopped: &Receiver<Infallible>,
+) {
     let mut last = None;
     let mut alive = true;
     loop {
