@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use linehub::config::cli::{self, Cli, CliExit, Command};
 use linehub::config::{Config, Source};
-use linehub::ops::handover::{self, Predecessor};
+use linehub::ops::handover::{self, predecessor::Predecessor};
 use linehub::ops::systemd::SystemdEnv;
 use linehub::server::Server;
 use linehub::{

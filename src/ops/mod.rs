@@ -2,6 +2,7 @@
 //! the admin server.
 
 pub(crate) mod admin;
+mod fd_passing;
 pub mod handover;
 pub mod lifecycle;
 mod log_queue;

@@ -17,7 +17,8 @@ use crate::net::permits::ConnectionLimit;
 use crate::net::stream::Stream;
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
-use crate::ops::handover::{Predecessor, RestoredClient, RestoredState, STARTING_AFRESH, fdstore};
+use crate::ops::handover::predecessor::{Predecessor, STARTING_AFRESH};
+use crate::ops::handover::{RestoredClient, RestoredState, fdstore};
 use crate::ops::lifecycle::Lifecycle;
 use crate::ops::systemd::{Notifier, SystemdEnv};
 

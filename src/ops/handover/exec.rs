@@ -22,30 +22,30 @@ use super::{VERSION, header, set_inheritable};
 use crate::config::cli::STATE_VARIABLE;
 use crate::ops::systemd::{LISTEN_VARS, SERVICE_VARS};
 
-/// How long the new program may take to preflight that it runs.
-const PROOF_TIME: Duration = Duration::from_secs(5);
+/// How long the preflight of the new program may take.
+const PREFLIGHT_TIME: Duration = Duration::from_secs(5);
 
-/// What is read of its output, in bytes: enough for the answer, or for why there is none.
+/// Bytes that are read of the new program's output: enough for its answer, or its error.
 const OUTPUT_BYTES_MAX: u64 = 4096;
 
-/// The option that asks for the proof.
-const PREFLIGHT_OUTPUT: &str = "--check-handover";
+/// The option that asks the new program for the preflight.
+const PREFLIGHT_OPTION: &str = "--check-handover";
 
-/// The program this process was started as: a path, and what stood on the command line.
+/// The program that this process was started as: its path and its arguments.
 #[derive(Clone, Debug)]
 pub(crate) struct Executable {
     path: PathBuf,
-    /// With the name it was called by first.
+    /// Arguments, the name that the program was called by first.
     args: Vec<OsString>,
 }
 
 impl Executable {
-    /// The program of this process. To be called at the start: by the time of a handover its path
-    /// may have another file.
+    /// The program of this process. To be called at the start: by the time of a handover another
+    /// file may be at its path.
     ///
-    /// A path that leads to it through symbolic links stays as it was typed, so that a link which is
-    /// moved to another version later means that version. Where /proc is hidden, it is the path that
-    /// the kernel was given: whether it leads to linehub is then seen by the proof alone.
+    /// Symbolic links in the path are kept, so that a link which is moved to another version later
+    /// means that version. Where /proc is hidden, the path is the one that the kernel was given, and
+    /// only the preflight shows whether it leads to linehub.
     ///
     /// # Errors
     /// The system does not say what this process runs.
@@ -68,22 +68,21 @@ impl Executable {
             .map_or_else(|| fs::read_link(running).map(without_mark), Ok)
     }
 
-    /// Where it is.
+    /// Path that the program was started from.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Starts what is now at its path on the side, and returns once that has proven that it runs,
-    /// that it accepts the configuration, and that it reads the state this daemon writes. Cancel
-    /// safe: what was started ends.
+    /// Runs the program that is now at the path as a child, to see that it starts, accepts the
+    /// configuration and reads the states that this daemon writes. Cancel safe: the child is killed.
     ///
     /// # Errors
-    /// It does not; the error says what it did instead.
+    /// The program does not; the error says what it did instead.
     pub(crate) async fn preflight(&self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.path);
         command
             .args(self.args.get(1..).unwrap_or_default())
-            .arg(format!("{PREFLIGHT_OUTPUT}={VERSION}"))
+            .arg(format!("{PREFLIGHT_OPTION}={VERSION}"))
             .env_remove(STATE_VARIABLE)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -93,26 +92,26 @@ impl Executable {
             command.env_remove(variable);
         }
         let mut child = command.spawn().context("it does not start")?;
-        let proof = async {
-            let (answer, words) =
+        let run = async {
+            let (answer, errors) =
                 tokio::join!(head(child.stdout.take()), head(child.stderr.take()));
-            Ok::<_, io::Error>((child.wait().await?, answer?, words?))
+            Ok::<_, io::Error>((child.wait().await?, answer?, errors?))
         };
-        let (status, answer, words) = timeout(PROOF_TIME, proof)
+        let (status, answer, errors) = timeout(PREFLIGHT_TIME, run)
             .await
-            .with_context(|| format!("it did not answer within {}s", PROOF_TIME.as_secs()))??;
-        check_preflight(status, &answer, &words)
+            .with_context(|| format!("it did not answer within {}s", PREFLIGHT_TIME.as_secs()))??;
+        check_preflight(status, &answer, &errors)
     }
 
-    /// Becomes the program, with this state to take up. Returns only if that fails.
+    /// Becomes the program, which restores this state. Returns only if the exec fails.
     ///
-    /// What may be inherited must have been let through ([`inherit`]) before.
+    /// The sockets of the state must be inheritable ([`set_inheritable`]) by then.
     pub(crate) fn exec(&self, state: &File) -> anyhow::Result<Infallible> {
         let path = CString::new(self.path.as_os_str().as_bytes())?;
         let args = self.args.iter().map(|arg| CString::new(arg.as_bytes()));
         let args = args.collect::<Result<Vec<_>, _>>()?;
         let kept = |name: &OsStr| {
-            name != STATE_VARIABLE && !LISTEN_VARS.iter().any(|spent| name == *spent)
+            name != STATE_VARIABLE && !LISTEN_VARS.iter().any(|variable| name == *variable)
         };
         let number = OsString::from(state.as_raw_fd().to_string());
         let environment = env::vars_os()
@@ -131,7 +130,7 @@ impl Executable {
     }
 }
 
-/// What a program that was called by this name may be.
+/// Paths that a program which was called by this name may have.
 fn candidates(name: &OsStr) -> Vec<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return std::path::absolute(name).into_iter().collect();
@@ -142,11 +141,11 @@ fn candidates(name: &OsStr) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The path that the kernel was given when this process became its program. To be called before the
-/// working directory changes.
+/// The path that the kernel was given for the program of this process. To be called before the
+/// working directory changes: the path may be relative to it.
 #[allow(unsafe_code)]
 fn started_from() -> Option<PathBuf> {
-    // SAFETY: any number may be asked for.
+    // SAFETY: getauxval(3) takes any number.
     let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const c_char;
     if name.is_null() {
         return None;
@@ -156,7 +155,7 @@ fn started_from() -> Option<PathBuf> {
     std::path::absolute(OsStr::from_bytes(name.to_bytes())).ok()
 }
 
-/// The path of a program whose file was replaced while it started, less what the kernel says so by.
+/// The path without the " (deleted)" that the kernel appends when another file is at it by now.
 fn without_mark(path: PathBuf) -> PathBuf {
     match path.as_os_str().as_bytes().strip_suffix(b" (deleted)") {
         Some(path) => OsStr::from_bytes(path).into(),
@@ -164,12 +163,13 @@ fn without_mark(path: PathBuf) -> PathBuf {
     }
 }
 
+/// Device and inode of the file at this path.
 fn identify(path: &Path) -> io::Result<(u64, u64)> {
     let file = path.metadata()?;
     Ok((file.dev(), file.ino()))
 }
 
-/// The beginning of what a program prints. The rest is not waited for.
+/// The beginning of a program's output. The rest is not waited for.
 async fn head(output: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
     let mut bytes = Vec::new();
     if let Some(output) = output {
@@ -181,12 +181,11 @@ async fn head(output: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn check_preflight(status: ExitStatus, answer: &str, words: &str) -> anyhow::Result<()> {
-    let last_words = words.trim_end().lines().last().unwrap_or_default();
+fn check_preflight(status: ExitStatus, answer: &str, errors: &str) -> anyhow::Result<()> {
     if !status.success() {
-        match last_words {
-            "" => bail!("it ends with {status}"),
-            words => bail!("it ends with {status}: {words}"),
+        match errors.trim_end().lines().last() {
+            None => bail!("it ends with {status}"),
+            Some(last) => bail!("it ends with {status}: {last}"),
         }
     }
     let answer_line = answer.lines().next().unwrap_or_default();
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_answer_is_a_proof() {
+    async fn only_the_right_answer_passes_the_preflight() {
         assert!(
             executable(&format!("printf '{}'", header(VERSION).escape_default()))
                 .preflight()

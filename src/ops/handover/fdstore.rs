@@ -1,50 +1,47 @@
-//! The service manager keeps the state and the sockets while no daemon runs.
+//! The handover through the service manager's file-descriptor store, which keeps the state and the
+//! sockets while no daemon runs.
 //!
 //! The sockets are queued in a socketpair, and only its two ends and the state go into the store:
-//! with each socket an entry of its own, PID 1 takes time that is quadratic in their number (4.7 s
-//! for 4,000). Both ends, because the queue of one is gone when the other is closed unread.
+//! with an entry for each socket, PID 1 takes time that is quadratic in their number (4.7 s for
+//! 4,000). Both ends are stored because the queue of one is lost when the other is closed.
 
 use std::env;
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use rustix::io::Errno;
+use anyhow::Context;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
 use super::{RestoredState, State};
 use crate::net::inherited::InheritedFd;
+use crate::ops::fd_passing;
 use crate::ops::systemd::{Notifier, PROBE_NAME, StoreError};
 
-/// The names in the store. Short: the manager repeats them to whoever asks.
+/// Names of the entries in the store.
 const STATE: &str = "linehub-state";
 const QUEUE: &str = "linehub-queue";
 
-/// The state, and two ends of a queue.
+/// Entries that a handover needs: the state, and the two ends of the queue.
 const ENTRIES: usize = 3;
 
-/// Sockets in one message. The kernel allows 253.
+/// Sockets in one message of the queue. The next daemon, of whichever version, expects no more.
 const SOCKETS_A_MESSAGE: usize = 250;
 
-/// What the queue may hold, in bytes: each message counts with about 1 KiB. The kernel cuts it to
+/// Bytes that the queue may hold, of which each message takes about 1 KiB. The kernel bounds them by
 /// `net.core.wmem_max`, which by default is enough for more than 50,000 sockets.
 const QUEUE_BYTES: usize = 16 << 20;
 
-/// How long the manager may take to answer.
+/// How long the service manager may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// Sees whether the service manager keeps descriptors for this daemon.
+/// Tries whether the service manager keeps descriptors for this daemon.
 ///
 /// # Errors
-/// It does not, or does not answer.
+/// The manager does not, or does not answer.
 pub(crate) async fn available(notifier: &Notifier) -> Result<(), StoreError> {
     notifier.try_store(ENTRIES, ANSWER_TIME).await
 }
@@ -52,8 +49,8 @@ pub(crate) async fn available(notifier: &Notifier) -> Result<(), StoreError> {
 /// Puts the state and the sockets, in this order, into the store.
 ///
 /// # Errors
-/// There are more sockets than can be queued, or the manager does not say that it has them. Then
-/// nothing is left in the store.
+/// There are more sockets than can be queued, or the manager does not confirm that it has them. The
+/// store is empty then.
 pub(crate) async fn leave(
     notifier: &Notifier,
     state: &File,
@@ -75,22 +72,22 @@ pub(crate) async fn leave(
 /// Takes the entries of these names out of the store.
 pub(crate) async fn clear<'a>(notifier: &Notifier, names: impl IntoIterator<Item = &'a str>) {
     for name in names {
-        // What cannot be removed now is found at the next start, and refused or taken up then.
+        // An entry that cannot be removed now is found, and restored or refused, at the next start.
         let _ = notifier.remove(name).await;
     }
 }
 
-/// Whether a state came back from the store, as the environment says.
+/// Whether the environment says that a state came back from the store.
 pub(super) fn has_state() -> bool {
     let is_for_us = env::var("LISTEN_PID").is_ok_and(|pid| pid == process::id().to_string());
     let has_state = |names: String| names.split(':').any(|name| name == STATE);
     is_for_us && env::var("LISTEN_FDNAMES").is_ok_and(has_state)
 }
 
-/// Takes up what came back from the store; `None` when nothing was left there.
+/// The state that came back from the store; `None` when no entry of a handover did.
 pub(super) fn retrieve(stored: Vec<InheritedFd>) -> anyhow::Result<Option<RestoredState>> {
     let (mut state, mut queued) = (None, Vec::new());
-    // One that was tried with and could not be taken back.
+    // A probe of `available` that could not be removed means nothing.
     let stored = stored
         .into_iter()
         .filter(|passed| passed.name != PROBE_NAME);
@@ -101,7 +98,7 @@ pub(super) fn retrieve(stored: Vec<InheritedFd>) -> anyhow::Result<Option<Restor
     for passed in stored {
         match passed.name.as_str() {
             STATE => state = Some(passed.descriptor),
-            // One end has them all; which one, nobody knows any more.
+            // One of the two ends has all sockets, the other none.
             QUEUE => queued.extend(unpack_fds(&passed.descriptor)?),
             other => tracing::warn!(name = other, "closing an unknown descriptor from the store"),
         }
@@ -111,56 +108,35 @@ pub(super) fn retrieve(stored: Vec<InheritedFd>) -> anyhow::Result<Option<Restor
     RestoredState::new(state, queued).map(Some)
 }
 
-/// A socketpair with these sockets in it.
+/// A socketpair with these sockets queued in it.
 fn pack_fds(sockets: &[BorrowedFd<'_>]) -> anyhow::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (near, far) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     set_socket_send_buffer_size(&near, QUEUE_BYTES)?;
     for (at, sockets_of_one) in sockets.chunks(SOCKETS_A_MESSAGE).enumerate() {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_A_MESSAGE))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fits = control.push(SendAncillaryMessage::ScmRights(sockets_of_one));
-        debug_assert!(fits, "the space is for so many");
-        // A message needs a byte to carry them.
-        let byte = [IoSlice::new(&[0])];
-        rustix::net::sendmsg(&near, &byte, &mut control, SendFlags::NOSIGNAL).with_context(
-            || {
-                format!(
-                    "cannot queue more than {} of {} sockets",
-                    at * SOCKETS_A_MESSAGE,
-                    sockets.len()
-                )
-            },
-        )?;
+        fd_passing::send(&near, &[0], sockets_of_one).with_context(|| {
+            let queued = at * SOCKETS_A_MESSAGE;
+            format!(
+                "cannot queue more than {queued} of {} sockets",
+                sockets.len()
+            )
+        })?;
     }
     Ok((near, far))
 }
 
-/// The sockets that are queued at this end.
+/// The sockets that are queued at this end of a socketpair.
 fn unpack_fds(end: &OwnedFd) -> anyhow::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::new();
     loop {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_A_MESSAGE))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let mut bytes = [IoSliceMut::new(&mut byte)];
-        let received = match rustix::net::recvmsg(end, &mut bytes, &mut control, flags) {
-            Ok(received) if received.bytes > 0 => received,
-            // Empty; or the other end was emptied first, and closed.
-            Ok(_) | Err(Errno::AGAIN) => return Ok(sockets),
+        match fd_passing::receive(end, &mut [0], RecvFlags::DONTWAIT) {
+            // 0 is the end: the other one is closed.
+            Ok((0, _)) => return Ok(sockets),
+            Ok((_, descriptors)) => sockets.extend(descriptors),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(sockets),
             Err(error) => return Err(error).context("cannot read the queue of sockets"),
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                sockets.extend(descriptors);
-            }
         }
-        ensure!(
-            !received.flags.contains(rustix::net::ReturnFlags::CTRUNC),
-            "too few descriptors are allowed for the sockets that were queued"
-        );
     }
 }
 
