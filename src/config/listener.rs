@@ -62,7 +62,7 @@ macro_rules! listener_keys {
         pub(crate) const LISTENER_KEYS: &[ListenerKey] = &[$(ListenerKey {
             name: $name,
             usage: concat!($name, "=", $placeholder),
-            help: concat!($($help,)+ " [default: ", $words, "]").trim_ascii_start(),
+            help: concat!($($help,)+ " Default: ", $words, ".").trim_ascii_start(),
             alone: $alone,
         }),+];
 
