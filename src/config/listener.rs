@@ -124,7 +124,8 @@ listener_keys! { defaults:
     /// Channel that its clients join.
     channel: ChannelName = read(words::named_channel), display(ToString::to_string), or(ChannelName::main());
 
-    /// publish: its clients get nothing. subscribe: what they send is read, counted and thrown away.
+    /// What its clients may do. publish: they get nothing. subscribe: what they send is read, counted
+    /// and thrown away.
     key("role", "both|publish|subscribe", default = "both", alone = None)
     /// What its clients may do in their channel.
     role: Role = read(words::role), display(ToString::to_string), or(Role::Both);

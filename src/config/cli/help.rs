@@ -198,13 +198,18 @@ pub(super) fn sections() -> String {
         });
         let column = terms.max().unwrap_or(0) + 2;
         for (j, body) in section.body.iter().enumerate() {
+            let before = j.checked_sub(1).map(|before| &section.body[before]);
+            // Terms stand apart from paragraphs, and examples from each other.
+            if matches!(
+                (before, body),
+                (Some(Text(_)), Term(..)) | (Some(Term(..)), Text(_)) | (Some(_), Example(..))
+            ) {
+                line("");
+            }
             match body {
                 Text(text) => line(&format!("  {text}")),
                 Term(term, text) => line(&format!("  {term:column$}{text}")),
                 Example(shows, commands) => {
-                    if j > 0 {
-                        line("");
-                    }
                     line(&format!("  {shows}"));
                     let mut prompt = "$";
                     for command in *commands {
