@@ -156,6 +156,116 @@ fn listeners_are_a_list_in_the_file() {
 }
 
 #[test]
+fn listeners_of_the_file_may_be_tables() {
+    let (one, other) = (free_port(), free_port());
+    let file = File::new(&format!(
+        "listen = ['127.0.0.1:{one}', {{ address = '127.0.0.1:{other}', format = 'raw', hello = false }}]\n\
+         [channel.nmea]\nbuffer = '1MiB'\nnotices = false\n"
+    ));
+    let mut server = Launch::new(&["--config", file.name()])
+        .listen_as_configured()
+        .start();
+    server.wait_log(&format!("listening address=127.0.0.1:{one} format=text"));
+    server.wait_log(&format!("listening address=127.0.0.1:{other} format=raw"));
+    let mut raw = Client::dial(&tcp(other));
+    server.wait_log("client connected client=1");
+    let mut text = Client::dial(&tcp(one));
+    text.send_line("to both");
+    raw.expect_line("to both");
+    server.stop();
+
+    file.write(&format!(
+        "[[listen]]\naddress = '127.0.0.1:{one}'\nformat = 'json'\n"
+    ));
+    let server = Launch::new(&["--config", file.name()])
+        .listen_as_configured()
+        .start();
+    server.wait_log(&format!("listening address=127.0.0.1:{one} format=json"));
+}
+
+#[test]
+fn a_mistake_in_a_listener_is_one_line_with_its_address_the_key_and_what_is_allowed() {
+    let guard = "neither true nor false; allowed: true, yes, on, 1, false, no, off or 0";
+    for (listen, expected) in [
+        ("role=x", "role: 'x' is not a role; allowed: both, publish or subscribe".to_owned()),
+        ("line-end=cr", "line-end: 'cr' is not a line end; allowed: lf, any or nul".into()),
+        ("http-guard=x", format!("http-guard: 'x' is {guard}")),
+        ("hello=x", format!("hello: 'x' is {guard}")),
+        ("hello,hello", "hello: is given twice; allowed: once".into()),
+        ("rolle=both", "rolle=both: no such option; did you mean role?".into()),
+        (
+            "tls",
+            "tls: no such option; allowed: channel, format, hello, http-guard, line-end, role".into(),
+        ),
+        (
+            "channel=../x",
+            "channel: '../x' is not a channel name; allowed: 1 to 64 of A-Z a-z 0-9 . _ -, and neither \
+             . nor .."
+                .into(),
+        ),
+    ] {
+        let listen = format!("127.0.0.1:1,{listen}");
+        for (args, envs, name) in [
+            (&["--listen", &listen][..], &[][..], "--listen"),
+            (&[], &[("LINEHUB_LISTEN", &*listen)], "LINEHUB_LISTEN"),
+        ] {
+            let exit = run(args, envs);
+            let expected = format!("linehub: {name}: 127.0.0.1:1: {expected}\n");
+            assert_eq!((exit.code, &*exit.stdout), (Some(2), ""), "{}", exit.stderr);
+            assert_eq!(exit.stderr, expected);
+        }
+    }
+}
+
+#[test]
+fn commands_refuse_a_channel_or_a_hello_that_cannot_be() {
+    for (args, expected) in [
+        #[cfg(feature = "connect")]
+        (
+            &["connect", "--channel", "a/b"][..],
+            "--channel: 'a/b' is not a channel name; allowed: 1 to 64 of ",
+        ),
+        #[cfg(feature = "connect")]
+        (
+            &["connect", "--hello", "channel=caf\u{e9}"],
+            "--hello: has a '\\u{e9}' in it; allowed: printable ASCII such as 'channel=nmea since=5m', ",
+        ),
+        #[cfg(feature = "bench")]
+        (
+            &["bench", "--channel", ""],
+            "--channel: '' is not a channel name; allowed: 1 to 64 of ",
+        ),
+    ] {
+        let exit = run(args, &[]);
+        assert_eq!((exit.code, &*exit.stdout), (Some(2), ""), "{}", exit.stderr);
+        assert!(
+            exit.stderr.starts_with(&format!("linehub: {expected}")),
+            "{}",
+            exit.stderr
+        );
+        assert_eq!(exit.stderr.lines().count(), 1, "{}", exit.stderr);
+    }
+}
+
+#[test]
+fn channels_that_a_reload_changes_are_named() {
+    let mut daemon = Configured::start(&[], "[channel.nmea]\nbuffer = '1MiB'\n");
+    let line = daemon.reload_well("[channel.nmea]\nbuffer = '2MiB'\n[channel.log]\n");
+    assert!(line.ends_with("changed=channel.log,channel.nmea"), "{line}");
+    let line = daemon
+        .reload_well("open-channels = 5\nhello-timeout = '2s'\n[channel.nmea]\nbuffer = '2MiB'\n");
+    assert!(
+        line.ends_with("changed=open-channels,hello-timeout,channel.log"),
+        "{line}"
+    );
+    let reason = daemon.reload_badly("[channel.nmea]\nbuffer = 0\n");
+    assert!(
+        reason.contains("linehub.toml:2: channel.nmea: buffer: cannot be 0"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_mistake_in_the_file_is_one_line_with_file_line_key_and_what_is_allowed() {
     for (text, expected) in [
         (
@@ -177,6 +287,27 @@ fn a_mistake_in_the_file_is_one_line_with_file_line_key_and_what_is_allowed() {
         (
             "listen = [\n'h:1',\n'h:x']",
             ":3: listen: 'h:x' has no port number after the ':'; allowed: ",
+        ),
+        (
+            "listen = [\n'h:1',\n{ address = 'h:2',\n  role = 'x' }]",
+            ":4: listen: h:2: role: 'x' is not a role; allowed: both, publish or subscribe",
+        ),
+        (
+            "[[listen]]\naddress = 'h:1'\ntls = true",
+            ":3: listen: h:1: tls: no such option; allowed: address, channel, format, hello, http-guard, \
+             line-end, role",
+        ),
+        (
+            "[[listen]]\nformat = 'json'",
+            ":1: listen: address: is missing; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH",
+        ),
+        (
+            "\n[channel.nmea]\nbufer = 1",
+            ":3: channel.nmea: bufer: no such option; did you mean buffer?",
+        ),
+        (
+            "[channel.\"a\\nb\"]",
+            ":1: channel.a\\nb: 'a\\nb' is not a channel name; allowed: 1 to 64 of ",
         ),
         ("echo =\n", ":1: "),
     ] {
@@ -291,6 +422,8 @@ fn bash_offers_known_values_files_where_one_is_wanted_and_else_nothing() {
         &["--check-h"],
         &["a-f"],
         &["bench", "--rate", ""],
+        &["connect", "--channel", ""],
+        &["connect", "--hello", ""],
         &["bench", "--sweep", "readers", "=", ""],
         &["connect", "a-f"],
         &["status", "--admin", ""],
@@ -356,6 +489,8 @@ fn the_man_page_is_read_without_complaint() {
     let text = String::from_utf8_lossy(&output);
     for words in [
         "EXIT STATUS",
+        "LISTENER OPTIONS",
+        "role=both|publish|subscribe",
         "SIGHUP",
         "/etc/linehub.toml",
         "--slow-grace",

@@ -53,6 +53,11 @@ macro_rules! channel_keys {
         }
 
         impl ChannelOptions {
+            /// What differs from the options of the daemon.
+            pub(super) fn own(self, daemon: ChannelOptions) -> ($(Option<$type>,)+) {
+                ($((self.$field != daemon.$field).then_some(self.$field),)+)
+            }
+
             /// Sets what a key is for.
             ///
             /// # Errors

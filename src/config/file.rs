@@ -10,7 +10,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::channels::TABLES;
 use super::error::ConfigError;
-use super::listener::OPTION;
+use super::listener::{ADDRESS, OPTION};
 use super::nearest::no_such_option;
 use super::options::OPTIONS;
 use super::raw::{Options, RawValue, ValueSource};
@@ -155,16 +155,17 @@ impl FileText<'_> {
 
     /// Reads the table of a listener.
     fn listener(&self, at: &Value<'_>, table: &DeTable<'_>) -> Result<RawValue, ConfigError> {
-        let is_address = |key: &Key<'_>| &**key.get_ref() == "address";
+        let is_address = |key: &Key<'_>| &**key.get_ref() == ADDRESS;
         let mut entries = in_order(table);
         let Some(address) = entries.iter().position(|(key, _)| is_address(key)) else {
-            let reason = "address: is missing; allowed: HOST:PORT, [IPV6]:PORT or unix:PATH";
-            return Err(self.wrong(at, OPTION, reason.to_owned()));
+            let allowed = "HOST:PORT, [IPV6]:PORT or unix:PATH";
+            let reason = format!("{ADDRESS}: is missing; allowed: {allowed}");
+            return Err(self.wrong(at, OPTION, reason));
         };
         let (_, address) = entries.remove(address);
         let DeValue::String(text) = address.get_ref() else {
             let kind = kind(address.get_ref());
-            let reason = format!("address: {kind} is no value for it; allowed: a string");
+            let reason = format!("{ADDRESS}: {kind} is no value for it; allowed: a string");
             return Err(self.wrong(address, OPTION, reason));
         };
         self.table(text, self.place(address), entries, |key, value| {
@@ -248,148 +249,4 @@ fn line_of(text: &[u8], at: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-
-    const PATH: &str = "/etc/linehub.toml";
-
-    fn file(text: &str) -> Result<Options, String> {
-        parse(text, Path::new(PATH)).map_err(|error| error.to_string())
-    }
-
-    fn typed(text: &str, line: usize) -> RawValue {
-        let place = ValueSource::File {
-            path: Path::new(PATH).into(),
-            line,
-        };
-        RawValue::text(text, place)
-    }
-
-    #[test]
-    fn empty_file_sets_nothing() {
-        for text in [
-            "",
-            "\n",
-            "# max-line = 1\n",
-            "\u{feff}# with a byte order mark\n",
-        ] {
-            assert_eq!(file(text), Ok(Options::default()), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn every_kind_of_value_is_kept_with_its_line() {
-        let options = file(
-            "# first\nmax-line = \"64KiB\"\nbuffer = 1_048_576\necho = true\n\nworker-threads = 0x10\n\
-             idle-timeout = 1.5\nmax-clients = -3",
-        );
-        let expected = Options::from_iter([
-            ("max-line", vec![typed("64KiB", 2)]),
-            ("buffer", vec![typed("1048576", 3)]),
-            ("echo", vec![typed("true", 4)]),
-            ("worker-threads", vec![typed("16", 6)]),
-            ("idle-timeout", vec![typed("1.5", 7)]),
-            ("max-clients", vec![typed("-3", 8)]),
-        ]);
-        assert_eq!(options, Ok(expected));
-    }
-
-    #[test]
-    fn listen_is_one_address_or_a_list_each_with_its_line() {
-        assert_eq!(
-            file("listen = 'h:1'"),
-            Ok(Options::from_iter([("listen", vec![typed("h:1", 1)])]))
-        );
-        let several = file("\nlisten = [\n  \"h:1\",\n  # why\n  'unix:/x y,format=raw',\n]\n");
-        let expected = [typed("h:1", 3), typed("unix:/x y,format=raw", 5)];
-        assert_eq!(several.unwrap().get("listen"), Some(&expected[..]));
-    }
-
-    #[test]
-    fn every_option_is_a_key() {
-        for option in OPTIONS {
-            let name = option.name;
-            let expected = Options::from_iter([(name, vec![typed("x", 1)])]);
-            assert_eq!(file(&format!("{name} = 'x'")), Ok(expected), "{name}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named_with_file_line_and_what_is_allowed() {
-        for (text, expected) in [
-            (
-                "echo = true\nmax_line = 1",
-                "2: max_line: no such option; did you mean max-line?",
-            ),
-            (
-                "\n\nslow-grce = '1s'",
-                "3: slow-grce: no such option; did you mean slow-grace?",
-            ),
-            (
-                "zzz = 1",
-                "1: zzz: no such option; allowed: admin, admin-host, buffer, channel, drain-timeout, echo, \
-                 format, half-close, hello-timeout, http-guard, idle-timeout, listen, log, long-line, \
-                 max-clients, max-line, no-notices, open-channels, slow-client, slow-grace, stall-timeout, \
-                 worker-threads",
-            ),
-            (
-                "listen = []",
-                "1: listen: is empty; allowed: at least one address",
-            ),
-            (
-                "listen = [\n'h:1',\n 2345]",
-                "3: listen: a number is no value for it; allowed: a string, a table, or a list of them",
-            ),
-            (
-                "buffer = ['1MiB']",
-                "1: buffer: a list is no value for it; allowed: one value",
-            ),
-            (
-                "[buffer]\nsize = 1",
-                "1: buffer: a table is no value for it; allowed: one value",
-            ),
-        ] {
-            assert_eq!(file(text), Err(format!("{PATH}:{expected}")), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn text_that_is_no_toml_is_named_with_its_line() {
-        for (text, line) in [
-            ("echo = true\nmax-line = 64KiB\n", 2),
-            ("echo = true\necho = false\n", 2),
-            ("\n\necho", 3),
-            ("listen = [\n'h:1'\n", 2),
-            ("format = 'text", 1),
-        ] {
-            let error = file(text).unwrap_err();
-            let place = format!("{PATH}:{line}: ");
-            assert!(
-                error.starts_with(&place) && !error.contains('\n'),
-                "{error}"
-            );
-            assert!(error.len() > place.len(), "{error}");
-        }
-    }
-
-    #[test]
-    fn wrong_value_is_told_as_it_is_everywhere() {
-        let error = |text: &str| {
-            let options = file(text).unwrap();
-            Config::from_options(&options, 1024)
-                .unwrap_err()
-                .to_string()
-        };
-        assert_eq!(
-            error("\nmax-line = '12xy'"),
-            "/etc/linehub.toml:2: max-line: '12xy' is not a size; allowed: 1 byte to 512 MiB, such \
-             as 65536, 64KiB or 1MiB"
-        );
-        let none = error("listen = ['h:1',\n'nowhere']");
-        assert!(
-            none.starts_with("/etc/linehub.toml:2: listen: 'nowhere' has no port"),
-            "{none}"
-        );
-    }
-}
+mod tests;

@@ -20,6 +20,9 @@ pub(crate) const LISTEN: &str = "127.0.0.1:2345";
 /// The option that listeners are given with.
 pub(super) const OPTION: &str = "listen";
 
+/// The key of a listener's table that has its address.
+pub(super) const ADDRESS: &str = "address";
+
 /// What is known of a listener's key beside the field that it sets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListenerKey {
@@ -62,7 +65,7 @@ macro_rules! listener_keys {
         pub(crate) const LISTENER_KEYS: &[ListenerKey] = &[$(ListenerKey {
             name: $name,
             usage: concat!($name, "=", $placeholder),
-            help: concat!($($help,)+ " [default: ", $words, "]").trim_ascii_start(),
+            help: concat!($($help,)+ " Default: ", $words, ".").trim_ascii_start(),
             alone: $alone,
         }),+];
 
@@ -121,7 +124,8 @@ listener_keys! { defaults:
     /// Channel that its clients join.
     channel: ChannelName = read(words::named_channel), display(ToString::to_string), or(ChannelName::main());
 
-    /// publish: its clients get nothing. subscribe: what they send is read, counted and thrown away.
+    /// What its clients may do. publish: they get nothing. subscribe: what they send is read, counted
+    /// and thrown away.
     key("role", "both|publish|subscribe", default = "both", alone = None)
     /// What its clients may do in their channel.
     role: Role = read(words::role), display(ToString::to_string), or(Role::Both);
@@ -175,27 +179,30 @@ impl ListenerOptions {
         let mut seen = Vec::new();
         for (typed, key, value, place) in in_text.chain(in_table) {
             options
-                .set_once(typed, key, value, &seen)
+                .set_once(typed, key, value, &seen, raw.table.is_some())
                 .map_err(|wrong| wrong_at(place, address, &wrong))?;
             seen.push(key);
         }
         Ok(options)
     }
 
-    /// Sets what a key is for that was `typed` like this, after those that were `seen`.
+    /// Sets what a key is for that was `typed` like this in a text or a table, after those that were
+    /// `seen`.
     fn set_once(
         &mut self,
         typed: &str,
         key: &str,
         value: Option<&str>,
         seen: &[&str],
+        in_table: bool,
     ) -> Result<(), String> {
         if typed.is_empty() {
             return Err("a key is missing after ','; allowed: ,KEY=VALUE".to_owned());
         }
         let Some(known) = LISTENER_KEYS.iter().find(|known| known.name == key) else {
-            // `address` is a key of tables, which they all have.
+            // A table has its address under a key too.
             let names = LISTENER_KEYS.iter().map(|known| known.name);
+            let names = names.chain(in_table.then_some(ADDRESS));
             return Err(format!("{typed}: {}", no_such_option(key, names)));
         };
         if seen.contains(&key) {

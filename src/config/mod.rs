@@ -3,7 +3,7 @@
 //! ```text
 //! cli: flags, variables ─┐
 //!                        ├─► raw: text with its place ─► options: the table of options ─► Config
-//! file: keys ────────────┘                               words, values, listener: the parsers
+//! file: keys ────────────┘                               words, values, listener, channels: the parsers
 //! ```
 //!
 //! A value is kept as text with the place it came from until its row in `options` gives it a meaning,
@@ -31,12 +31,14 @@ pub(crate) mod words;
 
 pub use self::address::{Address, AddressError};
 pub(crate) use self::capacity::ADMIN_CONNECTIONS_MAX;
+pub(crate) use self::channels::CHANNEL_KEYS;
 pub use self::channels::ChannelOptions;
 pub use self::error::ConfigError;
 #[cfg(test)]
 pub(crate) use self::file::parse;
 #[cfg(feature = "connect")]
 pub(crate) use self::listener::LISTEN;
+pub(crate) use self::listener::LISTENER_KEYS;
 pub use self::listener::{ListenerDefaults, ListenerOptions};
 pub(crate) use self::live::Live;
 pub use self::options::Config;

@@ -258,8 +258,8 @@ impl Config {
     /// own.
     fn differing_channels(&self, other: &Config) -> Vec<Difference> {
         let own = |config: &Config, name| {
-            let options = config.channels.get(name).copied()?;
-            Some(Some(options).filter(|options| *options != config.channel_defaults()))
+            let options = config.channels.get(name)?;
+            Some(options.own(config.channel_defaults()))
         };
         let mut names: Vec<_> = self.channels.keys().chain(other.channels.keys()).collect();
         names.sort_unstable();

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::listener::LISTEN;
 use super::raw::{Options, RawValue, ValueSource};
+use super::spec::Difference;
 use super::*;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
@@ -121,6 +122,44 @@ fn differences_are_the_names_of_options() {
 }
 
 #[test]
+fn channels_that_come_go_or_change_are_differences() {
+    let config = |text: &str| {
+        let options = parse(text, "linehub.toml".as_ref()).unwrap();
+        Config::from_options(&options, 1024).unwrap()
+    };
+    let before = config("[channel.a]\nbuffer = 5000\n[channel.b]\n[channel.c]\nnotices = false");
+    for (text, expected) in [
+        (
+            "[channel.a]\nbuffer = 5000\n[channel.c]\nnotices = false",
+            &["channel.b"][..],
+        ),
+        (
+            "[channel.a]\nbuffer = 6000\n[channel.b]\nslow-client = 'skip'\n[channel.c]\n[channel.d]",
+            &["channel.a", "channel.b", "channel.c", "channel.d"],
+        ),
+        // A channel that has nothing of its own goes by the daemon's options without being named.
+        (
+            "buffer = 9000\n[channel.a]\nbuffer = 5000\n[channel.b]\n[channel.c]\nnotices = false",
+            &["buffer"],
+        ),
+        (
+            "listen = 'h:1,channel=e'\n[channel.a]\nbuffer = 5000\n[channel.b]\n[channel.c]\nnotices = false\n\
+             [channel.main]\nslow-grace = 0",
+            &["listen", "channel.e", "channel.main"],
+        ),
+    ] {
+        let differences = before.differences(&config(text));
+        let names: Vec<_> = differences
+            .iter()
+            .map(|difference| &*difference.name)
+            .collect();
+        assert_eq!(names, expected, "{text}");
+        let at_once = |difference: &Difference| difference.applies == Applies::AtOnce;
+        assert!(differences.iter().all(at_once));
+    }
+}
+
+#[test]
 fn only_what_needs_a_restart_is_kept_until_then() {
     let running = config(Options::default());
     let mut next = config(typed([
@@ -156,6 +195,10 @@ fn off_is_refused_with_a_reason_where_there_must_be_a_limit() {
         (
             typed([("drain-timeout", "off")]),
             "--drain-timeout: cannot be off: shutdown needs an end; allowed: 1ms to 10y, such as 5s",
+        ),
+        (
+            typed([("hello-timeout", "0")]),
+            "--hello-timeout: cannot be off: who says nothing would stay for ever; allowed: 1ms to 10y, such as 10s",
         ),
         (
             typed([("worker-threads", "0")]),

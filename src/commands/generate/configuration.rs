@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::cli::wrap;
-use crate::config::{Kind, OPTIONS, OptionSpec};
+use crate::config::{CHANNEL_KEYS, Kind, LISTENER_KEYS, OPTIONS, OptionSpec};
 
 /// Widest line, in characters, its `# ` included.
 const WIDTH: usize = 100;
@@ -18,6 +18,19 @@ limit off where it can be off.
 `linehub --check --config FILE` finds mistakes. The running daemon reads this file again on SIGHUP \
 (`systemctl reload linehub`), and a file with a mistake changes nothing.";
 
+/// Listeners as texts and tables.
+const LISTEN_EXAMPLE: &str = "\
+listen = [
+  \"127.0.0.1:2345\",
+  \"unix:/run/linehub.sock,format=raw\",
+  { address = \"0.0.0.0:2346\", format = \"json\", channel = \"nmea\", role = \"subscribe\" },
+  { address = \"[::1]:2347\", hello = true },
+]";
+
+const CHANNELS: &str = "\
+A channel that a listener or a table names exists always. What its table leaves open is as for the \
+daemon. A name with a dot is quoted. Tables stand at the end of the file.";
+
 /// A file that sets nothing, and shows how everything is set.
 pub(super) fn toml() -> String {
     let mut text = String::new();
@@ -31,9 +44,48 @@ pub(super) fn toml() -> String {
         }
         text.push('\n');
         comment(&mut text, &option.paragraphs().join("\n\n"));
+        if option.name == "listen" {
+            listeners(&mut text);
+        }
         let _ = writeln!(text, "#{} = {}", option.name, default(option));
     }
+    channels(&mut text);
     text
+}
+
+/// What a listener may have behind its address, and how it is written.
+fn listeners(text: &mut String) {
+    text.push_str("#\n# A listener is told, behind its address or in its table:\n#\n");
+    for key in LISTENER_KEYS {
+        term(text, key.usage, key.help);
+    }
+    text.push_str("#\n# For example:\n#\n");
+    for line in LISTEN_EXAMPLE.lines() {
+        let _ = writeln!(text, "#   {line}");
+    }
+    text.push_str("#\n");
+}
+
+/// The table of a channel, which ends the file: what follows a table is in it.
+fn channels(text: &mut String) {
+    text.push_str("\n\n## Channels\n\n");
+    comment(text, CHANNELS);
+    text.push_str("#\n");
+    for key in CHANNEL_KEYS {
+        term(text, key.name, key.help);
+    }
+    text.push_str("#[channel.nmea]\n");
+    for key in CHANNEL_KEYS {
+        let _ = writeln!(text, "#{} = {}", key.name, key.example);
+    }
+}
+
+/// A term and what it means, in comments.
+fn term(text: &mut String, term: &str, means: &str) {
+    let _ = writeln!(text, "#   {term}");
+    for line in wrap(means, WIDTH - 8) {
+        let _ = writeln!(text, "#       {line}");
+    }
 }
 
 /// The default of an option as TOML writes it.
@@ -61,7 +113,7 @@ fn comment(text: &mut String, paragraphs: &str) {
 mod tests {
     use super::*;
     use crate::config::cli::Options;
-    use crate::config::{Config, parse};
+    use crate::config::{Config, SlowClient, parse};
 
     fn file() -> String {
         toml()
@@ -72,7 +124,11 @@ mod tests {
         file()
             .lines()
             .map(|line| match line.strip_prefix('#') {
-                Some(option) if option.starts_with(|c: char| c.is_ascii_lowercase()) => option,
+                Some(option)
+                    if option.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) =>
+                {
+                    option
+                }
                 _ => line,
             })
             .collect::<Vec<_>>()
@@ -93,8 +149,40 @@ mod tests {
         }
         let mut defaults = Config::from_options(&Options::default(), 1024).unwrap();
         defaults.listen_given = true;
-        let config = Config::from_options(&options, 1024).unwrap();
+        let mut config = Config::from_options(&options, 1024).unwrap();
+        let nmea = config.channels.remove(&"nmea".parse().unwrap()).unwrap();
         assert_eq!(config, defaults);
+        assert_eq!((nmea.buffer_bytes, nmea.notices), (16 << 20, false));
+        assert_eq!(nmea.slow_client, SlowClient::Skip);
+    }
+
+    #[test]
+    fn examples_of_listeners_are_read_as_they_stand_there() {
+        let file = file();
+        let mut lines = file.lines().skip_while(|line| *line != "#   listen = [");
+        let example = lines.by_ref().take_while(|line| *line != "#");
+        let example: Vec<_> = example.map(|line| &line[1..]).collect();
+        let options = parse(&example.join("\n"), "linehub.toml".as_ref()).unwrap();
+        let config = Config::from_options(&options, 1024).unwrap();
+        let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        let expected = [
+            "127.0.0.1:2345,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off",
+            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off",
+            "0.0.0.0:2346,format=json,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off",
+            "[::1]:2347,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=on",
+        ];
+        assert_eq!(listen, expected);
+    }
+
+    #[test]
+    fn keys_of_listeners_and_channels_are_explained() {
+        let file = file();
+        for key in LISTENER_KEYS {
+            assert!(file.contains(&format!("\n#   {}\n", key.usage)), "{file}");
+        }
+        for key in CHANNEL_KEYS {
+            assert!(file.contains(&format!("\n#   {}\n", key.name)), "{file}");
+        }
     }
 
     #[test]

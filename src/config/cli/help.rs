@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use clap::Command;
 use rustix::termios::tcgetwinsize;
 
+use crate::config::listener::LISTENER_KEYS;
+
 /// Widest page, in characters.
 const WIDTH: usize = 100;
 
@@ -33,8 +35,27 @@ pub(crate) enum Body {
 
 use Body::{Example, Term, Text};
 
+/// What is said of listeners: the keys, a term each.
+const LISTENER_OPTIONS: [Body; LISTENER_KEYS.len() + 2] = {
+    let mut body = [Text(""); LISTENER_KEYS.len() + 2];
+    body[0] = Text(
+        "They follow the address of --listen, as in 0.0.0.0:2346,format=json,hello, or are keys of \
+         its table in the configuration file.",
+    );
+    let mut at = 0;
+    while at < LISTENER_KEYS.len() {
+        body[at + 1] = Term(LISTENER_KEYS[at].usage, LISTENER_KEYS[at].help);
+        at += 1;
+    }
+    body[at + 1] = Text(
+        "Where a key is on or off, the key alone is on. A [channel.NAME] table of the configuration \
+         file gives a channel a buffer and rules of its own; `linehub generate config` shows it.",
+    );
+    body
+};
+
 /// Sections of the text after the options, in the order they are shown.
-pub(crate) const SECTIONS: [Section; 6] = [
+pub(crate) const SECTIONS: [Section; 7] = [
     Section {
         title: "Examples",
         body: &[
@@ -69,6 +90,10 @@ pub(crate) const SECTIONS: [Section; 6] = [
                 ],
             ),
         ],
+    },
+    Section {
+        title: "Listener options",
+        body: &LISTENER_OPTIONS,
     },
     Section {
         title: "Values",
@@ -173,13 +198,18 @@ pub(super) fn sections() -> String {
         });
         let column = terms.max().unwrap_or(0) + 2;
         for (j, body) in section.body.iter().enumerate() {
+            let before = j.checked_sub(1).map(|before| &section.body[before]);
+            // Terms stand apart from paragraphs, and examples from each other.
+            if matches!(
+                (before, body),
+                (Some(Text(_)), Term(..)) | (Some(Term(..)), Text(_)) | (Some(_), Example(..))
+            ) {
+                line("");
+            }
             match body {
                 Text(text) => line(&format!("  {text}")),
                 Term(term, text) => line(&format!("  {term:column$}{text}")),
                 Example(shows, commands) => {
-                    if j > 0 {
-                        line("");
-                    }
                     line(&format!("  {shows}"));
                     let mut prompt = "$";
                     for command in *commands {

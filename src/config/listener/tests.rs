@@ -1,9 +1,141 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::config::Config;
+use crate::config::raw::Options;
 
 const DEFAULTS: ListenerDefaults = ListenerDefaults {
     format: Format::Text,
     http_guard: true,
 };
+
+fn read(text: &str) -> Result<ListenerOptions, String> {
+    ListenerOptions::read(&text.into(), DEFAULTS).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_key_sets_its_field() {
+    let text =
+        "127.0.0.1:1,format=json,channel=nmea,role=publish,line-end=any,http-guard=off,hello";
+    let expected = ListenerOptions {
+        address: "127.0.0.1:1".parse().unwrap(),
+        format: Format::Json,
+        channel: "nmea".parse().unwrap(),
+        role: Role::Publish,
+        line_end: LineEnd::Any,
+        http_guard: false,
+        hello: true,
+    };
+    assert_eq!(read(text), Ok(expected));
+}
+
+#[test]
+fn keys_that_are_left_out_have_their_defaults() {
+    let options = read("unix:/x,hello=no").unwrap();
+    assert_eq!(options, ListenerOptions::unlisted("unix:/x", DEFAULTS));
+    let channel = options.channel.as_str();
+    assert_eq!(
+        (channel, options.role, options.line_end),
+        ("main", Role::Both, LineEnd::Lf)
+    );
+    assert!(options.http_guard && !options.hello);
+
+    let listen = ["h:1", "h:2,format=raw,http-guard", "h:3,http-guard=on"];
+    let options = Options::from_iter([
+        ("format", vec!["json".into()]),
+        ("http-guard", vec!["off".into()]),
+        ("listen", listen.map(RawValue::from).to_vec()),
+    ]);
+    let config = Config::from_options(&options, 1024).unwrap();
+    let of = |at: usize| (config.listen[at].format, config.listen[at].http_guard);
+    assert_eq!(of(0), (Format::Json, false));
+    assert_eq!(of(1), (Format::Raw, true));
+    assert_eq!(of(2), (Format::Json, true));
+    assert_eq!(config.listener_defaults().format, Format::Json);
+}
+
+#[test]
+fn switch_is_read_as_everywhere() {
+    for (text, expected) in [
+        ("hello", true),
+        ("hello=on", true),
+        ("hello=true", true),
+        ("hello=1", true),
+        ("hello=off", false),
+        ("hello=false", false),
+    ] {
+        assert_eq!(
+            read(&format!("h:1,{text}")).unwrap().hello,
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn mistakes_name_the_listener_the_key_and_what_is_allowed() {
+    let all = "allowed: channel, format, hello, http-guard, line-end, role";
+    for (text, wrong) in [
+        ("h:1,tls", format!("tls: no such option; {all}")),
+        ("h:1,proxy=10.0.0.0/8", format!("proxy=10.0.0.0/8: no such option; {all}")),
+        ("h:1,history=5", format!("history=5: no such option; {all}")),
+        ("h:1,address=h:2", format!("address=h:2: no such option; {all}")),
+        ("h:1,=x", format!("=x: no such option; {all}")),
+        ("h:1,rol=both", "rol=both: no such option; did you mean role?".into()),
+        ("h:1, hello", " hello: no such option; did you mean hello?".into()),
+        ("h:1,", "a key is missing after ','; allowed: ,KEY=VALUE".into()),
+        ("h:1,hello,", "a key is missing after ','; allowed: ,KEY=VALUE".into()),
+        (
+            "h:1,format",
+            "format: the value is missing; allowed: format=text|json|raw".into(),
+        ),
+        (
+            "h:1,role",
+            "role: the value is missing; allowed: role=both|publish|subscribe".into(),
+        ),
+        (
+            "h:1,format=xml",
+            "format: 'xml' is not a format; allowed: text, json or raw".into(),
+        ),
+        (
+            "h:1,role=x",
+            "role: 'x' is not a role; allowed: both, publish or subscribe".into(),
+        ),
+        (
+            "h:1,line-end=cr",
+            "line-end: 'cr' is not a line end; allowed: lf, any or nul".into(),
+        ),
+        (
+            "h:1,channel=a/b",
+            "channel: 'a/b' is not a channel name; allowed: 1 to 64 of A-Z a-z 0-9 . _ -, and \
+             neither . nor .."
+                .into(),
+        ),
+        (
+            "h:1,channel=open",
+            "channel: 'open' stands in the metrics for all channels that clients opened; allowed: \
+             any other name"
+                .into(),
+        ),
+        (
+            "h:1,hello=maybe",
+            "hello: 'maybe' is neither true nor false; allowed: true, yes, on, 1, false, no, off or 0"
+                .into(),
+        ),
+        (
+            "h:1,format=raw,format=raw",
+            "format: is given twice; allowed: once".into(),
+        ),
+        ("h:1,hello,hello=off", "hello: is given twice; allowed: once".into()),
+    ] {
+        assert_eq!(read(text), Err(format!("--listen: h:1: {wrong}")), "{text}");
+    }
+    let address = read("h:x,role=x").unwrap_err();
+    assert!(
+        address.starts_with("--listen: 'h:x' has no port number"),
+        "{address}"
+    );
+}
 
 #[test]
 fn unlisted_listener_has_the_address_that_it_is_bound_to() {
@@ -18,5 +150,84 @@ fn unlisted_listener_has_the_address_that_it_is_bound_to() {
         let options = ListenerOptions::unlisted(bound, DEFAULTS);
         assert_eq!(options.address.to_string(), bound);
         assert_eq!(options.format, Format::Text);
+    }
+}
+
+#[test]
+fn restored_options_are_what_is_known_of_them() {
+    let options = ListenerOptions::restore("unix:/x,format=json").unwrap();
+    let defaults = ListenerDefaults {
+        format: Format::Json,
+        http_guard: true,
+    };
+    assert_eq!(options, ListenerOptions::unlisted("unix:/x", defaults));
+
+    let later = "h:1,format=raw,tls,role=publish,allow=10.0.0.0/8,allow=::/0,hello=on";
+    let options = ListenerOptions::restore(later).unwrap();
+    assert_eq!(
+        options.to_string().replace("format=raw,", ""),
+        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on"
+    );
+
+    for wrong in [
+        "h:1",
+        "",
+        "h:1,role=both",
+        "h:1,format=xml",
+        "h:1,format=raw,role=x",
+    ] {
+        assert!(ListenerOptions::restore(wrong).is_err(), "{wrong}");
+    }
+}
+
+fn any_options() -> impl Strategy<Value = ListenerOptions> {
+    let address = prop_oneof![
+        Just("127.0.0.1:0".to_owned()),
+        Just("[fe80::1%3]:4".to_owned()),
+        Just("localhost:65535".to_owned()),
+        Just("unix:".to_owned()),
+        // Sockets of the service manager can have any path.
+        "unix:[/a-z@,= .]{1,40}",
+        Just("unix:/x,format=raw,hello".to_owned()),
+    ];
+    let words = (0..3usize, 0..3usize, 0..3usize, any::<[bool; 2]>());
+    let formats = [Format::Text, Format::Json, Format::Raw];
+    // The name that metrics have for others is none for a listener.
+    let name = "[A-Za-z0-9._-]{1,64}";
+    let channel = name.prop_filter_map("no name", |name| words::named_channel(&name).ok());
+    (address, channel, words).prop_map(move |(address, channel, words)| {
+        let (format, role, line_end, [http_guard, hello]) = words;
+        ListenerOptions {
+            format: formats[format],
+            channel,
+            role: Role::ALL[role],
+            line_end: LineEnd::ALL[line_end],
+            http_guard,
+            hello,
+            ..ListenerOptions::unlisted(&address, DEFAULTS)
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn displayed_options_are_restored_and_read(options in any_options()) {
+        let text = options.to_string();
+        prop_assert_eq!(ListenerOptions::restore(&text), Ok(options.clone()));
+        let address = options.address.to_string();
+        if address.parse::<Address>().is_ok() && !address.contains(',') {
+            prop_assert_eq!(read(&text), Ok(options));
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_in_one_line(text in ".{0,40}", known in 0..2usize) {
+        let text = ["", "h:1,"][known].to_owned() + &text;
+        let _ = ListenerOptions::restore(&text);
+        if let Err(error) = read(&text) {
+            prop_assert!(error.starts_with("--listen: ") && !error.contains('\n'), "{}", error);
+        }
     }
 }
