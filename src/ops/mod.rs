@@ -5,6 +5,7 @@ pub(crate) mod admin;
 mod fd_passing;
 pub mod handover;
 pub mod lifecycle;
+mod log_format;
 mod log_queue;
 pub mod logging;
 pub mod procfs;

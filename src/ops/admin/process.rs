@@ -1,4 +1,4 @@
-//! What the system says of this process.
+//! The stats that the system has of this process.
 
 use std::time::{Duration, SystemTime};
 use std::{fs, process};
@@ -8,10 +8,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::ops::procfs::{self, Stat};
 
-/// The stats that Prometheus' client libraries have of every process; `None` where the system does
-/// not say.
+/// The stats of a process that Prometheus' client libraries expose; `None` where the system does not
+/// say.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ProcessFigures {
+pub(super) struct ProcessStats {
     pub(super) cpu_seconds: Option<f64>,
     pub(super) resident_bytes: Option<u64>,
     pub(super) virtual_bytes: Option<u64>,
@@ -21,17 +21,17 @@ pub(super) struct ProcessFigures {
     pub(super) threads: Option<u64>,
 }
 
-impl ProcessFigures {
-    /// As they are now; see proc(5).
-    pub(super) fn now() -> ProcessFigures {
+impl ProcessStats {
+    /// The stats of this process now; see proc(5).
+    pub(super) fn now() -> ProcessStats {
         let pid = process::id();
         let stat = Stat::read(pid);
         let field = |n| stat.as_ref().and_then(|stat| stat.field(n));
-        ProcessFigures {
+        ProcessStats {
             cpu_seconds: procfs::cpu_time(pid).map(|time| time.as_secs_f64()),
             resident_bytes: procfs::resident_bytes(pid),
             virtual_bytes: field(Stat::VIRTUAL),
-            // The listing has itself open.
+            // The directory that is being listed is open too.
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| files.count() as u64 - 1),
@@ -41,7 +41,7 @@ impl ProcessFigures {
     }
 }
 
-/// When this process began, whatever program it was then; now, where the system does not say.
+/// When this process began, exec or not; now, where the system does not say.
 pub(super) fn started() -> SystemTime {
     let now = SystemTime::now();
     let age = Stat::read(process::id()).and_then(|stat| {
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn system_tells_of_this_process() {
-        let stats = ProcessFigures::now();
+        let stats = ProcessStats::now();
         assert!(stats.cpu_seconds.is_some());
         assert!(stats.resident_bytes > Some(100_000));
         assert!(stats.virtual_bytes >= stats.resident_bytes);

@@ -16,7 +16,7 @@ use super::documents::{
 };
 use super::history::History;
 use super::metrics::{self, Snapshot};
-use super::process::{self as own_process, ProcessFigures};
+use super::process::{self as own_process, ProcessStats};
 use crate::hub::counters::Counters;
 use crate::hub::{
     Channels, ClientStats, ClosedClient, ConnectionInfo, HubStats, Liveness, TrafficTotals,
@@ -149,7 +149,7 @@ impl AdminState {
             refused: self.counters.refused.get(),
             handovers: metrics::handovers(&self.counters),
             reloads: metrics::pair(&self.counters.reloads),
-            process: ProcessFigures::now(),
+            process: ProcessStats::now(),
             started: self.started,
         }
     }

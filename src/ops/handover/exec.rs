@@ -88,7 +88,7 @@ impl Executable {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        for variable in SERVICE_VARS {
+        for variable in LISTEN_VARS.iter().chain(&SERVICE_VARS) {
             command.env_remove(variable);
         }
         let mut child = command.spawn().context("it does not start")?;

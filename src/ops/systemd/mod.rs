@@ -1,16 +1,17 @@
-//! The service manager: what it hands over at start, and what it is told while the daemon runs.
+//! The service manager: what it passes at the start, and what it is told while the daemon runs.
 //!
 //! [`SystemdEnv::from_environment`] reads, once and before anything else opens descriptors, what
 //! systemd put into the environment: inherited sockets ([sd_listen_fds(3)]), what the last daemon
 //! left in the file-descriptor store, the watchdog's timeout and the address for notifications.
-//! From it comes the [`Notifier`], by which the daemon says how it is ([sd_notify(3)]) and puts
-//! descriptors into the store; [`watchdog`] keeps the manager informed.
+//! The [`Notifier`] tells the manager the daemon's state ([sd_notify(3)]) and puts descriptors into
+//! the store; [`watchdog`] pings, and keeps the status line up to date.
 //!
 //! Without a manager, in a terminal or under another supervisor, all of this does nothing.
 //!
 //! [sd_listen_fds(3)]: https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
 //! [sd_notify(3)]: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 
+mod channel;
 mod notify;
 pub(crate) mod watchdog;
 
@@ -27,9 +28,8 @@ use crate::net::inherited::InheritedFd;
 
 pub use self::notify::{Notifier, PROBE_NAME, STORED_PREFIX, StoreError};
 
-/// Variables that describe the descriptors handed over at start. They are spent once read: whoever
-/// replaces this process by another program under the same PID must remove them first, or it would
-/// take its descriptors for inherited ones.
+/// Variables that describe the passed descriptors, which are taken over once. An exec keeps the PID
+/// and must remove them, or the next program would take its descriptors for passed ones.
 pub const LISTEN_VARS: [&str; 4] = [
     "LISTEN_PID",
     "LISTEN_PIDFDID",
@@ -37,35 +37,26 @@ pub const LISTEN_VARS: [&str; 4] = [
     "LISTEN_FDNAMES",
 ];
 
-/// Variables meant for this process alone: to be removed for every other program that it starts.
-pub const SERVICE_VARS: [&str; 8] = [
-    "LISTEN_PID",
-    "LISTEN_PIDFDID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "FDSTORE",
-];
+/// Other variables meant for this process alone. A child must get neither these nor [`LISTEN_VARS`].
+pub const SERVICE_VARS: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE"];
 
-/// What the service manager gave to this process.
+/// The environment that the service manager gave to this process.
 #[derive(Debug, Default)]
 pub struct SystemdEnv {
-    /// The descriptors it passed.
+    /// The passed descriptors.
     pub inherited: Inherited,
-    /// How often it wants to hear from the watchdog, at the latest. `None`: never.
+    /// Longest time between two pings of the watchdog. `None`: the manager expects none.
     pub watchdog: Option<Duration>,
-    /// Where it takes notifications, as NOTIFY_SOCKET says.
+    /// NOTIFY_SOCKET: the address for notifications.
     address: Option<OsString>,
 }
 
 /// The descriptors that the service manager passed.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// Sockets to listen on, and what is no listener but came as one: told apart when opened.
+    /// Sockets to listen on. Whether each is a listener is checked when the listeners are opened.
     pub listeners: Vec<InheritedFd>,
-    /// What the last daemon left in the file-descriptor store, by its name there, which begins with
+    /// Descriptors that the last daemon left in the file-descriptor store, under names that begin with
     /// [`STORED_PREFIX`].
     pub stored: Vec<InheritedFd>,
 }
@@ -75,7 +66,7 @@ impl SystemdEnv {
     /// opens descriptors of its own; a second call finds none.
     ///
     /// # Errors
-    /// The variables do not agree with each other, or with the descriptors that are open.
+    /// The variables contradict each other, or the descriptors that are open.
     pub fn from_environment() -> anyhow::Result<SystemdEnv> {
         Ok(SystemdEnv {
             inherited: Inherited::take().context("cannot take over inherited sockets")?,
@@ -84,33 +75,33 @@ impl SystemdEnv {
         })
     }
 
-    /// The way to tell the manager something. To be called on the runtime.
+    /// A notifier for this manager. To be called on the runtime.
     pub fn notifier(&self) -> Notifier {
         Notifier::new(self.address.as_deref())
     }
 }
 
 impl Inherited {
+    /// The passed descriptors, at the first call; none at later ones.
     fn take() -> anyhow::Result<Inherited> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let mut inherited = Inherited::default();
-        // After an exec the descriptors are the handover's, whatever else the environment says.
+        // After an exec, the open descriptors are those of the handover.
         if TAKEN.swap(true, Relaxed) || env::var_os(STATE_VARIABLE).is_some() {
             return Ok(inherited);
         }
         let disagree = "LISTEN_FDS, LISTEN_FDNAMES and the open descriptors do not agree";
-        // Finds none when LISTEN_PID is another process; the names must not matter then.
+        // LISTEN_PID may be another process: the names in LISTEN_FDNAMES do not matter then.
         if sd_notify::listen_fds().context(disagree)?.len() == 0 {
             return Ok(inherited);
         }
-        // Sets CLOEXEC on each.
         let passed = sd_notify::listen_fds_with_names().context(disagree)?;
         for (descriptor, name) in passed {
             let passed = InheritedFd {
                 name,
                 descriptor: own(descriptor),
             };
-            // A socket unit may well be called linehub-json.socket: what listens is a listener.
+            // A socket unit may be called linehub-json.socket: the prefix alone proves nothing.
             let stored = passed.name.starts_with(STORED_PREFIX) && !passed.listens();
             match stored {
                 true => inherited.stored.push(passed),
@@ -123,7 +114,7 @@ impl Inherited {
 
 #[allow(unsafe_code)]
 fn own(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: it was open a moment ago, when CLOEXEC was set on it, and the manager opened it for
-    // this process to own. Nothing here opened it: it is taken over once a process, first of all.
+    // SAFETY: the descriptor was open a moment ago, when CLOEXEC was set on it, and the manager opened
+    // it for this process to own. `Inherited::take` runs once, before anything opens descriptors.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }

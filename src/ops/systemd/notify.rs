@@ -1,68 +1,50 @@
-//! Telling the service manager: states, the watchdog's beat, and descriptors to keep.
+//! Notifications for the service manager: states, the watchdog's ping, and descriptors to store.
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
 use sd_notify::NotifyState;
-use tokio::io::Interest;
-use tokio::net::UnixDatagram;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::warn;
 
-/// How the names of our own entries in the file-descriptor store begin. Reserved: a socket unit
-/// must not name anything else so (its listeners may have any name).
+use super::channel::Channel;
+use crate::ops::fd_passing::DESCRIPTORS_MAX;
+
+/// Prefix of the daemon's own entries in the file-descriptor store. A socket unit may name its
+/// listeners so too, but nothing else.
 pub const STORED_PREFIX: &str = "linehub-";
 
-/// How long a message may wait for a manager whose queue is full. Some 500 messages fit in it.
-const SEND_TIME: Duration = Duration::from_millis(500);
-
-/// What is stored to see whether anything is kept. Found in the store at a start, it means nothing.
+/// Name of the entry that is stored to see whether the manager keeps any. An entry of this name that
+/// is in the store at a start means nothing.
 pub const PROBE_NAME: &str = "linehub-probe";
 
-/// Descriptors that one message carries at most: the kernel's SCM_MAX_FD.
-const DESCRIPTORS_MAX: usize = 253;
-
-/// Tells the service manager how the daemon is. Does nothing where there is no manager.
+/// Tells the service manager the daemon's state. Does nothing where there is no manager.
 ///
 /// No method waits longer than half a second, unless it says so. A message that cannot be sent is
 /// dropped; the first of a row of such failures is logged.
 #[derive(Debug)]
 pub struct Notifier(Option<Channel>);
 
-/// Why the manager is not known to keep what it was to store.
+/// Why the manager is not known to have stored a descriptor.
 #[derive(Debug)]
 pub enum StoreError {
     /// There is no service manager.
     NoManager,
     /// The message could not be sent.
     NotSent(io::Error),
-    /// The manager did not say within this time that it has read what was sent.
+    /// The manager did not confirm within this time that it has read the message.
     NoAnswer(Duration),
-    /// It read the message and closed the descriptor: FileDescriptorStoreMax= is 0, or too small.
+    /// The manager closed the descriptor: FileDescriptorStoreMax= is 0, or too small.
     NotKept,
 }
 
-/// The way to the manager: one socket for life, so that a beat needs no descriptor when there are
-/// none left.
-#[derive(Debug)]
-struct Channel {
-    socket: UnixDatagram,
-    address: SocketAddrUnix,
-    /// The last message could not be sent, and that has been logged.
-    failing: AtomicBool,
-}
-
 impl Notifier {
-    /// Notifies at the address that NOTIFY_SOCKET gives, if it gives any.
+    /// A notifier for the address in NOTIFY_SOCKET, if there is one.
     pub(super) fn new(address: Option<&OsStr>) -> Notifier {
         let Some(address) = address.filter(|address| !address.is_empty()) else {
             return Notifier(None);
@@ -76,19 +58,20 @@ impl Notifier {
         }
     }
 
-    /// Every listener accepts.
+    /// Says that every listener accepts.
     pub async fn ready(&self) {
         self.notify(&[NotifyState::Ready]).await;
     }
 
-    /// The reload is over; how that went, if these words say so, is in the status for whoever waited.
+    /// Says that the reload is over. A failure goes into the status, for whoever waited.
     pub async fn reloaded(&self, failure: Option<&str>) {
         let status = failure.map(NotifyState::Status);
         let states: Vec<_> = [NotifyState::Ready].into_iter().chain(status).collect();
         self.notify(&states).await;
     }
 
-    /// The configuration is being read again. [`Notifier::reloaded`] must follow, whatever comes of it.
+    /// Says that the configuration is being read again. [`Notifier::reloaded`] must follow, also after
+    /// a failure.
     pub async fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.notify(&[NotifyState::Reloading, now]).await,
@@ -96,39 +79,39 @@ impl Notifier {
         }
     }
 
-    /// The daemon is going down, and may take as long as this: longer than the manager's own
-    /// timeout for it, if need be.
+    /// Says that the daemon is shutting down and may take this long, even if the manager's own timeout
+    /// is shorter.
     pub async fn stopping(&self, time: Duration) {
         let extend = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
         let states = [NotifyState::Stopping, NotifyState::Custom(&extend)];
         self.notify(&states).await;
     }
 
-    /// How it is, in words for `systemctl status`.
+    /// Sets the status line of `systemctl status`.
     pub async fn status(&self, text: &str) {
         self.notify(&[NotifyState::Status(text)]).await;
     }
 
-    /// The watchdog's beat.
+    /// Pings the watchdog.
     pub async fn watchdog(&self) {
         self.notify(&[NotifyState::Watchdog]).await;
     }
 
-    /// The watchdog's beat, from a thread that may block.
+    /// Pings the watchdog from a thread that may block.
     pub fn watchdog_blocking(&self) {
         let Some(channel) = &self.0 else { return };
         let text = text(&[NotifyState::Watchdog]);
         channel.log(&text, channel.send_blocking(&text));
     }
 
-    /// Has the manager keep these descriptors under this name, which begins with
-    /// [`STORED_PREFIX`], until they are removed or the service is stopped. They come back as
-    /// [`Inherited::stored`](super::Inherited::stored) when it starts again.
+    /// Has the manager store these descriptors under this name, which begins with [`STORED_PREFIX`],
+    /// until they are removed or the service is stopped. When the service starts again, they come
+    /// back as [`Inherited::stored`](super::Inherited::stored).
     ///
-    /// Returns once the message is on its way: [`Notifier::flush`] tells when it has been read.
+    /// Returns once the message is on its way: [`Notifier::flush`] waits until it has been read.
     ///
     /// # Errors
-    /// There is no manager, or it does not take the message within half a second.
+    /// There is no manager, or the manager does not take the message within half a second.
     pub async fn store(
         &self,
         name: &str,
@@ -148,23 +131,23 @@ impl Notifier {
         Ok(())
     }
 
-    /// Has the manager close what it keeps under this name.
+    /// Has the manager close the descriptors that are stored under this name.
     ///
     /// # Errors
-    /// There is no manager, or it does not take the message within half a second.
+    /// There is no manager, or the manager does not take the message within half a second.
     pub async fn remove(&self, name: &str) -> Result<(), StoreError> {
         let fd_name = format!("FDNAME={name}");
         let states = ["FDSTOREREMOVE=1", &fd_name].map(NotifyState::Custom);
         self.send(&states, &[]).await
     }
 
-    /// Waits until the manager has read everything sent so far, at most this long.
+    /// Waits until the manager has read all messages sent so far, at most this long.
     ///
     /// # Errors
-    /// It has not: there is no manager, the message cannot be sent, or no answer came in time.
+    /// There is no manager, the message cannot be sent, or no answer came in time.
     pub async fn flush(&self, time: Duration) -> Result<(), StoreError> {
         let exchange = async {
-            // The manager closes its copy of the pipe when it has come to the barrier.
+            // The manager closes its copy of the pipe when it reads the barrier.
             let (answer, barrier) = io::pipe().map_err(StoreError::NotSent)?;
             self.send(&[NotifyState::Custom("BARRIER=1")], &[barrier.as_fd()])
                 .await?;
@@ -173,19 +156,18 @@ impl Notifier {
             answer.readable().await.map_err(StoreError::NotSent)?;
             Ok(())
         };
-        // Cancelled, the exchange closes its pipe; an answer to it then goes nowhere.
         timeout(time, exchange)
             .await
             .unwrap_or(Err(StoreError::NoAnswer(time)))
     }
 
-    /// Sees whether the manager has room for so many more descriptors, which the unit has to allow
-    /// (FileDescriptorStoreMax=) and no variable tells before systemd 254. Waits at most this long.
+    /// Tries whether the manager has room for `count` more descriptors, at most this long. The room is
+    /// FileDescriptorStoreMax= of the unit, which no variable tells before systemd 254.
     ///
     /// # Errors
-    /// It has not, or does not answer.
+    /// There is no room, no manager or no answer.
     pub async fn try_store(&self, count: usize, time: Duration) -> Result<(), StoreError> {
-        // A pipe each: the manager keeps one of several that are the same.
+        // Different pipes: the manager stores a descriptor only once.
         let pipes: io::Result<Vec<_>> = (0..count).map(|_| io::pipe()).collect();
         let (ours, probes): (Vec<_>, Vec<_>) =
             pipes.map_err(StoreError::NotSent)?.into_iter().unzip();
@@ -198,7 +180,7 @@ impl Notifier {
             .map(|pipe| PollFd::new(pipe, PollFlags::empty()))
             .collect();
         let closed = poll(&mut hung_up, Some(&Timespec::default()));
-        // Kept or not, answered or not: it must not stay there.
+        // Also when there was no answer: the probes must not stay in the store.
         self.remove(PROBE_NAME).await?;
         answered?;
         match closed {
@@ -208,9 +190,8 @@ impl Notifier {
         }
     }
 
-    /// Sends, and logs the first of a row of failures.
+    /// Sends a message; a failure is logged.
     async fn notify(&self, states: &[NotifyState<'_>]) {
-        // That there is no manager is no failure.
         let Some(channel) = &self.0 else { return };
         let text = text(states);
         channel.log(&text, channel.send(&text, &[]).await);
@@ -227,90 +208,10 @@ impl Notifier {
     }
 }
 
-/// A message: one assignment a line.
+/// Text of a message: one assignment a line.
 fn text(states: &[NotifyState<'_>]) -> String {
     let lines: Vec<String> = states.iter().map(NotifyState::to_string).collect();
     lines.join("\n")
-}
-
-impl Channel {
-    fn open(address: &OsStr) -> io::Result<Channel> {
-        let address = match address.as_bytes() {
-            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
-            path @ [b'/', ..] => SocketAddrUnix::new(path)?,
-            _ => {
-                let wrong = "NOTIFY_SOCKET is neither a path nor an abstract name";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, wrong));
-            }
-        };
-        let socket = UnixDatagram::unbound()?;
-        // A manager that is not there now may be when the first message is sent.
-        let _ = rustix::net::connect(&socket, &address);
-        Ok(Channel {
-            socket,
-            address,
-            failing: AtomicBool::new(false),
-        })
-    }
-
-    /// Logs the first of a row of failures.
-    fn log(&self, text: &str, sent: io::Result<()>) {
-        match sent {
-            Ok(()) => self.failing.store(false, Relaxed),
-            Err(error) if self.failing.swap(true, Relaxed) => {
-                debug!(%error, text, "cannot notify the service manager");
-            }
-            Err(error) => warn!(%error, text, "cannot notify the service manager"),
-        }
-    }
-
-    /// [`Channel::send`] without a runtime and without descriptors.
-    fn send_blocking(&self, text: &str) -> io::Result<()> {
-        let once = || {
-            let mut room = [PollFd::new(&self.socket, PollFlags::OUT)];
-            let time = Timespec::try_from(SEND_TIME).map_err(io::Error::other)?;
-            match poll(&mut room, Some(&time))? {
-                0 => Err(io::ErrorKind::TimedOut.into()),
-                _ => send(&self.socket, text, &[]),
-            }
-        };
-        once().or_else(|error| {
-            if error.kind() == io::ErrorKind::TimedOut {
-                return Err(error);
-            }
-            rustix::net::connect(&self.socket, &self.address)?;
-            once()
-        })
-    }
-
-    /// Sends one message, whole. Cancel safe: it is sent or it is not.
-    async fn send(&self, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let once = || send(&self.socket, text, descriptors);
-        let sending = async {
-            let sent = self.socket.async_io(Interest::WRITABLE, once).await;
-            if sent.is_ok() {
-                return sent;
-            }
-            // A manager that was started anew has a new socket at the old address.
-            rustix::net::connect(&self.socket, &self.address)?;
-            self.socket.async_io(Interest::WRITABLE, once).await
-        };
-        timeout(SEND_TIME, sending)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-fn send(socket: &UnixDatagram, text: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() {
-        let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
-        debug_assert!(fits, "at most {DESCRIPTORS_MAX} descriptors a message");
-    }
-    let text = [IoSlice::new(text.as_bytes())];
-    rustix::net::sendmsg(socket, &text, &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
 }
 
 impl fmt::Display for StoreError {
@@ -345,13 +246,13 @@ impl std::error::Error for StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::io::IoSliceMut;
     use std::os::fd::OwnedFd;
 
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    use rustix::net::RecvFlags;
     use tokio::runtime::Builder;
 
     use super::*;
+    use crate::ops::fd_passing;
 
     /// A deadline that a test waits for to pass, and one that it never waits for.
     const SOON: Duration = Duration::from_millis(50);
@@ -367,18 +268,9 @@ mod tests {
         /// The next message, and what came with it.
         fn take(&self) -> (String, Vec<OwnedFd>) {
             let mut text = [0; 1024];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let slices = &mut [IoSliceMut::new(&mut text)];
             let flags = RecvFlags::empty();
-            let received = rustix::net::recvmsg(&self.socket, slices, &mut control, flags).unwrap();
-            let mut descriptors = Vec::new();
-            for part in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(passed) = part {
-                    descriptors.extend(passed);
-                }
-            }
-            let text = String::from_utf8(text[..received.bytes].to_vec()).unwrap();
+            let (bytes, descriptors) = fd_passing::receive(&self.socket, &mut text, flags).unwrap();
+            let text = String::from_utf8(text[..bytes].to_vec()).unwrap();
             (text, descriptors)
         }
 

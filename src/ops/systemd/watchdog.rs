@@ -1,4 +1,4 @@
-//! What the service manager hears without anything having happened: the beat and the figures.
+//! The watchdog's pings and the status line, which the service manager gets at regular times.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,30 +14,29 @@ use super::Notifier;
 use crate::hub::Channels;
 use crate::ops::lifecycle::Phase;
 
-/// How often the figures are looked at. The manager tells all of D-Bus about each change.
+/// How often the stats are read. The manager sends each change of the status line to all of D-Bus.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
-/// The same while draining, which is over in seconds.
+/// How often the stats are read while draining, which is over in seconds.
 const DRAIN_PERIOD: Duration = Duration::from_millis(500);
 
-/// Of a failed reload, so much is said: the manager takes 4 KiB in all.
+/// Characters of a failed reload's error in the status line: the manager takes 4 KiB in all.
 const FAILURE_CHARS_MAX: usize = 500;
 
-/// Beats for the watchdog until it is dropped.
+/// The thread that pings the manager's watchdog, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     _stop: Sender<Infallible>,
 }
 
 impl Watchdog {
-    /// Beats for as long as the hub shows signs of life, every half of the time that the manager
-    /// allows between two beats.
+    /// Starts to ping, twice in the time that the manager allows between two pings, for as long as the
+    /// hub is alive.
     ///
-    /// Each beat takes the hub's locks, and wants to see that since the last one lines went through
-    /// or the sweep looked over the clients: a hub that hangs, or a runtime that does not come round
-    /// to its tasks any more, ends the beats, and the manager ends the daemon. It has a thread of its
-    /// own: a task would have its turn after all the others, which under load takes seconds, and the
-    /// manager must not end a daemon for being busy.
+    /// Each ping takes the hub's locks, and needs that since the last one lines were published or the
+    /// reaper checked the clients. When the hub hangs, or the runtime no longer runs its tasks, the
+    /// pings end and the manager ends the daemon. The pings have a thread of their own because under
+    /// load a task waits for seconds, and the manager must not end a daemon that is busy.
     ///
     /// # Errors
     /// The system refuses the thread.
@@ -75,14 +74,14 @@ fn ping(
             );
         }
         last = pulse;
-        // Nothing is ever sent: an end is the other side's drop.
+        // Nothing is ever sent: anything but a timeout is the drop of the `Watchdog`.
         if stopped.recv_timeout(period) != Err(RecvTimeoutError::Timeout) {
             return;
         }
     }
 }
 
-/// Keeps the manager's status line true. Only a line that changed is sent.
+/// Keeps the manager's status line up to date. A line is sent only when it changed.
 pub(crate) async fn report(
     notifier: Arc<Notifier>,
     channels: Arc<Channels>,
@@ -122,8 +121,8 @@ pub(crate) async fn report(
             Phase::Draining => DRAIN_PERIOD,
             _ => STATUS_PERIOD,
         };
-        // Nothing is lost: what comes meanwhile is seen by the next turn. An error says that there will
-        // be no more of it, and the daemon is about to end.
+        // Cancelled by the timeout, no change is lost: the next turn reads the latest values. An error
+        // says that the sender is gone, and the daemon is about to end.
         let changed = async {
             tokio::select! {
                 changed = phase.changed() => changed,
@@ -136,7 +135,7 @@ pub(crate) async fn report(
     }
 }
 
-/// So many a second.
+/// Increase of a total per second, rounded.
 fn rate(before: u64, now: u64, time: Duration) -> u64 {
     let seconds = time.as_secs_f64();
     if seconds < 0.001 {
@@ -145,7 +144,7 @@ fn rate(before: u64, now: u64, time: Duration) -> u64 {
     (now.saturating_sub(before) as f64 / seconds).round() as u64
 }
 
-/// Why the last reload changed nothing, in words for the status line.
+/// Why the last reload failed, in words for the status line.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure(Arc<str>);
 
@@ -171,7 +170,7 @@ struct Status {
     failure: Option<Failure>,
     phase: Phase,
     clients: usize,
-    /// Lines a second that clients sent, and that they were sent.
+    /// Lines a second from clients and to clients.
     lines_in: u64,
     lines_out: u64,
 }

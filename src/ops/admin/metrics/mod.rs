@@ -1,50 +1,25 @@
 //! `/metrics`: the daemon's stats for Prometheus, by its conventions for names and units.
 
+mod exposition;
+
 use std::fmt;
 use std::time::SystemTime;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, prometheus_text, text,
-};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Unit;
 
-use super::process::ProcessFigures;
+use self::exposition::MetricWriter;
+use super::process::ProcessStats;
 use crate::hub::HubStats;
 use crate::hub::counters::{Counters, HandoverMethod, Outcomes};
 use crate::ops::lifecycle::Phase;
 use crate::ops::logging;
 use crate::wire::close_reason::CloseReason;
 
-/// How the stats are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exposition {
-    /// Prometheus' own text, version 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
+pub(super) use self::exposition::Exposition;
 
-impl Exposition {
-    /// What a scraper prefers that accepts these media types.
-    pub(super) fn preferred(accept: &str) -> Exposition {
-        match accept.contains("application/openmetrics-text") {
-            true => Exposition::OpenMetrics,
-            false => Exposition::Prometheus,
-        }
-    }
-
-    pub(super) fn content_type(self) -> &'static str {
-        match self {
-            Exposition::Prometheus => prometheus_text::CONTENT_TYPE,
-            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
-
-/// All that is told of the daemon at one time.
+/// The daemon's stats at one time.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) stats: HubStats,
@@ -52,15 +27,15 @@ pub(super) struct Snapshot {
     pub(super) clients_max: Option<usize>,
     pub(super) accept_errors: u64,
     pub(super) refused: u64,
-    /// By method: those that went well, and those that did not.
+    /// Handovers that succeeded and that failed, by method.
     pub(super) handovers: [(HandoverMethod, [u64; 2]); 2],
+    /// Reloads that succeeded and that failed.
     pub(super) reloads: [u64; 2],
-    pub(super) process: ProcessFigures,
+    pub(super) process: ProcessStats,
     pub(super) started: SystemTime,
 }
 
-/// How many connections were closed for each reason, those that were `refused` among them, which
-/// never became clients.
+/// Connections closed for each reason, with the `refused` ones, which never became clients.
 pub(super) fn closed_by_reason(
     stats: &HubStats,
     refused: u64,
@@ -74,28 +49,20 @@ pub(super) fn closed_by_reason(
     })
 }
 
-/// The counters at one time, as a [`Snapshot`] has them.
+/// Handovers that succeeded and that failed, by method.
 pub(super) fn handovers(counters: &Counters) -> [(HandoverMethod, [u64; 2]); 2] {
     [HandoverMethod::Exec, HandoverMethod::Store]
         .map(|method| (method, pair(counters.handovers.by(method))))
 }
 
+/// Successes and failures.
 pub(super) fn pair(outcomes: &Outcomes) -> [u64; 2] {
     [outcomes.ok.get(), outcomes.failed.get()]
 }
 
 /// The text of a snapshot.
 pub(super) fn write(snapshot: Snapshot, exposition: Exposition) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(snapshot));
-    let mut text = String::new();
-    let written = match exposition {
-        Exposition::Prometheus => prometheus_text::encode(&mut text, &registry),
-        Exposition::OpenMetrics => text::encode(&mut text, &registry),
-    };
-    // A String takes everything, and what is written to it does not fail by itself.
-    debug_assert!(written.is_ok());
-    text
+    exposition.encode(snapshot)
 }
 
 impl Collector for Snapshot {
@@ -115,21 +82,18 @@ impl Snapshot {
         out.gauge(
             "linehub_clients",
             "Clients that are connected",
-            None,
             stats.clients as u64,
         )?;
         if let Some(max) = self.clients_max {
             out.gauge(
                 "linehub_clients_limit",
                 "Clients that may be connected",
-                None,
                 max as u64,
             )?;
         }
         out.counter(
             "linehub_clients_connected",
             "Clients that ever connected",
-            None,
             stats.joined,
         )?;
         let closed = closed_by_reason(stats, self.refused);
@@ -146,83 +110,75 @@ impl Snapshot {
         out.counter(
             "linehub_lines_received",
             "Lines that clients sent",
-            None,
             totals.lines_in,
         )?;
         out.counter(
             "linehub_lines_sent",
             "Lines that clients were sent, each counted once a client",
-            None,
             totals.lines_out,
         )?;
-        out.counter(
+        out.counter_in(
+            Unit::Bytes,
             "linehub_received",
             "Bytes read from clients",
-            Some(Unit::Bytes),
             totals.bytes_in,
         )?;
-        out.counter(
+        out.counter_in(
+            Unit::Bytes,
             "linehub_sent",
             "Bytes that clients' sockets took",
-            Some(Unit::Bytes),
             totals.bytes_out,
         )?;
         out.counter(
             "linehub_messages_published",
             "Lines that got a place in the one order",
-            None,
             stats.messages,
         )?;
         out.counter(
             "linehub_notices_published",
             "Notices of who came and left that got a place in the one order",
-            None,
             stats.notices,
         )?;
         out.counter(
             "linehub_messages_skipped",
             "Messages that slow clients missed, and were told so, each counted once a client",
-            None,
             totals.skipped,
         )?;
         out.counter(
             "linehub_log_lines_lost",
             "Log lines that were lost because stderr did not take them in time",
-            None,
             logging::lost(),
         )?;
         out.counter(
             "linehub_lines_discarded",
             "Lines that were longer than the limit and dropped, where only they are",
-            None,
             stats.discarded,
         )
     }
 
     fn buffer(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
         let stats = &self.stats;
-        out.gauge(
+        out.gauge_in(
+            Unit::Bytes,
             "linehub_buffer_used",
             "Bytes in the buffer: lines that wait for clients",
-            Some(Unit::Bytes),
             stats.buffer_used as u64,
         )?;
-        out.gauge(
+        out.gauge_in(
+            Unit::Bytes,
             "linehub_buffer_limit",
             "Bytes that the buffer may hold",
-            Some(Unit::Bytes),
             stats.buffer_limit as u64,
         )?;
         out.gauge(
             "linehub_senders_waiting",
             "Clients that wait for room in the buffer, as what they sent does",
-            None,
             stats.senders_waiting as u64,
         )?;
-        out.counter(
+        out.counter_in(
+            Unit::Seconds,
             "linehub_senders_waited",
             "For how long clients waited for room in the buffer, all together",
-            Some(Unit::Seconds),
             stats.waited.as_secs_f64(),
         )
     }
@@ -231,7 +187,6 @@ impl Snapshot {
         out.counter(
             "linehub_accept_errors",
             "Times that connections could not be accepted, as without descriptors",
-            None,
             self.accept_errors,
         )?;
         let results = ["ok", "failed"];
@@ -265,127 +220,37 @@ impl Snapshot {
         )
     }
 
-    /// What every client library of Prometheus tells, under the same names.
+    /// The metrics of the process that Prometheus' client libraries have, under the same names.
     fn process(&self, out: &mut MetricWriter<'_>) -> fmt::Result {
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH);
-        out.gauge(
+        out.gauge_in(
+            Unit::Seconds,
             "process_start_time",
             "When the process began, since the epoch",
-            Some(Unit::Seconds),
             started.unwrap_or_default().as_secs_f64(),
         )?;
         let process = &self.process;
         if let Some(seconds) = process.cpu_seconds {
             let help = "Processor time used, user and system";
-            out.counter("process_cpu", help, Some(Unit::Seconds), seconds)?;
+            out.counter_in(Unit::Seconds, "process_cpu", help, seconds)?;
         }
-        let bytes = Some(Unit::Bytes);
-        let gauges = [
-            (
-                "process_resident_memory",
-                "Memory in use",
-                bytes.clone(),
-                process.resident_bytes,
-            ),
-            (
-                "process_virtual_memory",
-                "Memory reserved",
-                bytes,
-                process.virtual_bytes,
-            ),
-            (
-                "process_open_fds",
-                "Open file descriptors",
-                None,
-                process.open_files,
-            ),
-            (
-                "process_max_fds",
-                "File descriptors that may be open",
-                None,
-                process.open_files_max,
-            ),
-            ("process_threads", "Threads", None, process.threads),
-        ];
-        for (name, help, unit, value) in gauges {
-            if let Some(value) = value {
-                out.gauge(name, help, unit, value)?;
-            }
+        if let Some(bytes) = process.resident_bytes {
+            let name = "process_resident_memory";
+            out.gauge_in(Unit::Bytes, name, "Memory in use", bytes)?;
         }
-        Ok(())
-    }
-}
-
-/// Where metrics are written to, a descriptor and its values at a time.
-struct MetricWriter<'a>(DescriptorEncoder<'a>);
-
-impl MetricWriter<'_> {
-    fn gauge<N: EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        value: N,
-    ) -> fmt::Result {
-        self.one(name, help, unit, &ConstGauge::new(value))
-    }
-
-    fn counter<N: EncodeCounterValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        value: N,
-    ) -> fmt::Result {
-        self.one(name, help, unit, &ConstCounter::new(value))
-    }
-
-    fn gauges<const N: usize, V>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[([(&str, V); N], u64)],
-    ) -> fmt::Result
-    where
-        V: AsRef<str>,
-    {
-        self.family(name, help, values, ConstGauge::new)
-    }
-
-    fn counters<const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[([(&str, &str); N], u64)],
-    ) -> fmt::Result {
-        self.family(name, help, values, ConstCounter::new)
-    }
-
-    fn one(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<Unit>,
-        metric: &impl EncodeMetric,
-    ) -> fmt::Result {
-        let kind = metric.metric_type();
-        metric.encode(self.0.encode_descriptor(name, help, unit.as_ref(), kind)?)
-    }
-
-    fn family<const N: usize, V: AsRef<str>, M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: &[([(&str, V); N], u64)],
-        metric: impl Fn(u64) -> M,
-    ) -> fmt::Result {
-        let kind = metric(0).metric_type();
-        let mut encoder = self.0.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in values {
-            let labels = labels
-                .each_ref()
-                .map(|(name, value)| (*name, value.as_ref()));
-            metric(*value).encode(encoder.encode_family(&labels)?)?;
+        if let Some(bytes) = process.virtual_bytes {
+            let name = "process_virtual_memory";
+            out.gauge_in(Unit::Bytes, name, "Memory reserved", bytes)?;
+        }
+        if let Some(files) = process.open_files {
+            out.gauge("process_open_fds", "Open file descriptors", files)?;
+        }
+        if let Some(files) = process.open_files_max {
+            let help = "File descriptors that may be open";
+            out.gauge("process_max_fds", help, files)?;
+        }
+        if let Some(threads) = process.threads {
+            out.gauge("process_threads", "Threads", threads)?;
         }
         Ok(())
     }
@@ -412,7 +277,7 @@ mod tests {
             refused: 4,
             handovers: handovers(&counters),
             reloads: pair(&counters.reloads),
-            process: ProcessFigures::now(),
+            process: ProcessStats::now(),
             started: SystemTime::UNIX_EPOCH,
         }
     }
