@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -74,13 +75,13 @@ impl Lifecycle {
 
     pub(crate) fn enter(&self, phase: Phase) {
         info!(%phase, "phase");
-        *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.entered.lock() = Instant::now();
         self.phase.send_replace(phase);
     }
 
     /// The phase, and for how long it has been that.
     pub(crate) fn phase(&self) -> (Phase, Duration) {
-        let entered = *self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        let entered = *self.entered.lock();
         (*self.phase.borrow(), entered.elapsed())
     }
 

@@ -1,10 +1,11 @@
 //! `/events`: the status every second, to everybody who watches, made once for all of them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -62,11 +63,7 @@ impl Events {
         let (sender, body) = Channel::new(1);
         let updates = self.latest.subscribe();
         let watcher = tokio::spawn(tell(view, updates, sender)).abort_handle();
-        // Nothing panics while it is held.
-        let mut watchers = self
-            .watchers
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut watchers = self.watchers.lock();
         watchers.retain(|watcher| !watcher.is_finished());
         if watchers.len() == WATCHERS_MAX
             && let Some(oldest) = watchers.pop_front()
