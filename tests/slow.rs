@@ -326,7 +326,10 @@ fn memory_stays_within_what_the_readme_says_whatever_clients_do() {
         "--listen=127.0.0.1:0",
     ])
     // Not what each client does: this test would keep all of it.
-    .env("RUST_LOG", "warn,linehub::server=info,linehub::ops=info")
+    .env(
+        "RUST_LOG",
+        "warn,linehub::server=info,linehub::ops=info,linehub::net=info",
+    )
     .start();
     crate::common::raise_open_files();
     let dial = |_| Client::dial(server.addr(0));

@@ -1,8 +1,9 @@
 //! What all clients go by, and what they are told when they are closed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::wire::close_reason::CloseReason;
@@ -68,10 +69,7 @@ impl ClientPolicy {
     }
 
     pub(super) fn last(&self) -> MutexGuard<'_, ClosePolicy> {
-        // Nothing panics while it is held.
-        self.last
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.last.lock()
     }
 }
 

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
 use tokio_util::task::TaskTracker;
@@ -50,7 +51,7 @@ impl Clients {
     /// Stops all clients where they are. Nobody may join meanwhile. Not cancel safe.
     pub(crate) async fn freeze(&self, channels: &Channels) -> Vec<Frozen> {
         self.barrier.freeze(channels).await;
-        mem::take(&mut *self.frozen())
+        mem::take(&mut *self.frozen.lock())
     }
 
     /// Lets these clients go on.
@@ -64,16 +65,9 @@ impl Clients {
     }
 
     fn park(&self, frozen: Frozen) {
-        self.frozen().push(frozen);
+        self.frozen.lock().push(frozen);
         // Whoever waits for the last one finds all of them there.
         self.barrier.stopped();
-    }
-
-    fn frozen(&self) -> MutexGuard<'_, Vec<Frozen>> {
-        // Nothing panics while it is held.
-        self.frozen
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

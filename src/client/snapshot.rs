@@ -16,7 +16,6 @@ use crate::net::listener::Listener;
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::format::Format;
 
 /// A client without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +144,7 @@ mod tests {
 
     use super::*;
     use crate::hub::counters::Counters;
+    use crate::wire::format::Format;
     use crate::wire::golden::{NEW_FORM, unescape};
     use crate::wire::telnet::TelnetState;
 

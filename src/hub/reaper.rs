@@ -247,7 +247,7 @@ mod tests {
         };
         feeds[0].publish(None, &lines);
         feeds[0].detach();
-        let mut is_late_after = |time| {
+        let is_late_after = |time| {
             for _ in 0..2 {
                 hub.pass(time);
             }

@@ -11,7 +11,6 @@ use rustix::net::SocketFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::field::display;
 use tracing::info;
 
 use super::peer::Peer;
@@ -114,9 +113,9 @@ impl Listener {
         info!(
             address = %self.name,
             %format,
-            channel = (channel.as_str() != channel::MAIN).then(|| display(channel)),
-            role = (*role != Role::Both).then(|| display(role)),
-            line_end = (*line_end != LineEnd::Lf).then(|| display(line_end)),
+            channel = (channel.as_str() != channel::MAIN).then(|| channel.to_string()),
+            role = (*role != Role::Both).then(|| role.to_string()),
+            line_end = (*line_end != LineEnd::Lf).then(|| line_end.to_string()),
             hello = hello.then_some(true),
             "listening"
         );

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -74,13 +77,13 @@ impl Lifecycle {
 
     pub(crate) fn enter(&self, phase: Phase) {
         info!(%phase, "phase");
-        *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.entered.lock() = Instant::now();
         self.phase.send_replace(phase);
     }
 
     /// The phase, and for how long it has been that.
     pub(crate) fn phase(&self) -> (Phase, Duration) {
-        let entered = *self.entered.lock().unwrap_or_else(PoisonError::into_inner);
+        let entered = *self.entered.lock();
         (*self.phase.borrow(), entered.elapsed())
     }
 
@@ -114,19 +117,9 @@ impl Command {
     }
 }
 
-/// Where commands come from: signals in the daemon, a channel in a test.
-pub trait CommandSource {
-    /// The next command. Cancel safe: none is lost.
-    fn next(&mut self) -> impl Future<Output = Command> + Send;
-}
-
-/// The commands that signals make.
-///
-/// Signals are held back and read from a descriptor instead of handled: one that nobody has read
-/// yet stays pending, from the start on and across an exec, and is not lost to a handler of a
-/// program that is no more.
-#[derive(Debug)]
-pub struct Signals(AsyncFd<SignalFd>);
+/// Where commands come from: signals in the daemon, a list in a test. The end of them is a stop. Waiting
+/// for the next one is cancel safe.
+pub type CommandSource = BoxStream<'static, Command>;
 
 /// Holds back the signals that make commands, until [`signals`] are read. To be called before there
 /// are threads: each has the mask of the one that started it.
@@ -137,23 +130,37 @@ pub fn block_signals() -> io::Result<()> {
     Ok(requested().thread_block()?)
 }
 
-/// Starts to read the signals that are held back. To be called on the runtime.
+/// The commands that signals make. To be called on the runtime.
+///
+/// Signals are held back and read from a descriptor instead of handled: one that nobody has read
+/// yet stays pending, from the start on and across an exec, and is not lost to a handler of a
+/// program that is no more.
 ///
 /// # Errors
 /// The system has no descriptor for them.
 #[allow(unsafe_code)]
-pub fn signals() -> io::Result<Signals> {
+pub fn signals() -> io::Result<CommandSource> {
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
     let signals = SignalFd::with_flags(&requested(), flags)?;
     // SAFETY: a `SignalFd` owns its descriptor, which stays open and the same for as long as it
     // lives, and the `AsyncFd` that it is moved into gives it to nobody who could close it.
     let signals = unsafe { AsyncFd::register_with_interest(signals, Interest::READABLE) };
-    signals
-        .map(Signals)
-        .map_err(|refused| refused.into_parts().1)
+    let signals = signals.map_err(|refused| refused.into_parts().1)?;
+    let received = stream::unfold(signals, async |signals| {
+        let read = signals.async_io(Interest::READABLE, |signals| {
+            signals
+                .read_signal()?
+                .ok_or(io::ErrorKind::WouldBlock.into())
+        });
+        Some((read.await, signals))
+    });
+    // The descriptor is whole for as long as it is open: reading it does not fail.
+    Ok(received
+        .filter_map(async |received| command(&received.ok()?))
+        .boxed())
 }
 
-/// The signals that [`Signals`] makes commands of.
+/// The signals that [`signals`] makes commands of.
 fn requested() -> SigSet {
     [
         Signal::SIGHUP,
@@ -167,30 +174,18 @@ fn requested() -> SigSet {
     .collect()
 }
 
-impl CommandSource for Signals {
-    async fn next(&mut self) -> Command {
-        loop {
-            // Cancelled while it waits, it has read nothing.
-            let read = self.0.async_io(Interest::READABLE, |signals| {
-                signals
-                    .read_signal()?
-                    .ok_or(io::ErrorKind::WouldBlock.into())
-            });
-            let Ok(info) = read.await else {
-                // The descriptor is whole for as long as it is open: there is nothing else to fail.
-                continue;
-            };
-            let (signal, command) = match Signal::try_from(info.ssi_signo as i32) {
-                Ok(signal @ Signal::SIGHUP) => (signal, Command::Reload),
-                Ok(signal @ Signal::SIGINT) => (signal, Command::Stop),
-                Ok(signal @ Signal::SIGUSR2) => (signal, Command::HandOver),
-                Ok(signal @ Signal::SIGTERM) => (signal, Command::Terminate),
-                #[cfg(debug_assertions)]
-                Ok(Signal::SIGUSR1) => return Command::CheckRest,
-                _ => continue,
-            };
-            info!(signal = signal.as_str(), "signal");
-            return command;
-        }
-    }
+/// The command that a signal stands for.
+fn command(received: &siginfo) -> Option<Command> {
+    let signal = Signal::try_from(received.ssi_signo as i32).ok()?;
+    let command = match signal {
+        Signal::SIGHUP => Command::Reload,
+        Signal::SIGINT => Command::Stop,
+        Signal::SIGUSR2 => Command::HandOver,
+        Signal::SIGTERM => Command::Terminate,
+        #[cfg(debug_assertions)]
+        Signal::SIGUSR1 => return Some(Command::CheckRest),
+        _ => return None,
+    };
+    info!(signal = signal.as_str(), "signal");
+    Some(command)
 }

@@ -7,10 +7,10 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ pub(crate) struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        let mut state = QUEUE.lock();
+        let mut state = QUEUE.state.lock();
         if state.waiting.bytes.len() + lines.len() > QUEUE_BYTES_MAX {
             let lost = count(lines);
             state.losses.lost += lost;
@@ -247,46 +247,26 @@ impl State {
 }
 
 impl LogQueue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// Waits while this holds, at most until then; returns whether it did not hold any more.
     fn wait_while(&self, time: Duration, holds: impl Fn(&State) -> bool) -> bool {
-        let deadline = Instant::now() + time;
-        let mut state = self.lock();
-        while holds(&state) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = match self.changed.wait_timeout(state, left) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        true
+        let mut state = self.state.lock();
+        self.changed
+            .wait_while_for(&mut state, |state| holds(state), time);
+        !holds(&state)
     }
 
     fn write_all(&self, tell: fn(u64) -> String) {
         let stderr = io::stderr();
         let mut bytes = Vec::new();
         loop {
-            let mut state = self.lock();
-            while !state.has_work() {
-                state = self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(|poisoned| poisoned.into_inner());
-            }
+            let mut state = self.state.lock();
+            self.changed
+                .wait_while(&mut state, |state| !state.has_work());
             drop(state);
             // Here it waits for the reader, and not in the write: between the two an exec finds it
             // with nothing half done. Whatever is wrong, the write says it.
             let _ = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None);
-            state = self.lock();
+            state = self.state.lock();
             if !state.has_work() {
                 continue;
             }
@@ -296,7 +276,7 @@ impl LogQueue {
             state.is_writing = true;
             drop(state);
             let outcome = rustix::io::write(&stderr, &bytes);
-            state = self.lock();
+            state = self.state.lock();
             state.is_writing = false;
             state.note(outcome);
             self.changed.notify_all();
@@ -329,7 +309,7 @@ pub(crate) fn start(tell: fn(u64) -> String) -> io::Result<()> {
 
 /// Lines that were lost.
 pub(crate) fn lost() -> u64 {
-    QUEUE.lock().losses.lost
+    QUEUE.state.lock().losses.lost
 }
 
 /// Waits until all that was logged is written, but not for long: before the process ends.
@@ -345,9 +325,9 @@ pub(crate) fn flush_within(time: Duration) -> bool {
 /// Has nothing more written, and returns what is lost by that too: for the daemon that goes on where
 /// this one is.
 pub(crate) fn seal() -> Losses {
-    QUEUE.lock().is_sealed = true;
+    QUEUE.state.lock().is_sealed = true;
     QUEUE.wait_while(WRITE_TIME, |state| state.is_writing);
-    let state = QUEUE.lock();
+    let state = QUEUE.state.lock();
     let unwritten = state.unwritten();
     Losses {
         lost: state.losses.lost + unwritten,
@@ -358,13 +338,13 @@ pub(crate) fn seal() -> Losses {
 
 /// Goes on writing: there is no other daemon.
 pub(crate) fn unseal() {
-    QUEUE.lock().is_sealed = false;
+    QUEUE.state.lock().is_sealed = false;
     QUEUE.changed.notify_all();
 }
 
 /// Goes on counting where the daemon before stopped.
 pub(crate) fn resume(before: Losses) {
-    let mut state = QUEUE.lock();
+    let mut state = QUEUE.state.lock();
     let losses = &mut state.losses;
     losses.lost += before.lost.min(COUNT_MAX);
     losses.untold += before.untold.min(COUNT_MAX);

@@ -64,7 +64,7 @@ impl RunningServer {
     pub(super) async fn reload(
         &mut self,
         source: &Source,
-        commands: &mut impl CommandSource,
+        commands: &mut CommandSource,
     ) -> Option<Command> {
         let mut later = None;
         let prepared = tokio::select! {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use super::commands::stop_again;
+use super::commands::{next, stop_again};
 use super::running::RunningServer;
 use super::start::Server;
 use crate::client::Clients;
@@ -28,7 +28,7 @@ impl Server {
     /// # Errors
     /// The thread of the admin server or of the watchdog cannot be started. What goes wrong with one
     /// client or one accept ends nothing else.
-    pub async fn run(self, mut commands: impl CommandSource, source: Source) -> anyhow::Result<()> {
+    pub async fn run(self, mut commands: CommandSource, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
         let acceptor = Acceptor::new(
             self.channels.clone(),
@@ -84,35 +84,29 @@ impl Server {
             .transpose()
             .context("cannot start the watchdog's thread")?;
 
-        let mut command = commands.next().await;
+        let mut asked = None;
         let stop = loop {
+            let command = match asked.take() {
+                Some(command) => command,
+                None => next(&mut commands).await,
+            };
             match command {
                 stop @ (Command::Stop | Command::Terminate) => break stop,
                 Command::Reload => {
                     running.lifecycle.enter(Phase::Reloading);
                     running.notifier.reloading().await;
-                    let asked = running.reload(&source, &mut commands).await;
+                    asked = running.reload(&source, &mut commands).await;
                     running.lifecycle.enter(Phase::Running);
                     let failure = running.reload_failure.borrow().clone();
                     let failure = failure.as_ref().map(Failure::words);
                     running.notifier.reloaded(failure).await;
-                    if let Some(asked) = asked {
-                        command = asked;
-                        continue;
-                    }
                 }
                 #[cfg(debug_assertions)]
                 Command::CheckRest => {
                     tokio::spawn(crate::server::rest::check(running.channels.clone()));
                 }
-                Command::HandOver => {
-                    if let Some(asked) = running.exec(&mut commands).await {
-                        command = asked;
-                        continue;
-                    }
-                }
+                Command::HandOver => asked = running.exec(&mut commands).await,
             }
-            command = commands.next().await;
         };
         let lifecycle = running.lifecycle.clone();
         tokio::select! {

@@ -49,7 +49,7 @@ impl RunningServer {
     ///
     /// Returns if the handover fails, which is logged, or if a stop is asked for meanwhile: the service
     /// goes on, with the command that came last.
-    pub(super) async fn exec(&mut self, commands: &mut impl CommandSource) -> Option<Command> {
+    pub(super) async fn exec(&mut self, commands: &mut CommandSource) -> Option<Command> {
         let mut later = None;
         match self.try_exec(commands, &mut later).await {
             Ok(stop) => Some(stop),
@@ -63,7 +63,7 @@ impl RunningServer {
 
     async fn try_exec(
         &mut self,
-        commands: &mut impl CommandSource,
+        commands: &mut CommandSource,
         later: &mut Option<Command>,
     ) -> anyhow::Result<Command> {
         let executable = match &self.executable {

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tokio_io_timeout::TimeoutStream;
@@ -93,7 +94,7 @@ impl Connections {
 
     /// Whether there is a place, or one has been made.
     fn has_room(&self) -> bool {
-        let mut connections = self.lock();
+        let mut connections = self.0.lock();
         connections.retain(|connection| !connection.task.is_finished());
         if connections.len() < ADMIN_CONNECTIONS_MAX {
             return true;
@@ -113,18 +114,11 @@ impl Connections {
     fn take(&self, stream: Stream, router: Router) {
         let watches = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(serve_connection(stream, router, watches.clone())).abort_handle();
-        self.lock().push_back(Connection {
+        self.0.lock().push_back(Connection {
             task,
             since: Instant::now(),
             watches,
         });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Connection>> {
-        // Nothing panics while it is held.
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -1,13 +1,14 @@
 //! `/events`: the status every second, to everybody who watches, made once for all of them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::convert::Infallible;
+use std::sync::Arc;
 
-use http_body_util::channel::{Channel, Sender};
+use futures::stream::{self, Stream, StreamExt};
 use hyper::body::Bytes;
+use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::PERIOD;
@@ -21,12 +22,16 @@ const WATCHERS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Events {
     latest: watch::Sender<Bytes>,
-    /// The oldest first.
-    watchers: Mutex<VecDeque<AbortHandle>>,
+    /// Dropping one ends what its watcher is sent. The oldest first.
+    watchers: Mutex<VecDeque<oneshot::Sender<Infallible>>>,
 }
 
-/// What one who watches is sent.
-pub(super) type EventStream = Channel<Bytes, hyper::Error>;
+/// One who watches, and has been sent the history or not yet.
+struct Watcher {
+    view: Arc<AdminState>,
+    updates: watch::Receiver<Bytes>,
+    has_first: bool,
+}
 
 impl Events {
     pub(super) fn new() -> Arc<Events> {
@@ -57,43 +62,45 @@ impl Events {
         }
     }
 
-    /// A body that goes on until who watches has enough of it, or too many others watch.
-    pub(super) fn subscribe(&self, view: Arc<AdminState>) -> EventStream {
-        let (sender, body) = Channel::new(1);
-        let updates = self.latest.subscribe();
-        let watcher = tokio::spawn(tell(view, updates, sender)).abort_handle();
-        // Nothing panics while it is held.
-        let mut watchers = self
-            .watchers
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        watchers.retain(|watcher| !watcher.is_finished());
-        if watchers.len() == WATCHERS_MAX
-            && let Some(oldest) = watchers.pop_front()
-        {
-            oldest.abort();
+    /// What one who watches is sent, until too many others watch.
+    pub(super) fn subscribe(
+        &self,
+        view: Arc<AdminState>,
+    ) -> impl Stream<Item = Bytes> + Send + use<> {
+        let (end, ended) = oneshot::channel();
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|end| !end.is_closed());
+        if watchers.len() == WATCHERS_MAX {
+            watchers.pop_front();
         }
-        watchers.push_back(watcher);
-        body
+        watchers.push_back(end);
+        let watcher = Watcher {
+            view,
+            updates: self.latest.subscribe(),
+            has_first: false,
+        };
+        stream::unfold(watcher, Watcher::next).take_until(ended)
     }
 }
 
-/// Tells one who watches, until that one is gone. Who takes less than there is gets the latest.
-async fn tell(
-    view: Arc<AdminState>,
-    mut updates: watch::Receiver<Bytes>,
-    mut to: Sender<Bytes, hyper::Error>,
-) {
-    let first = view.ask(|view| {
-        let history = event("history", &view.history());
-        let status = event("status", &view.status());
-        [history, status].concat()
-    });
-    let Some(first) = first.await else { return };
-    updates.mark_unchanged();
-    let mut next = Bytes::from(first);
-    while to.send_data(next).await.is_ok() && updates.changed().await.is_ok() {
-        next = updates.borrow_and_update().clone();
+impl Watcher {
+    /// The next event: first what there is, with the history, then each status. Who takes less than
+    /// there is gets the latest.
+    async fn next(mut self) -> Option<(Bytes, Watcher)> {
+        if self.has_first {
+            self.updates.changed().await.ok()?;
+            let status = self.updates.borrow_and_update().clone();
+            return Some((status, self));
+        }
+        let first = self.view.ask(|view| {
+            let history = event("history", &view.history());
+            let status = event("status", &view.status());
+            [history, status].concat()
+        });
+        let first = first.await?;
+        self.updates.mark_unchanged();
+        self.has_first = true;
+        Some((Bytes::from(first), self))
     }
 }
 
@@ -102,4 +109,41 @@ async fn tell(
 fn event(name: &str, document: &impl Serialize) -> Bytes {
     let data = serde_json::to_string(document).unwrap_or_default();
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::hub::Channels;
+    use crate::net::permits::ConnectionLimit;
+    use crate::ops::lifecycle::Lifecycle;
+
+    #[tokio::test]
+    async fn watchers_that_left_end_nobody_and_one_too_many_ends_the_oldest() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let view = Arc::new(AdminState::new(
+            Channels::new(&config),
+            Lifecycle::new(),
+            Arc::default(),
+            ConnectionLimit::new(None),
+        ));
+        let events = Events::new();
+        let subscribe = || Box::pin(events.subscribe(view.clone()));
+        let mut oldest = subscribe();
+        for _ in 0..2 * WATCHERS_MAX {
+            drop(subscribe());
+        }
+        let first = oldest.next().await.unwrap();
+        assert!(first.starts_with(b"event: history\n"), "{first:?}");
+        let mut others: Vec<_> = (0..WATCHERS_MAX).map(|_| subscribe()).collect();
+        assert_eq!(oldest.next().await, None);
+        for other in &mut others {
+            assert!(other.next().await.is_some());
+        }
+        assert_eq!(events.latest.receiver_count(), 1 + WATCHERS_MAX);
+        drop((oldest, others));
+        assert_eq!(events.latest.receiver_count(), 0);
+    }
 }

@@ -6,7 +6,8 @@
 //! page.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{PoisonError, RwLock};
+
+use parking_lot::RwLock;
 
 /// The names that the operator allows, which a reload changes.
 #[derive(Debug)]
@@ -20,13 +21,12 @@ impl AllowedHosts {
 
     /// These from now on.
     pub(super) fn set(&self, names: Vec<String>) {
-        // Nothing panics while it is held, here or below.
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+        *self.0.write() = names;
     }
 
     /// Whether a request for this host is to be answered.
     pub(super) fn allow(&self, host: &str) -> bool {
-        is_allowed(host, &self.0.read().unwrap_or_else(PoisonError::into_inner))
+        is_allowed(host, &self.0.read())
     }
 }
 

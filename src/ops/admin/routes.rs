@@ -1,14 +1,16 @@
 //! Which request gets which answer.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures::StreamExt;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -23,7 +25,7 @@ use super::state::{ANSWER_TIME, AdminState, Order, Page};
 use crate::ops::lifecycle::Phase;
 
 /// The body of an answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// How often a hub that is asked for a sign of life is looked at again.
 const PULSE_PERIOD: Duration = Duration::from_millis(10);
@@ -187,7 +189,9 @@ impl Router {
             ),
             "/events" => {
                 watches.store(true, Relaxed);
-                stream(self.events.subscribe(self.view.clone()).boxed_unsync())
+                let events = self.events.subscribe(self.view.clone());
+                let body = StreamBody::new(events.map(|event| Ok(Frame::data(event))));
+                response(StatusCode::OK, "text/event-stream", body.boxed_unsync())
             }
             "/healthz" => self.health().await,
             "/readyz" => self.readiness(),
@@ -301,16 +305,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
 }
 
 fn full(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Response<Body> {
-    let body = Full::new(text.into());
-    response(
-        status,
-        content_type,
-        body.map_err(|never| match never {}).boxed_unsync(),
-    )
-}
-
-fn stream(body: Body) -> Response<Body> {
-    response(StatusCode::OK, "text/event-stream", body)
+    response(status, content_type, Full::new(text.into()).boxed_unsync())
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {

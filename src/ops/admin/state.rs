@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -100,7 +101,7 @@ impl AdminState {
             address: listener.name().to_string(),
             format: listener.format().name().to_owned(),
         });
-        *lock(&self.listeners) = rows.collect();
+        *self.listeners.lock() = rows.collect();
     }
 
     /// Looks at it on a thread where waiting holds nobody else up; `None` when that takes too long.
@@ -127,17 +128,17 @@ impl AdminState {
     /// Takes a sample, `since_last` after the one before; returns what it is of.
     pub(super) fn sample(&self, since_last: Duration) -> HubStats {
         let stats = self.channels.stats();
-        lock(&self.history).add(&stats, since_last);
+        self.history.lock().add(&stats, since_last);
         stats
     }
 
     /// Nobody took samples for a while.
     pub(super) fn pause_samples(&self) {
-        lock(&self.history).pause();
+        self.history.lock().pause();
     }
 
     pub(super) fn history(&self) -> HistoryDocument {
-        lock(&self.history).document()
+        self.history.lock().document()
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -176,7 +177,7 @@ impl AdminState {
             now: rfc3339(now),
             started: rfc3339(self.started),
             uptime_seconds: seconds(self.began.elapsed()),
-            listeners: lock(&self.listeners).clone(),
+            listeners: self.listeners.lock().clone(),
             clients: stats.clients,
             clients_max: self.permits.max(),
             clients_connected_total: stats.joined,
@@ -184,7 +185,7 @@ impl AdminState {
             lines_out: stats.totals.lines_out,
             bytes_in: stats.totals.bytes_in,
             bytes_out: stats.totals.bytes_out,
-            rates: lock(&self.history).rates(),
+            rates: self.history.lock().rates(),
             buffer_used_bytes: stats.buffer_used,
             buffer_limit_bytes: stats.buffer_limit,
             senders_waiting: stats.senders_waiting,
@@ -201,7 +202,7 @@ impl AdminState {
     /// for all who ask meanwhile: it holds the hub's lock for a look at each client.
     fn census(&self) -> Arc<Vec<ClientStats>> {
         let asked = Instant::now();
-        let mut last = lock(&self.census);
+        let mut last = self.census.lock();
         if let Some((taken, census)) = &*last {
             if *taken >= asked {
                 return census.clone();
@@ -306,13 +307,6 @@ fn rfc3339(time: SystemTime) -> String {
 /// To the millisecond.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while one of these is held.
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 #[cfg(test)]
