@@ -164,7 +164,7 @@ impl Reader {
             let buf = &mut scratch[..telnet::HEADROOM + read];
             let data = match &mut self.telnet {
                 Some(telnet) => telnet.filter(buf, answers),
-                None => &buf[telnet::HEADROOM..],
+                None => &mut buf[telnet::HEADROOM..],
             };
             let hides_request = !self.has_begun && self.hides_request(data, policy);
             let mut lines = self.framer.push_within(policy.line, data);

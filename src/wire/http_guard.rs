@@ -3,6 +3,10 @@
 //! Any web page may have a browser send a request to any address, a hub on loopback included, and
 //! whatever the page likes in its body. Each line of it would be a message.
 
+use memchr::memmem;
+
+use super::line_end::LineEnd;
+
 /// Whether a line begins an HTTP request (RFC 9112, section 3): `POST / HTTP/1.1`, CR or not.
 pub(crate) fn is_request_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -15,6 +19,16 @@ pub(crate) fn is_request_line(line: &[u8]) -> bool {
     };
     // The target between them may be anything: browsers escape blanks, others need not.
     words.next().is_some() && method.is_some_and(is_method) && version.is_some_and(is_version)
+}
+
+/// Whether a first line begins an HTTP request. Where NUL ends a line, it is all of the request, with a
+/// blank for each LF.
+pub fn opens_request(line: &[u8], line_end: LineEnd) -> bool {
+    let request_line = match line_end {
+        LineEnd::Nul => memmem::find(line, b"\r ").map_or(line, |end| &line[..end]),
+        LineEnd::Lf | LineEnd::Any => line,
+    };
+    is_request_line(request_line)
 }
 
 /// Whether a line that is too long to be kept begins as an HTTP request does, with a path or an
@@ -76,5 +90,19 @@ mod tests {
         ] {
             assert!(!is_request_line(line.as_bytes()), "{line}");
         }
+    }
+
+    #[test]
+    fn request_is_told_by_its_first_line_where_nul_ends_lines() {
+        let request = b"POST / HTTP/1.1\r Host: x\r \r {}";
+        assert!(opens_request(request, LineEnd::Nul));
+        assert!(!opens_request(request, LineEnd::Lf));
+        assert!(opens_request(b"POST / HTTP/1.1", LineEnd::Nul));
+        assert!(opens_request(b"POST / HTTP/1.1\r", LineEnd::Nul));
+        assert!(opens_request(b"POST / HTTP/1.1", LineEnd::Any));
+        assert!(!opens_request(
+            b"{\r  \"a\": \"GET / HTTP/1.1\"\r }",
+            LineEnd::Nul
+        ));
     }
 }

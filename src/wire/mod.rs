@@ -6,6 +6,7 @@ pub mod format;
 pub mod framing;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod hello;
 pub mod http_guard;
 pub mod ids;
 pub mod line_end;

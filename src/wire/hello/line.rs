@@ -1,0 +1,150 @@
+//! The words of a hello line.
+
+use std::fmt;
+
+use crate::wire::channel::{ChannelName, InvalidChannelName};
+use crate::wire::format::{Format, UnknownFormat};
+use crate::wire::role::Role;
+
+/// Most bytes of a hello line, without its line end.
+pub const HELLO_BYTES_MAX: usize = 4096;
+
+/// The first word, with the version of what follows.
+const VERSION: &[u8] = b"LINEHUB/1";
+
+/// Most characters of an unknown key that its sender is shown: enough to find it.
+const SHOWN_KEY_BYTES_MAX: usize = 32;
+
+/// What a client asks for. What it does not name is as its listener has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// The channel to join.
+    pub channel: Option<ChannelName>,
+    /// What it means to do there. Whether it may is not looked at here.
+    pub role: Option<Role>,
+    /// How it wants to see the stream.
+    pub format: Option<Format>,
+}
+
+/// What is wrong with a hello line. Displays what its sender is told: one line of printable ASCII, at
+/// most 200 bytes, with no value in it, since that may be a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HelloError {
+    /// It is none: it does not begin with the version.
+    Expected,
+    /// It has more than [`HELLO_BYTES_MAX`] bytes.
+    TooLong,
+    /// A byte of it is neither printable ASCII nor a blank.
+    NotAscii,
+    /// A key that there is not, as far as it is shown.
+    UnknownKey(String),
+    /// A key that this daemon knows of and does not serve.
+    NotAvailable(&'static str),
+    /// A key that came before.
+    Repeated(&'static str),
+    /// A key with nothing behind it.
+    NoValue(&'static str),
+    /// A key whose value is none of those allowed.
+    InvalidValue(&'static str),
+}
+
+/// Keys that are served, each once a hello and with a value.
+const KEYS: [&str; 3] = ["channel", "role", "format"];
+
+/// Keys that are refused until they are served. `ack` is a word without a value.
+const KEYS_NOT_AVAILABLE: [&str; 5] = ["token", "history", "since", "session", "ack"];
+
+/// Reads a hello line without its LF. One CR at its end belongs to the line end.
+///
+/// Words are parted by one or more blanks or tabs, which may also stand at the end. Keys are in lower
+/// case.
+pub fn parse(line: &[u8]) -> Result<Hello, HelloError> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > HELLO_BYTES_MAX {
+        return Err(HelloError::TooLong);
+    }
+    let mut words = line.split(is_blank);
+    if words.next() != Some(VERSION) {
+        return Err(HelloError::Expected);
+    }
+    let is_allowed = |byte: &u8| byte.is_ascii_graphic() || is_blank(byte);
+    let line = str::from_utf8(line)
+        .ok()
+        .filter(|_| line.iter().all(is_allowed));
+    let line = line.ok_or(HelloError::NotAscii)?;
+
+    let mut hello = Hello::default();
+    for word in line[VERSION.len()..].split_ascii_whitespace() {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        if let Some(key) = KEYS_NOT_AVAILABLE.into_iter().find(|known| *known == key) {
+            return Err(HelloError::NotAvailable(key));
+        }
+        let Some(key) = KEYS.into_iter().find(|known| *known == key) else {
+            return Err(HelloError::unknown(key));
+        };
+        if value.is_empty() {
+            return Err(HelloError::NoValue(key));
+        }
+        match key {
+            "channel" => set(&mut hello.channel, key, value)?,
+            "role" => set(&mut hello.role, key, value)?,
+            _ => set(&mut hello.format, key, value)?,
+        }
+    }
+    Ok(hello)
+}
+
+fn set<T: std::str::FromStr>(
+    into: &mut Option<T>,
+    key: &'static str,
+    value: &str,
+) -> Result<(), HelloError> {
+    if into.is_some() {
+        return Err(HelloError::Repeated(key));
+    }
+    let value = value.parse().map_err(|_| HelloError::InvalidValue(key))?;
+    *into = Some(value);
+    Ok(())
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+impl HelloError {
+    fn unknown(key: &str) -> HelloError {
+        let mut shown: String = key.chars().take(SHOWN_KEY_BYTES_MAX).collect();
+        if shown.len() < key.len() {
+            shown.push_str("...");
+        }
+        HelloError::UnknownKey(shown)
+    }
+}
+
+impl fmt::Display for HelloError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HelloError::Expected => f.write_str("hello expected"),
+            HelloError::TooLong => {
+                write!(f, "hello expected, of at most {HELLO_BYTES_MAX} bytes")
+            }
+            HelloError::NotAscii => f.write_str("hello expected, in printable ASCII"),
+            HelloError::UnknownKey(key) => {
+                write!(f, "unknown key \"{}\" in hello", key.escape_default())
+            }
+            HelloError::NotAvailable(key) => write!(f, "\"{key}\" is not available in hello"),
+            HelloError::Repeated(key) => write!(f, "\"{key}\" given twice in hello"),
+            HelloError::NoValue(key) => write!(f, "\"{key}\" without a value in hello"),
+            HelloError::InvalidValue(key) => {
+                write!(f, "invalid value of \"{key}\" in hello: ")?;
+                match *key {
+                    "channel" => write!(f, "expected {InvalidChannelName}"),
+                    "role" => f.write_str("expected both, publish or subscribe"),
+                    _ => UnknownFormat.fmt(f),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for HelloError {}

@@ -1,0 +1,14 @@
+//! The hello line, by which a client says who it is and what it wants before it is one:
+//! `LINEHUB/1 [KEY=VALUE]…`.
+
+mod answer;
+mod line;
+#[cfg(test)]
+mod line_tests;
+mod reader;
+#[cfg(test)]
+mod reader_tests;
+
+pub use self::answer::answer;
+pub use self::line::{HELLO_BYTES_MAX, Hello, HelloError, parse};
+pub use self::reader::{HelloInput, HelloReader};
