@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handshake::{END_TIME, Handshake, Handshakes, REFUSAL_TIME, Refusal, Steps, linger};
+use super::handshake::{END_TIME, Handshakes, REFUSAL_TIME, Refusal, introduce, linger};
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
@@ -21,7 +21,9 @@ use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
+use crate::wire::channel::MAIN;
 use crate::wire::close_reason::CloseReason;
+use crate::wire::hello::HelloReader;
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which
@@ -43,8 +45,6 @@ pub(crate) struct Acceptor {
     permits: Arc<ConnectionLimit>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
-    /// What a listener asks of a connection first. A test may ask for more.
-    handshake: fn(&ListenerOptions) -> Handshake,
     handshakes: Handshakes,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
@@ -57,6 +57,8 @@ struct Accepted {
     /// The listener, as it is logged.
     listener: Arc<str>,
     options: Arc<ListenerOptions>,
+    /// What has read its hello line, if it has sent one.
+    hello: Option<HelloReader>,
 }
 
 /// The listeners that are accepted from, each with a task of its own.
@@ -108,7 +110,6 @@ impl Acceptor {
             permits,
             clients,
             counters,
-            handshake: Handshake::of,
             handshakes: Handshakes::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
@@ -211,6 +212,7 @@ impl Acceptor {
             peer,
             listener: listener.label(),
             options: listener.options().clone(),
+            hello: None,
         };
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
@@ -224,56 +226,61 @@ impl Acceptor {
             }
         };
         self.full.store(false, Relaxed);
-        match (self.handshake)(&accepted.options) {
-            Handshake::Done => self.join(accepted, stream, permit),
-            Handshake::Waits(steps) => {
-                let acceptor = self.clone();
-                self.handshakes
-                    .spawn(|ended| acceptor.wait(accepted, stream, permit, steps, ended));
-            }
+        if accepted.options.hello {
+            let acceptor = self.clone();
+            self.handshakes
+                .spawn(|ended| acceptor.wait(accepted, stream, permit, ended));
+        } else {
+            let hub = self.hub_of(&accepted.options);
+            self.join(accepted, stream, permit, &hub);
         }
     }
 
     /// Goes through a handshake that waits, to a client or a refusal. The permit is held meanwhile.
     async fn wait(
         self: Arc<Acceptor>,
-        accepted: Accepted,
-        mut stream: Stream,
+        mut accepted: Accepted,
+        stream: Stream,
         permit: ConnectionPermit,
-        steps: Steps,
         mut ended: watch::Receiver<()>,
     ) {
         let handshake = async {
-            steps(&mut stream).await?;
+            let time = self.policy.last().hello_timeout;
+            let introduced = introduce(&stream, &accepted.options, &self.channels, time).await?;
             // The connect notice goes to the buffer, too: see `run`.
-            Ok(self.hub_of(&accepted.options).admit().await)
+            let admission = introduced.hub.admit().await;
+            Ok((introduced, admission))
         };
         let admitted = tokio::select! {
             biased;
             // What the handshake has read is lost with the connection. The sender lives in `self`.
-            _ = ended.changed() => {
-                if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
-                    linger(stream, END_TIME).await;
-                }
-                return;
-            }
+            _ = ended.changed() => Err(Refusal::stopping()),
             admitted = handshake => admitted,
         };
         match admitted {
-            Ok(_admission) => self.join(accepted, stream, permit),
+            Ok((introduced, _admission)) => {
+                accepted.options = introduced.options;
+                accepted.hello = Some(introduced.reader);
+                self.join(accepted, stream, permit, &introduced.hub);
+            }
+            Err(refusal) if refusal.reason == CloseReason::Shutdown => {
+                if let Some(stream) = self.tell(&accepted, stream, &refusal) {
+                    linger(stream, END_TIME).await;
+                }
+            }
             Err(refusal) => self.refuse(&accepted, stream, &refusal),
         }
     }
 
     /// Makes a connection a client. Room for its notice has been waited for.
-    fn join(&self, accepted: Accepted, stream: Stream, permit: ConnectionPermit) {
+    fn join(&self, accepted: Accepted, stream: Stream, permit: ConnectionPermit, hub: &Arc<Hub>) {
         let Accepted {
             peer,
             listener,
             options,
+            hello,
         } = accepted;
-        let hub = self.hub_of(&options);
-        let feed = hub.join(ConnectionInfo {
+        let (feed, before) = hub.join_behind(ConnectionInfo {
             peer,
             listener: listener.clone(),
             format: options.format,
@@ -281,8 +288,19 @@ impl Acceptor {
             channel: options.channel.clone(),
             at: SystemTime::now(),
         });
-        info!(client = feed.subscriber().id.0, %peer, %listener, "client connected");
-        let client = Client::new(stream, feed, options, self.policy.clone(), permit);
+        let channel = &options.channel;
+        let channel = (channel.as_str() != MAIN).then_some(channel);
+        info!(
+            client = feed.subscriber().id.0,
+            %peer,
+            %listener,
+            channel = channel.map(tracing::field::display),
+            "client connected"
+        );
+        let mut client = Client::new(stream, feed, options, self.policy.clone(), permit);
+        if let Some(hello) = hello {
+            client.answer_hello(hello, hub, before);
+        }
         self.clients.spawn(client);
     }
 
@@ -307,9 +325,10 @@ impl Acceptor {
             peer,
             listener,
             options,
+            ..
         } = accepted;
-        if refusal.reason == CloseReason::Full {
-            self.counters.refused.add_one();
+        if let Some(refused) = self.counters.refused_for(refusal.reason) {
+            refused.add_one();
         }
         let reason = refusal.reason.label();
         debug!(%listener, %peer, reason, "connection refused");
@@ -320,12 +339,6 @@ impl Acceptor {
     /// are closed, so that nobody joins after it.
     pub(crate) async fn end_handshakes(&self) {
         self.handshakes.end().await;
-    }
-
-    /// Has all listeners ask for this handshake.
-    #[cfg(test)]
-    pub(super) fn with_handshake(self, handshake: fn(&ListenerOptions) -> Handshake) -> Acceptor {
-        Acceptor { handshake, ..self }
     }
 }
 

@@ -6,23 +6,27 @@
 //!
 //! A connection in its handshake is no client: no id, no notice, no lines. Its permit counts it for
 //! `--max-clients`. A listener that asks for nothing has its connections joined in the same turn of its
-//! accept loop ([`Handshake::Done`]). A handshake that waits for the peer does so in a task of its own
-//! ([`Handshake::Waits`]), so that nobody else is held up. Whatever refuses a connection, here or before,
-//! is a [`Refusal`].
+//! accept loop. A handshake that waits for the peer, as for its hello line, does so in a task of its own,
+//! so that nobody else is held up; its bytes are looked at where they are, and only its own are taken.
+//! Whatever refuses a connection, here or before, is a [`Refusal`].
 //!
 //! Neither a drain nor a handover waits for a handshake: [`Handshakes::end`] tells each peer that the
 //! daemon stops, and closes the connection.
 
-use std::pin::Pin;
+use std::io;
+use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ListenerOptions;
+use crate::hub::{Channels, Hub};
 use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
+use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -31,25 +35,106 @@ pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// words to be on their way.
 pub(super) const END_TIME: Duration = Duration::from_millis(250);
 
-/// Steps done on one connection before it is a client. The future may be dropped at any await: the
-/// connection is closed then. How long it waits at most is for each handshake to say.
-pub(super) type Steps = Box<dyn for<'a> FnOnce(&'a mut Stream) -> StepsFuture<'a> + Send>;
+/// Bytes that a hello line is looked for in at a time.
+const PEEK_BYTES: usize = 1024;
 
-type StepsFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>>;
-
-/// What a listener asks of a connection first.
-pub(super) enum Handshake {
-    /// Nothing: the connection is a client at once.
-    Done,
-    /// Steps that wait for the peer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no option asks for any yet"))]
-    Waits(Steps),
+/// How a connection whose hello was taken becomes a client.
+pub(super) struct Introduction {
+    /// The hub of its channel, which exists as long as this is held.
+    pub(super) hub: Arc<Hub>,
+    /// The listener's options, less what the hello has otherwise.
+    pub(super) options: Arc<ListenerOptions>,
+    /// What telnet and line ends have come to.
+    pub(super) reader: HelloReader,
 }
 
-impl Handshake {
-    /// What a listener with these options asks for.
-    pub(super) fn of(_: &ListenerOptions) -> Handshake {
-        Handshake::Done
+/// Reads the hello line of a connection, and nothing behind it. Dropped at an await, it may have taken a
+/// part of the line: the connection is to be closed then.
+///
+/// # Errors
+/// Why the connection does not become a client.
+pub(super) async fn introduce(
+    stream: &Stream,
+    options: &Arc<ListenerOptions>,
+    channels: &Channels,
+    time: Duration,
+) -> Result<Introduction, Refusal> {
+    let mut reader = HelloReader::new(options.format, options.line_end);
+    let line = tokio::time::timeout(time, hello_line(stream, &mut reader)).await;
+    let late = |_| {
+        let detail = format!("hello expected within {}s", time.as_secs_f64());
+        Err(Refusal::bad_hello(detail))
+    };
+    let wanted = line
+        .unwrap_or_else(late)
+        .and_then(|line| Ok(hello::parse(&line)?))
+        .and_then(|hello| grant(hello, options, channels));
+    match wanted {
+        Ok((hub, options)) => Ok(Introduction {
+            hub,
+            options,
+            reader,
+        }),
+        Err(refusal) => Err(Refusal {
+            crlf: reader.crlf(),
+            ..refusal
+        }),
+    }
+}
+
+/// Gives a client what its hello asks for, as far as its listener lets it.
+fn grant(
+    hello: hello::Hello,
+    options: &Arc<ListenerOptions>,
+    channels: &Channels,
+) -> Result<(Arc<Hub>, Arc<ListenerOptions>), Refusal> {
+    let asked = hello.role.unwrap_or(options.role);
+    let Some(role) = options.role.narrowed_to(asked) else {
+        let detail = format!("role {asked} is not allowed here, only {}", options.role);
+        return Err(Refusal::bad_hello(detail));
+    };
+    let format = hello.format.unwrap_or(options.format);
+    let hub = match &hello.channel {
+        None => channels.of_listener(&options.channel),
+        Some(name) => channels.open(name).ok_or_else(Refusal::no_channel)?,
+    };
+    let listed = (options.role, options.format, &options.channel);
+    let options = if (role, format, hub.name()) == listed {
+        options.clone()
+    } else {
+        Arc::new(ListenerOptions {
+            role,
+            format,
+            channel: hub.name().clone(),
+            ..ListenerOptions::clone(options)
+        })
+    };
+    Ok((hub, options))
+}
+
+/// The first line that a connection sends.
+async fn hello_line(stream: &Stream, reader: &mut HelloReader) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = [0; PEEK_BYTES];
+    loop {
+        let seen = stream.peek(&mut bytes).await?;
+        if seen == 0 {
+            return reader.finish().ok_or_else(Refusal::left);
+        }
+        let mut answers = Vec::new();
+        let (taken, line) = match reader.push(&bytes[..seen], &mut answers) {
+            HelloInput::Pending => (seen, None),
+            HelloInput::Line { line, rest } => (seen - rest.len(), Some(Ok(line))),
+            HelloInput::TooLong => (seen, Some(Err(HelloError::TooLong.into()))),
+            HelloInput::Left => (seen, Some(Err(Refusal::left()))),
+        };
+        stream.consume(&mut bytes[..taken])?;
+        if !answers.is_empty() {
+            // Nobody who takes no answers is worth more than that.
+            stream.write_at_once(&answers)?;
+        }
+        if let Some(line) = line {
+            return line;
+        }
     }
 }
 
@@ -57,25 +142,43 @@ impl Handshake {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) reason: CloseReason,
-    /// Words for the peer. A stop has words of its own, which every client is told.
-    pub(super) detail: String,
+    /// Words for the peer. A stop has words of its own, which every client is told; a peer that has gone
+    /// by itself is told nothing.
+    detail: String,
+    /// Its own lines end in CR LF, and so do those to it.
+    crlf: bool,
 }
 
 impl Refusal {
+    fn new(reason: CloseReason, detail: impl Into<String>) -> Refusal {
+        Refusal {
+            reason,
+            detail: detail.into(),
+            crlf: false,
+        }
+    }
+
     /// The server has as many clients as it may have.
     pub(super) fn full(max: usize) -> Refusal {
-        Refusal {
-            reason: CloseReason::Full,
-            detail: format!("server full ({max} clients)"),
-        }
+        Refusal::new(CloseReason::Full, format!("server full ({max} clients)"))
     }
 
     /// The daemon stops, or another takes its place.
     pub(super) fn stopping() -> Refusal {
-        Refusal {
-            reason: CloseReason::Shutdown,
-            detail: String::new(),
-        }
+        Refusal::new(CloseReason::Shutdown, "")
+    }
+
+    fn bad_hello(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::BadHello, detail)
+    }
+
+    fn no_channel() -> Refusal {
+        Refusal::new(CloseReason::NoChannel, "no such channel")
+    }
+
+    /// The peer has shut its sending side, or asked to leave.
+    fn left() -> Refusal {
+        Refusal::new(CloseReason::Eof, "")
     }
 
     /// Tells the peer, and shuts the sending side. Returns the connection if the words need it open for
@@ -84,20 +187,38 @@ impl Refusal {
     /// In `raw`, which has no words, a reset says it: an end would look as if what was sent had been
     /// taken.
     pub(super) fn tell(&self, stream: Stream, format: Format) -> Option<Stream> {
-        if format == Format::Raw {
-            // Without the reset, the connection ends all the same.
-            let _ = stream.reset_on_close();
-            return None;
-        }
         let mut words = Vec::new();
         match self.reason {
+            CloseReason::Eof | CloseReason::Reset => return None,
+            _ if format == Format::Raw => {
+                // Without the reset, the connection ends all the same.
+                let _ = stream.reset_on_close();
+                return None;
+            }
             CloseReason::Shutdown => format::shutdown(format, &mut words),
             reason => format::error(format, reason, &self.detail, &mut words),
+        }
+        if self.crlf && format == Format::Text {
+            let lines = mem::take(&mut words);
+            format::crlf(&lines, &mut words);
         }
         let told = stream
             .write_at_once(&words)
             .and_then(|_| stream.shut_write());
         told.is_ok().then_some(stream)
+    }
+}
+
+impl From<HelloError> for Refusal {
+    fn from(wrong: HelloError) -> Refusal {
+        Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+/// The connection broke in its handshake.
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Refusal {
+        Refusal::new(CloseReason::Reset, "")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Handshakes that wait, which no option asks for yet: seen from the other end of real connections.
+//! Handshakes that wait, as for a hello line: seen from the other end of real connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,32 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
-use super::handshake::{Handshake, Refusal};
 use super::{ClientPolicy, Clients};
+use crate::config::Config;
 use crate::config::cli::Options;
-use crate::config::{Config, ListenerOptions};
 use crate::hub::Channels;
 use crate::hub::counters::Counters;
 use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
-use crate::wire::close_reason::CloseReason;
-
-/// A `+` lets a connection in, and anything else does not.
-fn waits_for_a_plus(_: &ListenerOptions) -> Handshake {
-    Handshake::Waits(Box::new(|stream| {
-        Box::pin(async move {
-            let mut byte = [0];
-            match stream.read_exact(&mut byte).await {
-                Ok(_) if byte == *b"+" => Ok(()),
-                _ => Err(Refusal {
-                    reason: CloseReason::Idle,
-                    detail: "not today".to_owned(),
-                }),
-            }
-        })
-    }))
-}
 
 struct Served {
     channels: Arc<Channels>,
@@ -48,7 +30,7 @@ struct Served {
 impl Served {
     async fn new(format: &str, clients_max: Option<usize>) -> Served {
         let options = [
-            ("listen", vec!["127.0.0.1:0".into()]),
+            ("listen", vec!["127.0.0.1:0,hello".into()]),
             ("format", vec![format.into()]),
         ];
         let options = Options::from_iter(options);
@@ -75,7 +57,7 @@ impl Served {
             channels,
             clients,
             permits,
-            acceptor: Arc::new(acceptor.with_handshake(waits_for_a_plus)),
+            acceptor: Arc::new(acceptor),
             accept_loops: AcceptLoops::default(),
             address,
         };
@@ -95,7 +77,7 @@ impl Served {
     /// is told of it.
     async fn join(&self, id: u64, other: &mut TcpStream) -> TcpStream {
         let mut client = self.connect().await;
-        client.write_all(b"+").await.unwrap();
+        introduce(&mut client, id).await;
         expect(other, &format!("New client connected: {id}\n")).await;
         client
     }
@@ -103,12 +85,20 @@ impl Served {
     /// A connection that has become the first client.
     async fn join_first(&self) -> TcpStream {
         let mut client = self.connect().await;
-        client.write_all(b"+").await.unwrap();
-        while self.channels.stats().joined == 0 {
-            tokio::task::yield_now().await;
-        }
+        introduce(&mut client, 1).await;
         client
     }
+}
+
+/// Sends a hello, and waits for the answer to the client with this id.
+async fn introduce(client: &mut TcpStream, id: u64) {
+    client.write_all(b"LINEHUB/1\n").await.unwrap();
+    expect(client, &format!("Hello client {id}: channel main, at ")).await;
+    let mut place = [0; 10];
+    client.read_exact(&mut place).await.unwrap();
+    // The notice of the client itself comes behind that.
+    assert_eq!(place[8..], *format!(":{}", id - 1).as_bytes());
+    expect(client, "\n").await;
 }
 
 async fn expect(client: &mut TcpStream, words: &str) {
@@ -131,7 +121,7 @@ async fn connection_in_its_handshake_is_no_client_and_holds_nobody_up() {
     let mut two = served.join(2, &mut one).await;
     assert_eq!(served.channels.stats().joined, 2);
 
-    silent.write_all(b"+hello\n").await.unwrap();
+    silent.write_all(b"LINEHUB/1\nhello\n").await.unwrap();
     for client in [&mut one, &mut two] {
         expect(
             client,
@@ -140,6 +130,10 @@ async fn connection_in_its_handshake_is_no_client_and_holds_nobody_up() {
         .await;
     }
     two.write_all(b"to all\n").await.unwrap();
+    expect(&mut silent, "Hello client 3: channel main, at ").await;
+    let mut place = [0; 11];
+    silent.read_exact(&mut place).await.unwrap();
+    assert_eq!(place[8..], *b":2\n");
     expect(&mut silent, "Message from client 2: to all\n").await;
 }
 
@@ -161,15 +155,15 @@ async fn connection_in_its_handshake_counts_for_the_limit() {
 
 #[tokio::test]
 async fn refusal_is_told_in_the_listeners_format() {
-    let json = "{\"event\":\"error\",\"reason\":\"idle\",\"detail\":\"not today\"}\n";
+    let json = "{\"event\":\"error\",\"reason\":\"bad_hello\",\"detail\":\"hello expected\"}\n";
     for (format, told) in [
-        ("text", Some("Error: not today\n")),
+        ("text", Some("Error: hello expected\n")),
         ("json", Some(json)),
         ("raw", None),
     ] {
         let served = Served::new(format, None).await;
         let mut refused = served.connect().await;
-        refused.write_all(b"-").await.unwrap();
+        refused.write_all(b"-\n").await.unwrap();
         match (until_end(&mut refused).await, told) {
             (Ok(words), Some(told)) => assert_eq!(words, told),
             (Err(error), None) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),

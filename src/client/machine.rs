@@ -6,17 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::policy::ClientPolicy;
 use super::reader::{InputPolicy, Read, Reader};
 use super::writer::Writer;
 use crate::config::{HalfClose, ListenerOptions};
-use crate::hub::{Commands, Condition, Feed};
+use crate::hub::{Commands, Condition, Feed, Hub};
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
+use crate::wire::hello::{self, HelloReader};
+use crate::wire::ids::Seq;
 
 /// Telnet's answers that may wait for a client's socket, in bytes; one that does not take them is
 /// not read from until it does. One read may add as much again as it brought.
@@ -94,7 +96,7 @@ impl<S: Connection> Client<S> {
         permit: ConnectionPermit,
     ) -> Client<S> {
         Client {
-            reader: Reader::new(options.format, policy.line_bytes_max()),
+            reader: Reader::new(&options, policy.line_bytes_max()),
             writer: Writer::new(),
             stream,
             options,
@@ -107,6 +109,24 @@ impl<S: Connection> Client<S> {
             timed_out: false,
             permit: Some(permit),
         }
+    }
+
+    /// Tells a new client that its hello was taken, and what stands `before` all that it gets.
+    pub(super) fn answer_hello(&mut self, hello: HelloReader, hub: &Hub, before: Seq) {
+        let format = self.options.format;
+        let mut answer = Vec::new();
+        hello::answer(
+            format,
+            self.feed.subscriber().id,
+            hub.name(),
+            hub.epoch(),
+            before,
+            hello.crlf(),
+            &mut answer,
+        );
+        self.writer.answer(&mut self.feed, answer);
+        let (telnet, line_ends) = hello.into_input(format);
+        self.reader = Reader::behind(telnet, line_ends, self.policy.line_bytes_max());
     }
 
     /// Does what the hub ordered; whether to go at once.
@@ -189,7 +209,11 @@ impl<S: Connection> Client<S> {
         self.feed.give_up_permit();
         self.feed.leave();
         let line_bytes_max = self.reader.line_bytes_max();
-        if let Some(detail) = self.policy.last().detail(reason, line_bytes_max) {
+        if let Some(detail) = self
+            .policy
+            .last()
+            .detail(reason, line_bytes_max, &self.feed)
+        {
             self.writer
                 .queue_close_notice(&mut self.feed, reason, detail);
         }
@@ -251,6 +275,13 @@ impl<S: Connection> Client<S> {
         self.writer.answer(&mut self.feed, answers);
         if self.reader.crlf() {
             self.writer.use_crlf(&mut self.feed);
+        }
+        if self.reader.takes_cr_for_text() && self.policy.is_first_warning_of_cr() {
+            warn!(
+                client = self.feed.subscriber().id.0,
+                listener = %self.options.address,
+                "much input with CR and without LF: if CR ends its lines, the listener needs line-end=any"
+            );
         }
         match (read, self.input) {
             (Poll::Ready(Read::Bytes(read)), InputState::Draining(left)) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::{Config, Grace, HalfClose, LongLine};
+use crate::hub::Feed;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::LineLimit;
 
@@ -15,6 +16,8 @@ pub(crate) struct ClientPolicy {
     /// Looked at in every read: the rest is not.
     line_bytes_max: AtomicUsize,
     discards_long_lines: AtomicBool,
+    /// Whether the log has said of some client that its lines seem to end in CR.
+    has_warned_of_cr: AtomicBool,
     last: Mutex<ClosePolicy>,
 }
 
@@ -22,9 +25,10 @@ pub(crate) struct ClientPolicy {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClosePolicy {
     pub(super) half_close: HalfClose,
-    slow_grace: Grace,
     idle_timeout: Option<Duration>,
     stall_timeout: Option<Duration>,
+    /// How long a connection may take over its hello.
+    pub(super) hello_timeout: Duration,
 }
 
 impl From<&Config> for ClientPolicy {
@@ -32,6 +36,7 @@ impl From<&Config> for ClientPolicy {
         ClientPolicy {
             line_bytes_max: AtomicUsize::new(config.line_bytes_max),
             discards_long_lines: AtomicBool::new(config.long_line == LongLine::Discard),
+            has_warned_of_cr: AtomicBool::new(false),
             last: Mutex::new(ClosePolicy::from(config)),
         }
     }
@@ -41,9 +46,9 @@ impl From<&Config> for ClosePolicy {
     fn from(config: &Config) -> ClosePolicy {
         ClosePolicy {
             half_close: config.half_close,
-            slow_grace: config.slow_grace,
             idle_timeout: config.idle_timeout,
             stall_timeout: config.stall_timeout,
+            hello_timeout: config.hello_timeout,
         }
     }
 }
@@ -54,7 +59,13 @@ impl ClientPolicy {
         self.line_bytes_max.store(config.line_bytes_max, Relaxed);
         let discards = config.long_line == LongLine::Discard;
         self.discards_long_lines.store(discards, Relaxed);
+        self.has_warned_of_cr.store(false, Relaxed);
         *self.last() = ClosePolicy::from(config);
+    }
+
+    /// Whether nobody has been warned yet that the lines of a client seem to end in CR; once is enough.
+    pub(super) fn is_first_warning_of_cr(&self) -> bool {
+        !self.has_warned_of_cr.swap(true, Relaxed)
     }
 
     pub(super) fn line_bytes_max(&self) -> usize {
@@ -76,13 +87,18 @@ impl ClientPolicy {
 impl ClosePolicy {
     /// What a client is told when it is closed for this reason; nothing when it knows, or when no
     /// word can reach it. `line_bytes_max` is the limit that its last line was held to.
-    pub(super) fn detail(self, reason: CloseReason, line_bytes_max: usize) -> Option<String> {
+    pub(super) fn detail(
+        self,
+        reason: CloseReason,
+        line_bytes_max: usize,
+        feed: &Feed,
+    ) -> Option<String> {
         let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
         match reason {
             CloseReason::LineTooLong => {
                 Some(format!("line too long (limit {line_bytes_max} bytes)"))
             }
-            CloseReason::Slow => Some(match self.slow_grace {
+            CloseReason::Slow => Some(match feed.slow_grace() {
                 Grace::For(grace) if !grace.is_zero() => {
                     format!(
                         "too slow (behind for {}s with a full buffer)",
@@ -97,6 +113,8 @@ impl ClosePolicy {
             CloseReason::Eof
             | CloseReason::Reset
             | CloseReason::Full
+            | CloseReason::NoChannel
+            | CloseReason::BadHello
             | CloseReason::Shutdown
             | CloseReason::Internal => None,
         }

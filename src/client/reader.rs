@@ -10,13 +10,18 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tracing::info;
 
+use crate::config::ListenerOptions;
 use crate::hub::{Feed, READ_BYTES_MAX, ReadPermit};
 use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
-use crate::wire::framing::{Framer, LineLimit, Lines};
+use crate::wire::framing::{Framer, LineEndState, LineEnds, LineLimit, Lines};
 use crate::wire::http_guard;
+use crate::wire::line_end::LineEnd;
 use crate::wire::telnet::{self, Telnet, TelnetState};
+
+/// Bytes of a line that has not ended after which it is looked at for CR.
+const MUCH_BYTES: usize = 1024;
 
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
@@ -30,10 +35,14 @@ pub(super) struct Reader {
     framer: Framer,
     /// For `text`, whose clients may be telnet.
     telnet: Option<Telnet>,
+    /// What its lines end in.
+    line_ends: LineEnds,
     /// A whole line has come: the first one may be a web browser's.
     has_begun: bool,
     /// The log has said that a line of this client was dropped.
     has_discarded: bool,
+    /// To be told once: see [`Reader::takes_cr_for_text`].
+    takes_cr_for_text: bool,
 }
 
 /// A [`Reader`].
@@ -51,6 +60,8 @@ pub(super) struct SavedReader {
     /// The unfinished line is dropped up to its end.
     #[serde(default)]
     pub(super) is_discarding: bool,
+    #[serde(default)]
+    pub(super) line_ends: LineEndState,
 }
 
 /// For states of before, whose clients were not asked.
@@ -83,13 +94,26 @@ pub(super) enum Read {
 }
 
 impl Reader {
-    pub(super) fn new(format: Format, line_bytes_max: usize) -> Reader {
-        let telnet = (format == Format::Text).then(Telnet::new);
+    /// A reader of a client with these options that has sent nothing.
+    pub(super) fn new(options: &ListenerOptions, line_bytes_max: usize) -> Reader {
+        let line_end = options.line_end;
+        let telnet = (options.format == Format::Text).then(|| Telnet::for_lines_in(line_end));
+        Reader::behind(telnet, LineEnds::new(line_end), line_bytes_max)
+    }
+
+    /// A reader that goes on where telnet and the line ends stand, between two lines.
+    pub(super) fn behind(
+        telnet: Option<Telnet>,
+        line_ends: LineEnds,
+        line_bytes_max: usize,
+    ) -> Reader {
         Reader {
             framer: Framer::new(line_bytes_max),
             telnet,
+            line_ends,
             has_begun: false,
             has_discarded: false,
+            takes_cr_for_text: false,
         }
     }
 
@@ -100,11 +124,12 @@ impl Reader {
             telnet: self.telnet.as_ref().map(Telnet::save),
             has_begun: self.has_begun,
             is_discarding: self.framer.is_discarding(),
+            line_ends: self.line_ends.state(),
         }
     }
 
     /// Goes on where [`Reader::save`] was called.
-    pub(super) fn restore(saved: SavedReader) -> Reader {
+    pub(super) fn restore(saved: SavedReader, line_end: LineEnd) -> Reader {
         let framer = match saved.is_discarding {
             true => Framer::resume_discarding(saved.line_bytes_max),
             false => Framer::resume(saved.line_bytes_max, saved.unfinished.into_vec()),
@@ -112,9 +137,16 @@ impl Reader {
         Reader {
             framer,
             telnet: saved.telnet.as_ref().map(Telnet::restore),
+            line_ends: LineEnds::resume(line_end, saved.line_ends),
             has_begun: saved.has_begun,
             has_discarded: false,
+            takes_cr_for_text: false,
         }
+    }
+
+    /// Whether much has come with CR in it and no LF, which alone ends its lines.
+    pub(super) fn takes_cr_for_text(&mut self) -> bool {
+        mem::take(&mut self.takes_cr_for_text)
     }
 
     /// The limit that its last line was held to.
@@ -166,8 +198,15 @@ impl Reader {
                 Some(telnet) => telnet.filter(buf, answers),
                 None => &mut buf[telnet::HEADROOM..],
             };
-            let hides_request = !self.has_begun && self.hides_request(data, policy);
-            let mut lines = self.framer.push_within(policy.line, data);
+            let read_in = self.line_ends.translate(data);
+            let hides_request = !self.has_begun && self.hides_request(read_in.data, policy);
+            let begun = self.framer.unfinished().len();
+            let mut lines = self.framer.push_translated(policy.line, read_in);
+            let is_much = begun < MUCH_BYTES && self.framer.unfinished().len() >= MUCH_BYTES;
+            if is_much || lines.too_long || lines.discarded > 0 {
+                let is_lf = self.line_ends.line_end() == LineEnd::Lf;
+                self.takes_cr_for_text = is_lf && self.framer.has_inner_cr();
+            }
             if hides_request && lines.discarded > 0 {
                 return Poll::Ready(Read::Over(CloseReason::Http));
             }
@@ -207,9 +246,10 @@ impl Reader {
             return Read::End;
         }
         let stray = self.telnet.as_mut().and_then(Telnet::finish);
-        let last = stray.map(|byte| [byte]);
-        let last = last.as_ref().map_or(&[][..], |last| last);
-        let before = self.framer.push_within(policy.line, last);
+        let mut last = stray.map(|byte| [byte]);
+        let last = last.as_mut().map_or(&mut [][..], |last| last);
+        let last = self.line_ends.translate(last);
+        let before = self.framer.push_translated(policy.line, last);
         let mut rest = self.framer.finish();
         rest.too_long |= before.too_long;
         rest.discarded += before.discarded;

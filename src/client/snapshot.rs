@@ -105,9 +105,9 @@ impl Client {
         writer.finish_line(&mut feed);
         Client {
             stream,
+            reader: Reader::restore(saved.reader, options.line_end),
             options,
             feed,
-            reader: Reader::restore(saved.reader),
             writer,
             policy,
             input: saved.input,
@@ -145,6 +145,7 @@ mod tests {
     use super::*;
     use crate::hub::counters::Counters;
     use crate::wire::format::Format;
+    use crate::wire::framing::LineEndState;
     use crate::wire::golden::{NEW_FORM, unescape};
     use crate::wire::telnet::TelnetState;
 
@@ -203,6 +204,7 @@ mod tests {
             telnet: Some(TelnetState::default()),
             has_begun: true,
             is_discarding: false,
+            line_ends: LineEndState::Amid,
         };
         let writer = SavedWriter {
             format: Format::Text,

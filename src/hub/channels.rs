@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::closed::ClosedClient;
 use super::liveness::Liveness;
-use super::order::Hub;
+use super::order::{Hub, new_epoch};
 use super::shared::Shared;
 use super::stats::{ClientStats, HubStats};
 use super::subscriber::Commands;
@@ -90,10 +90,11 @@ impl Channels {
     }
 
     fn make(&self, state: &mut State, name: &ChannelName, is_open: bool) -> Arc<Hub> {
-        let hub = Hub::of_channel(name.clone(), self.shared.clone(), &state.config);
+        let (name, shared) = (name.clone(), self.shared.clone());
+        let hub = Hub::of_channel(name.clone(), new_epoch(), shared, &state.config);
         hub.is_open.store(is_open, Relaxed);
         let hub = Arc::new(hub);
-        state.hubs.insert(name.clone(), hub.clone());
+        state.hubs.insert(name, hub.clone());
         hub
     }
 

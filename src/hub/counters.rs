@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::close_reason::CloseReason;
+
 /// The counts, which any room may raise.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counters {
@@ -12,8 +14,26 @@ pub(crate) struct Counters {
     pub(crate) accept_errors: Count,
     /// Connections that were refused because the server was full.
     pub(crate) refused: Count,
+    /// Connections that were refused for asking for a channel that there is none of.
+    #[serde(default)]
+    pub(crate) no_channel: Count,
+    /// Connections that were refused for their hello line.
+    #[serde(default)]
+    pub(crate) bad_hello: Count,
     pub(crate) handovers: Handovers,
     pub(crate) reloads: Outcomes,
+}
+
+impl Counters {
+    /// Connections that were refused for this reason; `None` if it is none to refuse one for.
+    pub(crate) fn refused_for(&self, reason: CloseReason) -> Option<&Count> {
+        match reason {
+            CloseReason::Full => Some(&self.refused),
+            CloseReason::NoChannel => Some(&self.no_channel),
+            CloseReason::BadHello => Some(&self.bad_hello),
+            _ => None,
+        }
+    }
 }
 
 /// Handovers, by what carries them.

@@ -16,10 +16,12 @@ use super::encoding::Encoding;
 use super::order::{Hub, Park};
 use super::part::Kind;
 use super::subscriber::{Condition, DETACHED, Subscriber};
+use crate::config::Grace;
+use crate::wire::channel::ChannelName;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
-use crate::wire::ids::ClientId;
+use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::role::Role;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
@@ -72,8 +74,15 @@ pub(super) struct SavedPlace {
 const ENDLESS: u64 = u64::MAX;
 
 impl Hub {
-    /// Makes a connection a client: gives it the next id and tells everybody.
+    /// Makes a connection a client.
+    #[cfg(test)]
     pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
+        self.join_behind(connection).0
+    }
+
+    /// Makes a connection a client: gives it the next id and tells everybody. Returns also the number of
+    /// the last message or notice before all that the client gets.
+    pub(crate) fn join_behind(self: &Arc<Hub>, connection: ConnectionInfo) -> (Feed, Seq) {
         let encoding = Encoding::from(connection.format);
         let mut state = self.lock();
         let id = self.shared.take_id();
@@ -83,6 +92,7 @@ impl Hub {
             state.count_encoding(encoding, 1);
         }
         let start = state.start();
+        let before = Seq(state.next_seq - 1);
         let subscriber = Arc::new(Subscriber::new(id));
         let messages_before = state.messages;
         let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
@@ -95,7 +105,7 @@ impl Hub {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
             self.release_and_wake(state, key);
         }
-        Feed {
+        let feed = Feed {
             hub: self.clone(),
             subscriber,
             key,
@@ -110,7 +120,18 @@ impl Hub {
             encoding,
             left: false,
             subscribes,
-        }
+        };
+        (feed, before)
+    }
+
+    /// Names the count of the numbers in this channel.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Name of the channel.
+    pub(crate) fn name(&self) -> &ChannelName {
+        &self.name
     }
 }
 
@@ -418,6 +439,11 @@ impl Feed {
             .lines_out
             .add(batch.messages_for(exclude) - missed);
         Some(missed)
+    }
+
+    /// How long senders of its channel wait for whoever is behind.
+    pub(crate) fn slow_grace(&self) -> Grace {
+        self.hub.lock().settings.slow_grace
     }
 
     /// Lines of this client are thrown away: it may not publish.

@@ -1,6 +1,7 @@
 //! The one order: what is published takes its place in it under one lock, and everybody is woken.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::{ClientId, Epoch, Seq};
 
 /// Bytes at which a batch is closed to further parts: about what one read brings at most.
 const BATCH_BYTES_MAX: usize = 64 * 1024;
@@ -43,6 +44,8 @@ const OWN_BATCH_BYTES: usize = 4 * 1024;
 pub(crate) struct Hub {
     /// Name of the channel.
     pub(super) name: ChannelName,
+    /// Names this count of `seq`; another one begins with each hub that does not go on with an old one.
+    pub(super) epoch: Epoch,
     pub(super) shared: Arc<Shared>,
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     pub(super) echo: bool,
@@ -123,7 +126,12 @@ pub(super) enum Park {
 
 impl Hub {
     /// The hub of one channel, without clients.
-    pub(super) fn of_channel(name: ChannelName, shared: Arc<Shared>, config: &Config) -> Hub {
+    pub(super) fn of_channel(
+        name: ChannelName,
+        epoch: Epoch,
+        shared: Arc<Shared>,
+        config: &Config,
+    ) -> Hub {
         let settings = Settings::of(config, &name);
         Hub {
             echo: config.echo,
@@ -131,6 +139,7 @@ impl Hub {
             contention: Mutex::new(Contention::new(shared.moment())),
             is_open: AtomicBool::new(false),
             name,
+            epoch,
             shared,
             state: Mutex::new(State {
                 settings,
@@ -174,7 +183,8 @@ impl Hub {
     /// A channel that is the only one.
     #[cfg(test)]
     pub(crate) fn new(config: &Config) -> Arc<Hub> {
-        Arc::new(Hub::of_channel(ChannelName::main(), Arc::default(), config))
+        let (name, shared) = (ChannelName::main(), Arc::default());
+        Arc::new(Hub::of_channel(name, new_epoch(), shared, config))
     }
 
     /// Gives a client its slot. Its encoding has been counted, if it subscribes.
@@ -398,6 +408,12 @@ impl Hub {
             state.parked = parked;
         }
     }
+}
+
+/// An epoch that no other is likely to be.
+pub(super) fn new_epoch() -> Epoch {
+    // The state of each is random.
+    Epoch(RandomState::new().hash_one(()) as u32)
 }
 
 impl State {

@@ -18,13 +18,13 @@ use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::feed::{Feed, SavedPlace};
-use super::order::Hub;
+use super::order::{Hub, new_epoch};
 use super::part::{Kind, Part};
 use super::shared::Shared;
 use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
 use crate::wire::channel::ChannelName;
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::{ClientId, Epoch, Seq};
 
 /// Everything in the hub that outlives a daemon. `B` is borrowed bytes on the way out and owned
 /// ones on the way in.
@@ -32,6 +32,8 @@ use crate::wire::ids::{ClientId, Seq};
 pub(crate) struct SavedHub<B = ByteBuf> {
     #[serde(default = "ChannelName::main")]
     name: ChannelName,
+    #[serde(default = "new_epoch")]
+    epoch: Epoch,
     /// Clients opened the channel.
     #[serde(default)]
     is_open: bool,
@@ -165,6 +167,7 @@ impl<'a> SavedHub<&'a Bytes> {
         };
         SavedHub {
             name: hub.name.clone(),
+            epoch: hub.epoch,
             is_open: hub.is_open.load(Relaxed),
             next_id: hub.shared.next_id(),
             joined: Some(state.joined),
@@ -218,7 +221,12 @@ impl SavedHub {
         }
         shared.skip_ids_to(self.next_id);
         shared.closed.lock().append(self.closed.last);
-        let hub = Arc::new(Hub::of_channel(self.name, shared.clone(), config));
+        let hub = Arc::new(Hub::of_channel(
+            self.name,
+            self.epoch,
+            shared.clone(),
+            config,
+        ));
         hub.is_open.store(self.is_open, Relaxed);
         let mut state = hub.lock();
         state.joined = joined;

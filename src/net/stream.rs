@@ -108,6 +108,32 @@ impl Stream {
         )?)
     }
 
+    /// Shows what is there to be read, at most `buf`, and leaves it there; 0 when the peer shut its
+    /// sending side. Cancel safe.
+    pub(crate) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut guard = self.io.ready(Interest::READABLE).await?;
+            match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::PEEK) {
+                Ok((seen, _)) => return Ok(seen),
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes bytes that [`Stream::peek`] has shown, which the next reader does not get then.
+    pub(crate) fn consume(&self, mut seen: &mut [u8]) -> io::Result<()> {
+        while !seen.is_empty() {
+            match rustix::net::recv(self.io.as_fd(), &mut *seen, RecvFlags::empty()) {
+                Ok((taken, _)) => seen = &mut seen[taken..],
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.
     pub(crate) async fn discard_input(&self) -> io::Result<()> {
         let mut scratch = [0; 512];

@@ -27,11 +27,16 @@ pub enum CloseReason {
     Internal,
     /// Its first line was an HTTP request (`--http-guard`).
     Http,
+    /// It asked for a channel that there is none of (`--open-channels`). It never becomes a client.
+    NoChannel,
+    /// Its listener asks for a hello line, and its first line was none that is allowed, or did not come
+    /// within `--hello-timeout`. It never becomes a client.
+    BadHello,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [CloseReason; 10] = [
+    pub const ALL: [CloseReason; 12] = [
         CloseReason::Eof,
         CloseReason::Reset,
         CloseReason::LineTooLong,
@@ -42,6 +47,8 @@ impl CloseReason {
         CloseReason::Shutdown,
         CloseReason::Internal,
         CloseReason::Http,
+        CloseReason::NoChannel,
+        CloseReason::BadHello,
     ];
 
     /// The label used in the log, in counters and in `json`.
@@ -57,6 +64,8 @@ impl CloseReason {
             CloseReason::Shutdown => "shutdown",
             CloseReason::Internal => "internal",
             CloseReason::Http => "http",
+            CloseReason::NoChannel => "no_channel",
+            CloseReason::BadHello => "bad_hello",
         }
     }
 
