@@ -89,6 +89,14 @@ macro_rules! listener_keys {
                 }
             }
 
+            /// The first key that another listener has with another value.
+            pub(crate) fn differing_key(&self, other: &ListenerOptions) -> Option<&'static str> {
+                $(if self.$field != other.$field {
+                    return Some($name);
+                })+
+                None
+            }
+
             /// Sets what a known key is for; whether there is such a key.
             ///
             /// # Errors
