@@ -219,10 +219,10 @@ fn a_mistake_in_a_listener_is_one_line_with_its_address_the_key_and_what_is_allo
 
 #[test]
 fn commands_refuse_a_channel_or_a_hello_that_cannot_be() {
-    for (args, expected) in [
+    let wrong: &[(&[&str], &str)] = &[
         #[cfg(feature = "connect")]
         (
-            &["connect", "--channel", "a/b"][..],
+            &["connect", "--channel", "a/b"],
             "--channel: 'a/b' is not a channel name; allowed: 1 to 64 of ",
         ),
         #[cfg(feature = "connect")]
@@ -235,7 +235,8 @@ fn commands_refuse_a_channel_or_a_hello_that_cannot_be() {
             &["bench", "--channel", ""],
             "--channel: '' is not a channel name; allowed: 1 to 64 of ",
         ),
-    ] {
+    ];
+    for (args, expected) in wrong {
         let exit = run(args, &[]);
         assert_eq!((exit.code, &*exit.stdout), (Some(2), ""), "{}", exit.stderr);
         assert!(

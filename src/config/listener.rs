@@ -89,6 +89,14 @@ macro_rules! listener_keys {
                 }
             }
 
+            /// The first key that another listener has with another value.
+            pub(crate) fn differing_key(&self, other: &ListenerOptions) -> Option<&'static str> {
+                $(if self.$field != other.$field {
+                    return Some($name);
+                })+
+                None
+            }
+
             /// Sets what a known key is for; whether there is such a key.
             ///
             /// # Errors
@@ -221,15 +229,6 @@ impl ListenerOptions {
         let path = || Address::Unix(bound.strip_prefix("unix:").unwrap_or(bound).into());
         let address = bound.parse().unwrap_or_else(|_| path());
         ListenerOptions::new(address, defaults)
-    }
-
-    /// Whether both say the same but for the address.
-    pub(crate) fn agrees_with(&self, other: &ListenerOptions) -> bool {
-        let here = ListenerOptions {
-            address: self.address.clone(),
-            ..other.clone()
-        };
-        *self == here
     }
 
     /// Reads what another daemon displayed. Keys that it did not know have their defaults, and those

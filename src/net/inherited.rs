@@ -97,7 +97,7 @@ impl InheritedListeners {
     }
 
     /// Whether one of the sockets listens at this address of the configuration already; it gets its
-    /// format then.
+    /// options then.
     pub(super) fn claim(
         &mut self,
         name: &ListenAddr,
@@ -125,14 +125,16 @@ impl InheritedListeners {
             return Ok(false);
         };
         let inherited = &mut self.0[at];
-        match &inherited.options {
-            Some(other) if !other.agrees_with(options) => bail!(
-                "the inherited socket {} serves {} too, and cannot have two formats or other options",
+        let Some(other) = &inherited.options else {
+            inherited.options = Some(options.clone());
+            return Ok(true);
+        };
+        if let Some(key) = other.differing_key(options) {
+            bail!(
+                "the inherited socket {} serves {} too, and cannot have two {key}s",
                 inherited.name,
                 other.address
-            ),
-            Some(_) => {}
-            None => inherited.options = Some(options.clone()),
+            );
         }
         Ok(true)
     }
@@ -300,6 +302,7 @@ fn format_named(name: &str) -> Option<Format> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::role::Role;
 
     fn inherited(bound: &str, only_v6: bool) -> InheritedListener {
         InheritedListener {
@@ -402,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn one_socket_cannot_have_two_formats() {
+    fn one_socket_cannot_have_two_formats_or_roles() {
         let mut inherited = InheritedListeners(vec![inherited("[::]:1", false)]);
         let mut claim = |text: &str, format| {
             let name = ListenAddr::Tcp(text.parse().unwrap());
@@ -412,9 +415,19 @@ mod tests {
         assert!(claim("127.0.0.1:1", Format::Raw).unwrap());
         assert_eq!(
             claim("0.0.0.0:1", Format::Json).unwrap_err().to_string(),
-            "the inherited socket [::]:1 serves [::]:1 too, and cannot have two formats or other options"
+            "the inherited socket [::]:1 serves [::]:1 too, and cannot have two formats"
         );
         assert!(!claim("0.0.0.0:2", Format::Json).unwrap());
+        let subscribers = ListenerOptions {
+            role: Role::Subscribe,
+            ..ListenerOptions::clone(&options("0.0.0.0:1", Format::Raw))
+        };
+        let name = ListenAddr::Tcp("0.0.0.0:1".parse().unwrap());
+        let role = inherited.claim(&name, &Arc::new(subscribers), &[]);
+        assert_eq!(
+            role.unwrap_err().to_string(),
+            "the inherited socket [::]:1 serves [::]:1 too, and cannot have two roles"
+        );
     }
 
     #[test]

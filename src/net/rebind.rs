@@ -76,9 +76,9 @@ impl ListenPlan {
         for (mut listener, options) in open.drain(..).zip(all_options) {
             match options {
                 Some(options) => {
-                    let agree = options.agrees_with(listener.options());
+                    let differs = options.differing_key(listener.options()).is_some();
                     listener.set_options(options);
-                    if !agree {
+                    if differs {
                         listener.log_listening();
                     }
                     staying.push(listener);
