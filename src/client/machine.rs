@@ -124,7 +124,7 @@ impl<S: Connection> Client<S> {
             hello.crlf(),
             &mut answer,
         );
-        self.writer.answer(&mut self.feed, answer);
+        self.writer.queue(&answer);
         let (telnet, line_ends) = hello.into_input(format);
         self.reader = Reader::behind(telnet, line_ends, self.policy.line_bytes_max());
     }

@@ -162,7 +162,7 @@ mod tests {
         );
         let form = unescape(include_str!("saved-4.golden"));
         let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
-        assert_eq!(reasons, CloseReason::ALL);
+        assert!(CloseReason::ALL.starts_with(&reasons));
         assert_eq!(reader.unfinished.as_ref(), b"half a line");
         assert!(reader.has_begun && !reader.is_discarding);
         assert_eq!(writer.control_queue.as_ref(), b"own");

@@ -119,7 +119,8 @@ impl Writer {
         self.queue(&answers);
     }
 
-    fn queue(&mut self, bytes: &[u8]) {
+    /// Queues bytes for this client alone, behind those that are queued. Not in the middle of a line of the feed.
+    pub(super) fn queue(&mut self, bytes: &[u8]) {
         // What is written already must not pile up before what never gets its turn.
         self.control_queue.drain(..self.written as usize);
         self.written = 0;
