@@ -12,28 +12,26 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::info;
 
-/// Where the daemon is in its life. Phases follow one another in this order; only `Reloading` and
-/// `HandingOver` are left out unless they are asked for, and may go back.
+/// A phase of the daemon's life. Phases follow one another in this order; `Reloading` and `HandingOver`
+/// are entered only on command, and may go back to `Running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Listeners are open; nobody is served yet.
     Starting,
     /// Clients are accepted and served.
     Running,
-    /// Clients are served as before, and the configuration is being read again.
+    /// Clients are served, and the configuration is being read again.
     Reloading,
-    /// Every client has stopped where it is, to be taken over by another daemon. Goes back to
-    /// `Running` if that fails.
+    /// Every client is paused, for another daemon to restore. A failure leads back to `Running`.
     HandingOver,
-    /// Nobody is accepted any more. What clients had sent is published, what they are owed is
-    /// written.
+    /// Nobody is accepted any more. Input already received is published, and pending output written.
     Draining,
     /// All connections are closed.
     Stopped,
 }
 
 impl Phase {
-    /// All of them, in their order.
+    /// All phases, in their order.
     pub const ALL: [Phase; 6] = [
         Phase::Starting,
         Phase::Running,
