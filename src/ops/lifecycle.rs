@@ -55,7 +55,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The one place where the phase is kept.
+/// The phase of the daemon, which anyone can watch.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
@@ -76,7 +76,7 @@ impl Lifecycle {
         self.phase.send_replace(phase);
     }
 
-    /// The phase, and for how long it has been that.
+    /// The phase, and the time since it was entered.
     pub(crate) fn phase(&self) -> (Phase, Duration) {
         let entered = *self.entered.lock().unwrap_or_else(PoisonError::into_inner);
         (*self.phase.borrow(), entered.elapsed())
@@ -88,19 +88,19 @@ impl Lifecycle {
     }
 }
 
-/// What the world asks of the daemon.
+/// A command to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Stop, cleanly; asked again, at once.
+    /// Drain and stop; at the second time, stop at once.
     Stop,
-    /// The same (SIGTERM); but if the service manager keeps the connections, as it does for a
-    /// restart, leave them to it and to the daemon that it starts next. SIGINT never does.
+    /// [`Command::Stop`], but if the service manager stores descriptors, hand the connections over to
+    /// the daemon that it starts next. SIGTERM means this, SIGINT never.
     Terminate,
     /// Read the configuration again.
     Reload,
-    /// Go on as the program that is now at the path of this one.
+    /// Hand over to the program that is now at the path of this one.
     HandOver,
-    /// Poll everything once more, to see whether somebody waits for a lost wake-up: see `rest`.
+    /// Poll everything once more, to find lost wake-ups: see `server::rest`.
     #[cfg(debug_assertions)]
     CheckRest,
 }
