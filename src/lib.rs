@@ -39,7 +39,7 @@
 //! | a reason for a connection to end | `wire/close_reason.rs`, and its words in `client/policy.rs` |
 //! | a format | `wire/format`: a file for it, and its name in `names.rs` |
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`: a variant, and what its functions ask |
-//! | something that is counted | `hub/counters.rs` or `hub/stats.rs`, and its line in `ops/admin/metrics.rs` |
+//! | something that is counted | `hub/counters.rs` or `hub/stats.rs`, and its line in `ops/admin/metrics` |
 //! | something that outlives a daemon | a field in a `snapshot.rs`, with a default; `ops/handover` says when it takes a new version |
 //! | a command | `config/cli/commands.rs`, and a folder in `commands` |
 //!

@@ -592,7 +592,7 @@ fn failed_restart(
 }
 
 #[test]
-fn restart_with_a_mistake_in_the_file_says_so_and_says_goodbye() {
+fn restart_with_a_mistake_in_the_file_says_so_and_drains() {
     let manager = Manager::keeping();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("linehub.toml");
@@ -607,7 +607,7 @@ fn restart_with_a_mistake_in_the_file_says_so_and_says_goodbye() {
 }
 
 #[test]
-fn restart_with_a_program_that_is_not_fit_says_so_and_says_goodbye() {
+fn restart_with_a_program_that_is_not_fit_says_so_and_drains() {
     let dir = tempfile::tempdir().unwrap();
     let path = copied(dir.path());
     for (program, reason) in [

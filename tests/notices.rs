@@ -163,7 +163,7 @@ fn of_many_who_leave_at_once_those_who_stay_hear_once_each() {
     for client in &mut staying {
         client.lines_until("New client connected: 120");
     }
-    // All have left when the daemon wakes up, every other one without a goodbye.
+    // All have left when the daemon wakes up, every other one by a reset.
     server.signal(Signal::STOP);
     for (at, client) in leaving.drain(..).enumerate() {
         if at % 2 == 0 {

@@ -502,7 +502,7 @@ fn stuck_readers_one_line_apart_have_one_grace_together() {
 }
 
 #[test]
-fn client_that_was_told_goodbye_and_does_not_close_holds_nobody_up() {
+fn client_that_got_its_end_of_stream_and_does_not_close_holds_nobody_up() {
     let server = Server::start(&["--no-notices", "--buffer=64KiB", "--slow-grace=forever"]);
     let mut leaver = Client::connect(&server);
     let mut sender = Client::connect(&server);
@@ -515,7 +515,7 @@ fn client_that_was_told_goodbye_and_does_not_close_holds_nobody_up() {
         flood.send(&mut sender, CHUNK);
         Flood::expect(&mut reader, sender.id(), next, flood.sent);
     }
-    // Nor was its end waited for, which comes two seconds after its goodbye.
+    // Nor did they wait for its end: the close timeout is two seconds.
     assert_eq!(server.count_log("client disconnected"), 0);
     drop(leaver);
 }

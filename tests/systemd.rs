@@ -159,14 +159,14 @@ fn reload_that_failed_is_said_until_the_next_one_that_goes_well() {
         write(&text);
         server.signal(Signal::HUP);
         manager.wait_for("reloading", |message| message.has("RELOADING=1"));
-        // With the end of it, so that whoever waits for that sees why.
+        // In the message that ends the reload, so that whoever waits for it sees why.
         let ready = manager.wait("READY=1");
         let status = ready.value("STATUS").unwrap();
         assert!(status.starts_with("reload failed: "), "{status}");
         assert!(status.contains(&reason), "{status}");
-        // And with the figures, before or after that.
+        // And with the stats, before or after that message.
         let whole = format!("STATUS={status}; 0 clients, 0 lines/s in, 0 lines/s out");
-        eventually("the figures stay", || {
+        eventually("the stats stay", || {
             manager
                 .messages()
                 .iter()
@@ -182,7 +182,7 @@ fn reload_that_failed_is_said_until_the_next_one_that_goes_well() {
     server.signal(Signal::HUP);
     let ready = manager.wait("READY=1");
     assert_eq!(ready.text, "READY=1");
-    eventually("the figures are alone again", || {
+    eventually("the stats are alone again", || {
         let messages = manager.messages();
         let status = messages
             .iter()

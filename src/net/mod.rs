@@ -10,6 +10,7 @@
 
 pub mod bind;
 pub mod inherited;
+mod inherited_listener;
 pub mod listener;
 pub(crate) mod peer;
 pub mod permits;

@@ -15,28 +15,26 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tracing::info;
 
-/// Where the daemon is in its life. Phases follow one another in this order; only `Reloading` and
-/// `HandingOver` are left out unless they are asked for, and may go back.
+/// A phase of the daemon's life. Phases follow one another in this order; `Reloading` and `HandingOver`
+/// are entered only on command, and may go back to `Running`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Listeners are open; nobody is served yet.
     Starting,
     /// Clients are accepted and served.
     Running,
-    /// Clients are served as before, and the configuration is being read again.
+    /// Clients are served, and the configuration is being read again.
     Reloading,
-    /// Every client has stopped where it is, to be taken over by another daemon. Goes back to
-    /// `Running` if that fails.
+    /// Every client is paused, for another daemon to restore. A failure leads back to `Running`.
     HandingOver,
-    /// Nobody is accepted any more. What clients had sent is published, what they are owed is
-    /// written.
+    /// Nobody is accepted any more. Input already received is published, and pending output written.
     Draining,
     /// All connections are closed.
     Stopped,
 }
 
 impl Phase {
-    /// All of them, in their order.
+    /// All phases, in their order.
     pub const ALL: [Phase; 6] = [
         Phase::Starting,
         Phase::Running,
@@ -60,7 +58,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The one place where the phase is kept.
+/// The phase of the daemon, which anyone can watch.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
@@ -81,7 +79,7 @@ impl Lifecycle {
         self.phase.send_replace(phase);
     }
 
-    /// The phase, and for how long it has been that.
+    /// The phase, and the time since it was entered.
     pub(crate) fn phase(&self) -> (Phase, Duration) {
         let entered = *self.entered.lock();
         (*self.phase.borrow(), entered.elapsed())
@@ -93,19 +91,19 @@ impl Lifecycle {
     }
 }
 
-/// What the world asks of the daemon.
+/// A command to the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Stop, cleanly; asked again, at once.
+    /// Drain and stop; at the second time, stop at once.
     Stop,
-    /// The same (SIGTERM); but if the service manager keeps the connections, as it does for a
-    /// restart, leave them to it and to the daemon that it starts next. SIGINT never does.
+    /// [`Command::Stop`], but if the service manager stores descriptors, hand the connections over to
+    /// the daemon that it starts next. SIGTERM means this, SIGINT never.
     Terminate,
     /// Read the configuration again.
     Reload,
-    /// Go on as the program that is now at the path of this one.
+    /// Hand over to the program that is now at the path of this one.
     HandOver,
-    /// Poll everything once more, to see whether somebody waits for a lost wake-up: see `rest`.
+    /// Poll everything once more, to find lost wake-ups: see `server::rest`.
     #[cfg(debug_assertions)]
     CheckRest,
 }

@@ -1,5 +1,5 @@
-//! What an operator has to do with: signals and phases, the log, the service manager, handovers, and
-//! the admin server.
+//! Operation of the daemon: signals and phases, the log, the service manager, handovers, and the admin
+//! server.
 
 pub(crate) mod admin;
 mod fd_passing;

@@ -1,4 +1,4 @@
-//! What the kernel says of a process (proc(5)), and which process serves a connection.
+//! Stats that the kernel has of a process (proc(5)), and the process that serves a connection.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
-/// `/proc/PID/stat`, from the field behind the program's name on, which is the third.
+/// The fields of `/proc/PID/stat` from the third on, which follows the program's name.
 #[derive(Debug)]
 pub(crate) struct Stat(String);
 
@@ -16,7 +16,7 @@ impl Stat {
     pub(crate) const STARTED: usize = 22;
     pub(crate) const VIRTUAL: usize = 23;
 
-    /// `None` for a process that is gone.
+    /// Reads the fields; `None` for a process that is gone.
     pub(crate) fn read(pid: u32) -> Option<Stat> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The program's name may hold anything, but only it is in parentheses.
@@ -29,22 +29,22 @@ impl Stat {
     }
 }
 
-/// Time all threads of a process have run, in user and kernel together, also those that ended. `None`
-/// for a process that is gone.
+/// Processor time of all threads of a process, user and system, ended threads included. `None` for a
+/// process that is gone.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
-    // 0 would be this process.
+    // 0 would mean this process.
     let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
     clock.now().ok().map(Duration::from)
 }
 
-/// Resident bytes of a process now. The kernel gathers its threads' counts late: a few hundred KiB may
-/// be missing.
+/// Resident bytes of a process now. The kernel adds the threads' counts late: a few hundred KiB may be
+/// missing.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     field_bytes(pid, "status", "VmRSS:")
 }
 
-/// Resident bytes, counted page by page, which takes time and the right to look into the process.
+/// Resident bytes counted page by page, which takes time and the right to inspect the process.
 pub fn resident_bytes_exact(pid: u32) -> Option<u64> {
     field_bytes(pid, "smaps_rollup", "Rss:")
 }
@@ -61,8 +61,8 @@ fn field_bytes(pid: u32, file: &str, field: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// The process that serves the connection from `ours` to `theirs`, if it is on this machine and its
-/// descriptors are ours to look at.
+/// The process that serves the connection from `ours` to `theirs`, if it is on this machine and we may
+/// list its descriptors.
 pub fn server_of(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let inode = tables.iter().find_map(|table| {
@@ -83,7 +83,7 @@ pub fn server_of(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
     })
 }
 
-/// The inode in a line of /proc/net/tcp or tcp6, if it is that of this socket.
+/// The inode in a line of /proc/net/tcp or tcp6, if the line is of the socket with these addresses.
 fn inode_of(line: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
     let mut words = line.split_whitespace().skip(1);
     let (shown_local, shown_remote) = (address(words.next()?)?, address(words.next()?)?);
@@ -93,11 +93,12 @@ fn inode_of(line: &str, local: SocketAddr, remote: SocketAddr) -> Option<u64> {
     if !same(shown_local, local) || !same(shown_remote, remote) {
         return None;
     }
-    // What follows: state, queues, timer, retransmits, uid, timeout.
+    // Skips state, queues, timer, retransmits, uid and timeout.
     words.nth(6)?.parse().ok().filter(|inode| *inode != 0)
 }
 
-/// `0100007F:0929` is 127.0.0.1:2345: each four bytes are a number in the machine's order.
+/// The address in a form like `0100007F:0929`, which is 127.0.0.1:2345: each four bytes are a number in
+/// the machine's byte order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let word = |at: usize| {

@@ -162,7 +162,7 @@ impl RunningServer {
         let sockets: Vec<_> = paused.sockets(|_| true).collect();
         let mut state = self.snapshot(paused, |_| true);
         state.descriptors = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        // The next daemon has to begin with its own beats first.
+        // The next daemon needs time until its own first ping.
         self.notifier.watchdog().await;
         (state.log, _) = seal_log(log_time).await;
         let pass_on = |inherited| {

@@ -1,4 +1,4 @@
-//! What is said in JSON: the documents that the server writes and `linehub status` reads.
+//! The JSON documents that the admin server writes and `linehub status` reads.
 //!
 //! Keys carry their unit. Numbers are totals since the daemon began, over handovers, unless they say
 //! otherwise.
@@ -12,25 +12,25 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Status {
     pub(crate) version: String,
     pub(crate) phase: String,
-    /// For how long it has been that.
+    /// For how long the daemon has been in this phase.
     #[serde(default)]
     pub(crate) phase_seconds: f64,
     pub(crate) pid: u32,
     /// Times are RFC 3339, in UTC.
     pub(crate) now: String,
-    /// When the process began, whatever program it was then.
+    /// When the process began, exec or not.
     pub(crate) started: String,
     pub(crate) uptime_seconds: f64,
     pub(crate) listeners: Vec<ListenerRow>,
     pub(crate) clients: usize,
-    /// `None` when nothing but the open-file limit bounds them.
+    /// `None` when nothing but the open-file limit bounds the clients.
     pub(crate) clients_max: Option<usize>,
     pub(crate) clients_connected_total: u64,
     pub(crate) lines_in: u64,
     pub(crate) lines_out: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
-    /// Rates are those of the last second.
+    /// Rates of the last second.
     #[serde(flatten)]
     pub(crate) rates: Rates,
     pub(crate) buffer_used_bytes: usize,
@@ -38,18 +38,18 @@ pub(crate) struct Status {
     pub(crate) senders_waiting: usize,
     pub(crate) sender_wait_seconds: f64,
     pub(crate) messages_skipped: u64,
-    /// Dropped for being too long.
+    /// Lines that were dropped for being too long.
     #[serde(default)]
     pub(crate) lines_discarded: u64,
-    /// Every reason is there.
+    /// Closed connections, with an entry for every reason.
     pub(crate) closed_by_reason: BTreeMap<String, u64>,
-    /// Who is furthest behind, that one first: the first 50.
+    /// The 50 clients furthest behind, the furthest first.
     pub(crate) furthest_behind: Vec<ClientRow>,
-    /// The last 50, the latest first.
+    /// The last 50 that were closed, the latest first.
     pub(crate) recently_closed: Vec<ClosedRow>,
 }
 
-/// What goes through, a second.
+/// Lines and bytes a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rates {
     pub(crate) lines_in_per_second: f64,
@@ -65,11 +65,11 @@ pub(crate) struct ListenerRow {
     pub(crate) format: String,
 }
 
-/// What a connected and a closed client have in common.
+/// The columns that a connected and a closed client have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Who {
     pub(crate) id: u64,
-    /// Its address, or `unix`.
+    /// The client's address, or `unix`.
     pub(crate) peer: String,
     pub(crate) listener: String,
     pub(crate) format: String,
@@ -89,7 +89,7 @@ pub(crate) struct ClientRow {
     pub(crate) bytes_pending: u64,
     pub(crate) messages_behind: u64,
     pub(crate) idle_seconds: f64,
-    /// It has left, and is still owed this: it does not count as connected any more.
+    /// The client has left, with output pending: it does not count as connected any more.
     pub(crate) leaving: bool,
 }
 
@@ -100,12 +100,12 @@ pub(crate) struct ClosedRow {
     pub(crate) who: Who,
     pub(crate) closed_at: String,
     pub(crate) reason: String,
-    /// What it was owed at the end and never got.
+    /// Output that the client never received.
     pub(crate) bytes_pending: u64,
     pub(crate) messages_behind: u64,
 }
 
-/// `/clients`: a page of those who are connected.
+/// `/clients`: a page of the connected clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClientsPage {
     pub(crate) total: usize,
@@ -114,7 +114,7 @@ pub(crate) struct ClientsPage {
     pub(crate) clients: Vec<ClientRow>,
 }
 
-/// `/closed`: a page of the last that were closed, the latest first.
+/// `/closed`: a page of the clients that were closed last, the latest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClosedPage {
     pub(crate) total: usize,

@@ -1,4 +1,4 @@
-//! The last ten minutes, a sample a second.
+//! The history of the last ten minutes, one sample a second.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::documents::{HistoryDocument, Rates};
 use crate::hub::{HubStats, TrafficTotals};
 
-/// Between two samples.
+/// Time between two samples.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
 
-/// Ten minutes of samples.
+/// Samples kept: ten minutes of them.
 const SAMPLES_MAX: usize = 600;
 
-/// What went through, and how full the buffer was, over time. Empty until it has seen stats twice.
+/// Rates and the buffer's use over time. Empty until stats were added twice.
 #[derive(Debug, Default)]
 pub(super) struct History {
     last: Option<TrafficTotals>,
@@ -21,7 +21,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Takes in how the hub stands, `since_last` after it was last told.
+    /// Adds the hub's stats, taken `since_last` after the last ones.
     pub(super) fn add(&mut self, stats: &HubStats, since_last: Duration) {
         let now = stats.totals;
         let Some(before) = self.last.replace(now) else {
@@ -32,7 +32,7 @@ impl History {
             return;
         }
         let rate = |before: u64, now: u64| {
-            // To a thousandth: what is shown, and no longer than it has to be.
+            // To a thousandth, which keeps the document short.
             (now.saturating_sub(before) as f64 / seconds * 1000.0).round() / 1000.0
         };
         let rates = Rates {
@@ -47,7 +47,7 @@ impl History {
         self.samples.push_back((rates, stats.buffer_used));
     }
 
-    /// Nobody looked for a while: the next stats begin anew.
+    /// Forgets the last stats: no rate is taken over the time in which nobody looked.
     pub(super) fn pause(&mut self) {
         self.last = None;
     }

@@ -1,9 +1,9 @@
-//! Whose page may read: the check against DNS rebinding.
+//! The check of a request's host, against DNS rebinding.
 //!
-//! A web page can have its own name point to an address of this machine, and its scripts then read
-//! what is served there as if it were the page's own. Such a request names the page's host: one that
-//! names an IP address, this machine, or a host that the operator allows, comes from nobody else's
-//! page.
+//! A web page elsewhere can have its own name point to an address of this machine, and its scripts
+//! could then read what is served here as if it were the page's own. Their requests name the page's
+//! host. So a request is answered only if its host is an IP address, this machine, or a name that the
+//! operator allows.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,12 +14,12 @@ use parking_lot::RwLock;
 pub(super) struct AllowedHosts(RwLock<Vec<String>>);
 
 impl AllowedHosts {
-    /// These, in lower case.
+    /// Allows these names, in lower case.
     pub(super) fn new(names: Vec<String>) -> AllowedHosts {
         AllowedHosts(RwLock::new(names))
     }
 
-    /// These from now on.
+    /// Allows these names instead, in lower case.
     pub(super) fn set(&self, names: Vec<String>) {
         *self.0.write() = names;
     }

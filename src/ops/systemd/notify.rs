@@ -222,11 +222,8 @@ impl fmt::Display for StoreError {
                 write!(f, "the service manager takes no message: {error}")
             }
             StoreError::NoAnswer(time) => {
-                write!(
-                    f,
-                    "no answer from the service manager for {}s",
-                    time.as_secs_f64()
-                )
+                let seconds = time.as_secs_f64();
+                write!(f, "no answer from the service manager for {seconds}s")
             }
             StoreError::NotKept => {
                 f.write_str("the service manager keeps no descriptors: FileDescriptorStoreMax=")
@@ -254,18 +251,18 @@ mod tests {
     use super::*;
     use crate::ops::fd_passing;
 
-    /// A deadline that a test waits for to pass, and one that it never waits for.
+    /// A deadline that a test waits for, and one that never passes.
     const SOON: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(30);
 
-    /// The manager's end.
+    /// The manager, at the other end of the socket.
     struct Manager {
         socket: std::os::unix::net::UnixDatagram,
         _dir: tempfile::TempDir,
     }
 
     impl Manager {
-        /// The next message, and what came with it.
+        /// The next message and its descriptors.
         fn take(&self) -> (String, Vec<OwnedFd>) {
             let mut text = [0; 1024];
             let flags = RecvFlags::empty();
