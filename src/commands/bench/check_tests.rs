@@ -301,7 +301,7 @@ fn reader_that_is_far_behind_is_checked_without_the_others() {
     let Check {
         readers, expected, ..
     } = &mut check;
-    readers[1].detach(expected);
+    readers[1].leave_behind(expected);
     let mut rest = good.concat()[100..].to_vec();
     let doubled = rest[rest.len() - 31..].to_vec();
     rest.extend(doubled);

@@ -126,7 +126,7 @@ pub(super) fn run(
     let faults = match complete {
         true => load.check.faults(&load.sent_by_each()),
         // What was still on its way is not known.
-        false => load.check.faults(&vec![0; run.senders]),
+        false => load.check.faults_so_far(),
     };
     load.latencies.settle();
     let stuck_open = load.look_at_stuck()?;
