@@ -259,7 +259,7 @@ impl Reader {
         let lines = framer.push(bytes);
         let mut leads = self.offset == expected.end();
         for line in lines.iter() {
-            if leads && expected.lead(line) {
+            if leads && !self.is_early(expected, line) && expected.lead(line) {
                 continue;
             }
             if leads {
@@ -275,6 +275,13 @@ impl Reader {
             self.tracker.cut();
         }
         self.framer = framer;
+    }
+
+    /// Whether a line came before.
+    fn is_early(&self, expected: &ExpectedStream, line: &[u8]) -> bool {
+        self.tracker.has_early()
+            && matches!(expected.decoder.read(line), Seen::Ours(header)
+                if self.tracker.is_early(header.sender, expected.number_of(&header)))
     }
 
     /// Finds the place in the expected stream that goes with a line, and goes there.

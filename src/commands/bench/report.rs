@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::connections::Role;
 use super::outcome::{Closed, Outcome};
 use super::plan::SweepAxis;
 use super::tracker::Faults;
@@ -65,9 +64,9 @@ pub(super) fn of_run(outcome: &Outcome) -> String {
 }
 
 /// A row for each run.
-pub(super) fn of_sweep(axis: SweepAxis, outcomes: &[Outcome]) -> String {
+pub(super) fn of_sweep(axis: &SweepAxis, outcomes: &[Outcome]) -> String {
     let mut table = Table::of_numbers(&[
-        axis.name(),
+        axis.name,
         "in/s",
         "out/s",
         "in MB/s",
@@ -99,7 +98,7 @@ pub(super) fn of_sweep(axis: SweepAxis, outcomes: &[Outcome]) -> String {
     }
     let mut text = table.text();
     for outcome in outcomes {
-        let at = format!("{}={}", axis.name(), axis.of(&outcome.run));
+        let at = format!("{}={}", axis.name, axis.of(&outcome.run));
         let wrong = (!outcome.is_good()).then(|| verdict(outcome));
         for line in wrong.into_iter().chain(closed(outcome)) {
             let _ = writeln!(text, "{at}: {}", line.trim_start());
@@ -247,12 +246,8 @@ fn closed(outcome: &Outcome) -> Vec<String> {
         ));
     }
     for closed in outcome.unexpected().take(LISTED_MAX) {
-        let who = match closed.role {
-            Role::Reader(number) => format!("reader {}", number + 1),
-            Role::Sender(number) => format!("sender {}", number + 1),
-            Role::Stuck(number) => format!("stuck {}", number + 1),
-        };
-        lines.push(format!("closed: {who}, {}", why(closed)));
+        let (role, number) = closed.role.named();
+        lines.push(format!("closed: {role} {number}, {}", why(closed)));
     }
     let more = outcome.unexpected().skip(LISTED_MAX).count();
     if more > 0 {

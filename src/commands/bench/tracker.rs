@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::ops::{AddAssign, Range};
 
+use serde::Serialize;
+
 /// What was wrong, in lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Faults {
     /// Did not come.
     pub(super) lost: u64,
