@@ -74,7 +74,7 @@ struct Mark {
 pub(super) fn run(
     run: &Run,
     target: &Target,
-    first: Socket,
+    first: Option<Socket>,
     interrupt: &mut Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -82,7 +82,7 @@ pub(super) fn run(
     let endpoint = &target.endpoint;
     let roles = run.roles();
     let (mut connections, begun) =
-        Connections::connect(endpoint, Some(first), &roles, DIALLED_MAX, interrupt)?;
+        Connections::connect(endpoint, first, &roles, DIALLED_MAX, interrupt)?;
     let kind = LineKind::new(new_tag(), run.size);
     let barrier = Barrier::pass(&mut connections, *kind.tag(), interrupt)?;
     let format = barrier.format();
