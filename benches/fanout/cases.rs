@@ -24,29 +24,14 @@ pub(crate) enum Plan {
     FloodCost(Flood),
     /// CPU time a line delivered to each of many readers, at a rate that leaves the server mostly
     /// idle.
-    SteadyCost {
-        readers: usize,
-        rate: usize,
-    },
+    SteadyCost(Run),
     /// How long lines take from when they are due, at a rate of all senders together. A line that the
     /// server held up counts from when it should have gone.
-    Latency {
-        senders: usize,
-        readers: usize,
-        rate: usize,
-    },
-    OneLine {
-        clients: usize,
-    },
-    Memory {
-        clients: usize,
-    },
-    ConnectStorm {
-        clients: usize,
-    },
-    NoticeStorm {
-        clients: usize,
-    },
+    Latency(Run),
+    OneLine(usize),
+    Memory(usize),
+    ConnectStorm(usize),
+    NoticeStorm(usize),
 }
 
 /// One number of one run. A plan yields the same figures in the same order every time.
@@ -102,10 +87,6 @@ impl Figure {
 
 impl Plan {
     fn run(&self, server: &mut Server, settings: &Settings, framed: bool) -> Result<Vec<Figure>> {
-        let at_rate = Run {
-            size: PAYLOAD_BYTES,
-            ..Run::default()
-        };
         Ok(match *self {
             Plan::WatchedThroughput(flood) => {
                 let watchers = Watchers::start(server.admin()?)?;
@@ -125,30 +106,14 @@ impl Plan {
                 let figures = flood.run(server, settings, framed)?;
                 vec![Figure::seconds("", figures.cpu_per_line).while_busy(figures.busy)]
             }
-            Plan::SteadyCost { readers, rate } => {
-                let run = Run {
-                    readers,
-                    rate,
-                    duration: settings.steady,
-                    ..at_rate
-                };
+            Plan::SteadyCost(mut run) => {
+                run.duration = settings.steady;
                 let (outcome, busy) = load(&run, server)?;
                 let cpu = busy.server.as_secs_f64() / outcome.received as f64;
                 vec![Figure::seconds("", cpu).while_busy(busy)]
             }
-            Plan::Latency {
-                senders,
-                readers,
-                rate,
-            } => {
-                let run = Run {
-                    senders,
-                    readers,
-                    rate,
-                    warm_up: settings.warm_up,
-                    duration: settings.window,
-                    ..at_rate
-                };
+            Plan::Latency(mut run) => {
+                (run.warm_up, run.duration) = (settings.warm_up, settings.window);
                 let (outcome, busy) = load(&run, server)?;
                 let percentiles = [("/p50", 50.0), ("/p99", 99.0), ("/p99.9", 99.9)];
                 let figures = percentiles.iter().map(|(suffix, percent)| {
@@ -157,18 +122,18 @@ impl Plan {
                 });
                 figures.collect::<Result<_>>()?
             }
-            Plan::OneLine { clients } => {
+            Plan::OneLine(clients) => {
                 let median = storms::one_line(server, clients, settings.repetitions)?;
                 vec![Figure::seconds("", median)]
             }
-            Plan::Memory { clients } => {
+            Plan::Memory(clients) => {
                 let bytes = storms::memory(server, clients)?;
                 vec![Figure::new("", Unit::Bytes, bytes)]
             }
-            Plan::ConnectStorm { clients } => {
+            Plan::ConnectStorm(clients) => {
                 vec![Figure::seconds("", storms::connect_storm(server, clients)?)]
             }
-            Plan::NoticeStorm { clients } => {
+            Plan::NoticeStorm(clients) => {
                 let figures = storms::notice_storm(server, clients)?;
                 vec![
                     Figure::seconds("/time", figures.seconds),
@@ -258,23 +223,24 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         ..flood(500, 64)
     };
     plans.push(("many-to-many/500x500".into(), Plan::Throughput(many)));
-    let (readers, rate) = (1000, 200);
-    let plan = Plan::SteadyCost { readers, rate };
+    let at_rate = |senders, readers, rate| Run {
+        senders,
+        readers,
+        rate,
+        size: PAYLOAD_BYTES,
+        ..Run::default()
+    };
+    let plan = Plan::SteadyCost(at_rate(1, 1000, 200));
     plans.push(("steady/cpu-per-line".into(), plan));
     for rate in [1_000, 10_000] {
-        let (senders, readers) = (10, 100);
-        let plan = Plan::Latency {
-            senders,
-            readers,
-            rate,
-        };
+        let plan = Plan::Latency(at_rate(10, 100, rate));
         plans.push((format!("latency/{rate}-per-s"), plan));
     }
     let clients = crowd;
     for (name, plan) in [
-        ("one-line", Plan::OneLine { clients }),
-        ("memory-per-client", Plan::Memory { clients }),
-        ("connect-storm", Plan::ConnectStorm { clients }),
+        ("one-line", Plan::OneLine(clients)),
+        ("memory-per-client", Plan::Memory(clients)),
+        ("connect-storm", Plan::ConnectStorm(clients)),
     ] {
         plans.push((format!("{name}/{clients}"), plan));
     }
@@ -328,7 +294,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         unpinned("1"),
     );
     let notices = ["--slow-grace", "forever", "--worker-threads", "1"];
-    let notices = linehub(&[&notices], Plan::NoticeStorm { clients });
+    let notices = linehub(&[&notices], Plan::NoticeStorm(clients));
     cases.push(Case {
         name: format!("notice-storm/{clients}"),
         subject: notices,

@@ -110,10 +110,9 @@ fn measure() -> Result<bool> {
         return Ok(true);
     }
     let options = Options::parse();
-    let mut settings = if options.quick {
-        Settings::quick()
-    } else {
-        Settings::thorough()
+    let mut settings = match options.quick {
+        true => Settings::QUICK,
+        false => Settings::THOROUGH,
     };
     settings.runs = options.runs.map_or(settings.runs, NonZeroUsize::get);
     let subject = if options.self_check {
@@ -156,31 +155,24 @@ fn measure() -> Result<bool> {
 }
 
 fn run_case(case: &Case, cores: &Cores, settings: &Settings, report: &mut Report) -> Result<()> {
-    let mut subject: Vec<Vec<Figure>> = Vec::new();
-    let mut baseline: Vec<Vec<Figure>> = Vec::new();
+    let (mut subject, mut baseline) = (Vec::new(), Vec::new());
     for run in 0..settings.runs {
         // The side that goes first changes, so that a machine that slows down favours nobody.
-        if run % 2 == 0 {
-            subject.push(case.subject.run(cores, settings)?);
-        }
-        if let Some((name, side)) = &case.baseline {
-            baseline.push(
-                side.run(cores, settings)
-                    .with_context(|| (*name).to_owned())?,
-            );
-        }
-        if run % 2 == 1 {
-            subject.push(case.subject.run(cores, settings)?);
+        for is_subject in [run % 2 == 0, run % 2 == 1] {
+            if is_subject {
+                subject.push(case.subject.run(cores, settings)?);
+            } else if let Some((name, side)) = &case.baseline {
+                let figures = side.run(cores, settings);
+                baseline.push(figures.with_context(|| (*name).to_owned())?);
+            }
         }
     }
     for (index, first) in subject[0].iter().enumerate() {
         let of = |side: &[Vec<Figure>]| Summary::of(side.iter().map(|run| run[index].value));
-        let ratio = Summary::of(
-            subject
-                .iter()
-                .zip(&baseline)
-                .map(|(ours, theirs)| ours[index].value / theirs[index].value),
-        );
+        let pairs = subject.iter().zip(&baseline);
+        let ratio =
+            |(ours, theirs): (&Vec<Figure>, &Vec<Figure>)| ours[index].value / theirs[index].value;
+        let ratio = Summary::of(pairs.map(ratio));
         let against = case.baseline.as_ref().map(|(name, _)| *name);
         let note = busy_note(
             &[&subject, &baseline]

@@ -19,24 +19,20 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Settings for figures to rely on.
-    pub(crate) fn thorough() -> Settings {
-        Settings {
-            runs: 3,
-            warm_up: Duration::from_millis(500),
-            window: Duration::from_secs(2),
-            steady: Duration::from_secs(10),
-            repetitions: 30,
-        }
-    }
+    pub(crate) const THOROUGH: Settings = Settings {
+        runs: 3,
+        warm_up: Duration::from_millis(500),
+        window: Duration::from_secs(2),
+        steady: Duration::from_secs(10),
+        repetitions: 30,
+    };
 
     /// Settings for a first look.
-    pub(crate) fn quick() -> Settings {
-        Settings {
-            runs: 1,
-            warm_up: Duration::from_millis(200),
-            window: Duration::from_millis(500),
-            steady: Duration::from_millis(2500),
-            repetitions: 5,
-        }
-    }
+    pub(crate) const QUICK: Settings = Settings {
+        runs: 1,
+        warm_up: Duration::from_millis(200),
+        window: Duration::from_millis(500),
+        steady: Duration::from_millis(2500),
+        repetitions: 5,
+    };
 }

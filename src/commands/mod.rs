@@ -4,6 +4,8 @@
 pub mod bench;
 #[cfg(feature = "connect")]
 pub mod connect;
+#[cfg(any(feature = "bench", feature = "connect"))]
+mod daemon_line;
 pub mod generate;
 pub mod status;
 pub mod table;

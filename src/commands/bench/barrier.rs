@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use memchr::memmem;
+use memchr::{memchr, memmem, memrchr};
 
 use super::connections::{Connections, Got, Ready, Role};
 use super::interrupt::Interrupt;
@@ -11,7 +11,6 @@ use super::line::Tag;
 use super::line_decoder::format_of;
 use super::senders::Written;
 use crate::wire::format::Format;
-use crate::wire::framing::{Framer, Lines};
 
 /// How long the daemon may take until all have a line.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,9 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a line may take that those who are served should have. It is sent again then, for those
 /// who were not yet.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
-
-/// Longest line on the way, unless others are sending.
-const LINE_BYTES_MAX: usize = 1 << 20;
 
 const READ_BYTES: usize = 256 * 1024;
 
@@ -41,9 +37,10 @@ pub struct Barrier {
 struct Waiting {
     /// Whether a line must reach this connection: it is not stuck and not the one who speaks.
     listens: bool,
-    framer: Framer,
-    /// What came after the last word; `None` until that has come.
-    rest: Option<Vec<u8>>,
+    /// Whether it has got the last word.
+    heard: bool,
+    /// What came after that word; until then, a line that has not ended.
+    rest: Vec<u8>,
 }
 
 impl Barrier {
@@ -56,8 +53,8 @@ impl Barrier {
     ) -> Result<Barrier> {
         let waiting = |who| Waiting {
             listens: !matches!(connections.role(who), Role::Stuck(_) | Role::Sender(0)),
-            framer: Framer::new(LINE_BYTES_MAX),
-            rest: None,
+            heard: false,
+            rest: Vec::new(),
         };
         let mut barrier = Barrier {
             tag,
@@ -88,10 +85,7 @@ impl Barrier {
         let mut missing = 0;
         for waiting in self.waiting.iter_mut().filter(|waiting| waiting.listens) {
             missing += 1;
-            if let Some(rest) = waiting.rest.take().filter(|rest| !rest.is_empty()) {
-                waiting.framer = Framer::new(LINE_BYTES_MAX);
-                waiting.framer.push(&rest);
-            }
+            waiting.heard = false;
         }
         let begun = Instant::now();
         let mut next = Some(begun);
@@ -133,21 +127,29 @@ impl Barrier {
                 bail!("the daemon closed a connection before the run: {why}")
             }
         };
-        let bytes = &self.buffer[..count];
         let waiting = &mut self.waiting[who];
-        if let Some(rest) = &mut waiting.rest {
-            rest.extend_from_slice(bytes);
-        } else if waiting.listens {
-            let completed = waiting.framer.push(bytes);
-            if let Some((line, rest)) = split_at(&completed, word) {
-                waiting.rest = Some([&rest, waiting.framer.unfinished()].concat());
-                if self.example.is_empty() {
-                    self.example = line;
-                }
-                return Ok(true);
-            }
+        if !waiting.listens {
+            return Ok(false);
         }
-        Ok(false)
+        let rest = &mut waiting.rest;
+        rest.extend_from_slice(&self.buffer[..count]);
+        if waiting.heard {
+            return Ok(false);
+        }
+        let after_line_end = |at: Option<usize>| at.map_or(0, |at| at + 1);
+        let whole = after_line_end(memrchr(b'\n', rest));
+        let Some(at) = memmem::find(&rest[..whole], word) else {
+            rest.drain(..whole);
+            return Ok(false);
+        };
+        let begin = after_line_end(memrchr(b'\n', &rest[..at]));
+        let end = at + after_line_end(memchr(b'\n', &rest[at..]));
+        if self.example.is_empty() {
+            self.example = rest[begin..end].to_vec();
+        }
+        rest.drain(..end);
+        waiting.heard = true;
+        Ok(true)
     }
 
     /// What the daemon made of the last word, and the word.
@@ -168,17 +170,6 @@ impl Barrier {
 
     /// What a connection has got after the line from which on all get the same.
     pub(super) fn rest(&self, who: usize) -> &[u8] {
-        self.waiting[who].rest.as_deref().unwrap_or_default()
+        &self.waiting[who].rest
     }
-}
-
-/// The line with this word in what a read completed, and what follows it.
-fn split_at(completed: &Lines<'_>, word: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let mut end = 0;
-    let line = completed.iter().find(|line| {
-        end += line.len() + 1;
-        memmem::find(line, word).is_some()
-    })?;
-    let rest = completed.runs().concat().split_off(end);
-    Some(([line, b"\n"].concat(), rest))
 }

@@ -2,22 +2,21 @@
 //!
 //! A reader is *in step* while what it gets is the [`ExpectedStream`], byte for byte, which costs no more
 //! than comparing. One that gets more than the expected stream has yet appends to it what it can verify.
-//! One that gets something else goes *alone*: its lines are read one by one, so that what is wrong
-//! can be told and counted, until they are where the expected stream is again.
+//! Of one that gets something else the lines are read one by one, so that what is wrong can be told
+//! and counted, and each is looked for in the expected stream.
 
 use std::mem;
 
 use super::expected_stream::ExpectedStream;
-use super::line::LineHeader;
 use super::line_decoder::{CloseNotice, LineDecoder, Seen};
-use super::tracker::{Arrival, Faults, Tracker};
+use super::tracker::{Faults, Tracker};
 use crate::wire::framing::Framer;
 
 /// Longest line that any format makes of what is sent.
 const LINE_BYTES_MAX: usize = 8 << 20;
 
-/// A reader that is further behind the first is read alone, without comparing its order to that of
-/// the others. It takes a daemon with a buffer well above the default.
+/// The expected stream does not wait for a reader that is further behind the first, whose order is then
+/// not compared to that of the others. It takes a daemon with a buffer well above the default.
 const BEHIND_BYTES_MAX: u64 = 512 << 20;
 
 /// Lines of one read whose latency is looked at. If there are more, each stands for some.
@@ -38,19 +37,13 @@ pub(super) struct Check {
 struct Reader {
     /// The line of the expected stream that comes next or is under way.
     line: u64,
-    /// The byte of it that comes next. While alone, its beginning.
+    /// The byte of it that comes next; its first, while `framer` has a line that is under way.
     offset: u64,
-    alone: bool,
-    /// Whether, while alone, the last line was where the expected stream is.
-    in_step: bool,
-    /// Whether the reader is too far behind for the expected stream to wait for it.
-    detached: bool,
-    /// The line that is under way, if the expected stream does not have it or the reader is alone.
+    /// The line that is under way, if it is not known to be the expected one.
     framer: Framer,
-    /// How many of the expected stream's gaps it knows of.
-    gaps_seen: usize,
-    /// Only readers with faults need one.
-    tracker: Option<Box<Tracker>>,
+    /// How many of the expected stream's gaps it has passed.
+    gaps_passed: usize,
+    tracker: Tracker,
     delivered: u64,
     notice: Option<CloseNotice>,
     endless: bool,
@@ -62,12 +55,9 @@ impl Check {
         let reader = || Reader {
             line: 0,
             offset: 0,
-            alone: false,
-            in_step: false,
-            detached: false,
             framer: Framer::new(LINE_BYTES_MAX),
-            gaps_seen: 0,
-            tracker: None,
+            gaps_passed: 0,
+            tracker: Tracker::default(),
             delivered: 0,
             notice: None,
             endless: false,
@@ -92,38 +82,33 @@ impl Check {
     fn forget(&mut self) {
         let end = self.expected.end();
         self.forgotten_at = end;
-        for reader in &mut self.readers {
-            if end - reader.offset > BEHIND_BYTES_MAX && !reader.closed && !reader.detached {
-                reader.detach(&self.expected);
+        let open = self.readers.iter_mut().filter(|reader| !reader.closed);
+        let lines = open.map(|reader| {
+            if end - reader.offset > BEHIND_BYTES_MAX {
+                reader.leave_behind(&self.expected);
             }
-        }
-        let waited_for = self
-            .readers
-            .iter()
-            .filter(|reader| !reader.closed && !reader.detached);
-        let slowest = waited_for.map(|reader| reader.line).min();
-        self.expected
-            .forget_before(slowest.unwrap_or(self.expected.end_line()));
+            reader.line
+        });
+        let slowest = lines.min().unwrap_or(self.expected.end_line());
+        self.expected.forget_before(slowest);
     }
 
     /// A reader's connection ended. What it misses from here on was not promised to it. Returns what
     /// it was told last.
     pub(super) fn close(&mut self, who: usize) -> Option<CloseNotice> {
         let reader = &mut self.readers[who];
-        // The reader's place in the expected stream will be forgotten.
-        reader.know(&self.expected);
         reader.closed = true;
         reader.notice.clone()
     }
 
     /// Lines that the reader who is ahead has got.
     pub(super) fn arrived(&self) -> u64 {
-        self.expected.ours()
+        self.expected.ours_before(self.expected.end_line())
     }
 
-    /// The last line of a sender that this reader has got.
+    /// The last line of a sender that a reader has got.
     pub(super) fn arrived_of(&self, sender: usize) -> u64 {
-        self.expected.next_at_end()[sender] - 1
+        self.expected.next()[sender] - 1
     }
 
     /// Lines delivered to all readers together.
@@ -133,76 +118,76 @@ impl Check {
 
     /// Whether all readers that are still connected have got everything.
     pub(super) fn is_complete(&self, sent: &[u64]) -> bool {
-        let is_all = |next: &[u64]| next.iter().zip(sent).all(|(next, sent)| *next > *sent);
-        let expected_is = is_all(self.expected.next_at_end());
-        self.readers
-            .iter()
-            .filter(|reader| !reader.closed)
-            .all(|reader| {
-                let tracker = reader.tracker.as_ref().filter(|_| reader.alone);
-                match tracker {
-                    Some(tracker) => is_all(tracker.all_next()),
-                    None => expected_is && reader.offset == self.expected.end(),
-                }
-            })
+        let mut all = self.expected.next().iter().zip(sent);
+        let mut open = self.readers.iter().filter(|reader| !reader.closed);
+        all.all(|(next, sent)| next > sent)
+            && open
+                .all(|reader| reader.offset == self.expected.end() && !reader.tracker.is_behind())
     }
 
-    /// What went wrong at all readers together, once nothing more comes.
+    /// What went wrong at all readers together, once nothing more comes of what was sent.
     pub(super) fn faults(&mut self, sent: &[u64]) -> Faults {
+        for reader in self.readers.iter_mut().filter(|reader| !reader.closed) {
+            reader.overtake(&self.expected, self.expected.end_line());
+            for (sender, (next, sent)) in (0..).zip(self.expected.next().iter().zip(sent)) {
+                reader.tracker.pass_gap(sender, *next..sent + 1);
+            }
+        }
+        self.faults_so_far()
+    }
+
+    /// What went wrong at all readers together, whatever more may come.
+    pub(super) fn faults_so_far(&self) -> Faults {
         let mut faults = Faults::default();
-        for reader in &mut self.readers {
-            if !reader.closed {
-                reader.know(&self.expected);
-            }
-            if let Some(tracker) = &reader.tracker {
-                faults += tracker.faults((!reader.closed).then_some(sent));
-            }
+        for reader in &self.readers {
+            faults += reader.tracker.faults();
         }
         faults
     }
 }
 
 impl Reader {
+    /// Compares with the expected stream, and reads what that does not have.
     fn receive(
         &mut self,
         expected: &mut ExpectedStream,
-        bytes: &[u8],
+        mut bytes: &[u8],
         timed: &mut dyn FnMut(u64, u64),
     ) {
-        if !self.alone && self.offset < expected.end() && !self.framer.unfinished().is_empty() {
-            // The reader was ahead with the beginning of a line, and no longer is.
-            let framer = mem::replace(&mut self.framer, Framer::new(LINE_BYTES_MAX));
-            self.follow(expected, framer.unfinished(), timed);
+        if self.tracker.has_early() {
+            self.catch_up(expected);
         }
-        if self.alone || !self.framer.unfinished().is_empty() {
+        let begun = self.framer.unfinished();
+        if !begun.is_empty() && expected.after(self.offset).starts_with(begun) {
+            // The reader was ahead with the beginning of a line, and no longer is.
+            self.offset += begun.len() as u64;
+            self.framer = Framer::new(LINE_BYTES_MAX);
+        }
+        if self.framer.unfinished().is_empty() {
+            let ahead = expected.after(self.offset);
+            let common = ahead.len().min(bytes.len());
+            let same = if ahead[..common] == bytes[..common] {
+                common
+            } else {
+                let pairs = ahead.iter().zip(bytes);
+                pairs.take_while(|(theirs, mine)| theirs == mine).count()
+            };
+            self.pass(expected, self.offset + same as u64, timed);
+            bytes = &bytes[same..];
+        }
+        if !bytes.is_empty() {
+            self.step_out(expected);
             self.read(expected, bytes, timed);
-        } else {
-            self.follow(expected, bytes, timed);
         }
     }
 
-    /// Compares with the expected stream, and reads what that does not have.
-    fn follow(
-        &mut self,
-        expected: &mut ExpectedStream,
-        bytes: &[u8],
-        timed: &mut dyn FnMut(u64, u64),
-    ) {
-        let ahead = expected.after(self.offset);
-        let common = ahead.len().min(bytes.len());
-        let same = if ahead[..common] == bytes[..common] {
-            common
-        } else {
-            let pairs = ahead.iter().zip(bytes);
-            pairs.take_while(|(theirs, mine)| theirs == mine).count()
-        };
-        self.pass(expected, self.offset + same as u64, timed);
-        if same < common {
-            let begun = self.go_alone(expected);
-            self.framer = Framer::resume(LINE_BYTES_MAX, begun);
-        }
-        if same < bytes.len() {
-            self.read(expected, &bytes[same..], timed);
+    /// The line that is under way need not be the expected one.
+    fn step_out(&mut self, expected: &ExpectedStream) {
+        let start = expected.start_of(self.line);
+        if start < self.offset {
+            let begun = &expected.after(start)[..(self.offset - start) as usize];
+            self.framer = Framer::resume(LINE_BYTES_MAX, begun.to_vec());
+            self.offset = start;
         }
     }
 
@@ -216,9 +201,7 @@ impl Reader {
             return;
         }
         self.delivered += expected.ours_before(self.line) - expected.ours_before(from);
-        if let Some(tracker) = &mut self.tracker {
-            tracker.keep_place();
-        }
+        self.tracker.keep_place();
         let looked_at = lines.min(LINES_LOOKED_AT);
         for nth in 0..looked_at {
             let (at, next) = (nth * lines / looked_at, (nth + 1) * lines / looked_at);
@@ -226,44 +209,43 @@ impl Reader {
                 timed(due, next - at);
             }
         }
-        // What was not there when the expected stream was made is not here either, unless it came before.
-        while let Some(gap) = expected.gaps().get(self.gaps_seen) {
-            if gap.line >= self.line {
-                break;
-            }
-            let tracker = tracker(&mut self.tracker, expected);
-            tracker.pass_gap(gap.sender, gap.numbers.clone());
-            self.gaps_seen += 1;
+        self.pass_gaps(expected);
+    }
+
+    /// What was not there when the expected stream was made is not here either, unless it came before.
+    fn pass_gaps(&mut self, expected: &ExpectedStream) {
+        let gaps = &expected.gaps()[self.gaps_passed..];
+        for gap in gaps.iter().take_while(|gap| gap.line < self.line) {
+            self.tracker.pass_gap(gap.sender, gap.numbers.clone());
+            self.gaps_passed += 1;
         }
     }
 
-    /// Lets the reader's lines be read one by one from here on. Returns the beginning of the line
-    /// under way.
-    fn go_alone(&mut self, expected: &ExpectedStream) -> Vec<u8> {
-        self.know(expected);
-        self.alone = true;
-        self.in_step = false;
-        let start = expected.start_of(self.line);
-        let begun = expected.after(start)[..(self.offset - start) as usize].to_vec();
-        self.offset = start;
-        begun
+    /// Goes on to a line of the expected stream: those before it that have not come are missing.
+    fn overtake(&mut self, expected: &ExpectedStream, to: u64) {
+        self.step_out(expected);
+        let lines = expected.ours_from(self.line);
+        for (_, sender, number) in lines.take_while(|(at, ..)| *at < to) {
+            self.tracker.overtake(sender, number);
+        }
+        self.line = to;
+        self.offset = expected.start_of(to);
+        self.pass_gaps(expected);
     }
 
-    /// Makes its tracker know what it has got with the expected stream.
-    fn know(&mut self, expected: &ExpectedStream) {
-        if !self.alone {
-            let next = expected.next_before(self.line);
-            tracker(&mut self.tracker, expected).advance(&next);
+    /// Goes on to after the lines that came before the expected stream had them.
+    fn catch_up(&mut self, expected: &ExpectedStream) {
+        let lines = expected.ours_from(self.line);
+        let early = lines.filter(|(_, sender, number)| self.tracker.is_early(*sender, *number));
+        if let Some((last, ..)) = early.last() {
+            self.overtake(expected, last + 1);
         }
     }
 
-    /// The expected goes on without it.
-    fn detach(&mut self, expected: &ExpectedStream) {
-        if !self.alone {
-            let begun = self.go_alone(expected);
-            self.framer = Framer::resume(LINE_BYTES_MAX, begun);
-        }
-        self.detached = true;
+    /// The expected stream goes on without it.
+    fn leave_behind(&mut self, expected: &ExpectedStream) {
+        self.overtake(expected, expected.end_line());
+        self.tracker.be_left_behind();
     }
 
     /// Reads what the expected stream does not have, or what is not the same.
@@ -275,142 +257,80 @@ impl Reader {
     ) {
         let mut framer = mem::replace(&mut self.framer, Framer::new(LINE_BYTES_MAX));
         let lines = framer.push(bytes);
+        let mut leads = self.offset == expected.end();
         for line in lines.iter() {
-            if !self.alone {
-                if lead(expected, line) {
-                    continue;
-                }
-                self.pass(expected, expected.end(), timed);
-                self.go_alone(expected);
+            if leads && !self.is_early(expected, line) && expected.lead(line) {
+                continue;
             }
-            self.read_alone(expected, line, timed);
+            if leads {
+                self.pass(expected, expected.end(), timed);
+            }
+            self.read_line(expected, line, timed);
+            leads = self.offset == expected.end();
+        }
+        if leads {
+            self.pass(expected, expected.end(), timed);
         }
         if lines.too_long && !mem::replace(&mut self.endless, true) {
-            tracker(&mut self.tracker, expected).cut();
+            self.tracker.cut();
         }
         self.framer = framer;
-        if !self.alone {
-            self.pass(expected, expected.end(), timed);
-        } else if self.in_step && !self.detached {
-            self.alone = false;
-        }
     }
 
-    fn read_alone(
+    /// Whether a line came before.
+    fn is_early(&self, expected: &ExpectedStream, line: &[u8]) -> bool {
+        self.tracker.has_early()
+            && matches!(expected.decoder.read(line), Seen::Ours(header)
+                if self.tracker.is_early(header.sender, expected.number_of(&header)))
+    }
+
+    /// Finds the place in the expected stream that goes with a line, and goes there.
+    fn read_line(
         &mut self,
-        expected: &mut ExpectedStream,
+        expected: &ExpectedStream,
         line: &[u8],
         timed: &mut dyn FnMut(u64, u64),
     ) {
-        let seen = expected.decoder().read(line);
-        let tracker = tracker(&mut self.tracker, expected);
-        match seen {
+        let tracker = &mut self.tracker;
+        match expected.decoder.read(line) {
             Seen::Ours(header) => {
-                let number = header.number_near(tracker.next(header.sender).unwrap_or_default());
-                let arrival = tracker.arrive(header.sender, number);
-                if arrival != Arrival::Again {
+                let (sender, number) = (header.sender, expected.number_of(&header));
+                let is_late = tracker.find(sender, number);
+                if let (false, Some(at)) = (is_late, expected.find(self.line, sender, number)) {
+                    self.overtake(expected, at);
+                    self.pass(expected, expected.start_of(at + 1), timed);
+                } else if is_late
+                    || expected.may_have(self.gaps_passed, sender, number)
+                        && tracker.be_early(sender, number)
+                {
                     self.delivered += 1;
                     timed(header.due, 1);
+                } else {
+                    tracker.double();
                 }
-                self.keep_step(expected, line, Some((header, number, arrival)));
             }
-            Seen::Other => self.keep_step(expected, line, None),
+            Seen::Other => {
+                let ahead = expected.after(self.offset).strip_prefix(line);
+                if ahead.is_some_and(|rest| rest.first() == Some(&b'\n')) {
+                    self.pass(expected, self.offset + line.len() as u64 + 1, timed);
+                }
+            }
             Seen::Torn(headers) => {
                 // What has neither head nor tail is a line as well.
                 for _ in 0..headers.len().max(1) {
                     tracker.cut();
                 }
                 for header in headers {
-                    let next = tracker.next(header.sender).unwrap_or_default();
-                    tracker.arrive_cut(header.sender, header.number_near(next));
+                    let (sender, number) = (header.sender, expected.number_of(&header));
+                    let is_expected = expected.find(self.line, sender, number).is_some()
+                        || expected.may_have(self.gaps_passed, sender, number);
+                    tracker.find_cut(sender, number, is_expected);
                 }
             }
             Seen::Skipped(count) => tracker.tell(count),
             Seen::CloseNotice(notice) => self.notice = Some(notice),
         }
     }
-
-    /// Finds the place in the expected stream that goes with a line, and goes there.
-    fn keep_step(
-        &mut self,
-        expected: &mut ExpectedStream,
-        line: &[u8],
-        ours: Option<(LineHeader, u64, Arrival)>,
-    ) {
-        if self.detached {
-            return;
-        }
-        if self.line == expected.end_line() {
-            let appended = match ours {
-                Some((header, number, Arrival::Next | Arrival::AfterGap)) => {
-                    expected.append_ours(line, header.sender, number, header.due)
-                }
-                Some(_) => false,
-                None => {
-                    expected.append_other(line);
-                    true
-                }
-            };
-            self.line += u64::from(appended);
-            self.in_step = true;
-        } else if expected.line(self.line) == line {
-            self.line += 1;
-            self.in_step = true;
-            if ours.is_some_and(|(.., arrival)| arrival == Arrival::Next) {
-                tracker(&mut self.tracker, expected).keep_place();
-            }
-        } else {
-            let found = ours.and_then(|(header, number, arrival)| match arrival {
-                Arrival::Next | Arrival::AfterGap => expected.line_of(header.sender, number),
-                Arrival::Late | Arrival::Again => None,
-            });
-            let found = found.filter(|found| *found > self.line);
-            self.in_step = found.is_some();
-            let tracker = tracker(&mut self.tracker, expected);
-            if let (None, Some((header, number, Arrival::Next))) = (found, ours) {
-                tracker.be_early(header.sender, number);
-            }
-            if let Some(found) = found {
-                for passed in self.line..found {
-                    let passed = expected.decoder().read(expected.line(passed));
-                    if let Seen::Ours(header) = passed {
-                        let next = tracker.next(header.sender).unwrap_or_default();
-                        tracker.overtake(header.sender, header.number_near(next));
-                    }
-                }
-                tracker.keep_place();
-                self.line = found + 1;
-            }
-        }
-        self.offset = expected.start_of(self.line);
-        // The reader's own tracker knows better what is missing here.
-        let gaps = &expected.gaps()[self.gaps_seen..];
-        self.gaps_seen += gaps.iter().take_while(|gap| gap.line < self.line).count();
-    }
-}
-
-/// Appends a line to the expected stream if nothing is wrong with it.
-fn lead(expected: &mut ExpectedStream, line: &[u8]) -> bool {
-    match expected.decoder().read(line) {
-        Seen::Ours(header) => {
-            let next = expected.next_at_end().get(header.sender as usize);
-            let number = header.number_near(next.copied().unwrap_or_default());
-            expected.append_ours(line, header.sender, number, header.due)
-        }
-        Seen::Other => {
-            expected.append_other(line);
-            true
-        }
-        Seen::Torn(_) | Seen::Skipped(_) | Seen::CloseNotice(_) => false,
-    }
-}
-
-fn tracker<'a>(
-    tracker: &'a mut Option<Box<Tracker>>,
-    expected: &ExpectedStream,
-) -> &'a mut Tracker {
-    let senders = expected.next_at_end().len();
-    tracker.get_or_insert_with(|| Box::new(Tracker::new(senders)))
 }
 
 #[cfg(test)]

@@ -117,6 +117,32 @@ fn doubled_line_is_counted() {
 }
 
 #[test]
+fn line_that_is_doubled_after_lost_ones_is_counted_wherever_the_others_are() {
+    let expected = Faults {
+        lost: 5,
+        doubled: 1,
+        ..Faults::default()
+    };
+    let spoil = |_, lines: &mut Vec<Vec<u8>>| {
+        lines.insert(6, lines[6].clone());
+        lines.remove(5);
+        lines.drain(..4);
+    };
+    assert_faults(spoil, expected);
+    let good = stream(Format::Text, 40);
+    let mut bad = good.clone();
+    spoil(Format::Text, &mut bad);
+    for piece in 1..300 {
+        let streams = [&good, &bad, &good].map(|lines| lines.concat());
+        assert_eq!(
+            faults(Format::Text, 40, &streams, piece).0,
+            expected,
+            "{piece}"
+        );
+    }
+}
+
+#[test]
 fn cut_line_is_counted_and_not_lost_besides() {
     let cut = Faults {
         cut: 1,
@@ -301,7 +327,7 @@ fn reader_that_is_far_behind_is_checked_without_the_others() {
     let Check {
         readers, expected, ..
     } = &mut check;
-    readers[1].detach(expected);
+    readers[1].leave_behind(expected);
     let mut rest = good.concat()[100..].to_vec();
     let doubled = rest[rest.len() - 31..].to_vec();
     rest.extend(doubled);

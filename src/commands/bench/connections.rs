@@ -49,6 +49,21 @@ pub enum Role {
     Stuck(usize),
 }
 
+impl Role {
+    /// The kind, and the number among its like as people count, from 1.
+    pub(super) fn named(self) -> (&'static str, usize) {
+        match self {
+            Role::Reader(number) => ("reader", number + 1),
+            Role::Sender(number) => ("sender", number + 1),
+            Role::Stuck(number) => ("stuck", number + 1),
+        }
+    }
+
+    pub(super) fn is_stuck(self) -> bool {
+        matches!(self, Role::Stuck(_))
+    }
+}
+
 #[derive(Debug)]
 struct Connection {
     socket: Socket,
@@ -129,10 +144,9 @@ impl Connections {
             connections.add(first, roles[0], true)?;
         }
         // Sockets are made before the clock runs.
-        let sockets = (connections.len()..roles.len()).rev().map(|who| {
-            let is_stuck = matches!(roles[who], Role::Stuck(_));
-            endpoint.socket(who, is_stuck)
-        });
+        let sockets = (connections.len()..roles.len())
+            .rev()
+            .map(|who| endpoint.socket(who, roles[who].is_stuck()));
         let mut sockets: Vec<Socket> = sockets.collect::<Result<_, _>>()?;
 
         let begun = Instant::now();
@@ -163,8 +177,11 @@ impl Connections {
             let waits = is_full || pending == at_once || sockets.is_empty();
             connections.wait(Duration::from_millis(waits.into()), &mut ready)?;
             for event in &ready {
-                pending -= usize::from(connections.establish(event)?);
-                if event.readable && connections.all[event.who].established {
+                if !connections.all[event.who].established {
+                    connections.establish(event.who)?;
+                    pending -= 1;
+                }
+                if event.readable {
                     connections.read_early(event.who)?;
                 }
             }
@@ -199,31 +216,32 @@ impl Connections {
             self.senders[number] = who;
         }
         let data = epoll::EventData::new_u64(who as u64);
-        epoll::add(&self.epoll, &socket, data, watched(role, established))?;
+        epoll::add(&self.epoll, &socket, data, EventFlags::OUT)?;
         self.all.push(Connection {
             socket,
             role,
-            established,
+            established: false,
             open: true,
             received: 0,
             tail: Vec::new(),
         });
+        if established {
+            self.establish(who)?;
+        }
         Ok(())
     }
 
-    /// Whether an event is that a connection has been made.
-    fn establish(&mut self, event: &Ready) -> Result<bool> {
-        let connection = &mut self.all[event.who];
-        if connection.established {
-            return Ok(false);
-        }
-        if let Some(error) = connection.socket.take_error()? {
+    /// A connection has been made: what is to be said first on it is said here.
+    fn establish(&mut self, who: usize) -> Result<()> {
+        if let Some(error) = self.all[who].socket.take_error()? {
             return Err(error).context("cannot connect");
         }
-        connection.established = true;
-        let flags = watched(connection.role, true);
-        self.watch(event.who, flags)?;
-        Ok(true)
+        self.all[who].established = true;
+        let flags = match self.all[who].role {
+            Role::Stuck(_) => EventFlags::empty(),
+            Role::Reader(_) | Role::Sender(_) => EventFlags::IN,
+        };
+        Ok(self.watch(who, flags)?)
     }
 
     fn watch(&self, who: usize, flags: EventFlags) -> rustix::io::Result<()> {
@@ -361,8 +379,8 @@ impl Connections {
 
     /// Reads on from the stuck readers too. Returns who they are.
     pub(super) fn wake_stuck(&mut self) -> Result<Vec<usize>> {
-        let is_stuck = |who: &usize| matches!(self.role(*who), Role::Stuck(_));
-        let stuck: Vec<usize> = (0..self.len()).filter(is_stuck).collect();
+        let all = 0..self.len();
+        let stuck: Vec<usize> = all.filter(|who| self.role(*who).is_stuck()).collect();
         for who in &stuck {
             // A small buffer would make it slow.
             let _ = self.all[*who].socket.set_recv_buffer_size(1 << 20);
@@ -383,14 +401,5 @@ impl Connection {
             Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
             Err(_) => Got::End(CloseReason::Reset),
         }
-    }
-}
-
-/// What epoll is to report of a connection.
-fn watched(role: Role, established: bool) -> EventFlags {
-    match (established, role) {
-        (true, Role::Stuck(_)) => EventFlags::empty(),
-        (true, _) => EventFlags::IN,
-        (false, _) => EventFlags::OUT,
     }
 }

@@ -57,11 +57,6 @@ impl Endpoint {
         Err(refusal)
     }
 
-    /// Has connections reset when they are closed.
-    pub(super) fn reset_on_close(&mut self) {
-        self.resets = true;
-    }
-
     fn new_socket(&self) -> io::Result<Socket> {
         let socket = Socket::new(self.address.domain(), Type::STREAM, None)?;
         if self.address.domain() != Domain::UNIX {

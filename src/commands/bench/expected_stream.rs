@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::line_decoder::LineDecoder;
+use super::line::LineHeader;
+use super::line_decoder::{LineDecoder, Seen};
 
 /// What is forgotten at a time, so that it is rarely moved.
 const FORGET_BYTES: usize = 256 * 1024;
@@ -15,7 +16,7 @@ const FORGET_BYTES: usize = 256 * 1024;
 /// The stream from the slowest reader to the fastest.
 #[derive(Debug)]
 pub(super) struct ExpectedStream {
-    decoder: LineDecoder,
+    pub(super) decoder: LineDecoder,
     /// Where in the stream `bytes` begins; the start of a line.
     base: u64,
     bytes: Vec<u8>,
@@ -23,24 +24,29 @@ pub(super) struct ExpectedStream {
     base_line: u64,
     /// Lines of this run before that.
     base_ours: u64,
-    lines: VecDeque<LineEnd>,
-    /// Where each sender's lines are: number and line, in this order.
-    places: Vec<VecDeque<(u64, u64)>>,
-    /// What each sender's next line was to be at `base`, and is at the end.
-    next_at_base: Vec<u64>,
-    next_at_end: Vec<u64>,
+    lines: VecDeque<Line>,
+    /// What each sender's next line is to be at the end.
+    next: Vec<u64>,
     gaps: Vec<Gap>,
 }
 
 /// A line of the stream.
 #[derive(Clone, Copy, Debug)]
-struct LineEnd {
+struct Line {
     /// The offset after its LF.
     end: u64,
-    /// When it was due; `None` for notices and for lines of others.
-    due: Option<u64>,
     /// Lines of this run up to this one.
     ours: u64,
+    /// `None` for notices and for lines of others.
+    of: Option<Ours>,
+}
+
+/// A line of this run.
+#[derive(Clone, Copy, Debug)]
+struct Ours {
+    sender: u32,
+    number: u64,
+    due: u64,
 }
 
 /// Lines that were not there when later ones of their sender came.
@@ -61,15 +67,9 @@ impl ExpectedStream {
             base_line: 0,
             base_ours: 0,
             lines: VecDeque::new(),
-            places: vec![VecDeque::new(); senders],
-            next_at_base: vec![1; senders],
-            next_at_end: vec![1; senders],
+            next: vec![1; senders],
             gaps: Vec::new(),
         }
-    }
-
-    pub(super) fn decoder(&self) -> &LineDecoder {
-        &self.decoder
     }
 
     /// The offset after the last line.
@@ -92,23 +92,28 @@ impl ExpectedStream {
         &self.bytes[(offset - self.base) as usize..]
     }
 
-    /// Where a line begins.
-    pub(super) fn start_of(&self, line: u64) -> u64 {
-        match line.checked_sub(self.base_line + 1) {
-            Some(before) => self.lines[before as usize].end,
-            None => self.base,
-        }
+    fn index(&self, line: u64) -> usize {
+        (line - self.base_line) as usize
     }
 
-    /// A line without its LF.
-    pub(super) fn line(&self, line: u64) -> &[u8] {
-        let (from, to) = (self.start_of(line), self.start_of(line + 1));
-        &self.after(from)[..(to - from) as usize - 1]
+    fn before(&self, line: u64) -> Option<&Line> {
+        Some(&self.lines[self.index(line).checked_sub(1)?])
+    }
+
+    /// Where a line begins.
+    pub(super) fn start_of(&self, line: u64) -> u64 {
+        self.before(line).map_or(self.base, |before| before.end)
+    }
+
+    /// Lines of this run among those before `line`, counted from the stream's beginning.
+    pub(super) fn ours_before(&self, line: u64) -> u64 {
+        self.before(line)
+            .map_or(self.base_ours, |before| before.ours)
     }
 
     /// How many lines end at or before an offset, given that `at_least` do.
     pub(super) fn lines_until(&self, offset: u64, at_least: u64) -> u64 {
-        let from = (at_least - self.base_line) as usize;
+        let from = self.index(at_least);
         let is_before = |index: usize| self.lines.get(index).is_some_and(|line| line.end <= offset);
         // Lines are about as long as one another: steps that double find the place in few.
         let mut step = 1;
@@ -129,89 +134,89 @@ impl ExpectedStream {
 
     /// When a line was due, if it is of this run.
     pub(super) fn due(&self, line: u64) -> Option<u64> {
-        self.lines[(line - self.base_line) as usize].due
+        Some(self.lines[self.index(line)].of?.due)
     }
 
-    /// Lines of this run among those before `line`, counted from the stream's beginning.
-    pub(super) fn ours_before(&self, line: u64) -> u64 {
-        match line.checked_sub(self.base_line + 1) {
-            Some(before) => self.lines[before as usize].ours,
-            None => self.base_ours,
+    /// The lines of this run from `line` on: where each is, its sender and its number.
+    pub(super) fn ours_from(&self, line: u64) -> impl Iterator<Item = (u64, u32, u64)> {
+        let lines = (line..).zip(self.lines.range(self.index(line)..));
+        lines.filter_map(|(at, line)| line.of.map(|of| (at, of.sender, of.number)))
+    }
+
+    /// Where a sender's line is, if that is `from` or after it.
+    pub(super) fn find(&self, from: u64, sender: u32, number: u64) -> Option<u64> {
+        if number >= self.next_of(sender) {
+            return None;
         }
+        let mut ahead = self.ours_from(from);
+        let (at, _, found) = ahead.find(|(_, of, at)| *of == sender && *at >= number)?;
+        (found == number).then_some(at)
     }
 
-    /// Lines of this run in all.
-    pub(super) fn ours(&self) -> u64 {
-        self.lines.back().map_or(self.base_ours, |line| line.ours)
+    /// Whether a sender's line, which is not from here on, may yet be appended, or is in a gap that
+    /// follows so many others.
+    pub(super) fn may_have(&self, gaps: usize, sender: u32, number: u64) -> bool {
+        let is_in = |gap: &Gap| gap.sender == sender && gap.numbers.contains(&number);
+        number >= self.next_of(sender) || self.gaps[gaps..].iter().any(is_in)
     }
 
-    /// Appends a whole line, given without its LF.
-    fn append(&mut self, line: &[u8], due: Option<u64>) {
-        let ours = self.ours() + u64::from(due.is_some());
-        self.bytes.extend_from_slice(line);
-        self.bytes.push(b'\n');
-        let end = self.end();
-        self.lines.push_back(LineEnd { end, due, ours });
+    /// Which line a header is of.
+    pub(super) fn number_of(&self, header: &LineHeader) -> u64 {
+        let next = self.next.get(header.sender as usize);
+        header.number_near(next.copied().unwrap_or_default())
     }
 
-    /// Appends a line of nobody of ours.
-    pub(super) fn append_other(&mut self, line: &[u8]) {
-        self.append(line, None);
-    }
-
-    /// Appends a line of this run, unless one after it came earlier: then it is not in its place.
-    /// A gap before it is noted.
-    pub(super) fn append_ours(&mut self, line: &[u8], sender: u32, number: u64, due: u64) -> bool {
-        let Some(next) = self.next_at_end.get_mut(sender as usize) else {
-            return false;
-        };
-        if number < *next {
-            return false;
-        }
-        let numbers = *next..number;
-        *next = number + 1;
-        if !numbers.is_empty() {
-            self.gaps.push(Gap {
-                line: self.end_line(),
-                sender,
-                numbers,
-            });
-        }
-        let line_number = self.end_line();
-        self.places[sender as usize].push_back((number, line_number));
-        self.append(line, Some(due));
-        true
+    /// What a sender's next line is to be; out of reach where there is no such sender.
+    fn next_of(&self, sender: u32) -> u64 {
+        self.next.get(sender as usize).copied().unwrap_or(u64::MAX)
     }
 
     /// What each sender's next line is at the end.
-    pub(super) fn next_at_end(&self) -> &[u64] {
-        &self.next_at_end
+    pub(super) fn next(&self) -> &[u64] {
+        &self.next
     }
 
-    /// What each sender's next line is before this line.
-    pub(super) fn next_before(&self, line: u64) -> Vec<u64> {
-        let before = |(places, at_base): (&VecDeque<(u64, u64)>, &u64)| {
-            let count = places.partition_point(|(_, at)| *at < line);
-            let last = count.checked_sub(1).map(|last| places[last].0);
-            last.map_or(*at_base, |number| number + 1)
+    /// Appends a line, given without its LF, if nothing is wrong with it. A gap before it is noted.
+    pub(super) fn lead(&mut self, line: &[u8]) -> bool {
+        let of = match self.decoder.read(line) {
+            Seen::Ours(header) => {
+                let (sender, due, number) = (header.sender, header.due, self.number_of(&header));
+                let at = self.end_line();
+                let Some(next) = self.next.get_mut(sender as usize) else {
+                    return false;
+                };
+                // One after it came earlier: it is not in its place.
+                if number < *next {
+                    return false;
+                }
+                if *next < number {
+                    self.gaps.push(Gap {
+                        line: at,
+                        sender,
+                        numbers: *next..number,
+                    });
+                }
+                *next = number + 1;
+                Some(Ours {
+                    sender,
+                    number,
+                    due,
+                })
+            }
+            Seen::Other => None,
+            Seen::Torn(_) | Seen::Skipped(_) | Seen::CloseNotice(_) => return false,
         };
-        self.places
-            .iter()
-            .zip(&self.next_at_base)
-            .map(before)
-            .collect()
+        let ours = self.ours_before(self.end_line()) + u64::from(of.is_some());
+        self.bytes.extend_from_slice(line);
+        self.bytes.push(b'\n');
+        let end = self.end();
+        self.lines.push_back(Line { end, ours, of });
+        true
     }
 
     /// All gaps, in the order of their lines.
     pub(super) fn gaps(&self) -> &[Gap] {
         &self.gaps
-    }
-
-    /// Where a sender's line is, unless it is not there or forgotten.
-    pub(super) fn line_of(&self, sender: u32, number: u64) -> Option<u64> {
-        let places = self.places.get(sender as usize)?;
-        let found = places.binary_search_by_key(&number, |(number, _)| *number);
-        found.ok().map(|at| places[at].1)
     }
 
     /// Forgets what is before this line, once that is worth it.
@@ -220,12 +225,8 @@ impl ExpectedStream {
         if bytes < FORGET_BYTES || bytes < self.bytes.len() / 2 {
             return;
         }
-        self.next_at_base = self.next_before(line);
-        for places in &mut self.places {
-            places.drain(..places.partition_point(|(_, at)| *at < line));
-        }
         self.base_ours = self.ours_before(line);
-        self.lines.drain(..(line - self.base_line) as usize);
+        self.lines.drain(..self.index(line));
         self.bytes.drain(..bytes);
         self.base += bytes as u64;
         self.base_line = line;

@@ -1,8 +1,9 @@
 //! What was measured, for programs.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::connections::Role;
 use super::histogram::Histogram;
 use super::latency::Point;
 use super::outcome::{Closed, Outcome};
@@ -10,7 +11,10 @@ use super::outcome::{Closed, Outcome};
 /// One run as a document.
 pub(super) fn of_run(outcome: &Outcome) -> Value {
     let run = &outcome.run;
-    let faults = outcome.faults;
+    let mut check = json!(outcome.faults);
+    check["ok"] = outcome.is_good().into();
+    check["complete"] = outcome.complete.into();
+    check["delivered"] = outcome.delivered.into();
     json!({
         "address": outcome.address.to_string(),
         "own_daemon": outcome.is_own,
@@ -39,24 +43,18 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
             "memory_peak_bytes": daemon.rss_peak,
         })),
         "load_cpu_percent": outcome.load_cpu.map(|cpu| cpu * 100.0),
-        "check": {
-            "ok": outcome.is_good(),
-            "complete": outcome.complete,
-            "delivered": outcome.delivered,
-            "lost": faults.lost,
-            "doubled": faults.doubled,
-            "cut": faults.cut,
-            "reordered": faults.reordered,
-            "skipped": faults.skipped,
-        },
+        "check": check,
         "closed": outcome.closed.iter().map(closed).collect::<Vec<_>>(),
         "stuck_open": outcome.stuck_open,
         "over_time": outcome.latencies.points.iter().map(point).collect::<Vec<_>>(),
     })
 }
 
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
 fn histogram(histogram: &Histogram) -> Value {
-    let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
     let percentile = |percent| histogram.percentile(percent).map(micros);
     json!({
         "p50": percentile(50.0),
@@ -69,14 +67,10 @@ fn histogram(histogram: &Histogram) -> Value {
 }
 
 fn closed(closed: &Closed) -> Value {
-    let (role, number) = match closed.role {
-        Role::Reader(number) => ("reader", number),
-        Role::Sender(number) => ("sender", number),
-        Role::Stuck(number) => ("stuck", number),
-    };
+    let (role, number) = closed.role.named();
     json!({
         "role": role,
-        "number": number + 1,
+        "number": number,
         "reason": closed.reason,
         "detail": closed.detail,
     })
@@ -84,7 +78,6 @@ fn closed(closed: &Closed) -> Value {
 
 fn point(point: &Point) -> Value {
     let length = point.length.as_secs_f64();
-    let micros = |duration: std::time::Duration| duration.as_secs_f64() * 1e6;
     json!({
         "at_seconds": point.at.as_secs_f64(),
         "lines_in_per_second": point.sent as f64 / length,

@@ -1,9 +1,9 @@
 //! What a reader's line says, in the format that the daemon speaks.
 
 use memchr::memmem;
-use serde_json::Value;
 
 use super::line::{LineHeader, LineKind, TAG_BYTES};
+use crate::commands::daemon_line::DaemonLine;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 
@@ -65,12 +65,13 @@ impl LineDecoder {
 
     /// A line that is no message.
     fn read_unusual(&self, line: &[u8]) -> Seen {
-        let seen = match self.format {
-            Format::Raw => None,
-            Format::Text => read_text(line),
-            Format::Json => read_json(line),
-        };
-        seen.unwrap_or_else(|| self.torn(line))
+        let said = DaemonLine::read(line).filter(|_| self.format != Format::Raw);
+        match said {
+            None => self.torn(line),
+            Some(DaemonLine::Other) => Seen::Other,
+            Some(DaemonLine::Skip { count }) => Seen::Skipped(count),
+            Some(said) => CloseNotice::of(said).map_or(Seen::Other, Seen::CloseNotice),
+        }
     }
 
     fn torn(&self, line: &[u8]) -> Seen {
@@ -113,91 +114,23 @@ pub(super) fn format_of(line: &[u8], tag: &[u8; TAG_BYTES]) -> Format {
         .unwrap_or(Format::Raw)
 }
 
-fn read_text(line: &[u8]) -> Option<Seen> {
-    let text = std::str::from_utf8(line).ok()?;
-    if let Some(count) = text.strip_prefix("Skipped ") {
-        let count = count.strip_suffix(" messages")?.parse().ok()?;
-        return Some(Seen::Skipped(count));
-    }
-    if let Some(notice) = CloseNotice::from_text(text) {
-        return Some(Seen::CloseNotice(notice));
-    }
-    let notices = ["New client connected: ", "Client disconnected: "];
-    let id = notices
-        .iter()
-        .find_map(|notice| text.strip_prefix(notice))?;
-    after_number(id.as_bytes())
-        .is_empty()
-        .then_some(Seen::Other)
-}
-
-fn read_json(line: &[u8]) -> Option<Seen> {
-    let object: Value = serde_json::from_slice(line).ok()?;
-    match object.get("event")?.as_str()? {
-        "skip" => Some(Seen::Skipped(object.get("count")?.as_u64()?)),
-        "error" | "shutdown" => CloseNotice::from_json(&object).map(Seen::CloseNotice),
-        "connect" | "disconnect" => Some(Seen::Other),
-        // A payload that needed more than to be put between quotes, which ours never does.
-        "message" if object.get("data_base64").is_some() => Some(Seen::Other),
-        _ => None,
-    }
-}
-
 impl CloseNotice {
     /// The notice in the last lines of a connection of whatever format, if they hold one.
     pub(super) fn in_last_lines(bytes: &[u8]) -> Option<CloseNotice> {
         let mut lines = bytes.rsplit(|byte| *byte == b'\n');
-        lines.find_map(|line| {
-            let text = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
-            let object = || serde_json::from_str(text).ok();
-            CloseNotice::from_text(text).or_else(|| CloseNotice::from_json(&object()?))
-        })
+        lines.find_map(|line| CloseNotice::of(DaemonLine::read(line)?))
     }
 
-    fn from_text(text: &str) -> Option<CloseNotice> {
-        if text == "Server shutting down" {
-            return Some(CloseNotice::shutdown());
-        }
-        let detail = text.strip_prefix("Error: ")?;
-        let known = [
-            ("too slow", CloseReason::Slow),
-            ("line too long", CloseReason::LineTooLong),
-            ("idle", CloseReason::Idle),
-            ("server full", CloseReason::Full),
-            ("stalled", CloseReason::Stalled),
-        ];
-        let reason = known.iter().find(|(words, _)| detail.starts_with(words));
-        Some(CloseNotice {
-            reason: reason
-                .map_or("error", |(_, reason)| reason.label())
-                .to_owned(),
-            detail: text.to_owned(),
-        })
-    }
-
-    fn from_json(object: &Value) -> Option<CloseNotice> {
-        let word = |key| {
-            object
-                .get(key)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
+    fn of(said: DaemonLine) -> Option<CloseNotice> {
+        let (reason, detail) = match said {
+            DaemonLine::Error { reason, detail } => (reason, format!("Error: {detail}")),
+            DaemonLine::Shutdown => (
+                CloseReason::Shutdown.label().to_owned(),
+                "Server shutting down".to_owned(),
+            ),
+            DaemonLine::Skip { .. } | DaemonLine::Other => return None,
         };
-        match object.get("event")?.as_str()? {
-            "shutdown" => Some(CloseNotice::shutdown()),
-            "error" => Some(CloseNotice {
-                reason: word("reason"),
-                detail: format!("Error: {}", word("detail")),
-            }),
-            _ => None,
-        }
-    }
-
-    fn shutdown() -> CloseNotice {
-        CloseNotice {
-            reason: CloseReason::Shutdown.label().to_owned(),
-            detail: "Server shutting down".to_owned(),
-        }
+        Some(CloseNotice { reason, detail })
     }
 
     /// The notice of a connection that ended without a word.

@@ -9,37 +9,8 @@ pub struct LineSource(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Headed(LineKind),
-    Rotating(Rotation),
-}
-
-/// Lines of one length that everybody sends in turn.
-#[derive(Clone, Debug)]
-struct Rotation {
-    lines: Vec<u8>,
-    line_bytes: usize,
-}
-
-impl Rotation {
-    fn new(payloads: &[Vec<u8>]) -> Rotation {
-        let lines = payloads.iter().flat_map(|line| [line, &b"\n"[..]].concat());
-        Rotation {
-            lines: lines.collect(),
-            line_bytes: payloads.first().map_or(1, |line| line.len() + 1),
-        }
-    }
-
-    /// Appends `count` lines, of which the first is number `number`.
-    fn write(&self, number: u64, count: u64, out: &mut Vec<u8>) {
-        let all = (self.lines.len() / self.line_bytes) as u64;
-        let mut from = (number % all) as usize * self.line_bytes;
-        let mut left = count as usize * self.line_bytes;
-        while left > 0 {
-            let run = &self.lines[from..self.lines.len().min(from + left)];
-            out.extend_from_slice(run);
-            left -= run.len();
-            from = 0;
-        }
-    }
+    /// Lines that everybody sends in turn, and how long each is.
+    Rotating(Vec<u8>, usize),
 }
 
 impl LineSource {
@@ -50,14 +21,16 @@ impl LineSource {
 
     /// A few lines over and over, as cheap as can be. All payloads have one length.
     pub fn rotating(payloads: &[Vec<u8>]) -> LineSource {
-        LineSource(Kind::Rotating(Rotation::new(payloads)))
+        let lines = payloads.iter().flat_map(|line| [line, &b"\n"[..]].concat());
+        let line_bytes = payloads.first().map_or(1, |line| line.len() + 1);
+        LineSource(Kind::Rotating(lines.collect(), line_bytes))
     }
 
     /// Bytes of a line with its LF.
     pub(super) fn line_bytes(&self) -> usize {
         match &self.0 {
             Kind::Headed(kind) => kind.size() + 1,
-            Kind::Rotating(rotation) => rotation.line_bytes,
+            Kind::Rotating(_, line_bytes) => *line_bytes,
         }
     }
 
@@ -69,7 +42,16 @@ impl LineSource {
                     kind.write(sender, number, due, out);
                 }
             }
-            Kind::Rotating(rotation) => rotation.write(number, count, out),
+            Kind::Rotating(lines, line_bytes) => {
+                let mut from = number as usize * line_bytes % lines.len();
+                let mut left = count as usize * line_bytes;
+                while left > 0 {
+                    let run = &lines[from..lines.len().min(from + left)];
+                    out.extend_from_slice(run);
+                    left -= run.len();
+                    from = 0;
+                }
+            }
         }
     }
 }

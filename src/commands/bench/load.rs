@@ -74,7 +74,7 @@ struct Mark {
 pub(super) fn run(
     run: &Run,
     target: &Target,
-    first: Socket,
+    first: Option<Socket>,
     interrupt: &mut Interrupt,
     progress: &Progress,
 ) -> Result<Outcome> {
@@ -82,7 +82,7 @@ pub(super) fn run(
     let endpoint = &target.endpoint;
     let roles = run.roles();
     let (mut connections, begun) =
-        Connections::connect(endpoint, Some(first), &roles, DIALLED_MAX, interrupt)?;
+        Connections::connect(endpoint, first, &roles, DIALLED_MAX, interrupt)?;
     let kind = LineKind::new(new_tag(), run.size);
     let barrier = Barrier::pass(&mut connections, *kind.tag(), interrupt)?;
     let format = barrier.format();
@@ -126,7 +126,7 @@ pub(super) fn run(
     let faults = match complete {
         true => load.check.faults(&load.sent_by_each()),
         // What was still on its way is not known.
-        false => load.check.faults(&vec![0; run.senders]),
+        false => load.check.faults_so_far(),
     };
     load.latencies.settle();
     let stuck_open = load.look_at_stuck()?;

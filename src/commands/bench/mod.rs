@@ -101,11 +101,13 @@ pub fn run(args: &BenchArgs) -> ExitCode {
 /// The load cannot be run. What is wrong with what was received is in the outcome.
 pub fn load(run: &Run, address: SocketAddr) -> Result<Outcome> {
     let (host, port) = (address.ip().to_string(), address.port());
-    let address = Address::Tcp { host, port };
-    let (mut target, first) = Target::reach(Some(&address), run)?;
-    target.endpoint.reset_on_close();
+    let target = Target {
+        address: Address::Tcp { host, port },
+        endpoint: Endpoint::resetting(address),
+        own: None,
+    };
     let progress = Progress::new(run.duration, true);
-    load::run(run, &target, first, &mut Interrupt::never(), &progress)
+    load::run(run, &target, None, &mut Interrupt::never(), &progress)
 }
 
 /// Runs what is planned and reports it; whether all was good.
@@ -117,8 +119,9 @@ fn measure(plan: &Plan) -> Result<bool> {
     let mut failure = None;
     for run in &plan.runs {
         let progress = Progress::new(run.duration, plan.json);
-        let outcome = Target::reach(plan.address.as_ref(), run)
-            .and_then(|(target, first)| load::run(run, &target, first, &mut interrupt, &progress));
+        let outcome = Target::reach(plan.address.as_ref(), run).and_then(|(target, first)| {
+            load::run(run, &target, Some(first), &mut interrupt, &progress)
+        });
         match outcome {
             Ok(outcome) => outcomes.push(outcome),
             // What was measured before is not lost.

@@ -79,15 +79,13 @@ impl Outcome {
 
     /// Connections that were closed and should not have been.
     pub(super) fn unexpected(&self) -> impl Iterator<Item = &Closed> {
-        self.closed
-            .iter()
-            .filter(|closed| !matches!(closed.role, Role::Stuck(_)))
+        let all = self.closed.iter();
+        all.filter(|closed| !closed.role.is_stuck())
     }
 
     pub(super) fn stuck(&self) -> impl Iterator<Item = &Closed> {
-        self.closed
-            .iter()
-            .filter(|closed| matches!(closed.role, Role::Stuck(_)))
+        let all = self.closed.iter();
+        all.filter(|closed| closed.role.is_stuck())
     }
 
     fn per_second(&self, number: u64) -> f64 {

@@ -31,14 +31,14 @@ const DURATION_MOST: Duration = Duration::from_secs(12 * 3600);
 const DESCRIPTORS_RESERVED: u64 = 32;
 
 /// What was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Plan {
     /// The daemon to load. `None`: one of its own.
     pub(super) address: Option<Address>,
     /// What to run, one after another. One without a sweep.
     pub(super) runs: Vec<Run>,
     /// The axis option.
-    pub(super) sweep: Option<SweepAxis>,
+    pub(super) sweep: Option<&'static SweepAxis>,
     pub(super) json: bool,
     pub(super) plot: Option<PathBuf>,
 }
@@ -64,15 +64,47 @@ pub struct Run {
     pub format: Option<Format>,
 }
 
-/// An option that can be axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SweepAxis {
-    Senders,
-    Readers,
-    Size,
-    Rate,
-    Stuck,
+/// An option that can be axis: a number of a run.
+#[derive(Debug)]
+pub(super) struct SweepAxis {
+    pub(super) name: &'static str,
+    typed: fn(&BenchArgs) -> Option<&str>,
+    read: fn(&str) -> Result<usize, String>,
+    field: fn(&mut Run) -> &mut usize,
 }
+
+const AXES: [SweepAxis; 5] = [
+    SweepAxis {
+        name: "senders",
+        typed: |args| args.senders.as_deref(),
+        read: |text| number(text, 1, CONNECTIONS_MAX.min(SENDERS_MAX)),
+        field: |run| &mut run.senders,
+    },
+    SweepAxis {
+        name: "readers",
+        typed: |args| args.readers.as_deref(),
+        read: |text| number(text, 1, CONNECTIONS_MAX),
+        field: |run| &mut run.readers,
+    },
+    SweepAxis {
+        name: "size",
+        typed: |args| args.size.as_deref(),
+        read: |text| SIZE.read(text),
+        field: |run| &mut run.size,
+    },
+    SweepAxis {
+        name: "rate",
+        typed: |args| args.rate.as_deref(),
+        read: |text| number(text, 0, RATE_MAX),
+        field: |run| &mut run.rate,
+    },
+    SweepAxis {
+        name: "stuck",
+        typed: |args| args.stuck.as_deref(),
+        read: |text| number(text, 0, CONNECTIONS_MAX),
+        field: |run| &mut run.stuck,
+    },
+];
 
 impl Plan {
     /// Reads what was typed. Errors are one line that names the option and what is allowed.
@@ -84,10 +116,10 @@ impl Plan {
             return Err("address: port 0 is nobody's; allowed: 1 to 65535".to_owned());
         }
         let mut run = Run::default();
-        for axis in SweepAxis::ALL {
-            if let Some(text) = axis.typed(args) {
-                let wrong = |wrong| format!("--{}: {wrong}", axis.name());
-                axis.set(&mut run, text).map_err(wrong)?;
+        for axis in &AXES {
+            if let Some(text) = (axis.typed)(args) {
+                let wrong = |wrong| format!("--{}: {wrong}", axis.name);
+                *(axis.field)(&mut run) = (axis.read)(text).map_err(wrong)?;
             }
         }
         if let Some(text) = &args.duration {
@@ -154,54 +186,9 @@ impl Default for Run {
 }
 
 impl SweepAxis {
-    const ALL: [SweepAxis; 5] = [
-        SweepAxis::Senders,
-        SweepAxis::Readers,
-        SweepAxis::Size,
-        SweepAxis::Rate,
-        SweepAxis::Stuck,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            SweepAxis::Senders => "senders",
-            SweepAxis::Readers => "readers",
-            SweepAxis::Size => "size",
-            SweepAxis::Rate => "rate",
-            SweepAxis::Stuck => "stuck",
-        }
-    }
-
-    fn typed(self, args: &BenchArgs) -> Option<&str> {
-        match self {
-            SweepAxis::Senders => args.senders.as_deref(),
-            SweepAxis::Readers => args.readers.as_deref(),
-            SweepAxis::Size => args.size.as_deref(),
-            SweepAxis::Rate => args.rate.as_deref(),
-            SweepAxis::Stuck => args.stuck.as_deref(),
-        }
-    }
-
-    fn set(self, run: &mut Run, text: &str) -> Result<(), String> {
-        match self {
-            SweepAxis::Senders => run.senders = number(text, 1, CONNECTIONS_MAX.min(SENDERS_MAX))?,
-            SweepAxis::Readers => run.readers = number(text, 1, CONNECTIONS_MAX)?,
-            SweepAxis::Size => run.size = SIZE.read(text)?,
-            SweepAxis::Rate => run.rate = number(text, 0, RATE_MAX)?,
-            SweepAxis::Stuck => run.stuck = number(text, 0, CONNECTIONS_MAX)?,
-        }
-        Ok(())
-    }
-
     /// The axis value of a run.
-    pub(super) fn of(self, run: &Run) -> usize {
-        match self {
-            SweepAxis::Senders => run.senders,
-            SweepAxis::Readers => run.readers,
-            SweepAxis::Size => run.size,
-            SweepAxis::Rate => run.rate,
-            SweepAxis::Stuck => run.stuck,
-        }
+    pub(super) fn of(&self, run: &Run) -> usize {
+        *(self.field)(&mut run.clone())
     }
 }
 
@@ -226,17 +213,18 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The runs of `readers=1,10,100`.
-fn sweep(run: Run, text: &str) -> Result<(SweepAxis, Vec<Run>), String> {
+fn sweep(run: Run, text: &str) -> Result<(&'static SweepAxis, Vec<Run>), String> {
     const ALLOWED: &str = "allowed: senders, readers, size, rate or stuck, and its values, such as \
                            readers=1,10,100,1000";
     let Some((name, several)) = text.split_once('=') else {
         return Err(format!("'{text}' has no values; {ALLOWED}"));
     };
-    let known = SweepAxis::ALL.into_iter().find(|axis| axis.name() == name);
+    let known = AXES.iter().find(|axis| axis.name == name);
     let axis = known.ok_or_else(|| format!("'{name}' cannot be axis; {ALLOWED}"))?;
     let run_with = |text: &str| {
         let mut run = run;
-        axis.set(&mut run, text.trim()).map(|()| run)
+        *(axis.field)(&mut run) = (axis.read)(text.trim())?;
+        Ok(run)
     };
     let runs: Result<Vec<Run>, String> = several.split(',').map(run_with).collect();
     runs.map(|runs| (axis, runs))
@@ -272,7 +260,7 @@ mod tests {
         let plan = typed(|args| args.sweep = Some("size=20,64, 1KiB".into())).unwrap();
         let sizes: Vec<usize> = plan.runs.iter().map(|run| run.size).collect();
         assert_eq!(sizes, [20, 64, 1024]);
-        assert_eq!(plan.sweep, Some(SweepAxis::Size));
+        assert_eq!(plan.sweep.unwrap().name, "size");
     }
 
     #[test]

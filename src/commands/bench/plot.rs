@@ -19,8 +19,8 @@ const TITLE: (&str, u32) = ("sans-serif", 18);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A curve: its name, its colour, and its value at a point.
-type Curve<'a> = (&'a str, RGBColor, &'a dyn Fn(&Point) -> Option<f64>);
+/// A curve: its name, its colour, and its values above 0 with the seconds at which they are.
+type Curve = (&'static str, RGBColor, Vec<(f64, f64)>);
 
 /// Sees whether the file can be written. What is in it stays; a new one is empty.
 pub(super) fn try_open(path: &Path) -> Result<()> {
@@ -45,23 +45,29 @@ fn draw(points: &[Point]) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let (upper, lower) = area.split_vertically(SIZE.1 / 2);
-        let latency: [Curve<'_>; 2] = [
-            ("p50", BLUE, &|point| {
-                point.latency.map(|(p50, _)| p50.as_secs_f64())
-            }),
-            ("p99", RED, &|point| {
-                point.latency.map(|(_, p99)| p99.as_secs_f64())
-            }),
-        ];
-        let seconds = |value: &f64| time(Duration::from_secs_f64(value.max(0.0)));
-        chart(&upper, "Latency", points, &latency, &seconds)?;
+        let curve = |name, colour, of: &dyn Fn(&Point) -> Option<f64>| -> Curve {
+            let at = |point: &Point| Some((point.at.as_secs_f64(), of(point)?));
+            let values = points.iter().filter_map(at);
+            (
+                name,
+                colour,
+                values.filter(|(_, value)| *value > 0.0).collect(),
+            )
+        };
         let rate = |lines: u64, point: &Point| Some(lines as f64 / point.length.as_secs_f64());
-        let lines: [Curve<'_>; 2] = [
-            ("in", BLUE, &move |point| rate(point.sent, point)),
-            ("out", RED, &move |point| rate(point.delivered, point)),
+        let latency = [
+            curve("p50", BLUE, &|point| Some(point.latency?.0.as_secs_f64())),
+            curve("p99", RED, &|point| Some(point.latency?.1.as_secs_f64())),
         ];
+        let lines = [
+            curve("in", BLUE, &|point| rate(point.sent, point)),
+            curve("out", RED, &|point| rate(point.delivered, point)),
+        ];
+        let end = points.last().map_or(1.0, |point| point.at.as_secs_f64());
+        let seconds = |value: &f64| time(Duration::from_secs_f64(value.max(0.0)));
         let per_second = |value: &f64| count(*value);
-        chart(&lower, "Lines a second", points, &lines, &per_second)?;
+        chart(&upper, "Latency", end, &latency, &seconds)?;
+        chart(&lower, "Lines a second", end, &lines, &per_second)?;
         area.present()?;
     }
     Ok(svg)
@@ -70,23 +76,17 @@ fn draw(points: &[Point]) -> Result<String> {
 fn chart(
     area: &Area<'_>,
     title: &str,
-    points: &[Point],
-    curves: &[Curve<'_>],
+    end: f64,
+    curves: &[Curve],
     label: &dyn Fn(&f64) -> String,
 ) -> Result<()> {
-    let end = points.last().map_or(1.0, |point| point.at.as_secs_f64());
-    let values = points
-        .iter()
-        .flat_map(|point| curves.iter().filter_map(|(_, _, of)| of(point)));
     let (mut least, mut most) = (f64::MAX, 0.0_f64);
-    for value in values.filter(|value| *value > 0.0) {
-        (least, most) = (least.min(value), most.max(value));
+    for (_, value) in curves.iter().flat_map(|(.., values)| values) {
+        (least, most) = (least.min(*value), most.max(*value));
     }
-    let (least, most) = if most > 0.0 {
-        (least, most)
-    } else {
-        (1.0, 10.0)
-    };
+    if most == 0.0 {
+        (least, most) = (1.0, 10.0);
+    }
     // Both curves are to be seen, however far apart they are, between two powers of ten.
     let power = |exponent: f64| 10_f64.powf(exponent);
     let range = power(least.log10().floor())..power((most * 1.01).log10().ceil());
@@ -106,9 +106,8 @@ fn chart(
         .y_label_formatter(&label)
         .y_labels(8)
         .draw()?;
-    for (name, colour, of) in curves {
-        let at = |point: &Point| Some((point.at.as_secs_f64(), of(point).filter(|v| *v > 0.0)?));
-        let line = LineSeries::new(points.iter().filter_map(at), colour.stroke_width(2));
+    for (name, colour, values) in curves {
+        let line = LineSeries::new(values.iter().copied(), colour.stroke_width(2));
         chart
             .draw_series(line)?
             .label(*name)

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::connections::Role;
 use super::outcome::{Closed, Outcome};
 use super::plan::SweepAxis;
 use super::tracker::Faults;
@@ -18,11 +17,6 @@ const BUSY: f64 = 0.9;
 /// One run.
 pub(super) fn of_run(outcome: &Outcome) -> String {
     let run = &outcome.run;
-    let mut text = String::new();
-    let mut say = |line: String| {
-        // A String takes everything.
-        let _ = writeln!(text, "{line}");
-    };
     let whose = match (outcome.is_own, &outcome.daemon) {
         (true, _) => "a daemon of its own".to_owned(),
         (false, Some(daemon)) => format!("{}, process {}", outcome.address, daemon.pid),
@@ -36,38 +30,46 @@ pub(super) fn of_run(outcome: &Outcome) -> String {
         0 => String::new(),
         stuck => format!(", {stuck} stuck"),
     };
-    let (senders, readers) = (plural(run.senders, "sender"), plural(run.readers, "reader"));
-    let (size, format, time) = (
-        thousands(run.size as u64),
-        outcome.format,
-        time(outcome.elapsed),
-    );
-    let ended = if outcome.interrupted {
-        ", interrupted"
-    } else {
-        ""
+    let ended = match outcome.interrupted {
+        true => ", interrupted",
+        false => "",
     };
-    say(format!(
-        "{senders}, {readers}{stuck}, {size}-byte lines, {pace}, for {time}{ended}"
-    ));
-    say(format!("against {whose}, in {format}\n"));
-    say(rates(outcome).text());
-    say(latency(outcome).text());
-    say(usage(outcome).text());
-    for note in notes(outcome) {
-        say(note);
-    }
-    say(verdict(outcome));
-    for line in closed(outcome) {
-        say(line);
-    }
-    text
+    let (senders, readers) = (plural(run.senders, "sender"), plural(run.readers, "reader"));
+    let (size, time) = (thousands(run.size as u64), time(outcome.elapsed));
+    let (lines, bytes) = (outcome.lines_in_per_second(), outcome.bytes_in_per_second());
+    let rate_in = vec!["in".to_owned(), count(lines), megabytes(bytes)];
+    let (lines, bytes) = (
+        outcome.lines_out_per_second(),
+        outcome.bytes_out_per_second(),
+    );
+    let rate_out = vec!["out".to_owned(), count(lines), megabytes(bytes)];
+    let latency = [vec!["latency".to_owned()], percentiles(outcome)].concat();
+    let daemon = [vec!["daemon".to_owned()], daemon_cells(outcome)].concat();
+    let load = outcome.load_cpu.map_or("-".to_owned(), percent);
+    let load = vec!["load".to_owned(), load];
+    let mut lines = vec![
+        format!("{senders}, {readers}{stuck}, {size}-byte lines, {pace}, for {time}{ended}"),
+        format!("against {whose}, in {}\n", outcome.format),
+        table(&["", "lines/s", "MB/s"], [rate_in, rate_out]),
+        table(&["", "p50", "p90", "p99", "p99.9", "max"], [latency]),
+        table(&["", "CPU", "memory", "peak"], [daemon, load]),
+    ];
+    lines.extend(notes(outcome));
+    lines.push(verdict(outcome));
+    lines.extend(closed(outcome));
+    lines.join("\n") + "\n"
+}
+
+fn table(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::of_numbers(columns);
+    rows.into_iter().for_each(|row| table.row(row));
+    table.text()
 }
 
 /// A row for each run.
-pub(super) fn of_sweep(axis: SweepAxis, outcomes: &[Outcome]) -> String {
-    let mut table = Table::of_numbers(&[
-        axis.name(),
+pub(super) fn of_sweep(axis: &SweepAxis, outcomes: &[Outcome]) -> String {
+    let columns = [
+        axis.name,
         "in/s",
         "out/s",
         "in MB/s",
@@ -82,8 +84,8 @@ pub(super) fn of_sweep(axis: SweepAxis, outcomes: &[Outcome]) -> String {
         "peak",
         "connects/s",
         "check",
-    ]);
-    for outcome in outcomes {
+    ];
+    let rows = outcomes.iter().map(|outcome| {
         let mut row = vec![
             thousands(axis.of(&outcome.run) as u64),
             count(outcome.lines_in_per_second()),
@@ -95,35 +97,17 @@ pub(super) fn of_sweep(axis: SweepAxis, outcomes: &[Outcome]) -> String {
         row.extend(daemon_cells(outcome));
         row.push(thousands(outcome.connects_per_second() as u64));
         row.push(if outcome.is_good() { "ok" } else { "FAILED" }.to_owned());
-        table.row(row);
-    }
-    let mut text = table.text();
+        row
+    });
+    let mut text = table(&columns, rows);
     for outcome in outcomes {
-        let at = format!("{}={}", axis.name(), axis.of(&outcome.run));
+        let at = format!("{}={}", axis.name, axis.of(&outcome.run));
         let wrong = (!outcome.is_good()).then(|| verdict(outcome));
         for line in wrong.into_iter().chain(closed(outcome)) {
             let _ = writeln!(text, "{at}: {}", line.trim_start());
         }
     }
     text
-}
-
-fn rates(outcome: &Outcome) -> Table {
-    let mut table = Table::of_numbers(&["", "lines/s", "MB/s"]);
-    let (lines, bytes) = (outcome.lines_in_per_second(), outcome.bytes_in_per_second());
-    table.row(["in".to_owned(), count(lines), megabytes(bytes)]);
-    let (lines, bytes) = (
-        outcome.lines_out_per_second(),
-        outcome.bytes_out_per_second(),
-    );
-    table.row(["out".to_owned(), count(lines), megabytes(bytes)]);
-    table
-}
-
-fn latency(outcome: &Outcome) -> Table {
-    let mut table = Table::of_numbers(&["", "p50", "p90", "p99", "p99.9", "max"]);
-    table.row([vec!["latency".to_owned()], percentiles(outcome)].concat());
-    table
 }
 
 fn percentiles(outcome: &Outcome) -> Vec<String> {
@@ -133,14 +117,6 @@ fn percentiles(outcome: &Outcome) -> Vec<String> {
     cells
         .map(|latency| latency.map_or("-".to_owned(), time))
         .collect()
-}
-
-fn usage(outcome: &Outcome) -> Table {
-    let mut table = Table::of_numbers(&["", "CPU", "memory", "peak"]);
-    table.row([vec!["daemon".to_owned()], daemon_cells(outcome)].concat());
-    let load = outcome.load_cpu.map_or("-".to_owned(), percent);
-    table.row(["load".to_owned(), load]);
-    table
 }
 
 fn daemon_cells(outcome: &Outcome) -> Vec<String> {
@@ -247,12 +223,8 @@ fn closed(outcome: &Outcome) -> Vec<String> {
         ));
     }
     for closed in outcome.unexpected().take(LISTED_MAX) {
-        let who = match closed.role {
-            Role::Reader(number) => format!("reader {}", number + 1),
-            Role::Sender(number) => format!("sender {}", number + 1),
-            Role::Stuck(number) => format!("stuck {}", number + 1),
-        };
-        lines.push(format!("closed: {who}, {}", why(closed)));
+        let (role, number) = closed.role.named();
+        lines.push(format!("closed: {role} {number}, {}", why(closed)));
     }
     let more = outcome.unexpected().skip(LISTED_MAX).count();
     if more > 0 {

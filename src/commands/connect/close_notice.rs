@@ -1,8 +1,8 @@
 //! What the daemon says last: why it closes the connection.
 
 use memchr::{memchr, memrchr};
-use serde_json::Value;
 
+use crate::commands::daemon_line::DaemonLine;
 use crate::wire::telnet::IAC;
 
 /// How much of the end of the stream is kept: more than the daemon's last lines have.
@@ -16,17 +16,6 @@ const HEAD_BYTES_MAX: usize = 64;
 pub(super) struct CloseNotice {
     head: Vec<u8>,
     tail: Vec<u8>,
-}
-
-/// A line of the daemon's own, as `text` and `json` have them.
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    /// A message or a notice, which is about others.
-    Other,
-    /// The daemon closes this connection, and this is why.
-    Error(String),
-    /// The daemon stops.
-    Shutdown,
 }
 
 impl CloseNotice {
@@ -47,14 +36,14 @@ impl CloseNotice {
     /// The daemon's reason for closing, when it gave one. `raw` has none.
     pub(super) fn reason(&self) -> Option<String> {
         self.said().find_map(|said| match said {
-            Said::Error(reason) => Some(reason),
-            Said::Other | Said::Shutdown => None,
+            DaemonLine::Error { detail, .. } => Some(detail),
+            _ => None,
         })
     }
 
     /// Whether the daemon said that it stops.
     pub(super) fn is_shutdown(&self) -> bool {
-        self.said().any(|said| said == Said::Shutdown)
+        self.said().any(|said| said == DaemonLine::Shutdown)
     }
 
     /// Whether what came is `text`; `None` while that is not known.
@@ -63,19 +52,19 @@ impl CloseNotice {
         // Telnet's answers say nothing of what comes after them.
         let is_known = line.len() < self.head.len() || self.head.len() == HEAD_BYTES_MAX;
         let is_known = is_known && !line.starts_with(&[IAC]);
-        is_known.then(|| is_text(&String::from_utf8_lossy(line)))
+        is_known.then(|| is_text(line))
     }
 
     /// The lines at the end, the latest first. None of a `raw` stream, which is told by its lines: in
     /// it, whatever looks like the daemon's words is somebody's payload.
-    fn said(&self) -> impl Iterator<Item = Said> {
+    fn said(&self) -> impl Iterator<Item = DaemonLine> {
         let whole = memrchr(b'\n', &self.tail).map_or(0, |at| at + 1);
         let mut lines = self.tail[..whole].split_inclusive(|byte| *byte == b'\n');
         let is_cut = self.tail.len() == TAIL_BYTES_MAX;
         if is_cut {
             lines.next();
         }
-        let said: Option<Vec<Said>> = match is_cut && !is_known_head(&self.head) {
+        let said: Option<Vec<DaemonLine>> = match is_cut && !is_known_head(&self.head) {
             true => None,
             false => lines.map(understand).collect(),
         };
@@ -85,8 +74,11 @@ impl CloseNotice {
 
 /// Whether a stream that begins so is `text` or `json`.
 fn is_known_head(head: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(first_line(head));
-    is_text(&text) || text.starts_with("{\"event\":\"")
+    is_text(first_line(head)) || head.starts_with(b"{\"event\":\"")
+}
+
+fn is_text(line: &[u8]) -> bool {
+    DaemonLine::from_text(&String::from_utf8_lossy(line)).is_some()
 }
 
 fn first_line(head: &[u8]) -> &[u8] {
@@ -94,47 +86,12 @@ fn first_line(head: &[u8]) -> &[u8] {
 }
 
 /// Meaning of a line, if the line can be the daemon's.
-fn understand(mut line: &[u8]) -> Option<Said> {
+fn understand(mut line: &[u8]) -> Option<DaemonLine> {
     // Telnet's answers, of three bytes each, come before a line.
     while let [IAC, _, _, after @ ..] = line {
         line = after;
     }
-    let line = str::from_utf8(line).ok()?.trim_end_matches(['\r', '\n']);
-    if let Some(reason) = line.strip_prefix("Error: ") {
-        return Some(Said::Error(reason.to_owned()));
-    }
-    if line == "Server shutting down" {
-        return Some(Said::Shutdown);
-    }
-    if is_text(line) {
-        return Some(Said::Other);
-    }
-    let event: Value = serde_json::from_str(line).ok()?;
-    match event.get("event")?.as_str()? {
-        "error" => {
-            let text = |key| event.get(key).and_then(Value::as_str);
-            let reason = text("detail")
-                .or(text("reason"))
-                .unwrap_or("it gave no reason");
-            Some(Said::Error(reason.to_owned()))
-        }
-        "shutdown" => Some(Said::Shutdown),
-        _ => Some(Said::Other),
-    }
-}
-
-fn is_text(line: &str) -> bool {
-    const BEGINS: [&str; 8] = [
-        "Message from client ",
-        "New client connected: ",
-        "Client disconnected: ",
-        "Skipped ",
-        "Error: ",
-        "Server shutting down",
-        "Hello client ",
-        "[linehub: yes]",
-    ];
-    BEGINS.iter().any(|begin| line.starts_with(begin))
+    DaemonLine::read(line)
 }
 
 /// Whether the reason for closing holds again when the same lines are sent again.
