@@ -126,7 +126,7 @@ impl<S: Connection> Client<S> {
         );
         self.writer.queue(&answer);
         let (telnet, line_ends) = hello.into_input(format);
-        self.reader = Reader::behind(telnet, line_ends, self.policy.line_bytes_max());
+        self.reader = Reader::behind_hello(telnet, line_ends, self.policy.line_bytes_max());
     }
 
     /// Does what the hub ordered; whether to go at once.

@@ -15,7 +15,7 @@ use crate::hub::{Feed, READ_BYTES_MAX, ReadPermit};
 use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
-use crate::wire::framing::{Framer, LineEndState, LineEnds, LineLimit, Lines};
+use crate::wire::framing::{Framer, LineEndState, LineEnds, LineLimit, Lines, Translated};
 use crate::wire::http_guard;
 use crate::wire::line_end::LineEnd;
 use crate::wire::telnet::{self, Telnet, TelnetState};
@@ -98,11 +98,19 @@ impl Reader {
     pub(super) fn new(options: &ListenerOptions, line_bytes_max: usize) -> Reader {
         let line_end = options.line_end;
         let telnet = (options.format == Format::Text).then(|| Telnet::for_lines_in(line_end));
-        Reader::behind(telnet, LineEnds::new(line_end), line_bytes_max)
+        Reader {
+            framer: Framer::new(line_bytes_max),
+            telnet,
+            line_ends: LineEnds::new(line_end),
+            has_begun: false,
+            has_discarded: false,
+            takes_cr_for_text: false,
+        }
     }
 
-    /// A reader that goes on where telnet and the line ends stand, between two lines.
-    pub(super) fn behind(
+    /// A reader behind a hello line, which no web browser sends, where telnet and the line ends stand
+    /// like this.
+    pub(super) fn behind_hello(
         telnet: Option<Telnet>,
         line_ends: LineEnds,
         line_bytes_max: usize,
@@ -111,7 +119,7 @@ impl Reader {
             framer: Framer::new(line_bytes_max),
             telnet,
             line_ends,
-            has_begun: false,
+            has_begun: true,
             has_discarded: false,
             takes_cr_for_text: false,
         }
@@ -199,7 +207,7 @@ impl Reader {
                 None => &mut buf[telnet::HEADROOM..],
             };
             let read_in = self.line_ends.translate(data);
-            let hides_request = !self.has_begun && self.hides_request(read_in.data, policy);
+            let hides_request = !self.has_begun && self.hides_request(read_in, policy);
             let begun = self.framer.unfinished().len();
             let mut lines = self.framer.push_translated(policy.line, read_in);
             let is_much = begun < MUCH_BYTES && self.framer.unfinished().len() >= MUCH_BYTES;
@@ -225,15 +233,17 @@ impl Reader {
 
     /// Whether the first line begins as an HTTP request does and is, with this data, too long to be kept:
     /// nothing would be left of it to tell it by.
-    fn hides_request(&self, data: &[u8], policy: InputPolicy) -> bool {
+    fn hides_request(&self, read: Translated<'_>, policy: InputPolicy) -> bool {
         let begun = self.framer.unfinished();
-        let length = begun.len() + memchr(b'\n', data).unwrap_or(data.len());
+        let end = memchr(b'\n', read.data).unwrap_or(read.data.len());
+        let length = begun.len() + read.held.len() + end;
         if !policy.http_guard || length <= self.framer.line_bytes_max() {
             return false;
         }
         let begin: Vec<u8> = begun
             .iter()
-            .chain(data)
+            .chain(read.held)
+            .chain(read.data)
             .copied()
             .take(http_guard::BEGIN_BYTES)
             .collect();
@@ -275,7 +285,7 @@ impl Reader {
         };
         if let Some(first) = first {
             self.has_begun = true;
-            if policy.http_guard && http_guard::is_request_line(first) {
+            if policy.http_guard && http_guard::opens_request(first, self.line_ends.line_end()) {
                 return Some(Read::Over(CloseReason::Http));
             }
         }
