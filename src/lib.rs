@@ -11,10 +11,10 @@
 //!
 //! | wing | what it is for |
 //! |---|---|
-//! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, why a connection ends |
+//! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, the hello line, why a connection ends |
 //! | [`config`] | what a person types → what the daemon runs on, validated once |
 //! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`; permits for clients |
-//! | [`hub`] | the one order, its buffer and budget, who is behind, and what is counted of all that |
+//! | [`hub`] | the channels, each with its one order, buffer and budget; who is behind, and what is counted of all that |
 //! | `client` | accepted connections, and one client: its life, its reader, its writer |
 //! | [`ops`] | phases and signals, the log, the service manager, handovers, the admin server |
 //! | [`commands`] | `connect`, `bench`, `status`, `generate`: beside the daemon, from its outside |
@@ -25,7 +25,7 @@
 //! ```text
 //! client   accept ─► handshake ─► join ─► reader                    writer ─► bytes
 //! wire                              bytes ─► telnet ─► framing        ▲
-//! hub                                order, budget ─► batch ─► Feed ──┘
+//! hub        channel ◄──┘            order, budget ─► batch ─► Feed ──┘
 //! ```
 //!
 //! Where something is added:
@@ -33,10 +33,11 @@
 //! | what | where |
 //! |---|---|
 //! | an option of the daemon | one row in `config/options.rs` |
-//! | an option of a listener | one row in `config/listener.rs` |
+//! | an option of a listener | one row in `config/listener.rs`; clients have it as `ListenerOptions` |
 //! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
-//! | a step before a connection is a client | `client/handshake.rs`: `Handshake::of` |
-//! | a reason for a connection to end | `wire/close_reason.rs`, and its words in `client/policy.rs` |
+//! | a key of the hello line | `wire/hello/line.rs`, and what is granted of it in `client/handshake.rs` |
+//! | a step before a connection is a client | `client/acceptor.rs`: `Acceptor::wait`, in the order of the steps |
+//! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/handshake.rs` if it never was a client |
 //! | a format | `wire/format`: a file for it, and its name in `names.rs` |
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`: a variant, and what its functions ask |
 //! | something that is counted | `hub/counters.rs` or `hub/stats.rs`, and its line in `ops/admin/metrics` |
