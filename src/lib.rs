@@ -25,23 +25,30 @@
 //! ```text
 //! client   accept ─► handshake ─► join ─► reader                    writer ─► bytes
 //! wire                              bytes ─► telnet ─► framing        ▲
-//! hub        channel ◄──┘            order, budget ─► batch ─► Feed ──┘
+//! hub                                order, budget ─► batch ─► Feed ──┘
 //! ```
+//!
+//! The same by its functions: `Client::poll` ► `Reader::poll` (permit, read, telnet, line ends, framing) ►
+//! `Feed::publish` ► `Hub::publish` (the batch takes its place, readers are woken) ┄► `Client::poll` of
+//! another client ► `Writer::poll` ► `Feed::poll_more`, `gather`, `advance` ► the socket.
+//!
+//! A signal: `ops/lifecycle` ► `Server::run` ► `server/{reload,upgrade,shutdown}`. A channel is made by
+//! `Channels::set` (the configuration), `of_listener` or `open` (a hello), and ended by the reaper.
 //!
 //! Where something is added:
 //!
 //! | what | where |
 //! |---|---|
 //! | an option of the daemon | one row in `config/options.rs` |
-//! | an option of a listener | one row in `config/listener.rs`; clients have it as `ListenerOptions` |
+//! | an option of a listener | one row in `config/listener.rs`, and its field in `Listener::log_listening`; clients have it as `ListenerOptions`, and what counts over them is in `net::listener::Listener` |
 //! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
 //! | a key of the hello line | `wire/hello/line.rs`, and what is granted of it in `client/handshake.rs` |
-//! | a step before a connection is a client | `client/acceptor.rs`: `Acceptor::wait`, in the order of the steps |
+//! | a step before a connection is a client | `client/acceptor.rs`: `Acceptor::admit` if it is done at once, `Acceptor::wait` if it waits for the peer |
 //! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/handshake.rs` if it never was a client |
-//! | a format | `wire/format`: a file for it, and its name in `names.rs` |
-//! | an encoding, as what a client takes the stream in | `hub/encoding.rs`: a variant, and what its functions ask |
-//! | something that is counted | `hub/counters.rs` or `hub/stats.rs`, and its line in `ops/admin/metrics` |
-//! | something that outlives a daemon | a field in a `snapshot.rs`, with a default; `ops/handover` says when it takes a new version |
+//! | a format | `wire/format`: a file for it, its name in `names.rs`, and what else is said in it in `said.rs` and `hello/answer.rs` |
+//! | an encoding, as what a client takes the stream in | `hub/encoding.rs`, whose first lines say the rest |
+//! | something that is counted | of a channel: as `discarded` goes through `Hub`, `HubStats` and `SavedHub`; of a client: `ClientCounters`; of the daemon: `Counters`; and its line in `ops/admin/metrics` |
+//! | something that outlives a daemon | a field with a default in a `snapshot.rs`; `ops/handover` says when it takes a new version |
 //! | a command | `config/cli/commands.rs`, and a folder in `commands` |
 //!
 //! The rules:

@@ -30,7 +30,7 @@ impl FreezeBarrier {
     /// Orders all clients to stop where they are, and waits until all have; no time passes for them
     /// meanwhile. Nobody may join. Not cancel safe: whoever has parked is in the hands of the caller.
     pub(super) async fn freeze(&self, channels: &Channels) {
-        channels.freeze();
+        channels.stop_clock();
         channels.command_all(Commands::FREEZE);
         // A notice may be left over from when the last client had gone.
         while self.running.load(Ordering::Acquire) > 0 {

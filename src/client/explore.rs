@@ -5,7 +5,7 @@
 //! and up to [`CLIENTS_MAX`] clients, each on a [`Link`] to a [`Peer`], which stands for the socket
 //! too. Peers read, trickle or are stuck; they send lines of every kind in pieces of any size, leave
 //! in any way, and break; they act between polls and in the middle of them. A task is polled only when
-//! it was woken, one at a time, in any order. Newcomers wait to be let in, the sweep looks, a
+//! it was woken, one at a time, in any order. Newcomers wait to be let in, the reaper looks, a
 //! handover freezes all and lets them go on, and in the end the daemon drains, or all leave.
 //!
 //! **Asserted.** At rest, when nobody is woken any more, one more poll of everybody changes nothing:
@@ -303,7 +303,7 @@ impl World {
     /// Lets those go on who have been frozen, if all have.
     fn thaw(&mut self) {
         if mem::take(&mut self.is_frozen) {
-            self.channels.thaw();
+            self.channels.start_clock();
             for guest in &mut self.guests {
                 if mem::take(&mut guest.is_frozen) {
                     self.barrier.started();

@@ -188,7 +188,7 @@ async fn handover_and_drain_end_handshakes_and_tell_why() {
 
         let frozen = served.clients.freeze(&served.channels).await;
         assert_eq!(frozen.len(), second - 1, "only clients are frozen");
-        served.channels.thaw();
+        served.channels.start_clock();
         served.clients.thaw(frozen);
         for listener in listeners {
             served.open(listener);

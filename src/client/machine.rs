@@ -186,7 +186,7 @@ impl<S: Connection> Client<S> {
     /// Begins the end, for this reason unless it has begun for another. The others are told now;
     /// the client gets what it is owed, and why it is closed if that is not its own doing.
     fn close(&mut self, reason: CloseReason) {
-        let owed_less = matches!(reason, CloseReason::Slow | CloseReason::Stalled);
+        let owed_less = reason.is_abrupt();
         if self.output == OutputState::Broken {
             self.reason.get_or_insert(reason);
             self.input = InputState::Ended;
@@ -231,7 +231,7 @@ impl<S: Connection> Client<S> {
         ) && self.options.format == Format::Raw
     }
 
-    /// Whether the peer has acknowledged everything. If not, the sweep has that looked at again.
+    /// Whether the peer has acknowledged everything. If not, the reaper has that looked at again.
     pub(super) fn peer_has_all(&self) -> bool {
         let has_all = self.stream.progress().is_ok_and(|peer| peer.has_all);
         let member = self.feed.subscriber();

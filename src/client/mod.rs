@@ -2,7 +2,7 @@
 //!
 //! A client is a single task that reads and writes in the same poll: a sender that waits for the
 //! buffer still takes what is its own, so it never waits for itself. It has no timer and, while
-//! nothing happens, no buffer; the hub's sweep tells it when its time is up.
+//! nothing happens, no buffer; the hub's reaper tells it when its time is up.
 //!
 //! | file | what it has |
 //! |---|---|

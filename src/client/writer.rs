@@ -147,7 +147,7 @@ impl Writer {
         detail: String,
     ) {
         self.close_notice = Some(Box::new((reason, detail.into())));
-        if matches!(reason, CloseReason::Slow | CloseReason::Stalled) {
+        if reason.is_abrupt() {
             self.finish_line(feed);
             feed.detach();
         }
@@ -166,7 +166,7 @@ impl Writer {
     ) -> Poll<io::Result<()>> {
         let mut refused = false;
         let all = self.poll_all(cx, stream, feed, format, &mut refused);
-        // Told once: the sweep must not see it taken back for a moment.
+        // Told once: the reaper must not see it taken back for a moment.
         feed.subscriber().set(Condition::Blocked, refused);
         all
     }

@@ -3,7 +3,9 @@
 //!
 //! To add an option, add a row where `--help` is to show it: its help, `option(name, kind,
 //! placeholder, heading, default as it is typed, when a reload applies it)`, and then the field of
-//! `Config` with its doc, type and parser, `fn(&str) -> Result<T, String>`. Nothing else is to be done.
+//! `Config` with its doc, type and parser, `fn(&str) -> Result<T, String>`. That makes it
+//! known: whoever goes by it takes it from the `Config` it is made of and follows (`ClientPolicy`, the
+//! hub's `Settings`, or by [`Live::build`](super::Live::build)), and the README lists it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

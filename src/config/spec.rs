@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, value_parser};
 
 use super::raw::RawValue;
 
-/// Default of a list that is empty unless something is typed.
+/// Default of a list, or of a value, that is empty unless something is typed.
 pub(super) const NONE: &str = "none";
 
 /// What is known of an option beside the field of `Config` that it sets.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// What the sweep remembers of a client between two looks. Small: there is one for each client.
+/// What the reaper remembers of a client between two looks. Small: there is one for each client.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
     /// Bytes that had gone through it either way (modulo 2^32), and when that was last seen to

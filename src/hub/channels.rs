@@ -98,11 +98,10 @@ impl Channels {
         hub
     }
 
-    /// The channel of a listener, which exists always.
+    /// The channel that a listener names. It exists, unless a reload has just taken it out.
     pub(crate) fn of_listener(&self, name: &ChannelName) -> Arc<Hub> {
         let mut state = self.state.lock();
         let hub = state.hubs.get(name).cloned();
-        // A listener may be about to close that a reload has just taken out of the configuration.
         hub.unwrap_or_else(|| self.make(&mut state, name, true))
     }
 
@@ -195,12 +194,12 @@ impl Channels {
     }
 
     /// Stops the time that the reaper counts: nobody is late while a handover stops the clients.
-    pub(crate) fn freeze(&self) {
+    pub(crate) fn stop_clock(&self) {
         self.shared.set_frozen(true);
     }
 
-    /// Time goes on after a [`freeze`](Channels::freeze).
-    pub(crate) fn thaw(&self) {
+    /// Lets time go on after [`stop_clock`](Channels::stop_clock).
+    pub(crate) fn start_clock(&self) {
         self.shared.set_frozen(false);
     }
 

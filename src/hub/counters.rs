@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::close_reason::CloseReason;
 
-/// The counts, which any room may raise.
+/// Counts of the daemon, which any wing may raise.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counters {
     /// Times an accept loop could not go on, as without descriptors, and waited.
@@ -142,6 +142,7 @@ impl Counter {
 
 /// What went through one client, or through many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct TrafficTotals {
     /// Messages that clients sent.
     pub(crate) lines_in: u64,

@@ -8,9 +8,13 @@
 //! needs them. The others are made from their source, once a batch, when the first client asks.
 //!
 //! To add an encoding: add its variant at the end of [`Encoding`], and its arm to each function that
-//! the compiler then names. All are in this file, but for where a client gets it (as from
-//! its [`Format`], or by a switch like [`Feed::use_crlf`](super::feed::Feed::use_crlf)) and its field in the
-//! saved form of a batch (`SavedBatch` in `snapshot.rs`, which needs a new version of that form).
+//! the compiler then names. All are in this file, but for
+//!
+//! - where a client gets it: from its [`Format`] in [`Hub::join_behind`](super::Hub::join_behind), or by
+//!   a switch like [`Feed::use_crlf`](super::feed::Feed::use_crlf);
+//! - what is said to one client alone: `Writer::say`, `hello::answer` and `Refusal::tell`;
+//! - what the client sends: `Reader` and `HelloReader`;
+//! - its field in the saved form of a batch: `SavedBatch` in `snapshot.rs`, with a new version of that form.
 
 use std::array;
 use std::ops::{Index, IndexMut};
@@ -24,7 +28,7 @@ use crate::wire::format::{self, Format, digits};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
 
-/// How a client's bytes look: its listener's format, and in `text` which line end.
+/// One way to write the stream for a client: a format, and in `text` which line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub(crate) enum Encoding {

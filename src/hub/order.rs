@@ -57,7 +57,7 @@ pub(crate) struct Hub {
     active_encodings: AtomicU8,
     /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
-    /// Clients opened it, and it ends with the last of them: the configuration does not name it.
+    /// Clients opened the channel, and it ends with the last of them: the configuration does not name it.
     pub(super) is_open: AtomicBool,
     pub(super) contention: Mutex<Contention>,
     /// Lines that were dropped for being too long.
@@ -216,7 +216,8 @@ impl Hub {
         self.state.lock()
     }
 
-    /// Publishes one read's lines from the client in `key`; the index of the batch they are in.
+    /// Publishes one read's lines from the client in `key`; the index of the batch they are in. Few lines
+    /// stay in the builder until the first reader comes for them: see [`Hub::park`].
     pub(super) fn publish(
         &self,
         key: usize,

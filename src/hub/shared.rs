@@ -19,7 +19,8 @@ pub(super) struct Shared {
     next_id: AtomicU64,
     /// Clients that were closed last, in any channel.
     pub(super) closed: Mutex<LastClosed>,
-    /// Asks the reaper to look over the clients at once.
+    /// Asks the reaper to look over the clients at once: a buffer is full, a channel may be unused, or
+    /// somebody asks for a sign of life.
     pub(super) asked: Arc<Notify>,
     /// Looks of the reaper over the clients that found no buffer jammed.
     pub(super) looks: AtomicU64,

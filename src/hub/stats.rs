@@ -21,6 +21,7 @@ use crate::wire::ids::ClientId;
 
 /// One channel in stats, or all of them together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct HubStats {
     /// Clients that have not left.
     pub(crate) clients: usize,

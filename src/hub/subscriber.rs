@@ -147,8 +147,8 @@ impl Subscriber {
     pub(crate) fn wake_with(&self, waker: &Waker) {
         if self.waker.get().is_none() {
             self.waker.get_or_init(|| waker.clone());
-            // Pairs with the fence in `order`: either the order finds the waker, or the task,
-            // which looks for commands next, finds the order.
+            // Pairs with the fence in `command`: either the command finds the waker, or the task,
+            // which looks for commands next, finds the command.
             fence(SeqCst);
         }
     }

@@ -54,7 +54,7 @@ pub(crate) struct SavedListener {
     pub(super) file: Option<FileIdentity>,
 }
 
-/// A listener of the daemon before, for [`Listener::open_all`].
+/// A listener of the daemon before, for [`bind::open_all`](super::bind::open_all).
 pub(crate) type RestoredListener = (SavedListener, OwnedFd);
 
 /// Where a listener is bound: the port is the real one. Displays as it is logged.
@@ -108,7 +108,8 @@ impl Listener {
             role,
             line_end,
             hello,
-            ..
+            http_guard,
+            address: _,
         } = &*self.options;
         info!(
             address = %self.name,
@@ -117,6 +118,7 @@ impl Listener {
             role = (*role != Role::Both).then(|| role.to_string()),
             line_end = (*line_end != LineEnd::Lf).then(|| line_end.to_string()),
             hello = hello.then_some(true),
+            http_guard = (!http_guard).then_some("off"),
             "listening"
         );
     }

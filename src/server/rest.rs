@@ -1,4 +1,4 @@
-//! In debug builds: at rest, one more poll of every client, every accept loop and the sweep changes
+//! In debug builds: at rest, one more poll of every client, every accept loop and the reaper changes
 //! nothing. If it does, somebody was waiting for a wake-up that had been lost.
 //!
 //! SIGUSR1 asks; the black-box tests do so at the end of each daemon's life. The answer is one line

@@ -203,7 +203,7 @@ impl RunningServer {
 
     /// Resume: the service goes on as if nothing had been.
     fn resume(&mut self, paused: Paused) {
-        self.channels.thaw();
+        self.channels.start_clock();
         self.clients.thaw(paused.clients);
         self.open(paused.listeners);
         self.lifecycle.enter(Phase::Running);

@@ -1,4 +1,8 @@
 //! Why a connection ends: one list for the log, the counters and what the client itself is told.
+//!
+//! To add a reason: put it at the end of the enum and of `ALL`, and write what the compiler asks for, its
+//! label and its words. The compiler does not ask for [`CloseReason::is_abrupt`], for `is_untold` of the
+//! client, for `REASONS` of the status page, for `DaemonLine`, for the README and for the saved forms.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +71,11 @@ impl CloseReason {
             CloseReason::NoChannel => "no_channel",
             CloseReason::BadHello => "bad_hello",
         }
+    }
+
+    /// Whether a client that is closed for it does not get what it was owed.
+    pub const fn is_abrupt(self) -> bool {
+        matches!(self, CloseReason::Slow | CloseReason::Stalled)
     }
 
     /// Its place in [`CloseReason::ALL`].

@@ -1,7 +1,7 @@
 //! Forms of the saved state that were written down, for the tests of what is saved.
 
 /// What to do when the form of a state changes.
-pub(crate) const NEW_FORM: &str = "raise VERSION, then write the new form down";
+pub(crate) const NEW_FORM: &str = "a field that has a default: write the new form down; anything else, a new variant too: raise VERSION first";
 
 /// The bytes of a form that was written down as `escape_ascii` shows them.
 pub(crate) fn unescape(golden: &str) -> Vec<u8> {

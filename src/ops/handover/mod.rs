@@ -15,7 +15,8 @@
 //! are bytes and no text. A daemon reads states of its own version and of the one before;
 //! `--check-handover` asks it beforehand whether it reads a given version. Needing a new version:
 //! any change to what is saved, and any change to how lines look, of which some client may have
-//! received half. A new field that may be missing needs none: an older daemon ignores it.
+//! received half. So does a new reason, role or encoding, which an older daemon cannot read. A new
+//! field that may be missing needs none: an older daemon ignores it.
 
 mod descriptors;
 pub(crate) mod exec;

@@ -224,7 +224,7 @@ mod tests {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let channels = Channels::new(&config);
         let notifier = Arc::new(Notifier::new(Some(path.as_os_str())));
-        // Its sweep does not run.
+        // Its reaper does not run.
         let _watchdog = Watchdog::start(notifier, channels.clone(), 2 * PERIOD).unwrap();
         while beats() {}
         let _feed = channels.main().join(ConnectionInfo::test(Format::Text));
