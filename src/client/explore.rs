@@ -3,7 +3,7 @@
 //!
 //! **Simulated.** A seed is a schedule, the same every time. It makes a hub of some configuration
 //! and up to [`CLIENTS_MAX`] clients, each on a [`Link`] to a [`Peer`], which stands for the socket
-//! too. Peers read, trickle or are stuck; they send lines of every kind in pieces of any size, leave
+//! too. Clients have any role; the first has both. Peers read, trickle or are stuck; they send lines of every kind in pieces of any size, leave
 //! in any way, and break; they act between polls and in the middle of them. A task is polled only when
 //! it was woken, one at a time, in any order. Newcomers wait to be let in, the reaper looks, a
 //! handover freezes all and lets them go on, and in the end the daemon drains, or all leave.
@@ -49,6 +49,7 @@ use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::ids::ClientId;
+use crate::wire::role::Role;
 
 use peer::{Link, Peer};
 
@@ -136,6 +137,7 @@ impl<T> Task<T> {
 /// A client and its peer, or what is left of them.
 struct Guest {
     id: ClientId,
+    role: Role,
     /// What comes after this place in the one order is for this client.
     joined_after: u64,
     flag: Arc<Flag>,
@@ -272,7 +274,17 @@ impl World {
 
     fn join(&mut self, format: Format) {
         let figures = self.hub.stats();
-        let feed = self.hub.join(ConnectionInfo::test(format));
+        // The first one has to see all.
+        let role = match self.rng.u8(0..6) {
+            _ if self.guests.is_empty() => Role::Both,
+            0 => Role::Publish,
+            1 => Role::Subscribe,
+            _ => Role::Both,
+        };
+        let feed = self.hub.join(ConnectionInfo {
+            role,
+            ..ConnectionInfo::test(format)
+        });
         let id = feed.subscriber().id;
         let peer = Peer::new(self.rng.fork(), format, &self.config, self.still.clone());
         let peer = Rc::new(RefCell::new(peer));
@@ -284,13 +296,17 @@ impl World {
         let client = Client::new(
             link,
             feed,
-            Arc::new(ListenerOptions::unlisted("unix:/x", defaults)),
+            Arc::new(ListenerOptions {
+                role,
+                ..ListenerOptions::unlisted("unix:/x", defaults)
+            }),
             self.policy.clone(),
             self.permits.force_acquire(),
         );
         self.barrier.started();
         self.guests.push(Guest {
             id,
+            role,
             joined_after: figures.messages + figures.notices,
             flag: Flag::raised(),
             barrier: self.barrier.clone(),

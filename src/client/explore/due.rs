@@ -82,6 +82,10 @@ pub(super) fn all_it_sent_is_published(
 ) {
     let of_it = log.iter().filter(|event| event.client == guest.id);
     let published: Vec<&[u8]> = of_it.filter_map(|event| event.data.as_deref()).collect();
+    if !guest.role.publishes() {
+        assert_eq!(published, [] as [&[u8]; 0], "{} may not publish", guest.id);
+        return;
+    }
     let peer = guest.peer.borrow();
     let data = match peer.format {
         Format::Text => without_telnet(&peer.sent),
@@ -139,6 +143,7 @@ pub(super) fn all_it_was_due_is_received(
     let peer = guest.peer.borrow();
     let due = log
         .iter()
+        .filter(|_| guest.role.subscribes())
         .filter(|event| event.seq > guest.joined_after)
         .filter(|event| event.client != id || config.echo)
         .filter(|event| event.data.is_some() || peer.format != Format::Raw);
