@@ -35,9 +35,6 @@ pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// words to be on their way.
 pub(super) const END_TIME: Duration = Duration::from_millis(250);
 
-/// Bytes that a hello line is looked for in at a time.
-const PEEK_BYTES: usize = 1024;
-
 /// How a connection whose hello was taken becomes a client.
 pub(super) struct Introduction {
     /// The hub of its channel, which exists as long as this is held.
@@ -114,20 +111,20 @@ fn grant(
 
 /// The first line that a connection sends.
 async fn hello_line(stream: &Stream, reader: &mut HelloReader) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = [0; PEEK_BYTES];
     loop {
-        let seen = stream.peek(&mut bytes).await?;
-        if seen == 0 {
-            return reader.finish().ok_or_else(Refusal::left);
-        }
         let mut answers = Vec::new();
-        let (taken, line) = match reader.push(&bytes[..seen], &mut answers) {
-            HelloInput::Pending => (seen, None),
-            HelloInput::Line { line, rest } => (seen - rest.len(), Some(Ok(line))),
-            HelloInput::TooLong => (seen, Some(Err(HelloError::TooLong.into()))),
-            HelloInput::Left => (seen, Some(Err(Refusal::left()))),
-        };
-        stream.consume(&mut bytes[..taken])?;
+        let line = stream.read_part(|bytes| {
+            if bytes.is_empty() {
+                return (0, Some(reader.finish().ok_or_else(Refusal::left)));
+            }
+            match reader.push(bytes, &mut answers) {
+                HelloInput::Pending => (bytes.len(), None),
+                HelloInput::Line { line, rest } => (bytes.len() - rest.len(), Some(Ok(line))),
+                HelloInput::TooLong => (bytes.len(), Some(Err(HelloError::TooLong.into()))),
+                HelloInput::Left => (bytes.len(), Some(Err(Refusal::left()))),
+            }
+        });
+        let line = line.await?;
         if !answers.is_empty() {
             // Nobody who takes no answers is worth more than that.
             stream.write_at_once(&answers)?;

@@ -20,6 +20,9 @@ use super::sockopt::{outstanding_bytes, register};
 /// window, and only reads slowly.
 const SILENCE_MAX: Duration = Duration::from_secs(50);
 
+/// Bytes that [`Stream::read_part`] shows at a time.
+const PART_BYTES: usize = 4096;
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -108,13 +111,16 @@ impl Stream {
         )?)
     }
 
-    /// Shows what is there to be read, at most `buf`, and leaves it there; 0 when the peer shut its
-    /// sending side. Cancel safe.
-    pub(crate) async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+    /// Shows `take` what is there to be read, once, and reads as much of it as `take` says: what is behind
+    /// that, the next read gets. Nothing is shown when the peer shut its sending side. Cancel safe.
+    pub(crate) async fn read_part<T>(
+        &self,
+        mut take: impl FnMut(&[u8]) -> (usize, T),
+    ) -> io::Result<T> {
         loop {
             let mut guard = self.io.ready(Interest::READABLE).await?;
-            match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::PEEK) {
-                Ok((seen, _)) => return Ok(seen),
+            match self.read_part_now(&mut take) {
+                Ok(taken) => return Ok(taken),
                 Err(Errno::AGAIN) => guard.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -122,16 +128,20 @@ impl Stream {
         }
     }
 
-    /// Takes bytes that [`Stream::peek`] has shown, which the next reader does not get then.
-    pub(crate) fn consume(&self, mut seen: &mut [u8]) -> io::Result<()> {
-        while !seen.is_empty() {
-            match rustix::net::recv(self.io.as_fd(), &mut *seen, RecvFlags::empty()) {
-                Ok((taken, _)) => seen = &mut seen[taken..],
+    /// [`Stream::read_part`] of what is there now. Its bytes are on the stack, and not in a future.
+    fn read_part_now<T>(&self, take: &mut impl FnMut(&[u8]) -> (usize, T)) -> Result<T, Errno> {
+        let mut bytes = [0; PART_BYTES];
+        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut bytes, RecvFlags::PEEK)?;
+        let (part, taken) = take(&bytes[..seen]);
+        let mut part = &mut bytes[..part];
+        while !part.is_empty() {
+            match rustix::net::recv(self.io.as_fd(), &mut *part, RecvFlags::empty()) {
+                Ok((read, _)) => part = &mut part[read..],
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.
