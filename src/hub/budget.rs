@@ -10,11 +10,12 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 /// What one read takes, in bytes, at least and at most: a 256th of the buffer between them, as far
@@ -114,7 +115,7 @@ impl Waits {
 
 /// The account in stats, see [`HubStats`](super::HubStats).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BudgetFigures {
+pub(super) struct BudgetStats {
     pub(super) used: usize,
     pub(super) limit: usize,
     pub(super) waiting: usize,
@@ -298,9 +299,9 @@ impl Budget {
     }
 
     /// The account as it stands.
-    pub(super) fn stats(&self) -> BudgetFigures {
+    pub(super) fn stats(&self) -> BudgetStats {
         let account = self.lock();
-        BudgetFigures {
+        BudgetStats {
             used: account.used,
             limit: account.limit,
             waiting: account.waits.waiting,
@@ -314,10 +315,7 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, BudgetState> {
-        // Nothing panics while it is held; were it so, the numbers would still be whole.
-        self.account
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.account.lock()
     }
 
     fn release(&self, mut account: MutexGuard<'_, BudgetState>, bytes: usize) {
