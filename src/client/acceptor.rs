@@ -281,7 +281,8 @@ impl Acceptor {
             channel: options.channel.clone(),
             at: SystemTime::now(),
         });
-        info!(client = feed.subscriber().id.0, %peer, %listener, "client connected");
+        let channel = options.channel.as_unusual();
+        info!(client = feed.subscriber().id.0, %peer, %listener, channel, "client connected");
         let client = Client::new(stream, feed, options, self.policy.clone(), permit);
         self.clients.spawn(client);
     }

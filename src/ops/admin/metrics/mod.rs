@@ -1,5 +1,6 @@
 //! `/metrics`: the daemon's stats for Prometheus, by its conventions for names and units.
 
+mod channels;
 mod exposition;
 
 use std::fmt;
@@ -17,12 +18,16 @@ use crate::ops::lifecycle::Phase;
 use crate::ops::logging;
 use crate::wire::close_reason::CloseReason;
 
+pub(super) use self::channels::ByChannel;
 pub(super) use self::exposition::Exposition;
 
 /// The daemon's stats at one time.
 #[derive(Debug)]
 pub(super) struct Snapshot {
+    /// All channels together.
     pub(super) stats: HubStats,
+    /// Each channel that has a series of its own, by its label.
+    pub(super) channels: ByChannel,
     pub(super) phase: Phase,
     pub(super) clients_max: Option<usize>,
     pub(super) accept_errors: u64,
@@ -71,6 +76,7 @@ impl Collector for Snapshot {
         self.clients(&mut out)?;
         self.lines(&mut out)?;
         self.buffer(&mut out)?;
+        self.channels.write(&mut out)?;
         self.daemon(&mut out)?;
         self.process(&mut out)
     }
@@ -153,6 +159,11 @@ impl Snapshot {
             "linehub_lines_discarded",
             "Lines that were longer than the limit and dropped, where only they are",
             stats.discarded,
+        )?;
+        out.counter(
+            "linehub_lines_ignored",
+            "Lines that were thrown away, from clients that may not publish",
+            stats.ignored,
         )
     }
 
@@ -259,6 +270,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::ChannelsStats;
 
     fn snapshot() -> Snapshot {
         let counters = Counters::default();
@@ -270,6 +282,7 @@ mod tests {
         };
         stats.closed[CloseReason::Slow] = 2;
         Snapshot {
+            channels: ByChannel::new(&ChannelsStats::default()),
             stats,
             phase: Phase::HandingOver,
             clients_max: Some(960),
