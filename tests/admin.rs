@@ -1,5 +1,7 @@
 //! The admin server, asked over HTTP; `linehub status` on top of it.
 
+mod channels;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -19,6 +21,13 @@ use crate::common::{
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 const ADMIN: &str = "--admin=127.0.0.1:0";
+
+/// Options with which the metrics have every family, and each that has labels more than one series.
+const EVERY_SERIES: [&str; 3] = [
+    "--listen=127.0.0.1:0,channel=a.b_c-1",
+    "--listen=127.0.0.1:0,role=subscribe",
+    "--open-channels=3",
+];
 
 /// Starts a daemon with these options beside a TCP admin address.
 fn start(args: &[&str]) -> (Server, Address) {
@@ -91,7 +100,7 @@ fn metrics_say_what_went_through() {
 
 #[test]
 fn promtool_finds_nothing_to_mend() {
-    let (_server, admin) = start(&[]);
+    let (_server, admin) = start(&EVERY_SERIES);
     let Some(promtool) = tool("promtool") else {
         return;
     };
@@ -121,7 +130,7 @@ fn promtool_finds_nothing_to_mend() {
 /// Every line of the text format, version 0.0.4, held to its rules.
 #[test]
 fn metrics_are_strictly_what_the_format_allows() {
-    let (server, admin) = start(&[]);
+    let (server, admin) = start(&EVERY_SERIES);
     let _client = Client::connect(&server);
     let text = metrics(&admin).body;
     assert!(text.ends_with('\n'));
@@ -170,11 +179,27 @@ fn metrics_are_strictly_what_the_format_allows() {
         }
     }
     assert!(seen.len() > 30, "{text}");
+    // Each of these comes once a channel, and no other label has come with it.
+    let of_channels = described
+        .iter()
+        .filter(|name| name.starts_with("linehub_channel_"));
+    let of_channels: Vec<_> = of_channels.collect();
+    assert_eq!(of_channels.len(), 15, "{of_channels:?}");
+    for name in of_channels {
+        for channel in ["a.b_c-1", "main", "open"] {
+            let series = format!("{name}{{channel=\"{channel}\"}}");
+            assert!(seen.contains(&series), "no {series} in {text}");
+        }
+        let all = seen
+            .iter()
+            .filter(|series| series.starts_with(&format!("{name}{{")));
+        assert_eq!(all.count(), 3, "{name}");
+    }
 }
 
 #[test]
 fn open_metrics_are_there_for_who_asks_for_them() {
-    let (_server, admin) = start(&[]);
+    let (_server, admin) = start(&EVERY_SERIES);
     let answer = http::request(
         &admin,
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\

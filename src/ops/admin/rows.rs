@@ -14,7 +14,7 @@ impl From<&Listener> for ListenerRow {
         let options = listener.options();
         ListenerRow {
             address: listener.name().to_string(),
-            format: options.format.name().to_owned(),
+            format: listener.format().name().to_owned(),
             channel: options.channel.to_string(),
             role: options.role.name().to_owned(),
             line_end: options.line_end.name().to_owned(),
