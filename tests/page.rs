@@ -272,9 +272,9 @@ fn page_shows_channels_where_there_is_more_than_main() {
         cells("tr[data-channel=\"b\"]")[..4],
         ["b", "named", "0", "0"]
     );
-    assert_eq!(cells("tr[data-client=\"1\"]")[1], "a");
-    assert_eq!(cells("tr[data-closed=\"3\"]")[1], "b");
-    let listener = &cells("tr[data-closed=\"3\"]")[3];
+    assert_eq!(cells("tr[data-client=\"1\"]")[3], "a");
+    assert_eq!(cells("tr[data-closed=\"3\"]")[3], "b");
+    let listener = &cells("tr[data-closed=\"3\"]")[2];
     assert!(listener.ends_with(" json, subscribe"), "{listener}");
     let listeners = page.text("document.getElementById('listeners').textContent");
     let expected = format!(
@@ -283,6 +283,18 @@ fn page_shows_channels_where_there_is_more_than_main() {
         server.addr(1)
     );
     assert_eq!(listeners, expected);
+    // A full channel is told of, however empty the others are.
+    let fullest = r#"fetch("status").then((answer) => answer.json()).then((status) => {
+        const a = status.channels.find((channel) => channel.name === "a");
+        status.buffer_used_bytes = a.buffer_used_bytes = a.buffer_limit_bytes;
+        show(status);
+        return [document.getElementById("fullest").textContent, document.getElementById("tile-buffer").dataset.level];
+    })"#;
+    let fullest = page.evaluate(fullest);
+    assert_eq!(
+        fullest,
+        serde_json::json!(["most in a: 100\u{202f}%", "bad"])
+    );
     // The heading names the table to those who do not see it.
     let region = "document.getElementById(document.getElementById('channels').parentElement.getAttribute('aria-labelledby')).textContent";
     assert_eq!(page.text(region), "Channels");
