@@ -5,9 +5,6 @@ use crate::commands::table::{Align, Table, thousands};
 use crate::ops::admin::documents::{ChannelKind, ClientRow, ClosedRow, Status};
 use crate::wire::role::Role;
 
-/// The last closed that are shown.
-const CLOSED_ROWS: usize = 8;
-
 /// The column that is there only if there are channels to tell apart.
 const CHANNEL: (&str, Align) = ("CHANNEL", Align::Left);
 
@@ -133,7 +130,8 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
     lines
 }
 
-pub(super) fn closed(status: &Status) -> Vec<String> {
+/// The head of the list, and so many at most of who was closed last; nothing if nobody was.
+pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
     if status.recently_closed.is_empty() {
         return Vec::new();
     }
@@ -158,7 +156,7 @@ pub(super) fn closed(status: &Status) -> Vec<String> {
         reason,
         messages_behind,
         ..
-    } in status.recently_closed.iter().take(CLOSED_ROWS)
+    } in status.recently_closed.iter().take(most)
     {
         let mut cells = vec![
             who.id.to_string(),

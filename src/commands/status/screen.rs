@@ -10,8 +10,11 @@ use crate::wire::channel;
 use crate::wire::line_end::LineEnd;
 use crate::wire::role::Role;
 
-/// Channels that a screen has at most, so that the clients have room.
-const CHANNEL_ROWS: usize = 8;
+/// Channels and closed clients that a screen has at most, so that the clients have room.
+const LIST_ROWS: usize = 8;
+
+/// Rows with which a screen has room for that many of both.
+const LOW_SCREEN: usize = 40;
 
 /// The text in place of what was there, cut to a screen of so many columns and rows.
 pub(super) fn redraw(text: &str, columns: usize, rows: usize) -> String {
@@ -29,16 +32,17 @@ pub(super) fn redraw(text: &str, columns: usize, rows: usize) -> String {
 /// The status in at most so many rows, if they are enough for what is not a list.
 pub(super) fn text(status: &Status, rows: usize) -> String {
     let mut text = head(status);
-    // Without a screen to fit into, all of them.
-    let most = match rows {
-        usize::MAX => usize::MAX,
-        _ => CHANNEL_ROWS,
+    let (channel_rows, closed_rows) = match rows {
+        // There is no screen to fit into.
+        usize::MAX => (usize::MAX, LIST_ROWS),
+        low if low < LOW_SCREEN && status.has_channels() => (3, 2),
+        _ => (LIST_ROWS, LIST_ROWS),
     };
-    for line in channels(status, most) {
+    for line in channels(status, channel_rows) {
         text.push_str(&line);
         text.push('\n');
     }
-    let closed = closed(status);
+    let closed = closed(status, closed_rows);
     // Two empty lines, the head of the list, how many more there are, and the last one of the screen.
     let taken = text.lines().count() + closed.len() + 5;
     text.push('\n');
@@ -342,19 +346,27 @@ CLOSED  CHANNEL  REASON  AGO   LINES IN  LINES OUT  BEHIND  PEER  LISTENER
     }
 
     #[test]
-    fn screen_has_eight_channels_and_the_head_of_the_clients_still() {
+    fn screen_has_room_for_channels_clients_and_who_was_closed() {
         let mut status = status(2000);
         let names = (0..30).map(|number| format!("c{number}"));
         status.channels = names
             .map(|name| channel_row(&name, ChannelKind::Named))
             .collect();
         status.channels_count = 30;
-        let text = text(&status, 40);
-        assert!(text.lines().count() <= 39, "{text}");
-        assert!(text.contains("\nc7 "), "{text}");
-        assert!(!text.contains("\nc8 "), "{text}");
-        assert!(text.contains("\nand 22 more\n"), "{text}");
-        assert!(text.contains("\n    99  main     slow"), "{text}");
+        status.lines_ignored = 1;
+        status.recently_closed = vec![status.recently_closed[0].clone(); 50];
+        for (rows, last, more) in [
+            (24, "c2", "and 27 more"),
+            (39, "c2", "and 27 more"),
+            (40, "c7", "and 22 more"),
+        ] {
+            let text = text(&status, rows);
+            assert!(text.lines().count() < rows, "{rows}: {text}");
+            let mut list = text.lines().skip_while(|line| !line.starts_with(last));
+            assert_eq!(list.nth(1), Some(more), "{text}");
+            assert!(text.contains("\n     1  main "), "{text}");
+            assert!(text.contains("\n    99  main     slow"), "{text}");
+        }
     }
 
     #[test]
