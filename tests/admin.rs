@@ -1,5 +1,7 @@
 //! The admin server, asked over HTTP; `linehub status` on top of it.
 
+mod channels;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -19,6 +21,13 @@ use crate::common::{
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 const ADMIN: &str = "--admin=127.0.0.1:0";
+
+/// Options with which the metrics have every family, and each that has labels more than one series.
+const EVERY_SERIES: [&str; 3] = [
+    "--listen=127.0.0.1:0,channel=a.b_c-1",
+    "--listen=127.0.0.1:0,role=subscribe",
+    "--open-channels=3",
+];
 
 /// Starts a daemon with these options beside a TCP admin address.
 fn start(args: &[&str]) -> (Server, Address) {
@@ -91,7 +100,7 @@ fn metrics_say_what_went_through() {
 
 #[test]
 fn promtool_finds_nothing_to_mend() {
-    let (_server, admin) = start(&[]);
+    let (_server, admin) = start(&EVERY_SERIES);
     let Some(promtool) = tool("promtool") else {
         return;
     };
@@ -121,7 +130,7 @@ fn promtool_finds_nothing_to_mend() {
 /// Every line of the text format, version 0.0.4, held to its rules.
 #[test]
 fn metrics_are_strictly_what_the_format_allows() {
-    let (server, admin) = start(&[]);
+    let (server, admin) = start(&EVERY_SERIES);
     let _client = Client::connect(&server);
     let text = metrics(&admin).body;
     assert!(text.ends_with('\n'));
@@ -170,11 +179,27 @@ fn metrics_are_strictly_what_the_format_allows() {
         }
     }
     assert!(seen.len() > 30, "{text}");
+    // Each of these comes once a channel, and no other label has come with it.
+    let of_channels = described
+        .iter()
+        .filter(|name| name.starts_with("linehub_channel_"));
+    let of_channels: Vec<_> = of_channels.collect();
+    assert_eq!(of_channels.len(), 15, "{of_channels:?}");
+    for name in of_channels {
+        for channel in ["a.b_c-1", "main", "open"] {
+            let series = format!("{name}{{channel=\"{channel}\"}}");
+            assert!(seen.contains(&series), "no {series} in {text}");
+        }
+        let all = seen
+            .iter()
+            .filter(|series| series.starts_with(&format!("{name}{{")));
+        assert_eq!(all.count(), 3, "{name}");
+    }
 }
 
 #[test]
 fn open_metrics_are_there_for_who_asks_for_them() {
-    let (_server, admin) = start(&[]);
+    let (_server, admin) = start(&EVERY_SERIES);
     let answer = http::request(
         &admin,
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0\r\n\
@@ -421,16 +446,23 @@ fn draining_daemon_is_healthy_and_not_ready() {
     let (mut server, admin) = start(&["--drain-timeout=10s"]);
     let stuck = connect_one_to_wait_for(&server);
     server.signal(Signal::TERM);
-    server.wait_log("phase=draining");
+    wait_until_it_drains(&server, &admin);
     let readiness = get(&admin, "/readyz");
     assert_eq!(
         (readiness.status, readiness.body.as_str()),
         (503, "draining\n")
     );
     assert_eq!(get(&admin, "/healthz").status, 200);
-    assert_eq!(get_json(&admin, "/status")["phase"], "draining");
     drop(stuck);
     assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
+}
+
+/// Waits until the daemon drains. It logs a phase an instant before it is in it.
+fn wait_until_it_drains(server: &Server, admin: &Address) {
+    server.wait_log("phase=draining");
+    eventually("it drains", || {
+        get_json(admin, "/status")["phase"] == "draining"
+    });
 }
 
 /// A client that has more to take than fits into sockets, and takes nothing: a drain waits for it.
@@ -1131,9 +1163,8 @@ fn status_of_a_drain_counts_from_its_beginning() {
     let status = get_json(&admin, "/status");
     assert!(status["phase_seconds"].as_f64() > Some(1.0), "{status}");
     server.signal(Signal::INT);
-    server.wait_log("phase=draining");
+    wait_until_it_drains(&server, &admin);
     let status = get_json(&admin, "/status");
-    assert_eq!(status["phase"], "draining");
     let drained = status["phase_seconds"].as_f64().unwrap();
     assert!(
         drained < status["uptime_seconds"].as_f64().unwrap() - 1.0,

@@ -209,8 +209,10 @@ fn page_shows_everything_that_comes_from_outside_as_text() {
     // No daemon says such things, whatever its clients do; and if one did?
     let hostile = r#"fetch("status").then((answer) => answer.json()).then((status) => {
         const text = "</td><img src=x onerror='window.ran=1'>\u202e\"";
-        const row = { id: text, peer: text, listener: text, format: text, connected_since: text };
-        status.listeners = [{ address: text, format: text }];
+        const row = { id: text, peer: text, listener: text, format: text, channel: text, role: text, connected_since: text };
+        status.listeners = [{ address: text, format: text, channel: text, role: text, line_end: text, hello: text }];
+        status.channels = [{ name: text, kind: text, clients: text, messages: text, buffer_used_bytes: text, buffer_limit_bytes: text }];
+        status.channels_count = text;
         status.furthest_behind = [{ ...row, messages_behind: text, bytes_pending: text }];
         status.recently_closed = [{ ...row, closed_at: text, reason: text }];
         status.closed_by_reason[text] = 1;
@@ -223,8 +225,101 @@ fn page_shows_everything_that_comes_from_outside_as_text() {
     let found = page.evaluate(hostile);
     // The page's own script is the one element.
     assert_eq!(found[0], 1, "{found}");
-    assert!(found[1].as_u64() >= Some(8), "{found}");
+    assert!(found[1].as_u64() >= Some(14), "{found}");
     assert_eq!(page.evaluate("window.ran === undefined"), true);
+    assert_clean(&page, &admin);
+}
+
+#[test]
+fn page_shows_channels_where_there_is_more_than_main() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let (server, admin) = start(&[
+        "--listen=127.0.0.1:0,channel=a",
+        "--listen=127.0.0.1:0,channel=b,role=subscribe,format=json,line-end=nul",
+    ]);
+    let mut one = Client::connect_to(&server, 0);
+    let mut two = Client::connect_to(&server, 0);
+    let gone = Client::connect_to(&server, 1);
+    one.expect_line("New client connected: 2");
+    one.send_line("x");
+    two.expect_message(1, "x");
+    gone.reset();
+    server.wait_log("client disconnected client=3");
+    let page = open(&browser, &admin);
+    page.wait_for("document.querySelector('tr[data-closed=\"3\"]') !== null");
+    let cells = |row: &str| -> Vec<String> {
+        let texts = format!(
+            "[...document.querySelector('{row}').cells].filter((c) => c.checkVisibility()).map((c) => c.textContent)"
+        );
+        let texts = page.evaluate(&texts);
+        let texts = texts.as_array().unwrap().iter();
+        texts
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        cells("#channels thead tr")[..4],
+        ["Channel", "Kind", "Clients", "Messages"]
+    );
+    page.wait_for("document.querySelector('tr[data-channel=\"a\"]').cells[3].textContent === '1'");
+    assert_eq!(
+        cells("tr[data-channel=\"a\"]")[..4],
+        ["a", "named", "2", "1"]
+    );
+    assert_eq!(
+        cells("tr[data-channel=\"b\"]")[..4],
+        ["b", "named", "0", "0"]
+    );
+    assert_eq!(cells("tr[data-client=\"1\"]")[3], "a");
+    assert_eq!(cells("tr[data-closed=\"3\"]")[3], "b");
+    let listener = &cells("tr[data-closed=\"3\"]")[2];
+    assert!(listener.ends_with(" json, subscribe"), "{listener}");
+    let listeners = page.text("document.getElementById('listeners').textContent");
+    let expected = format!(
+        "{} text channel=a{} json channel=b role=subscribe line-end=nul",
+        server.addr(0),
+        server.addr(1)
+    );
+    assert_eq!(listeners, expected);
+    // A full channel is told of, however empty the others are.
+    let fullest = r#"fetch("status").then((answer) => answer.json()).then((status) => {
+        const a = status.channels.find((channel) => channel.name === "a");
+        status.buffer_used_bytes = a.buffer_used_bytes = a.buffer_limit_bytes;
+        show(status);
+        return [document.getElementById("fullest").textContent, document.getElementById("tile-buffer").dataset.level];
+    })"#;
+    let fullest = page.evaluate(fullest);
+    assert_eq!(
+        fullest,
+        serde_json::json!(["most in a: 100\u{202f}%", "bad"])
+    );
+    // The heading names the table to those who do not see it.
+    let region = "document.getElementById(document.getElementById('channels').parentElement.getAttribute('aria-labelledby')).textContent";
+    assert_eq!(page.text(region), "Channels");
+    assert_clean(&page, &admin);
+}
+
+#[test]
+fn page_does_not_speak_of_channels_where_there_is_only_main() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let (server, admin) = start(&[]);
+    let _client = Client::connect(&server);
+    let gone = Client::connect(&server);
+    gone.reset();
+    server.wait_log("client disconnected client=2");
+    let page = open(&browser, &admin);
+    page.wait_for("document.querySelector('tr[data-closed=\"2\"]') !== null");
+    page.wait_for("document.querySelector('tr[data-client=\"1\"]') !== null");
+    let visible = page.text("document.body.innerText").to_lowercase();
+    // What each reason means is said of all of them.
+    let (shown, _) = visible.split_once("closed by reason").unwrap();
+    for word in ["channel", "both", "ignored"] {
+        assert!(!shown.contains(word), "{word} in {shown}");
+    }
     assert_clean(&page, &admin);
 }
 
@@ -236,7 +331,8 @@ fn page_fits_a_phone() {
     // As long as a path of a socket may be, nearly.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("l".repeat(80));
-    let listen = format!("--listen=unix:{}", path.display());
+    let channel = "c".repeat(64);
+    let listen = format!("--listen=unix:{},channel={channel}", path.display());
     let (server, admin) = start(&["--listen=127.0.0.1:0", "--listen=[::1]:0", &listen]);
     let mut clients: Vec<Client> = (0..24)
         .map(|n| Client::connect_to(&server, n % 3))
@@ -268,7 +364,7 @@ fn page_is_readable_in_light_and_in_dark() {
     let Some(browser) = Browser::start() else {
         return;
     };
-    let (server, admin) = start(&[]);
+    let (server, admin) = start(&["--listen=127.0.0.1:0,channel=a"]);
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(&server)).collect();
     clients.drain(..2).for_each(Client::reset);
     let page = open(&browser, &admin);

@@ -21,7 +21,6 @@ use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
-use crate::wire::channel::MAIN;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
 
@@ -288,15 +287,8 @@ impl Acceptor {
             channel: options.channel.clone(),
             at: SystemTime::now(),
         });
-        let channel = &options.channel;
-        let channel = (channel.as_str() != MAIN).then_some(channel);
-        info!(
-            client = feed.subscriber().id.0,
-            %peer,
-            %listener,
-            channel = channel.map(tracing::field::display),
-            "client connected"
-        );
+        let channel = options.channel.as_unusual();
+        info!(client = feed.subscriber().id.0, %peer, %listener, channel, "client connected");
         let mut client = Client::new(stream, feed, options, self.policy.clone(), permit);
         if let Some(hello) = hello {
             client.answer_hello(hello, hub, before);

@@ -44,6 +44,27 @@ pub(crate) struct ChannelStats {
     pub(crate) stats: HubStats,
 }
 
+/// All channels in stats, at one time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChannelsStats {
+    /// Those there are, in the order of their names.
+    pub(crate) each: Vec<ChannelStats>,
+    /// What was counted in channels that are no more.
+    pub(crate) ended: HubStats,
+    /// How many channels clients may open.
+    pub(crate) open_max: usize,
+}
+
+impl ChannelsStats {
+    /// All channels together, those that are no more included.
+    pub(crate) fn total(&self) -> HubStats {
+        let mut total = self.ended.clone();
+        let each = self.each.iter();
+        each.for_each(|channel| total += channel.stats.clone());
+        total
+    }
+}
+
 impl Channels {
     /// The channels that the configuration names, without clients.
     pub(crate) fn new(config: &Config) -> Arc<Channels> {
@@ -147,26 +168,33 @@ impl Channels {
         self.hubs().iter().map(|hub| hub.clients()).sum()
     }
 
-    /// What went through each channel so far, in the order of their names. Takes the lock that every
-    /// publish takes for one look at each client.
-    pub(crate) fn each(&self) -> Vec<ChannelStats> {
+    /// What went through each channel so far, and through those that are no more. Takes the lock that
+    /// every publish takes for one look at each client.
+    pub(crate) fn each(&self) -> ChannelsStats {
+        let state = self.state.lock();
+        // A channel whose hub is held does not end: none is missed, and none counted twice.
+        let hubs: Vec<_> = state.hubs.values().cloned().collect();
+        let (ended, open_max) = (state.ended.clone(), state.config.open_channels);
+        drop(state);
         let stats = |hub: &Arc<Hub>| ChannelStats {
             name: hub.name.clone(),
             is_open: hub.is_open.load(Relaxed),
             stats: hub.stats(),
         };
-        self.hubs().iter().map(stats).collect()
+        ChannelsStats {
+            each: hubs.iter().map(stats).collect(),
+            ended,
+            open_max,
+        }
     }
 
     /// What went through all channels so far, those that are no more included: see [`Channels::each`].
     pub(crate) fn stats(&self) -> HubStats {
-        let mut all = self.state.lock().ended.clone();
-        self.hubs().iter().for_each(|hub| all += hub.stats());
-        all
+        self.each().total()
     }
 
     /// What was counted in channels that are no more.
-    pub(crate) fn ended(&self) -> HubStats {
+    pub(super) fn ended(&self) -> HubStats {
         self.state.lock().ended.clone()
     }
 

@@ -17,7 +17,6 @@ use super::peer::Peer;
 use super::sockopt::register;
 use super::unix::{FileIdentity, SocketFile};
 use crate::config::{Address, ListenerOptions};
-use crate::wire::channel;
 use crate::wire::format::Format;
 use crate::wire::line_end::LineEnd;
 use crate::wire::role::Role;
@@ -114,9 +113,9 @@ impl Listener {
         info!(
             address = %self.name,
             %format,
-            channel = (channel.as_str() != channel::MAIN).then(|| channel.to_string()),
-            role = (*role != Role::Both).then(|| role.to_string()),
-            line_end = (*line_end != LineEnd::Lf).then(|| line_end.to_string()),
+            channel = channel.as_unusual(),
+            role = (*role != Role::Both).then(|| role.name()),
+            line_end = (*line_end != LineEnd::Lf).then(|| line_end.name()),
             hello = hello.then_some(true),
             http_guard = (!http_guard).then_some("off"),
             "listening"

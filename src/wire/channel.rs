@@ -32,6 +32,11 @@ impl ChannelName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name, where it is worth a word: it is not [`MAIN`].
+    pub fn as_unusual(&self) -> Option<&str> {
+        (self.as_str() != MAIN).then_some(self.as_str())
+    }
 }
 
 impl FromStr for ChannelName {

@@ -2,7 +2,9 @@
 
 mod ask;
 mod keys;
+mod lists;
 mod screen;
+mod words;
 
 use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};

@@ -1,15 +1,20 @@
 //! A status in lines and columns. Pure.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use bytesize::ByteSize;
+use super::lists::{channels, clients, closed};
+use super::words::{bytes, duration, printable, rate};
+use crate::commands::table::thousands;
+use crate::ops::admin::documents::{ListenerRow, Status};
+use crate::wire::channel;
+use crate::wire::line_end::LineEnd;
+use crate::wire::role::Role;
 
-use crate::commands::table::{Align, Table, thousands};
-use crate::ops::admin::documents::{ClientRow, ClosedRow, ListenerRow, Status};
+/// Channels and closed clients that a screen has at most, so that the clients have room.
+const LIST_ROWS: usize = 8;
 
-/// The last closed that are shown.
-const CLOSED_ROWS: usize = 8;
+/// Rows with which a screen has room for that many of both.
+const LOW_SCREEN: usize = 40;
 
 /// The text in place of what was there, cut to a screen of so many columns and rows.
 pub(super) fn redraw(text: &str, columns: usize, rows: usize) -> String {
@@ -27,7 +32,17 @@ pub(super) fn redraw(text: &str, columns: usize, rows: usize) -> String {
 /// The status in at most so many rows, if they are enough for what is not a list.
 pub(super) fn text(status: &Status, rows: usize) -> String {
     let mut text = head(status);
-    let closed = closed(status);
+    let (channel_rows, closed_rows) = match rows {
+        // There is no screen to fit into.
+        usize::MAX => (usize::MAX, LIST_ROWS),
+        low if low < LOW_SCREEN && status.has_channels() => (3, 2),
+        _ => (LIST_ROWS, LIST_ROWS),
+    };
+    for line in channels(status, channel_rows) {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let closed = closed(status, closed_rows);
     // Two empty lines, the head of the list, how many more there are, and the last one of the screen.
     let taken = text.lines().count() + closed.len() + 5;
     text.push('\n');
@@ -65,7 +80,6 @@ fn head(status: &Status) -> String {
             status.pid
         ),
     );
-    let listener = |row: &ListenerRow| format!("{} {}", printable(&row.address), row.format);
     let listeners: Vec<String> = status.listeners.iter().map(listener).collect();
     line("listening", listeners.join(", "));
     let max = status
@@ -128,139 +142,39 @@ fn head(status: &Status) -> String {
         "skipped",
         format!("{} messages", thousands(status.messages_skipped)),
     );
+    if status.lines_ignored > 0 {
+        let count = thousands(status.lines_ignored);
+        line(
+            "ignored",
+            format!("{count} lines of clients that may not publish"),
+        );
+    }
     text
 }
 
-/// The head of the list, and so many clients at most, with how many more there are.
-fn clients(status: &Status, most: usize) -> Vec<String> {
-    if status.furthest_behind.is_empty() {
-        return vec!["no clients".to_owned()];
+/// A listener with what is not as usual about it, as its options have it.
+fn listener(row: &ListenerRow) -> String {
+    let mut text = format!("{} {}", printable(&row.address), printable(&row.format));
+    for (key, value, usual) in [
+        ("channel", &row.channel, channel::MAIN),
+        ("role", &row.role, Role::Both.name()),
+        ("line-end", &row.line_end, LineEnd::Lf.name()),
+    ] {
+        if value != usual {
+            // A String takes everything.
+            let _ = write!(text, " {key}={}", printable(value));
+        }
     }
-    let mut table = Table::new(&[
-        ("CLIENT", Align::Right),
-        ("BEHIND", Align::Right),
-        ("PENDING", Align::Right),
-        ("SKIPPED", Align::Right),
-        ("IDLE", Align::Right),
-        ("LINES IN", Align::Right),
-        ("LINES OUT", Align::Right),
-        ("BYTES IN", Align::Right),
-        ("BYTES OUT", Align::Right),
-        ("PEER", Align::Left),
-        ("LISTENER", Align::Left),
-        ("FORMAT", Align::Left),
-    ]);
-    let row = |ClientRow {
-                   who,
-                   bytes_pending,
-                   messages_behind,
-                   idle_seconds,
-                   leaving,
-               }: &ClientRow| {
-        let leaving = if *leaving { ", leaving" } else { "" };
-        [
-            who.id.to_string(),
-            thousands(*messages_behind),
-            bytes(*bytes_pending),
-            thousands(who.messages_skipped),
-            duration(*idle_seconds),
-            thousands(who.lines_in),
-            thousands(who.lines_out),
-            bytes(who.bytes_in),
-            bytes(who.bytes_out),
-            printable(&who.peer),
-            printable(&who.listener),
-            format!("{}{leaving}", printable(&who.format)),
-        ]
-    };
-    let shown = status.furthest_behind.iter().take(most);
-    shown.for_each(|client| table.row(row(client)));
-    let mut lines = table.lines();
-    let more = status.clients.saturating_sub(lines.len() - 1);
-    if more > 0 {
-        lines.push(format!(
-            "and {} more that are less behind",
-            thousands(more as u64)
-        ));
+    if row.hello {
+        text.push_str(" hello");
     }
-    lines
-}
-
-fn closed(status: &Status) -> Vec<String> {
-    if status.recently_closed.is_empty() {
-        return Vec::new();
-    }
-    let mut table = Table::new(&[
-        ("CLOSED", Align::Right),
-        ("REASON", Align::Left),
-        ("AGO", Align::Right),
-        ("LINES IN", Align::Right),
-        ("LINES OUT", Align::Right),
-        ("BEHIND", Align::Right),
-        ("PEER", Align::Left),
-        ("LISTENER", Align::Left),
-    ]);
-    for ClosedRow {
-        who,
-        closed_at,
-        reason,
-        messages_behind,
-        ..
-    } in status.recently_closed.iter().take(CLOSED_ROWS)
-    {
-        table.row([
-            who.id.to_string(),
-            printable(reason),
-            ago(closed_at, &status.now),
-            thousands(who.lines_in),
-            thousands(who.lines_out),
-            thousands(*messages_behind),
-            printable(&who.peer),
-            printable(&who.listener),
-        ]);
-    }
-    table.lines()
-}
-
-/// How long before `now` it was.
-fn ago(then: &str, now: &str) -> String {
-    let time = |text| humantime::parse_rfc3339(text).ok();
-    let ago = time(then)
-        .zip(time(now))
-        .and_then(|(then, now)| now.duration_since(then).ok());
-    ago.map_or_else(|| "?".to_owned(), |ago| duration(ago.as_secs_f64()))
-}
-
-/// A number of seconds, as somebody would say it: the two largest units, and whole seconds.
-fn duration(seconds: f64) -> String {
-    let whole = Duration::from_secs(seconds.max(0.0) as u64);
-    let text = humantime::format_duration(whole).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-fn bytes(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
-}
-
-/// A rate: whole, unless it is small.
-fn rate(rate: f64) -> String {
-    match rate {
-        small if small < 10.0 && small.fract() > 0.0 => format!("{small:.1}"),
-        _ => thousands(rate.round() as u64),
-    }
-}
-
-/// Names of sockets can have any character in them: none may reach the terminal that moves it.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::admin::documents::{Rates, Who};
+    use crate::ops::admin::documents::{ChannelKind, ChannelRow, ClientRow, ClosedRow, Rates, Who};
 
     fn who(id: u64, peer: &str) -> Who {
         Who {
@@ -268,12 +182,36 @@ mod tests {
             peer: peer.to_owned(),
             listener: "127.0.0.1:2345".to_owned(),
             format: "text".to_owned(),
+            channel: "main".to_owned(),
+            role: "both".to_owned(),
             connected_since: "2026-01-05T10:00:00.000Z".to_owned(),
             lines_in: 1_234_567,
             bytes_in: 2048,
             lines_out: 3,
             bytes_out: 4,
             messages_skipped: 0,
+        }
+    }
+
+    fn channel_row(name: &str, kind: ChannelKind) -> ChannelRow {
+        ChannelRow {
+            name: name.to_owned(),
+            kind,
+            clients: 3,
+            clients_connected_total: 4,
+            messages: 1234,
+            notices: 5,
+            lines_in: 6,
+            lines_out: 70_000,
+            bytes_in: 1024,
+            bytes_out: 64 << 20,
+            buffer_used_bytes: 1 << 20,
+            buffer_limit_bytes: 64 << 20,
+            senders_waiting: 1,
+            sender_wait_seconds: 0.0,
+            messages_skipped: 7,
+            lines_discarded: 8,
+            lines_ignored: 9,
         }
     }
 
@@ -303,6 +241,10 @@ mod tests {
             listeners: vec![ListenerRow {
                 address: "unix:/x\x1b[2J".to_owned(),
                 format: "raw".to_owned(),
+                channel: "main".to_owned(),
+                role: "both".to_owned(),
+                line_end: "lf".to_owned(),
+                hello: false,
             }],
             clients: clients as usize,
             clients_max: Some(960),
@@ -322,6 +264,9 @@ mod tests {
             sender_wait_seconds: 61.9,
             messages_skipped: 0,
             lines_discarded: 0,
+            lines_ignored: 0,
+            channels: vec![channel_row("main", ChannelKind::Named)],
+            channels_count: 1,
             closed_by_reason: [("eof".to_owned(), 0), ("slow".to_owned(), 2)].into(),
             furthest_behind: (1..=clients.min(50)).map(client).collect(),
             recently_closed: vec![closed],
@@ -349,6 +294,79 @@ CLOSED  REASON  AGO   LINES IN  LINES OUT  BEHIND  PEER  LISTENER
     99  slow     3s  1,234,567          3   1,234  unix  127.0.0.1:2345
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn channels_are_shown_where_there_is_more_than_main() {
+        let mut status = status(1);
+        status.listeners[0].address = "[::]:1".to_owned();
+        status.listeners.push(ListenerRow {
+            address: "unix:/y".to_owned(),
+            format: "json".to_owned(),
+            channel: "nmea".to_owned(),
+            role: "subscribe".to_owned(),
+            line_end: "nul".to_owned(),
+            hello: true,
+        });
+        let nmea = channel_row("nmea", ChannelKind::Named);
+        status.channels.push(nmea);
+        let open = channel_row("x\x1b[2J", ChannelKind::Open);
+        status.channels.push(open);
+        status.channels_count = 1003;
+        status.lines_ignored = 18;
+        status.recently_closed[0].who.channel = "gone".to_owned();
+        let client = &mut status.furthest_behind[0].who;
+        client.channel = "nmea".to_owned();
+        client.role = "subscribe".to_owned();
+        let text = text(&status, usize::MAX);
+        let (_, text) = text.split_once("PID 7\n").unwrap();
+        let expected = "\
+listening [::]:1 raw, unix:/y json channel=nmea role=subscribe line-end=nul hello
+clients   1 of 960, 1,000 ever
+lines     3,400/s in, 0.5/s out; 12 in, 34 out
+bytes     0 B/s in, 0 B/s out; 5 B in, 6 B out
+buffer    50.0 % of 64.0 MiB; 1 waiting to send, waited 1m 1s in all
+closed    2 slow
+skipped   0 messages
+ignored   18 lines of clients that may not publish
+
+CHANNEL  KIND   CLIENTS  MESSAGES  LINES IN  LINES OUT  BYTES IN  BYTES OUT  BUFFER  WAITING  SKIPPED  DISCARDED  IGNORED
+main     named        3     1,234         6     70,000   1.0 KiB   64.0 MiB   1.6 %        1        7          8        9
+nmea     named        3     1,234         6     70,000   1.0 KiB   64.0 MiB   1.6 %        1        7          8        9
+x\u{fffd}[2J    open         3     1,234         6     70,000   1.0 KiB   64.0 MiB   1.6 %        1        7          8        9
+and 1,000 more
+
+CLIENT  CHANNEL  BEHIND   PENDING  SKIPPED    IDLE   LINES IN  LINES OUT  BYTES IN  BYTES OUT  PEER             LISTENER        FORMAT
+     1  nmea      4,999  64.0 MiB        0  1m 15s  1,234,567          3   2.0 KiB        4 B  192.0.2.1:40000  127.0.0.1:2345  text, subscribe
+
+CLOSED  CHANNEL  REASON  AGO   LINES IN  LINES OUT  BEHIND  PEER  LISTENER
+    99  gone     slow     3s  1,234,567          3   1,234  unix  127.0.0.1:2345
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn screen_has_room_for_channels_clients_and_who_was_closed() {
+        let mut status = status(2000);
+        let names = (0..30).map(|number| format!("c{number}"));
+        status.channels = names
+            .map(|name| channel_row(&name, ChannelKind::Named))
+            .collect();
+        status.channels_count = 30;
+        status.lines_ignored = 1;
+        status.recently_closed = vec![status.recently_closed[0].clone(); 50];
+        for (rows, last, more) in [
+            (24, "c2", "and 27 more"),
+            (39, "c2", "and 27 more"),
+            (40, "c7", "and 22 more"),
+        ] {
+            let text = text(&status, rows);
+            assert!(text.lines().count() < rows, "{rows}: {text}");
+            let mut list = text.lines().skip_while(|line| !line.starts_with(last));
+            assert_eq!(list.nth(1), Some(more), "{text}");
+            assert!(text.contains("\n     1  main "), "{text}");
+            assert!(text.contains("\n    99  main     slow"), "{text}");
+        }
     }
 
     #[test]

@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::channel;
+use crate::wire::line_end::LineEnd;
+use crate::wire::role::Role;
+
 /// `/status`, and the `status` event of `/events`: the daemon at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -41,6 +45,16 @@ pub(crate) struct Status {
     /// Lines that were dropped for being too long.
     #[serde(default)]
     pub(crate) lines_discarded: u64,
+    /// Thrown away, from clients that may not publish.
+    #[serde(default)]
+    pub(crate) lines_ignored: u64,
+    /// The channels there are: those that the configuration names, then those that clients opened, the
+    /// first 1,000. What went through channels that have ended is in the totals alone.
+    #[serde(default)]
+    pub(crate) channels: Vec<ChannelRow>,
+    /// How many channels there are.
+    #[serde(default)]
+    pub(crate) channels_count: usize,
     /// Closed connections, with an entry for every reason.
     pub(crate) closed_by_reason: BTreeMap<String, u64>,
     /// The 50 clients furthest behind, the furthest first.
@@ -63,6 +77,50 @@ pub(crate) struct Rates {
 pub(crate) struct ListenerRow {
     pub(crate) address: String,
     pub(crate) format: String,
+    #[serde(default = "main")]
+    pub(crate) channel: String,
+    #[serde(default = "both")]
+    pub(crate) role: String,
+    /// What ends a line that its clients send.
+    #[serde(default = "lf")]
+    pub(crate) line_end: String,
+    /// Whether its clients have to begin with a hello.
+    #[serde(default)]
+    pub(crate) hello: bool,
+}
+
+/// A channel. Its keys are those of the totals in [`Status`], of this channel alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ChannelRow {
+    pub(crate) name: String,
+    pub(crate) kind: ChannelKind,
+    pub(crate) clients: usize,
+    pub(crate) clients_connected_total: u64,
+    /// Lines that got a place in its order.
+    pub(crate) messages: u64,
+    /// Notices that got one.
+    pub(crate) notices: u64,
+    pub(crate) lines_in: u64,
+    pub(crate) lines_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) buffer_used_bytes: usize,
+    pub(crate) buffer_limit_bytes: usize,
+    pub(crate) senders_waiting: usize,
+    pub(crate) sender_wait_seconds: f64,
+    pub(crate) messages_skipped: u64,
+    pub(crate) lines_discarded: u64,
+    pub(crate) lines_ignored: u64,
+}
+
+/// Why a channel exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ChannelKind {
+    /// The configuration names it: always.
+    Named,
+    /// Clients opened it: as long as it has any.
+    Open,
 }
 
 /// The columns that a connected and a closed client have in common.
@@ -73,6 +131,10 @@ pub(crate) struct Who {
     pub(crate) peer: String,
     pub(crate) listener: String,
     pub(crate) format: String,
+    #[serde(default = "main")]
+    pub(crate) channel: String,
+    #[serde(default = "both")]
+    pub(crate) role: String,
     pub(crate) connected_since: String,
     pub(crate) lines_in: u64,
     pub(crate) bytes_in: u64,
@@ -105,7 +167,31 @@ pub(crate) struct ClosedRow {
     pub(crate) messages_behind: u64,
 }
 
-/// `/clients`: a page of the connected clients.
+/// The channel, the role and the line end of who came before there were others.
+fn main() -> String {
+    channel::MAIN.to_owned()
+}
+
+fn both() -> String {
+    Role::Both.name().to_owned()
+}
+
+fn lf() -> String {
+    LineEnd::Lf.name().to_owned()
+}
+
+impl Status {
+    /// Whether some channel is not `main`, so that it is worth saying which one.
+    pub(crate) fn has_channels(&self) -> bool {
+        let channels = self.channels.iter().map(|row| &row.name);
+        let clients = self.furthest_behind.iter().map(|row| &row.who.channel);
+        let closed = self.recently_closed.iter().map(|row| &row.who.channel);
+        let mut all = channels.chain(clients).chain(closed);
+        all.any(|name| name != channel::MAIN)
+    }
+}
+
+/// `/clients`: a page of those who are connected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClientsPage {
     pub(crate) total: usize,

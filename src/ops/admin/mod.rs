@@ -17,7 +17,9 @@ mod history;
 mod host;
 mod metrics;
 mod process;
+mod query;
 mod routes;
+mod rows;
 mod state;
 
 use std::io;

@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep};
 use super::events::Events;
 use super::host::AllowedHosts;
 use super::metrics::{self, Exposition};
-use super::state::{ANSWER_TIME, AdminState, Order, Page};
+use super::query::Query;
+use super::state::{ANSWER_TIME, AdminState};
 use crate::ops::lifecycle::Phase;
 
 /// The body of an answer.
@@ -29,9 +30,6 @@ pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// How often a hub that is asked for a sign of life is looked at again.
 const PULSE_PERIOD: Duration = Duration::from_millis(10);
-
-/// Rows of a list in one answer: if not asked for, and at most.
-const ROWS: (usize, usize) = (100, 1000);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -162,15 +160,22 @@ impl Router {
         match path {
             "/" => page(),
             "/status" => self.look(|view| json(&view.status())).await,
-            "/clients" => match read_query(query, true) {
-                Ok((page, order)) => {
-                    self.look(move |view| json(&view.clients(order, page)))
+            "/clients" => match Query::read(query, true) {
+                Ok(Query {
+                    page,
+                    order,
+                    channel,
+                }) => {
+                    self.look(move |view| json(&view.clients(order, page, channel.as_ref())))
                         .await
                 }
                 Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
             },
-            "/closed" => match read_query(query, false) {
-                Ok((page, _)) => self.look(move |view| json(&view.closed(page))).await,
+            "/closed" => match Query::read(query, false) {
+                Ok(Query { page, channel, .. }) => {
+                    self.look(move |view| json(&view.closed(page, channel.as_ref())))
+                        .await
+                }
                 Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
             },
             "/metrics" => {
@@ -242,45 +247,6 @@ impl Router {
 
 const NO_ANSWER: &str = "the hub does not answer\n";
 
-/// The rows that a query asks for, and their order where that can be asked for.
-fn read_query(query: &str, ordered: bool) -> Result<(Page, Order), String> {
-    let (mut page, mut order) = (
-        Page {
-            offset: 0,
-            limit: ROWS.0,
-        },
-        Order::Id,
-    );
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match (key, value) {
-            ("offset", _) => {
-                page.offset = value
-                    .parse()
-                    .map_err(|_| "offset takes a number\n".to_owned())?;
-            }
-            ("limit", _) => {
-                let limit = value.parse().ok();
-                page.limit = limit
-                    .filter(|limit| (1..=ROWS.1).contains(limit))
-                    .ok_or(format!("limit takes a number from 1 to {}\n", ROWS.1))?;
-            }
-            ("sort", "id") if ordered => order = Order::Id,
-            ("sort", "behind") if ordered => order = Order::Behind,
-            ("sort", _) if ordered => return Err("sort takes id or behind\n".to_owned()),
-            _ => {
-                let known = if ordered {
-                    "offset, limit and sort"
-                } else {
-                    "offset and limit"
-                };
-                return Err(format!("there is only {known}\n"));
-            }
-        }
-    }
-    Ok((page, order))
-}
-
 fn page() -> Response<Body> {
     let mut response = full(StatusCode::OK, HTML, PAGE);
     response
@@ -351,29 +317,5 @@ mod tests {
         let sweep = tokio::spawn(hub::reap(channels));
         assert_eq!(router.health().await.status(), StatusCode::OK);
         sweep.abort();
-    }
-
-    #[test]
-    fn queries_are_read_or_explained() {
-        let page = |offset, limit| Page { offset, limit };
-        for (query, expected) in [
-            ("", (page(0, 100), Order::Id)),
-            ("limit=1000&offset=7", (page(7, 1000), Order::Id)),
-            ("sort=behind", (page(0, 100), Order::Behind)),
-            ("sort=id&&limit=1", (page(0, 1), Order::Id)),
-        ] {
-            assert_eq!(read_query(query, true), Ok(expected), "{query}");
-        }
-        for (query, ordered, expected) in [
-            ("limit=0", true, "limit takes a number from 1 to 1000\n"),
-            ("limit=1001", true, "limit takes a number from 1 to 1000\n"),
-            ("limit", true, "limit takes a number from 1 to 1000\n"),
-            ("offset=-1", true, "offset takes a number\n"),
-            ("sort=x", true, "sort takes id or behind\n"),
-            ("page=1", true, "there is only offset, limit and sort\n"),
-            ("sort=id", false, "there is only offset and limit\n"),
-        ] {
-            assert_eq!(read_query(query, ordered), Err(expected.into()), "{query}");
-        }
     }
 }

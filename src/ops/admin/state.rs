@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::process;
 use std::sync::Arc;
 use std::thread;
@@ -13,20 +12,19 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{
-    ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument, ListenerRow, Status, Who,
+    ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument, ListenerRow, Status,
 };
 use super::history::History;
-use super::metrics::{self, Snapshot};
+use super::metrics::{self, ByChannel, Snapshot};
 use super::process::{self as own_process, ProcessStats};
+use super::query::{Order, Page};
+use super::rows::{rfc3339, seconds};
 use crate::hub::counters::Counters;
-use crate::hub::{
-    Channels, ClientStats, ClosedClient, ConnectionInfo, HubStats, Liveness, TrafficTotals,
-};
+use crate::hub::{Channels, ChannelsStats, ClientStats, Liveness};
 use crate::net::listener::Listener;
 use crate::net::permits::ConnectionLimit;
 use crate::ops::lifecycle::{Lifecycle, Phase};
-use crate::wire::format::Format;
-use crate::wire::ids::ClientId;
+use crate::wire::channel::ChannelName;
 
 /// How long the hub may take to answer. It takes microseconds, or it hangs.
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -37,8 +35,11 @@ const CENSUS_PERIOD: Duration = Duration::from_millis(50);
 /// All clients, and when that was.
 type Census = (Instant, Arc<Vec<ClientStats>>);
 
-/// Rows of each kind in a status document.
+/// Clients of each kind in a status document.
 const STATUS_ROWS: usize = 50;
+
+/// Channels in a status document.
+const STATUS_CHANNELS: usize = 1000;
 
 /// The daemon, to look at. Looking may wait for the hub's locks, which a publish holds for
 /// microseconds.
@@ -54,22 +55,6 @@ pub(crate) struct AdminState {
     started: SystemTime,
     /// The same, by a clock that nobody sets.
     began: Instant,
-}
-
-/// In which order clients are listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// As they came.
-    Id,
-    /// Who is furthest behind comes first.
-    Behind,
-}
-
-/// Which rows of a list are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) offset: usize,
-    pub(super) limit: usize,
 }
 
 impl AdminState {
@@ -97,11 +82,7 @@ impl AdminState {
 
     /// These are the listeners from now on.
     pub(crate) fn set_listeners<'a>(&self, listeners: impl Iterator<Item = &'a Listener>) {
-        let rows = listeners.map(|listener| ListenerRow {
-            address: listener.name().to_string(),
-            format: listener.format().name().to_owned(),
-        });
-        *self.listeners.lock() = rows.collect();
+        *self.listeners.lock() = listeners.map(ListenerRow::from).collect();
     }
 
     /// Looks at it on a thread where waiting holds nobody else up; `None` when that takes too long.
@@ -126,9 +107,9 @@ impl AdminState {
     }
 
     /// Takes a sample, `since_last` after the one before; returns what it is of.
-    pub(super) fn sample(&self, since_last: Duration) -> HubStats {
-        let stats = self.channels.stats();
-        self.history.lock().add(&stats, since_last);
+    pub(super) fn sample(&self, since_last: Duration) -> ChannelsStats {
+        let stats = self.channels.each();
+        self.history.lock().add(&stats.total(), since_last);
         stats
     }
 
@@ -142,30 +123,34 @@ impl AdminState {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
+        let channels = self.channels.each();
+        let stats = channels.total();
         Snapshot {
-            stats: self.channels.stats(),
+            channels: ByChannel::new(&channels),
             phase: self.phase(),
             clients_max: self.permits.max(),
             accept_errors: self.counters.accept_errors.get(),
-            refused: self.counters.refused.get(),
+            closed: metrics::closed_by_reason(&stats, &self.counters),
             handovers: metrics::handovers(&self.counters),
             reloads: metrics::pair(&self.counters.reloads),
             process: ProcessStats::now(),
             started: self.started,
+            stats,
         }
     }
 
     pub(super) fn status(&self) -> Status {
-        self.status_of(&self.channels.stats())
+        self.status_of(&self.channels.each())
     }
 
     /// The status, with stats that were taken just now.
-    pub(super) fn status_of(&self, stats: &HubStats) -> Status {
+    pub(super) fn status_of(&self, each: &ChannelsStats) -> Status {
+        let stats = each.total();
         let behind = Page {
             offset: 0,
             limit: STATUS_ROWS,
         };
-        let closed = metrics::closed_by_reason(stats, self.counters.refused.get());
+        let closed = metrics::closed_by_reason(&stats, &self.counters);
         let closed_by_reason = closed.map(|(reason, count)| (reason.label().to_owned(), count));
         let now = SystemTime::now();
         let (phase, phase_lasts) = self.lifecycle.phase();
@@ -192,9 +177,12 @@ impl AdminState {
             sender_wait_seconds: seconds(stats.waited),
             messages_skipped: stats.totals.skipped,
             lines_discarded: stats.discarded,
+            lines_ignored: stats.ignored,
+            channels: channel_rows(each),
+            channels_count: each.each.len(),
             closed_by_reason: BTreeMap::from(closed_by_reason),
-            furthest_behind: self.clients(Order::Behind, behind).clients,
-            recently_closed: self.closed(behind).closed,
+            furthest_behind: self.clients(Order::Behind, behind, None).clients,
+            recently_closed: self.closed(behind, None).closed,
         }
     }
 
@@ -215,8 +203,21 @@ impl AdminState {
         census
     }
 
-    pub(super) fn clients(&self, order: Order, page: Page) -> ClientsPage {
-        let mut clients = Vec::clone(&self.census());
+    /// A page of those who are connected: of all, or of one channel.
+    pub(super) fn clients(
+        &self,
+        order: Order,
+        page: Page,
+        channel: Option<&ChannelName>,
+    ) -> ClientsPage {
+        let census = self.census();
+        let mut clients = match channel {
+            None => Vec::clone(&census),
+            Some(channel) => {
+                let is_in = |client: &&ClientStats| client.connection.channel == *channel;
+                census.iter().filter(is_in).cloned().collect()
+            }
+        };
         let total = clients.len();
         let end = page.offset.saturating_add(page.limit).min(total);
         let start = page.offset.min(end);
@@ -235,8 +236,18 @@ impl AdminState {
         }
     }
 
-    pub(super) fn closed(&self, page: Page) -> ClosedPage {
-        let (closed, total) = self.channels.closed(page.offset, page.limit);
+    /// A page of those who were closed: of all that are remembered, or of one channel's.
+    pub(super) fn closed(&self, page: Page, channel: Option<&ChannelName>) -> ClosedPage {
+        let (closed, total) = match channel {
+            None => self.channels.closed(page.offset, page.limit),
+            Some(channel) => {
+                let (mut closed, _) = self.channels.closed(0, usize::MAX);
+                closed.retain(|client| client.connection.channel == *channel);
+                let total = closed.len();
+                let page = closed.into_iter().skip(page.offset).take(page.limit);
+                (page.collect(), total)
+            }
+        };
         ClosedPage {
             total,
             offset: page.offset,
@@ -244,6 +255,15 @@ impl AdminState {
             closed: closed.iter().map(ClosedRow::from).collect(),
         }
     }
+}
+
+/// The channels that a status document has.
+fn channel_rows(stats: &ChannelsStats) -> Vec<ChannelRow> {
+    // Those that exist always are not to be cut off by those that come and go.
+    let named = stats.each.iter().filter(|channel| !channel.is_open);
+    let open = stats.each.iter().filter(|channel| channel.is_open);
+    let rows = named.chain(open).take(STATUS_CHANNELS);
+    rows.map(ChannelRow::from).collect()
 }
 
 /// Puts the first `end` in their order. The rest, which may be thousands, stay in none.
@@ -254,67 +274,14 @@ fn sort_up_to<K: Ord>(clients: &mut [ClientStats], end: usize, key: impl Fn(&Cli
     clients[..end].sort_unstable_by_key(&key);
 }
 
-impl Who {
-    fn new(id: ClientId, connection: &ConnectionInfo, totals: &TrafficTotals) -> Who {
-        Who {
-            id: id.0,
-            peer: connection.peer.to_string(),
-            listener: connection.listener.to_string(),
-            format: Format::name(connection.format).to_owned(),
-            connected_since: rfc3339(connection.at),
-            lines_in: totals.lines_in,
-            bytes_in: totals.bytes_in,
-            lines_out: totals.lines_out,
-            bytes_out: totals.bytes_out,
-            messages_skipped: totals.skipped,
-        }
-    }
-}
-
-impl From<&ClientStats> for ClientRow {
-    fn from(client: &ClientStats) -> ClientRow {
-        ClientRow {
-            who: Who::new(client.id, &client.connection, &client.totals),
-            bytes_pending: client.bytes_pending,
-            messages_behind: client.messages_behind,
-            idle_seconds: seconds(client.idle),
-            leaving: client.leaving,
-        }
-    }
-}
-
-impl From<&ClosedClient> for ClosedRow {
-    fn from(client: &ClosedClient) -> ClosedRow {
-        ClosedRow {
-            who: Who::new(client.id, &client.connection, &client.totals),
-            closed_at: rfc3339(client.at),
-            reason: client.reason.label().to_owned(),
-            bytes_pending: client.bytes_pending,
-            messages_behind: client.messages_behind,
-        }
-    }
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    let mut text = String::new();
-    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
-        Ok(()) => text,
-        // Beyond the year 9999 there is no such form.
-        Err(_) => String::new(),
-    }
-}
-
-/// To the millisecond.
-fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1000.0).round() / 1000.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
+    use crate::hub::{ChannelStats, ConnectionInfo, HubStats};
     use crate::wire::close_reason::CloseReason;
+    use crate::wire::format::Format;
     use crate::wire::framing::Lines;
 
     fn view() -> (AdminState, Arc<Channels>) {
@@ -339,7 +306,7 @@ mod tests {
             feeds[sender].publish(None, &lines);
         }
         let page = |order, offset, limit| {
-            let page = view.clients(order, Page { offset, limit });
+            let page = view.clients(order, Page { offset, limit }, None);
             assert_eq!((page.total, page.offset, page.limit), (5, offset, limit));
             page.clients.iter().map(|client| client.who.id).collect()
         };
@@ -365,5 +332,23 @@ mod tests {
         let status = view.status();
         assert_eq!(status.closed_by_reason.len(), CloseReason::ALL.len());
         assert_eq!(status.clients_max, Some(960));
+    }
+    #[test]
+    fn status_lists_no_more_than_a_thousand_channels_and_the_named_ones_first() {
+        let channel = |number: usize| ChannelStats {
+            name: format!("c{number:04}").parse().unwrap(),
+            is_open: number != 1001,
+            stats: HubStats::default(),
+        };
+        let stats = ChannelsStats {
+            each: (0..1002).map(channel).collect(),
+            ..ChannelsStats::default()
+        };
+        let (view, _channels) = view();
+        let status = view.status_of(&stats);
+        assert_eq!(status.channels_count, 1002);
+        let names: Vec<_> = status.channels.iter().map(|row| &row.name).collect();
+        assert_eq!(names.len(), 1000);
+        assert_eq!((names[0].as_str(), names[999].as_str()), ("c1001", "c0998"));
     }
 }

@@ -94,7 +94,17 @@ impl MetricWriter<'_> {
         help: &str,
         values: &[([(&str, impl AsRef<str>); N], u64)],
     ) -> fmt::Result {
-        self.family(name, help, values, ConstGauge::new)
+        self.family(None, name, help, values, ConstGauge::new)
+    }
+
+    pub(super) fn gauges_in<const N: usize>(
+        &mut self,
+        unit: Unit,
+        name: &str,
+        help: &str,
+        values: &[([(&str, impl AsRef<str>); N], u64)],
+    ) -> fmt::Result {
+        self.family(Some(unit), name, help, values, ConstGauge::new)
     }
 
     /// Counters of one name, by their labels.
@@ -104,7 +114,17 @@ impl MetricWriter<'_> {
         help: &str,
         values: &[([(&str, impl AsRef<str>); N], u64)],
     ) -> fmt::Result {
-        self.family(name, help, values, ConstCounter::new)
+        self.family(None, name, help, values, ConstCounter::new)
+    }
+
+    pub(super) fn counters_in<const N: usize, V: EncodeCounterValue + Copy + Default>(
+        &mut self,
+        unit: Unit,
+        name: &str,
+        help: &str,
+        values: &[([(&str, impl AsRef<str>); N], V)],
+    ) -> fmt::Result {
+        self.family(Some(unit), name, help, values, ConstCounter::new)
     }
 
     fn metric(
@@ -118,15 +138,16 @@ impl MetricWriter<'_> {
         metric.encode(self.0.encode_descriptor(name, help, unit.as_ref(), kind)?)
     }
 
-    fn family<const N: usize, M: EncodeMetric>(
+    fn family<const N: usize, V: Copy + Default, M: EncodeMetric>(
         &mut self,
+        unit: Option<Unit>,
         name: &str,
         help: &str,
-        values: &[([(&str, impl AsRef<str>); N], u64)],
-        metric: impl Fn(u64) -> M,
+        values: &[([(&str, impl AsRef<str>); N], V)],
+        metric: impl Fn(V) -> M,
     ) -> fmt::Result {
-        let kind = metric(0).metric_type();
-        let mut encoder = self.0.encode_descriptor(name, help, None, kind)?;
+        let kind = metric(V::default()).metric_type();
+        let mut encoder = self.0.encode_descriptor(name, help, unit.as_ref(), kind)?;
         for (labels, value) in values {
             let labels = labels
                 .each_ref()

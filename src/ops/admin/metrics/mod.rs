@@ -1,5 +1,6 @@
 //! `/metrics`: the daemon's stats for Prometheus, by its conventions for names and units.
 
+mod channels;
 mod exposition;
 
 use std::fmt;
@@ -12,21 +13,26 @@ use prometheus_client::registry::Unit;
 use self::exposition::MetricWriter;
 use super::process::ProcessStats;
 use crate::hub::HubStats;
-use crate::hub::counters::{Counters, HandoverMethod, Outcomes};
+use crate::hub::counters::{Count, Counters, HandoverMethod, Outcomes};
 use crate::ops::lifecycle::Phase;
 use crate::ops::logging;
 use crate::wire::close_reason::CloseReason;
 
+pub(super) use self::channels::ByChannel;
 pub(super) use self::exposition::Exposition;
 
 /// The daemon's stats at one time.
 #[derive(Debug)]
 pub(super) struct Snapshot {
+    /// All channels together.
     pub(super) stats: HubStats,
+    /// Each channel that has a series of its own, by its label.
+    pub(super) channels: ByChannel,
     pub(super) phase: Phase,
     pub(super) clients_max: Option<usize>,
     pub(super) accept_errors: u64,
-    pub(super) refused: u64,
+    /// Connections that were closed, by the reason, refused ones included.
+    pub(super) closed: ClosedByReason,
     /// Handovers that succeeded and that failed, by method.
     pub(super) handovers: [(HandoverMethod, [u64; 2]); 2],
     /// Reloads that succeeded and that failed.
@@ -35,17 +41,14 @@ pub(super) struct Snapshot {
     pub(super) started: SystemTime,
 }
 
-/// Connections closed for each reason, with the `refused` ones, which never became clients.
-pub(super) fn closed_by_reason(
-    stats: &HubStats,
-    refused: u64,
-) -> [(CloseReason, u64); CloseReason::ALL.len()] {
+/// A count for each reason, in the order of the reasons.
+pub(super) type ClosedByReason = [(CloseReason, u64); CloseReason::ALL.len()];
+
+/// Connections closed for each reason, with refused ones, which never became clients.
+pub(super) fn closed_by_reason(stats: &HubStats, counters: &Counters) -> ClosedByReason {
     CloseReason::ALL.map(|reason| {
-        let count = match reason {
-            CloseReason::Full => refused,
-            reason => stats.closed[reason],
-        };
-        (reason, count)
+        let refused = counters.refused_for(reason).map(Count::get);
+        (reason, refused.unwrap_or(stats.closed[reason]))
     })
 }
 
@@ -71,6 +74,7 @@ impl Collector for Snapshot {
         self.clients(&mut out)?;
         self.lines(&mut out)?;
         self.buffer(&mut out)?;
+        self.channels.write(&mut out)?;
         self.daemon(&mut out)?;
         self.process(&mut out)
     }
@@ -96,7 +100,7 @@ impl Snapshot {
             "Clients that ever connected",
             stats.joined,
         )?;
-        let closed = closed_by_reason(stats, self.refused);
+        let closed = self.closed;
         let closed = closed.map(|(reason, count)| ([("reason", reason.label())], count));
         out.counters(
             "linehub_connections_closed",
@@ -153,6 +157,11 @@ impl Snapshot {
             "linehub_lines_discarded",
             "Lines that were longer than the limit and dropped, where only they are",
             stats.discarded,
+        )?;
+        out.counter(
+            "linehub_lines_ignored",
+            "Lines that were thrown away, from clients that may not publish",
+            stats.ignored,
         )
     }
 
@@ -259,6 +268,7 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::ChannelsStats;
 
     fn snapshot() -> Snapshot {
         let counters = Counters::default();
@@ -269,16 +279,19 @@ mod tests {
             ..HubStats::default()
         };
         stats.closed[CloseReason::Slow] = 2;
+        (0..4).for_each(|_| counters.refused.add_one());
+        counters.bad_hello.add_one();
         Snapshot {
-            stats,
+            channels: ByChannel::new(&ChannelsStats::default()),
             phase: Phase::HandingOver,
             clients_max: Some(960),
             accept_errors: 1,
-            refused: 4,
+            closed: closed_by_reason(&stats, &counters),
             handovers: handovers(&counters),
             reloads: pair(&counters.reloads),
             process: ProcessStats::now(),
             started: SystemTime::UNIX_EPOCH,
+            stats,
         }
     }
 
@@ -292,6 +305,7 @@ mod tests {
             "linehub_clients_connected_total 7",
             "linehub_connections_closed_total{reason=\"slow\"} 2",
             "linehub_connections_closed_total{reason=\"full\"} 4",
+            "linehub_connections_closed_total{reason=\"bad_hello\"} 1",
             "linehub_connections_closed_total{reason=\"eof\"} 0",
             "linehub_received_bytes_total 0",
             "linehub_senders_waited_seconds_total 0.0",

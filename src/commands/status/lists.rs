@@ -1,0 +1,186 @@
+//! The lists of a status, in columns. Pure.
+
+use super::words::{bytes, duration, printable};
+use crate::commands::table::{Align, Table, thousands};
+use crate::ops::admin::documents::{ChannelKind, ClientRow, ClosedRow, Status};
+use crate::wire::role::Role;
+
+/// The column that is there only if there are channels to tell apart.
+const CHANNEL: (&str, Align) = ("CHANNEL", Align::Left);
+
+/// An empty line, the head of the list, and so many channels at most, with how many more there are;
+/// nothing if all is in `main`.
+pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
+    if !status.has_channels() {
+        return Vec::new();
+    }
+    let mut table = Table::new(&[
+        CHANNEL,
+        ("KIND", Align::Left),
+        ("CLIENTS", Align::Right),
+        ("MESSAGES", Align::Right),
+        ("LINES IN", Align::Right),
+        ("LINES OUT", Align::Right),
+        ("BYTES IN", Align::Right),
+        ("BYTES OUT", Align::Right),
+        ("BUFFER", Align::Right),
+        ("WAITING", Align::Right),
+        ("SKIPPED", Align::Right),
+        ("DISCARDED", Align::Right),
+        ("IGNORED", Align::Right),
+    ]);
+    for row in status.channels.iter().take(most) {
+        let fill = 100.0 * row.buffer_used_bytes as f64 / row.buffer_limit_bytes.max(1) as f64;
+        let kind = match row.kind {
+            ChannelKind::Named => "named",
+            ChannelKind::Open => "open",
+        };
+        table.row([
+            printable(&row.name),
+            kind.to_owned(),
+            thousands(row.clients as u64),
+            thousands(row.messages),
+            thousands(row.lines_in),
+            thousands(row.lines_out),
+            bytes(row.bytes_in),
+            bytes(row.bytes_out),
+            format!("{fill:.1} %"),
+            thousands(row.senders_waiting as u64),
+            thousands(row.messages_skipped),
+            thousands(row.lines_discarded),
+            thousands(row.lines_ignored),
+        ]);
+    }
+    let mut lines = table.lines();
+    let more = status.channels_count.saturating_sub(lines.len() - 1);
+    if more > 0 {
+        lines.push(format!("and {} more", thousands(more as u64)));
+    }
+    lines.insert(0, String::new());
+    lines
+}
+
+/// The head of the list, and so many clients at most, with how many more there are.
+pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
+    if status.furthest_behind.is_empty() {
+        return vec!["no clients".to_owned()];
+    }
+    let has_channels = status.has_channels();
+    let mut columns = vec![
+        ("CLIENT", Align::Right),
+        ("BEHIND", Align::Right),
+        ("PENDING", Align::Right),
+        ("SKIPPED", Align::Right),
+        ("IDLE", Align::Right),
+        ("LINES IN", Align::Right),
+        ("LINES OUT", Align::Right),
+        ("BYTES IN", Align::Right),
+        ("BYTES OUT", Align::Right),
+        ("PEER", Align::Left),
+        ("LISTENER", Align::Left),
+        ("FORMAT", Align::Left),
+    ];
+    if has_channels {
+        columns.insert(1, CHANNEL);
+    }
+    let mut table = Table::new(&columns);
+    let row = |ClientRow {
+                   who,
+                   bytes_pending,
+                   messages_behind,
+                   idle_seconds,
+                   leaving,
+               }: &ClientRow| {
+        let mut format = printable(&who.format);
+        if who.role != Role::Both.name() {
+            format = format!("{format}, {}", printable(&who.role));
+        }
+        if *leaving {
+            format.push_str(", leaving");
+        }
+        let mut cells = vec![
+            who.id.to_string(),
+            thousands(*messages_behind),
+            bytes(*bytes_pending),
+            thousands(who.messages_skipped),
+            duration(*idle_seconds),
+            thousands(who.lines_in),
+            thousands(who.lines_out),
+            bytes(who.bytes_in),
+            bytes(who.bytes_out),
+            printable(&who.peer),
+            printable(&who.listener),
+            format,
+        ];
+        if has_channels {
+            cells.insert(1, printable(&who.channel));
+        }
+        cells
+    };
+    let shown = status.furthest_behind.iter().take(most);
+    shown.for_each(|client| table.row(row(client)));
+    let mut lines = table.lines();
+    let more = status.clients.saturating_sub(lines.len() - 1);
+    if more > 0 {
+        lines.push(format!(
+            "and {} more that are less behind",
+            thousands(more as u64)
+        ));
+    }
+    lines
+}
+
+/// The head of the list, and so many at most of who was closed last; nothing if nobody was.
+pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
+    if status.recently_closed.is_empty() {
+        return Vec::new();
+    }
+    let has_channels = status.has_channels();
+    let mut columns = vec![
+        ("CLOSED", Align::Right),
+        ("REASON", Align::Left),
+        ("AGO", Align::Right),
+        ("LINES IN", Align::Right),
+        ("LINES OUT", Align::Right),
+        ("BEHIND", Align::Right),
+        ("PEER", Align::Left),
+        ("LISTENER", Align::Left),
+    ];
+    if has_channels {
+        columns.insert(1, CHANNEL);
+    }
+    let mut table = Table::new(&columns);
+    for ClosedRow {
+        who,
+        closed_at,
+        reason,
+        messages_behind,
+        ..
+    } in status.recently_closed.iter().take(most)
+    {
+        let mut cells = vec![
+            who.id.to_string(),
+            printable(reason),
+            ago(closed_at, &status.now),
+            thousands(who.lines_in),
+            thousands(who.lines_out),
+            thousands(*messages_behind),
+            printable(&who.peer),
+            printable(&who.listener),
+        ];
+        if has_channels {
+            cells.insert(1, printable(&who.channel));
+        }
+        table.row(cells);
+    }
+    table.lines()
+}
+
+/// How long before `now` it was.
+fn ago(then: &str, now: &str) -> String {
+    let time = |text| humantime::parse_rfc3339(text).ok();
+    let ago = time(then)
+        .zip(time(now))
+        .and_then(|(then, now)| now.duration_since(then).ok());
+    ago.map_or_else(|| "?".to_owned(), |ago| duration(ago.as_secs_f64()))
+}

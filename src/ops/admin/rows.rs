@@ -1,0 +1,113 @@
+//! What the daemon knows of its listeners, channels and clients, as the rows of documents.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use super::documents::{ChannelKind, ChannelRow, ClientRow, ClosedRow, ListenerRow, Who};
+use crate::hub::{ChannelStats, ClientStats, ClosedClient, ConnectionInfo, TrafficTotals};
+use crate::net::listener::Listener;
+use crate::wire::format::Format;
+use crate::wire::ids::ClientId;
+
+impl From<&Listener> for ListenerRow {
+    fn from(listener: &Listener) -> ListenerRow {
+        let options = listener.options();
+        ListenerRow {
+            address: listener.name().to_string(),
+            format: listener.format().name().to_owned(),
+            channel: options.channel.to_string(),
+            role: options.role.name().to_owned(),
+            line_end: options.line_end.name().to_owned(),
+            hello: options.hello,
+        }
+    }
+}
+
+impl From<&ChannelStats> for ChannelRow {
+    fn from(channel: &ChannelStats) -> ChannelRow {
+        let ChannelStats {
+            name,
+            is_open,
+            stats,
+        } = channel;
+        ChannelRow {
+            name: name.to_string(),
+            kind: match is_open {
+                true => ChannelKind::Open,
+                false => ChannelKind::Named,
+            },
+            clients: stats.clients,
+            clients_connected_total: stats.joined,
+            messages: stats.messages,
+            notices: stats.notices,
+            lines_in: stats.totals.lines_in,
+            lines_out: stats.totals.lines_out,
+            bytes_in: stats.totals.bytes_in,
+            bytes_out: stats.totals.bytes_out,
+            buffer_used_bytes: stats.buffer_used,
+            buffer_limit_bytes: stats.buffer_limit,
+            senders_waiting: stats.senders_waiting,
+            sender_wait_seconds: seconds(stats.waited),
+            messages_skipped: stats.totals.skipped,
+            lines_discarded: stats.discarded,
+            lines_ignored: stats.ignored,
+        }
+    }
+}
+
+impl Who {
+    fn new(id: ClientId, connection: &ConnectionInfo, totals: &TrafficTotals) -> Who {
+        Who {
+            id: id.0,
+            peer: connection.peer.to_string(),
+            listener: connection.listener.to_string(),
+            format: Format::name(connection.format).to_owned(),
+            channel: connection.channel.to_string(),
+            role: connection.role.name().to_owned(),
+            connected_since: rfc3339(connection.at),
+            lines_in: totals.lines_in,
+            bytes_in: totals.bytes_in,
+            lines_out: totals.lines_out,
+            bytes_out: totals.bytes_out,
+            messages_skipped: totals.skipped,
+        }
+    }
+}
+
+impl From<&ClientStats> for ClientRow {
+    fn from(client: &ClientStats) -> ClientRow {
+        ClientRow {
+            who: Who::new(client.id, &client.connection, &client.totals),
+            bytes_pending: client.bytes_pending,
+            messages_behind: client.messages_behind,
+            idle_seconds: seconds(client.idle),
+            leaving: client.leaving,
+        }
+    }
+}
+
+impl From<&ClosedClient> for ClosedRow {
+    fn from(client: &ClosedClient) -> ClosedRow {
+        ClosedRow {
+            who: Who::new(client.id, &client.connection, &client.totals),
+            closed_at: rfc3339(client.at),
+            reason: client.reason.label().to_owned(),
+            bytes_pending: client.bytes_pending,
+            messages_behind: client.messages_behind,
+        }
+    }
+}
+
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    let mut text = String::new();
+    match write!(text, "{}", humantime::format_rfc3339_millis(time)) {
+        Ok(()) => text,
+        // Beyond the year 9999 there is no such form.
+        Err(_) => String::new(),
+    }
+}
+
+/// To the millisecond.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
