@@ -1173,21 +1173,22 @@ fn retries_take_one_line_of_a_terminal() {
     }
 }
 
-/// A daemon with a listener that asks for a hello, in each format, and one that does not.
-fn server_with_hello(open_channels: &str) -> Server {
+/// A daemon with a listener that asks for a hello, in each format, and one that does not. There are
+/// the channels `main`, `a` and `b`.
+fn server_with_hello() -> Server {
     Server::start(&[
         "--listen=127.0.0.1:0,hello",
         "--listen=127.0.0.1:0,hello,format=json",
         "--listen=127.0.0.1:0,hello,format=raw",
         "--listen=127.0.0.1:0",
-        "--open-channels",
-        open_channels,
+        "--listen=127.0.0.1:0,channel=a",
+        "--listen=127.0.0.1:0,channel=b",
     ])
 }
 
 #[test]
 fn hello_comes_first_and_its_answer_is_the_first_output() {
-    let server = server_with_hello("2");
+    let server = server_with_hello();
     let mut others = Client::connect_to(&server, 3);
     for (listener, args, wanted) in [
         (0, &["--channel=a"][..], "Hello client 2: channel a, at "),
@@ -1226,7 +1227,7 @@ fn hello_comes_first_and_its_answer_is_the_first_output() {
 
 #[test]
 fn channel_is_joined_in_both_directions_and_by_nobody_else() {
-    let server = server_with_hello("1");
+    let server = server_with_hello();
     let address = server.addr(0).to_string();
     let mut elsewhere = Client::connect_to(&server, 3);
     let mut one = Program::spawn(&mut connect_and_tell(&["--channel=a"], &address));
@@ -1244,7 +1245,7 @@ fn channel_is_joined_in_both_directions_and_by_nobody_else() {
 
 #[test]
 fn hello_that_is_refused_ends_it_with_the_daemons_words_and_is_not_tried_again() {
-    let server = server_with_hello("0");
+    let server = server_with_hello();
     const HINT: &str = "; --channel NAME or --hello KEYS says it";
     for (args, words) in [
         (&["--channel=none"][..], "no such channel".to_owned()),
@@ -1315,14 +1316,14 @@ fn hello_is_said_again_on_each_connection_and_is_no_part_of_what_is_sent_again()
 
 #[test]
 fn hello_to_a_daemon_that_comes_back_joins_the_channel_again() {
-    let mut server = server_with_hello("1");
+    let mut server = server_with_hello();
     let listen = format!("{},hello", server.addr(0));
     let args = ["--listen-only", "--channel=a"];
     let program = Program::spawn(&mut connect_and_tell(&args, &server.addr(0).to_string()));
     program.wait_output("Hello client 1: channel a, at ");
     server.stop();
     program.wait_output("trying again in ");
-    let server = Server::start(&["--listen", &listen, "--open-channels=1"]);
+    let server = Server::start(&["--listen", &listen, "--listen=127.0.0.1:0,channel=a"]);
     server.wait_log("client connected channel=a");
     let exit = run(&["--channel=a"], &server.addr(0).to_string(), b"again\n");
     assert_eq!(exit.code, Some(0), "{exit:?}");
@@ -1331,7 +1332,7 @@ fn hello_to_a_daemon_that_comes_back_joins_the_channel_again() {
 
 #[test]
 fn listener_that_takes_the_hello_for_a_line_is_told_of() {
-    let server = server_with_hello("0");
+    let server = server_with_hello();
     let mut witness = Client::connect_to(&server, 3);
     let address = server.addr(3).to_string();
     let program = Program::spawn(&mut connect_and_tell(&["--channel=a"], &address));
@@ -1344,7 +1345,7 @@ fn listener_that_takes_the_hello_for_a_line_is_told_of() {
 
 #[test]
 fn answer_to_a_hello_is_shown_to_a_person() {
-    let server = server_with_hello("1");
+    let server = server_with_hello();
     let Some(mut person) = person(&["--channel", "a"], &server.addr(0).to_string()) else {
         return;
     };
