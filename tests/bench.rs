@@ -564,3 +564,12 @@ fn channel_that_there_is_none_of_is_an_error_with_the_daemons_words() {
     assert_eq!(exit.code, Some(1));
     assert!(exit.stderr.contains("Error: hello expected"), "{exit:?}");
 }
+
+#[test]
+fn hello_that_is_tried_first_takes_no_place_of_the_run() {
+    let server = Server::start(&["--listen=127.0.0.1:0,hello", "--max-clients=4"]);
+    let address = server.addr(0).to_string();
+    let load = ["--channel=main", "--readers=3", "--duration=50ms"];
+    let (report, code) = measured(&[&[&address[..]], &load[..]].concat());
+    assert_eq!(code, 0, "{report:#}");
+}

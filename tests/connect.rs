@@ -1284,6 +1284,31 @@ fn hello_that_is_refused_ends_it_with_the_daemons_words_and_is_not_tried_again()
 }
 
 #[test]
+fn hello_over_a_unix_socket_is_taken_or_refused_before_the_lines_are() {
+    let dir = tempfile::tempdir().unwrap();
+    for format in ["text", "json", "raw"] {
+        let unix = format!("unix:{}", dir.path().join(format).display());
+        let listen = format!("{unix},hello,format={format}");
+        let server = Server::start(&["--listen=127.0.0.1:0", "--listen", &listen]);
+        let mut witness = Client::connect(&server);
+        let exit = run(&["--send-only", "--hello="], &unix, b"one\ntwo\n");
+        assert_eq!(exit.code, Some(0), "{format}: {exit:?}");
+        witness.expect_line("New client connected: 2");
+        witness.expect_message(2, "one");
+        witness.expect_message(2, "two");
+        witness.expect_line("Client disconnected: 2");
+        for hello in ["--hello=x=1", "--channel=none"] {
+            let exit = run(&["--send-only", hello], &unix, b"one\ntwo\n");
+            assert_eq!(exit.code, Some(1), "{format}: {exit:?}");
+        }
+        // Whoever was refused was no client.
+        let last = Client::connect(&server);
+        witness.expect_line(&format!("New client connected: {}", last.id()));
+        assert_eq!(last.id(), 3);
+    }
+}
+
+#[test]
 fn hello_is_said_again_on_each_connection_and_is_no_part_of_what_is_sent_again() {
     let server = Puppet::new();
     let hello = "LINEHUB/1 channel=a\n";

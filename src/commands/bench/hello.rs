@@ -1,9 +1,11 @@
 //! The hello of all connections of a run, and whether a listener takes one.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::time::Duration;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use socket2::Socket;
 
 use super::endpoint::Endpoint;
 use crate::commands::daemon_line::DaemonLine;
@@ -14,6 +16,9 @@ use crate::wire::hello;
 
 /// How long a listener may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the daemon may take to see that a client has left.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// More than any answer has.
 const ANSWER_BYTES_MAX: u64 = 1024;
@@ -40,7 +45,7 @@ pub(super) fn try_out(endpoint: &Endpoint, address: &Address, channel: &ChannelN
     let mut input = BufReader::new(&socket).take(ANSWER_BYTES_MAX);
     let read = input.read_until(b'\n', &mut answer);
     match (read, DaemonLine::read(&answer)) {
-        (_, Some(DaemonLine::Hello)) => Ok(()),
+        (_, Some(DaemonLine::Hello)) => leave(&socket),
         (_, Some(DaemonLine::Error { detail, .. })) => {
             bail!("the daemon refuses the hello: Error: {detail}")
         }
@@ -51,5 +56,24 @@ pub(super) fn try_out(endpoint: &Endpoint, address: &Address, channel: &ChannelN
             "{address} has not answered the hello: --channel needs a listener with `hello`, as in \
              --listen {address},hello"
         ),
+    }
+}
+
+/// Leaves, and waits a moment for the daemon to have seen that: until then the connection counts for its
+/// `--max-clients`. With `--half-close keep` it sees it when the socket is closed.
+fn leave(mut socket: &Socket) -> Result<()> {
+    socket.shutdown(Shutdown::Write)?;
+    let begun = Instant::now();
+    let mut dropped = [0; 64 * 1024];
+    loop {
+        let left = LEAVE_PATIENCE.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Ok(());
+        }
+        socket.set_read_timeout(Some(left))?;
+        // An error is an end as well, or that of the time.
+        if matches!(socket.read(&mut dropped), Ok(0) | Err(_)) {
+            return Ok(());
+        }
     }
 }
