@@ -259,6 +259,8 @@ fn lines_typed_while_the_daemon_is_down_arrive_when_it_is_back() {
         let address = server.addr(0).to_string();
         let mut program = Program::spawn(&mut connect_and_tell(&["--retry"], &address));
         program.wait_output(CONNECTED);
+        // It is connected before the daemon has accepted it.
+        server.wait_log("client connected client=1");
         let mut witness = Client::connect(&server);
         program.type_in(b"before\n");
         witness.expect_message(1, "before");
