@@ -478,3 +478,98 @@ fn own_daemon_ends_even_when_its_parent_is_killed() {
     let child = Value::from(child);
     eventually("the daemon ends", || !is_running(&child));
 }
+
+#[test]
+fn channel_is_loaded_over_a_hello_in_every_format() {
+    let server = Server::start(&[
+        "--listen=127.0.0.1:0,hello",
+        "--listen=127.0.0.1:0,hello,format=json",
+        "--listen=127.0.0.1:0,hello,format=raw",
+        "--listen=127.0.0.1:0,channel=nmea",
+    ]);
+    let mut elsewhere = Client::dial(server.addr(0));
+    elsewhere.send_line("LINEHUB/1 channel=main");
+    elsewhere.read_line();
+    let load = [
+        "--channel=nmea",
+        "--senders=2",
+        "--readers=5",
+        "--duration=100ms",
+    ];
+    for (listener, own, format) in [
+        (0, &[][..], "text"),
+        (1, &[], "json"),
+        (2, &[], "raw"),
+        // What the listener has otherwise, the hello asks for.
+        (0, &["--format=json"], "json"),
+        (1, &["--format=raw"], "raw"),
+        (2, &["--format=text"], "text"),
+    ] {
+        let address = server.addr(listener).to_string();
+        let (report, code) = measured(&[&[&address[..]], &load[..], own].concat());
+        assert_eq!(code, 0, "{report:#}");
+        assert_eq!(
+            (&report["format"], &report["channel"]),
+            (&format.into(), &"nmea".into())
+        );
+        let sent = report["lines_in"].as_u64().unwrap() + 2;
+        assert_eq!(report["check"]["delivered"].as_u64(), Some(5 * sent));
+    }
+    // None of it is in another channel.
+    let mut other = Client::dial(server.addr(0));
+    other.send_bytes(b"LINEHUB/1 channel=main\nmarker\n");
+    assert!(elsewhere.read_line().starts_with("New client connected: "));
+    assert!(elsewhere.read_line().ends_with(": marker"));
+}
+
+#[test]
+fn own_daemon_has_the_channel_that_is_asked_for() {
+    let exit = bench(&["--channel=a", "--readers=2", "--duration=50ms"]);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    let wanted = "\nagainst a daemon of its own, channel a, in text\n";
+    assert!(exit.stdout.contains(wanted), "{}", exit.stdout);
+}
+
+#[test]
+fn listener_that_takes_no_hello_is_an_error_and_gets_one_line_of_it() {
+    let server = Server::start(&[]);
+    let mut witness = Client::connect(&server);
+    let address = server.addr(0).to_string();
+    let load = [&address[..], "--channel=a", "--readers=20"];
+    let exit = bench(&load);
+    assert_eq!((exit.code, exit.stdout.as_str()), (Some(1), ""));
+    let wrong = format!(
+        "linehub: {address} has not answered the hello: --channel needs a listener with `hello`, as in \
+         --listen {address},hello\n"
+    );
+    assert_eq!(exit.stderr, wrong);
+    server.wait_log_count("client disconnected", 2);
+    let last = Client::connect(&server);
+    let seen = witness.lines_until(&format!("New client connected: {}", last.id()));
+    let hellos = seen.iter().filter(|line| line.contains(": LINEHUB/1 "));
+    assert_eq!(hellos.count(), 1, "{seen:?}");
+}
+
+#[test]
+fn channel_that_there_is_none_of_is_an_error_with_the_daemons_words() {
+    let server = Server::start(&["--listen=127.0.0.1:0,hello"]);
+    let address = server.addr(0).to_string();
+    let exit = bench(&[&address, "--channel=a"]);
+    assert_eq!(exit.code, Some(1));
+    let wanted = "linehub: the daemon refuses the hello: Error: no such channel\n";
+    assert_eq!(exit.stderr, wanted);
+
+    // Without a hello it is told what is missing.
+    let exit = bench(&[&address, "--readers=2"]);
+    assert_eq!(exit.code, Some(1));
+    assert!(exit.stderr.contains("Error: hello expected"), "{exit:?}");
+}
+
+#[test]
+fn hello_that_is_tried_first_takes_no_place_of_the_run() {
+    let server = Server::start(&["--listen=127.0.0.1:0,hello", "--max-clients=4"]);
+    let address = server.addr(0).to_string();
+    let load = ["--channel=main", "--readers=3", "--duration=50ms"];
+    let (report, code) = measured(&[&[&address[..]], &load[..]].concat());
+    assert_eq!(code, 0, "{report:#}");
+}

@@ -259,6 +259,8 @@ fn lines_typed_while_the_daemon_is_down_arrive_when_it_is_back() {
         let address = server.addr(0).to_string();
         let mut program = Program::spawn(&mut connect_and_tell(&["--retry"], &address));
         program.wait_output(CONNECTED);
+        // It is connected before the daemon has accepted it.
+        server.wait_log("client connected client=1");
         let mut witness = Client::connect(&server);
         program.type_in(b"before\n");
         witness.expect_message(1, "before");
@@ -730,6 +732,16 @@ fn wrong_arguments_are_named_in_one_line() {
             "a:1",
             "the argument '--listen-only' cannot be used with '--send-only'",
         ),
+        (
+            &["--channel=a", "--hello=role=both channel=b"],
+            "a:1",
+            "--channel: --hello has a channel too; allowed: one of them",
+        ),
+        (
+            &["--channel=a", "--hello", &"x".repeat(4080)],
+            "a:1",
+            "--hello: the line has 4100 bytes with what is put before it; allowed: at most 4096",
+        ),
     ] {
         let exit = run(args, address, b"");
         assert_eq!(exit.code, Some(2), "{args:?} {address}");
@@ -1161,4 +1173,210 @@ fn retries_take_one_line_of_a_terminal() {
         tmux.press(&["C-c"]);
         tmux.wait("the shell", |screen| screen.ends_with('$'));
     }
+}
+
+/// A daemon with a listener that asks for a hello, in each format, and one that does not. There are
+/// the channels `main`, `a` and `b`.
+fn server_with_hello() -> Server {
+    Server::start(&[
+        "--listen=127.0.0.1:0,hello",
+        "--listen=127.0.0.1:0,hello,format=json",
+        "--listen=127.0.0.1:0,hello,format=raw",
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,channel=a",
+        "--listen=127.0.0.1:0,channel=b",
+    ])
+}
+
+#[test]
+fn hello_comes_first_and_its_answer_is_the_first_output() {
+    let server = server_with_hello();
+    let mut others = Client::connect_to(&server, 3);
+    for (listener, args, wanted) in [
+        (0, &["--channel=a"][..], "Hello client 2: channel a, at "),
+        (
+            0,
+            &["--hello=channel=b format=text"],
+            "Hello client 3: channel b, at ",
+        ),
+        (
+            1,
+            &["--channel=a", "--hello=role=subscribe"],
+            "{\"event\":\"hello\",\"client\":4,",
+        ),
+        (0, &["--channel=a", "--send-only"], ""),
+        (2, &["--channel=a"], ""),
+    ] {
+        let exit = run(args, &server.addr(listener).to_string(), b"hello\n");
+        assert_eq!(exit.code, Some(0), "{args:?}: {exit:?}");
+        assert_eq!(
+            exit.stderr,
+            connected(&server.addr(listener).to_string()) + CLOSED
+        );
+        assert!(exit.stdout.starts_with(wanted), "{args:?}: {exit:?}");
+        let lines = usize::from(!wanted.is_empty());
+        assert_eq!(exit.stdout.lines().count(), lines, "{args:?}: {exit:?}");
+    }
+    // Without keys it is the listener's own channel.
+    let exit = run(&["--hello="], &server.addr(0).to_string(), b"to all\n");
+    assert!(
+        exit.stdout.starts_with("Hello client 7: channel main, at "),
+        "{exit:?}"
+    );
+    others.expect_line("New client connected: 7");
+    others.expect_message(7, "to all");
+}
+
+#[test]
+fn channel_is_joined_in_both_directions_and_by_nobody_else() {
+    let server = server_with_hello();
+    let address = server.addr(0).to_string();
+    let mut elsewhere = Client::connect_to(&server, 3);
+    let mut one = Program::spawn(&mut connect_and_tell(&["--channel=a"], &address));
+    one.wait_output("Hello client 2: channel a, at ");
+    let mut two = Program::spawn(&mut connect_and_tell(&["--channel=a"], &address));
+    two.wait_output("Hello client 3: channel a, at ");
+    one.wait_output("New client connected: 3\n");
+    one.type_in(b"from one\n");
+    two.wait_output("Message from client 2: from one\n");
+    two.type_in(b"from two\n");
+    one.wait_output("Message from client 3: from two\n");
+    let marker = Client::connect_to(&server, 3);
+    elsewhere.expect_line(&format!("New client connected: {}", marker.id()));
+}
+
+#[test]
+fn hello_that_is_refused_ends_it_with_the_daemons_words_and_is_not_tried_again() {
+    let server = server_with_hello();
+    const HINT: &str = "; --channel NAME or --hello KEYS says it";
+    for (args, words) in [
+        (&["--channel=none"][..], "no such channel".to_owned()),
+        (&["--hello=x=1"], "unknown key \"x\" in hello".to_owned()),
+        (
+            &["--hello=role=x"],
+            "invalid value of \"role\" in hello: expected both, publish or subscribe".to_owned(),
+        ),
+        (&[], format!("hello expected{HINT}")),
+    ] {
+        for listener in [0, 1] {
+            let address = server.addr(listener).to_string();
+            for more in [&["--retry"][..], &["--retry", "--send-only"], &[]] {
+                let exit = run(&[args, more].concat(), &address, b"one\ntwo\n");
+                assert_eq!(exit.code, Some(1), "{args:?} {more:?}: {exit:?}");
+                let why = format!("linehub: the server closed the connection: {words}\n");
+                let wanted = connected(&address) + CLOSED + &why;
+                assert_eq!(exit.stderr, wanted, "{args:?} {more:?}");
+                let is_shown = !more.contains(&"--send-only");
+                assert_eq!(
+                    exit.stdout.lines().count(),
+                    usize::from(is_shown),
+                    "{exit:?}"
+                );
+            }
+            if !args.is_empty() {
+                // It only listens, and would be told the same for ever.
+                let exit = run(&[args, &["--listen-only"]].concat(), &address, b"");
+                assert_eq!(exit.code, Some(1), "{args:?}: {exit:?}");
+            }
+        }
+        // In `raw` a reset says it.
+        let exit = run(args, &server.addr(2).to_string(), b"one\ntwo\n");
+        assert_eq!(exit.code, Some(1), "{args:?}: {exit:?}");
+    }
+}
+
+#[test]
+fn hello_over_a_unix_socket_is_taken_or_refused_before_the_lines_are() {
+    let dir = tempfile::tempdir().unwrap();
+    for format in ["text", "json", "raw"] {
+        let unix = format!("unix:{}", dir.path().join(format).display());
+        let listen = format!("{unix},hello,format={format}");
+        let server = Server::start(&["--listen=127.0.0.1:0", "--listen", &listen]);
+        let mut witness = Client::connect(&server);
+        let exit = run(&["--send-only", "--hello="], &unix, b"one\ntwo\n");
+        assert_eq!(exit.code, Some(0), "{format}: {exit:?}");
+        witness.expect_line("New client connected: 2");
+        witness.expect_message(2, "one");
+        witness.expect_message(2, "two");
+        witness.expect_line("Client disconnected: 2");
+        for hello in ["--hello=x=1", "--channel=none"] {
+            let exit = run(&["--send-only", hello], &unix, b"one\ntwo\n");
+            assert_eq!(exit.code, Some(1), "{format}: {exit:?}");
+        }
+        // Whoever was refused was no client.
+        let last = Client::connect(&server);
+        witness.expect_line(&format!("New client connected: {}", last.id()));
+        assert_eq!(last.id(), 3);
+    }
+}
+
+#[test]
+fn hello_is_said_again_on_each_connection_and_is_no_part_of_what_is_sent_again() {
+    let server = Puppet::new();
+    let hello = "LINEHUB/1 channel=a\n";
+    let mut program = Program::spawn(&mut connect_and_tell(
+        &["--retry", "--channel=a"],
+        &server.address,
+    ));
+    let mut first = server.accept();
+    read_exactly(&mut first, hello);
+    program.type_in(b"one\ntwo\nthr");
+    read_exactly(&mut first, "one\ntwo\nthr");
+    drop(first);
+    let mut second = server.accept();
+    program.type_in(b"ee\n");
+    read_exactly(&mut second, &format!("{hello}three\n"));
+    // A daemon that stops before it has taken a hello has taken no line either.
+    second.write_all(b"Server shutting down\n").unwrap();
+    drop(second);
+    let mut third = server.accept();
+    read_exactly(&mut third, &format!("{hello}three\n"));
+    third
+        .write_all(b"Hello client 1: channel a, at 00000001:0\n")
+        .unwrap();
+    program.end_input();
+    assert_eq!(third.read(&mut [0; 16]).unwrap(), 0);
+    drop(third);
+    let (status, output) = program.wait_end();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&output));
+}
+
+#[test]
+fn hello_to_a_daemon_that_comes_back_joins_the_channel_again() {
+    let mut server = server_with_hello();
+    let listen = format!("{},hello", server.addr(0));
+    let args = ["--listen-only", "--channel=a"];
+    let program = Program::spawn(&mut connect_and_tell(&args, &server.addr(0).to_string()));
+    program.wait_output("Hello client 1: channel a, at ");
+    server.stop();
+    program.wait_output("trying again in ");
+    let server = Server::start(&["--listen", &listen, "--listen=127.0.0.1:0,channel=a"]);
+    server.wait_log("client connected channel=a");
+    let exit = run(&["--channel=a"], &server.addr(0).to_string(), b"again\n");
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    program.wait_output("Message from client 2: again\n");
+}
+
+#[test]
+fn listener_that_takes_the_hello_for_a_line_is_told_of() {
+    let server = server_with_hello();
+    let mut witness = Client::connect_to(&server, 3);
+    let address = server.addr(3).to_string();
+    let program = Program::spawn(&mut connect_and_tell(&["--channel=a"], &address));
+    witness.expect_line("New client connected: 2");
+    witness.expect_message(2, "LINEHUB/1 channel=a");
+    witness.send_line("what?");
+    program.wait_output("Message from client 1: what?\n");
+    program.wait_output("linehub: the server has not answered the hello: ");
+}
+
+#[test]
+fn answer_to_a_hello_is_shown_to_a_person() {
+    let server = server_with_hello();
+    let Some(mut person) = person(&["--channel", "a"], &server.addr(0).to_string()) else {
+        return;
+    };
+    person.wait_output("\r \x1b[J\rHello client 1: channel a, at ");
+    enter(&mut person, "hello");
+    server.wait_log("client connected channel=a");
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use linehub::commands::bench::{self, Run};
 
+use crate::channels::Channels;
 use crate::flood::Flood;
 use crate::launch::{Busy, Cores, Launch, Program, Server};
 use crate::settings::Settings;
@@ -32,6 +33,8 @@ pub(crate) enum Plan {
     Memory(usize),
     ConnectStorm(usize),
     NoticeStorm(usize),
+    /// Resident bytes a client, and lines delivered a second.
+    Channels(Channels),
 }
 
 /// One number of one run. A plan yields the same figures in the same order every time.
@@ -133,6 +136,14 @@ impl Plan {
             Plan::ConnectStorm(clients) => {
                 vec![Figure::seconds("", storms::connect_storm(server, clients)?)]
             }
+            Plan::Channels(channels) => {
+                let figures = channels.run(server, settings)?;
+                let rate = Figure::new("/lines", Unit::LinesPerSecond, figures.lines_per_second);
+                vec![
+                    Figure::new("/memory-per-client", Unit::Bytes, figures.bytes_per_client),
+                    rate.while_busy(figures.busy),
+                ]
+            }
             Plan::NoticeStorm(clients) => {
                 let figures = storms::notice_storm(server, clients)?;
                 vec![
@@ -169,6 +180,10 @@ pub(crate) struct Case {
 
 const RAW_LOOP: &str = "raw loop";
 
+/// Clients in all of the case with channels, and in each of many.
+const CHANNEL_CLIENTS: usize = 10_000;
+const CLIENTS_A_CHANNEL: usize = 10;
+
 /// Loses nothing, however slow the load is to read: the terms on which the raw loop works too.
 const LOSSLESS: &[&str] = &[
     "--no-notices",
@@ -194,6 +209,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
             program: program.clone(),
             flags: flags.iter().map(ToString::to_string).collect(),
             pinned: true,
+            hello: false,
         },
         plan,
     };
@@ -292,6 +308,25 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         unpinned("2"),
         "one worker",
         unpinned("1"),
+    );
+    let clients_in_channels = clients.min(CHANNEL_CLIENTS);
+    let channels = |channels: usize| {
+        let open_channels = channels.to_string();
+        let flags = [LOSSLESS, &["--open-channels", &open_channels]];
+        let plan = Plan::Channels(Channels {
+            channels,
+            clients_each: clients_in_channels / channels,
+        });
+        let mut side = linehub(&flags, plan);
+        side.launch.hello = true;
+        side
+    };
+    let many = clients_in_channels / CLIENTS_A_CHANNEL;
+    add(
+        &format!("channels/{many}x{CLIENTS_A_CHANNEL}"),
+        channels(many),
+        "one channel",
+        channels(1),
     );
     let notices = ["--slow-grace", "forever", "--worker-threads", "1"];
     let notices = linehub(&[&notices], Plan::NoticeStorm(clients));

@@ -239,7 +239,7 @@ impl Clients {
 }
 
 /// The bytes of a read; no server here may close a connection.
-fn count(who: usize, got: Got) -> Result<usize> {
+pub(crate) fn count(who: usize, got: Got) -> Result<usize> {
     match got {
         Got::Bytes(count) => Ok(count),
         Got::Nothing => Ok(0),

@@ -67,6 +67,8 @@ pub(crate) struct Launch {
     pub flags: Vec<String>,
     /// One core for the server and another for the load, or all for both.
     pub pinned: bool,
+    /// Whether clients say hello first.
+    pub hello: bool,
 }
 
 impl Launch {
@@ -80,7 +82,11 @@ impl Launch {
         let mut command = match &self.program {
             Program::Linehub(path) => {
                 let mut command = Command::new(path);
-                command.args(["--listen", "127.0.0.1:0"]).args(&self.flags);
+                let listen = match self.hello {
+                    true => "127.0.0.1:0,hello",
+                    false => "127.0.0.1:0",
+                };
+                command.args(["--listen", listen]).args(&self.flags);
                 command
             }
             Program::RawLoop { read_bytes } => {

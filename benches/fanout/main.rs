@@ -8,12 +8,13 @@
 //!
 //! ```text
 //! cases ─► launch ─► linehub | raw_loop            a child process, on its core
-//!       ├► flood (stream) | storms | bench::load   the clients, on theirs
+//!       ├► flood (stream) | channels | storms | bench::load   the clients, on theirs
 //!       ├► watch                                   who looks at the status page meanwhile
 //!       └► table
 //! ```
 
 mod cases;
+mod channels;
 mod flood;
 mod launch;
 mod raw_loop;

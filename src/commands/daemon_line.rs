@@ -8,6 +8,8 @@ use crate::wire::close_reason::CloseReason;
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum DaemonLine {
+    /// The hello was taken: what comes next is the channel's.
+    Hello,
     /// The client missed so many messages.
     Skip { count: u64 },
     /// The daemon closes this connection: the reason's label, and why in the daemon's words.
@@ -30,16 +32,8 @@ impl DaemonLine {
     pub(crate) fn from_text(line: &str) -> Option<DaemonLine> {
         let line = line.trim_end_matches(['\r', '\n']);
         if let Some(detail) = line.strip_prefix("Error: ") {
-            let known = [
-                ("too slow", CloseReason::Slow),
-                ("line too long", CloseReason::LineTooLong),
-                ("idle", CloseReason::Idle),
-                ("server full", CloseReason::Full),
-                ("stalled", CloseReason::Stalled),
-            ];
-            let reason = known.iter().find(|(words, _)| detail.starts_with(words));
             return Some(DaemonLine::Error {
-                reason: reason.map_or("error", |(_, reason)| reason.label()).into(),
+                reason: reason_of(detail).map_or("error", CloseReason::label).into(),
                 detail: detail.to_owned(),
             });
         }
@@ -51,18 +45,99 @@ impl DaemonLine {
             return Some(DaemonLine::Shutdown);
         }
         // What each begins with, and what follows the client's number.
-        let others = [
-            ("Message from client ", ": "),
-            ("New client connected: ", ""),
-            ("Client disconnected: ", ""),
-            ("Hello client ", ": "),
-            ("[linehub: yes]", ""),
+        let known = [
+            ("Message from client ", ": ", DaemonLine::Other),
+            ("New client connected: ", "", DaemonLine::Other),
+            ("Client disconnected: ", "", DaemonLine::Other),
+            ("Hello client ", ": ", DaemonLine::Hello),
+            ("[linehub: yes]", "", DaemonLine::Other),
         ];
-        let is_other = |(begin, end): &(&str, &str)| {
+        let is_it = |(begin, end, _): &(&str, &str, DaemonLine)| {
             let rest = line.strip_prefix(begin);
             let rest = rest.map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
             rest.is_some_and(|rest| rest == *end || !end.is_empty() && rest.starts_with(end))
         };
-        others.iter().any(is_other).then_some(DaemonLine::Other)
+        known.into_iter().find(is_it).map(|(.., meaning)| meaning)
+    }
+}
+
+/// The reason for closing that the daemon has these words for.
+fn reason_of(detail: &str) -> Option<CloseReason> {
+    let begins = [
+        ("too slow", CloseReason::Slow),
+        ("line too long", CloseReason::LineTooLong),
+        ("idle", CloseReason::Idle),
+        ("server full", CloseReason::Full),
+        ("stalled", CloseReason::Stalled),
+        ("HTTP request", CloseReason::Http),
+        ("no such channel", CloseReason::NoChannel),
+        ("hello expected", CloseReason::BadHello),
+        ("role ", CloseReason::BadHello),
+    ];
+    let begins = begins.iter().find(|(words, _)| detail.starts_with(words));
+    let in_hello = || {
+        detail
+            .contains(" in hello")
+            .then_some(CloseReason::BadHello)
+    };
+    begins.map(|(_, reason)| *reason).or_else(in_hello)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::format::{self, Format};
+    use crate::wire::hello;
+    use crate::wire::ids::{ClientId, Epoch, Seq};
+
+    #[test]
+    fn answer_to_a_hello_is_known() {
+        for format in [Format::Text, Format::Json] {
+            for crlf in [false, true] {
+                let (channel, mut line) = ("a".repeat(64).parse().unwrap(), Vec::new());
+                hello::answer(
+                    format,
+                    ClientId(7),
+                    &channel,
+                    Epoch(1),
+                    Seq(2),
+                    crlf,
+                    &mut line,
+                );
+                assert_eq!(DaemonLine::read(&line), Some(DaemonLine::Hello), "{format}");
+            }
+        }
+    }
+
+    #[test]
+    fn refused_hello_has_one_reason_in_every_format_and_whatever_is_wrong() {
+        let of = |line: &[u8]| hello::parse(line).unwrap_err().to_string();
+        let long = [b"LINEHUB/1 x=".as_slice(), &[b'x'; 5000]].concat();
+        for (detail, reason) in [
+            (of(b"x"), CloseReason::BadHello),
+            (of(&long), CloseReason::BadHello),
+            (of(b"LINEHUB/1 \xff"), CloseReason::BadHello),
+            (of(b"LINEHUB/1 x=1"), CloseReason::BadHello),
+            (of(b"LINEHUB/1 since=5m"), CloseReason::BadHello),
+            (of(b"LINEHUB/1 role=both role=both"), CloseReason::BadHello),
+            (of(b"LINEHUB/1 channel="), CloseReason::BadHello),
+            (of(b"LINEHUB/1 format=x"), CloseReason::BadHello),
+            (
+                "role both is not allowed here, only publish".into(),
+                CloseReason::BadHello,
+            ),
+            ("hello expected within 10s".into(), CloseReason::BadHello),
+            ("no such channel".into(), CloseReason::NoChannel),
+            ("server full (2 clients)".into(), CloseReason::Full),
+        ] {
+            for format in [Format::Text, Format::Json] {
+                let mut line = Vec::new();
+                format::error(format, reason, &detail, &mut line);
+                let said = DaemonLine::read(&line);
+                let reason = reason.label().to_owned();
+                let detail = detail.clone();
+                assert_eq!(said, Some(DaemonLine::Error { reason, detail }), "{format}");
+            }
+        }
     }
 }

@@ -141,7 +141,7 @@ impl Connections {
             sink: vec![0; DISCARD_BYTES],
         };
         if let Some(first) = first {
-            connections.add(first, roles[0], true)?;
+            connections.add(first, roles[0], true, endpoint)?;
         }
         // Sockets are made before the clock runs.
         let sockets = (connections.len()..roles.len())
@@ -163,7 +163,8 @@ impl Connections {
                 match endpoint.begin(&socket) {
                     Ok(established) => {
                         pending += usize::from(!established);
-                        connections.add(socket, roles[connections.len()], established)?;
+                        let role = roles[connections.len()];
+                        connections.add(socket, role, established, endpoint)?;
                     }
                     // A Unix socket's backlog is full.
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -178,7 +179,7 @@ impl Connections {
             connections.wait(Duration::from_millis(waits.into()), &mut ready)?;
             for event in &ready {
                 if !connections.all[event.who].established {
-                    connections.establish(event.who)?;
+                    connections.establish(event.who, endpoint)?;
                     pending -= 1;
                 }
                 if event.readable {
@@ -210,7 +211,13 @@ impl Connections {
         said.unwrap_or_else(|| CloseNotice::silent(reason))
     }
 
-    fn add(&mut self, socket: Socket, role: Role, established: bool) -> Result<()> {
+    fn add(
+        &mut self,
+        socket: Socket,
+        role: Role,
+        established: bool,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
         let who = self.all.len();
         if let Role::Sender(number) = role {
             self.senders[number] = who;
@@ -226,17 +233,19 @@ impl Connections {
             tail: Vec::new(),
         });
         if established {
-            self.establish(who)?;
+            self.establish(who, endpoint)?;
         }
         Ok(())
     }
 
-    /// A connection has been made: what is to be said first on it is said here.
-    fn establish(&mut self, who: usize) -> Result<()> {
+    /// A connection has been made: what is to be said first on it is said here. What the daemon answers
+    /// is dropped with all else that comes before the run.
+    fn establish(&mut self, who: usize, endpoint: &Endpoint) -> Result<()> {
         if let Some(error) = self.all[who].socket.take_error()? {
             return Err(error).context("cannot connect");
         }
         self.all[who].established = true;
+        endpoint.say_hello(who, &self.all[who].socket)?;
         let flags = match self.all[who].role {
             Role::Stuck(_) => EventFlags::empty(),
             Role::Reader(_) | Role::Sender(_) => EventFlags::IN,

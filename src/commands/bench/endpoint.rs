@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use anyhow::{Context as _, Result, bail};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
 use crate::config::Address;
 
 /// Connections from one source address on loopback, well below the number of ports that it has.
@@ -20,6 +24,8 @@ pub struct Endpoint {
     address: SockAddr,
     /// Closing resets a connection and leaves no port in TIME_WAIT for the next run to miss.
     resets: bool,
+    /// The lines that connections begin with, in rotation; none if they say no hello.
+    hellos: Vec<String>,
 }
 
 impl Endpoint {
@@ -28,7 +34,14 @@ impl Endpoint {
         Endpoint {
             address: address.into(),
             resets: true,
+            hellos: Vec::new(),
         }
+    }
+
+    /// Connection `n` begins with hello `n`, modulo their number: each a line without its LF.
+    pub fn saying(self, hellos: impl IntoIterator<Item = String>) -> Endpoint {
+        let hellos = hellos.into_iter().map(|hello| hello + "\n").collect();
+        Endpoint { hellos, ..self }
     }
 
     /// The first of an address's meanings that answers, and the connection that it answered.
@@ -42,10 +55,12 @@ impl Endpoint {
         };
         let mut refusal = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in candidates {
-            let resets = false;
-            let endpoint = Endpoint { address, resets };
-            let connected = endpoint.new_socket().and_then(|socket| {
-                socket.connect(&endpoint.address)?;
+            let endpoint = Endpoint {
+                address,
+                resets: false,
+                hellos: Vec::new(),
+            };
+            let connected = endpoint.connect().and_then(|socket| {
                 socket.set_nonblocking(true)?;
                 Ok(socket)
             });
@@ -55,6 +70,13 @@ impl Endpoint {
             }
         }
         Err(refusal)
+    }
+
+    /// Makes a connection, and waits until it is made.
+    pub(super) fn connect(&self) -> io::Result<Socket> {
+        let socket = self.new_socket()?;
+        socket.connect(&self.address)?;
+        Ok(socket)
     }
 
     fn new_socket(&self) -> io::Result<Socket> {
@@ -80,6 +102,20 @@ impl Endpoint {
             socket.bind(&source.into())?;
         }
         Ok(socket)
+    }
+
+    /// Says the hello of the connection with this number, which has just been made.
+    pub(super) fn say_hello(&self, number: usize, socket: &Socket) -> Result<()> {
+        let Some(hello) = self.hellos.get(number % self.hellos.len().max(1)) else {
+            return Ok(());
+        };
+        match send(socket, hello.as_bytes(), SendFlags::NOSIGNAL) {
+            Ok(sent) if sent == hello.len() => Ok(()),
+            Ok(_) => bail!("a new connection has no room for its hello"),
+            // The daemon has refused it: reading tells why.
+            Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(error) => Err(error).context("cannot say hello"),
+        }
     }
 
     /// Begins a connection; whether it is made already.

@@ -15,7 +15,7 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
     check["ok"] = outcome.is_good().into();
     check["complete"] = outcome.complete.into();
     check["delivered"] = outcome.delivered.into();
-    json!({
+    let mut document = json!({
         "address": outcome.address.to_string(),
         "own_daemon": outcome.is_own,
         "format": outcome.format.name(),
@@ -47,7 +47,11 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
         "closed": outcome.closed.iter().map(closed).collect::<Vec<_>>(),
         "stuck_open": outcome.stuck_open,
         "over_time": outcome.latencies.points.iter().map(point).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(channel) = &outcome.channel {
+        document["channel"] = channel.as_str().into();
+    }
+    document
 }
 
 fn micros(duration: Duration) -> f64 {

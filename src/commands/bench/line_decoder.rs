@@ -68,7 +68,7 @@ impl LineDecoder {
         let said = DaemonLine::read(line).filter(|_| self.format != Format::Raw);
         match said {
             None => self.torn(line),
-            Some(DaemonLine::Other) => Seen::Other,
+            Some(DaemonLine::Other | DaemonLine::Hello) => Seen::Other,
             Some(DaemonLine::Skip { count }) => Seen::Skipped(count),
             Some(said) => CloseNotice::of(said).map_or(Seen::Other, Seen::CloseNotice),
         }
@@ -128,7 +128,7 @@ impl CloseNotice {
                 CloseReason::Shutdown.label().to_owned(),
                 "Server shutting down".to_owned(),
             ),
-            DaemonLine::Skip { .. } | DaemonLine::Other => return None,
+            DaemonLine::Hello | DaemonLine::Skip { .. } | DaemonLine::Other => return None,
         };
         Some(CloseNotice { reason, detail })
     }

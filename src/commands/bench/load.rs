@@ -139,6 +139,7 @@ pub(super) fn run(
         run: *run,
         format,
         address: target.address.clone(),
+        channel: target.channel.clone(),
         is_own: target.own.is_some(),
         interrupted,
         complete,

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `plan` | what was asked for |
 //! | `target`, `daemon` | the daemon that is loaded, and one that is a child of this process |
-//! | `endpoint`, `connections`, `barrier` | all connections, until each of them is served |
+//! | `endpoint`, `hello`, `connections`, `barrier` | all connections, until each of them is served |
 //! | `load`, `interrupt` | the run: one thread that sends, receives and checks, until it is told to end |
 //! | `senders`, `line_source`, `line` | who sends what, when |
 //! | `line_decoder`, `check`, `expected_stream`, `tracker` | whether it came: pure |
@@ -26,6 +26,7 @@ mod connections;
 mod daemon;
 mod endpoint;
 mod expected_stream;
+mod hello;
 mod histogram;
 mod interrupt;
 mod json;
@@ -104,6 +105,7 @@ pub fn load(run: &Run, address: SocketAddr) -> Result<Outcome> {
     let target = Target {
         address: Address::Tcp { host, port },
         endpoint: Endpoint::resetting(address),
+        channel: None,
         own: None,
     };
     let progress = Progress::new(run.duration, true);
@@ -119,7 +121,8 @@ fn measure(plan: &Plan) -> Result<bool> {
     let mut failure = None;
     for run in &plan.runs {
         let progress = Progress::new(run.duration, plan.json);
-        let outcome = Target::reach(plan.address.as_ref(), run).and_then(|(target, first)| {
+        let (address, channel) = (plan.address.as_ref(), plan.channel.as_ref());
+        let outcome = Target::reach(address, channel, run).and_then(|(target, first)| {
             load::run(run, &target, Some(first), &mut interrupt, &progress)
         });
         match outcome {

@@ -8,6 +8,7 @@ use super::latency::Latencies;
 use super::plan::Run;
 use super::tracker::Faults;
 use crate::config::Address;
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 /// What a run came to.
@@ -16,6 +17,8 @@ pub struct Outcome {
     pub(super) run: Run,
     pub(super) format: Format,
     pub(super) address: Address,
+    /// The channel that was asked for.
+    pub(super) channel: Option<ChannelName>,
     pub(super) is_own: bool,
     /// Whether the run was ended before its time.
     pub(super) interrupted: bool,

@@ -9,6 +9,7 @@ use crate::config::Address;
 use crate::config::cli::BenchArgs;
 use crate::config::values::{self, SizeRange};
 use crate::config::words;
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 /// Connections of one kind. More than one machine has ports for.
@@ -35,6 +36,8 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 pub(super) struct Plan {
     /// The daemon to load. `None`: one of its own.
     pub(super) address: Option<Address>,
+    /// The channel to load, which is asked for in a hello. `None`: whatever the listener's is.
+    pub(super) channel: Option<ChannelName>,
     /// What to run, one after another. One without a sweep.
     pub(super) runs: Vec<Run>,
     /// The axis option.
@@ -146,6 +149,7 @@ impl Plan {
         }
         Ok(Plan {
             address,
+            channel: args.channel.clone(),
             runs,
             sweep,
             json: args.json,

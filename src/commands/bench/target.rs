@@ -8,9 +8,11 @@ use socket2::Socket;
 
 use super::daemon::Daemon;
 use super::endpoint::Endpoint;
+use super::hello;
 use super::plan::Run;
 use crate::config::Address;
 use crate::ops::procfs;
+use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 /// The daemon that is loaded. Dropping it ends one that is our own.
@@ -18,26 +20,39 @@ use crate::wire::format::Format;
 pub(super) struct Target {
     pub(super) address: Address,
     pub(super) endpoint: Endpoint,
+    /// The channel that all connections ask for; `None` if they say no hello.
+    pub(super) channel: Option<ChannelName>,
     pub(super) own: Option<Daemon>,
 }
 
 impl Target {
     /// Reaches the daemon at `address`, or starts one. Returns the first connection to it.
-    pub(super) fn reach(address: Option<&Address>, run: &Run) -> Result<(Target, Socket)> {
+    pub(super) fn reach(
+        address: Option<&Address>,
+        channel: Option<&ChannelName>,
+        run: &Run,
+    ) -> Result<(Target, Socket)> {
         let (address, own) = match address {
             Some(address) => (address.clone(), None),
             None => {
-                let mut own = Daemon::start(own_command(run))?;
+                let mut own = Daemon::start(own_command(run, channel.is_some()))?;
                 let address = own.address(" listening ")?;
                 let (host, port) = (address.ip().to_string(), address.port());
                 (Address::Tcp { host, port }, Some(own))
             }
         };
-        let (endpoint, first) =
+        let (mut endpoint, first) =
             Endpoint::reach(&address).with_context(|| format!("cannot connect to {address}"))?;
+        if let Some(channel) = channel {
+            if own.is_none() {
+                hello::try_out(&endpoint, &address, channel)?;
+            }
+            endpoint = endpoint.saying([hello::line(channel, run.format)]);
+        }
         let target = Target {
             address,
             endpoint,
+            channel: channel.cloned(),
             own,
         };
         Ok((target, first))
@@ -61,11 +76,16 @@ impl Target {
     }
 }
 
-fn own_command(run: &Run) -> Command {
+fn own_command(run: &Run, with_hello: bool) -> Command {
+    let listen = match with_hello {
+        true => ["--listen", "127.0.0.1:0,hello", "--open-channels", "1"].as_slice(),
+        false => &["--listen", "127.0.0.1:0"],
+    };
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("linehub")
-        .args(["--listen", "127.0.0.1:0", "--log", "info"])
+        .args(listen)
+        .args(["--log", "info"])
         .args(["--format", run.format.unwrap_or(Format::Text).name()])
         // A Ctrl-C in the terminal is for this process, which ends the child when it is done.
         .process_group(0);

@@ -3,6 +3,7 @@
 use memchr::{memchr, memrchr};
 
 use crate::commands::daemon_line::DaemonLine;
+use crate::wire::close_reason::CloseReason;
 use crate::wire::telnet::IAC;
 
 /// How much of the end of the stream is kept: more than the daemon's last lines have.
@@ -34,11 +35,32 @@ impl CloseNotice {
     }
 
     /// The daemon's reason for closing, when it gave one. `raw` has none.
-    pub(super) fn reason(&self) -> Option<String> {
+    pub(super) fn reason(&self) -> Option<Reason> {
         self.said().find_map(|said| match said {
-            DaemonLine::Error { detail, .. } => Some(detail),
+            DaemonLine::Error { reason, detail } => Some(Reason {
+                label: reason,
+                detail,
+            }),
             _ => None,
         })
+    }
+
+    /// Whether the first that came is about other clients: a hello was not taken as one. In `raw`,
+    /// which has no answer to a hello, that is not known.
+    pub(super) fn is_about_others(&self) -> bool {
+        const OTHERS: [&[u8]; 3] = [
+            b"{\"event\":\"message\"",
+            b"{\"event\":\"connect\"",
+            b"{\"event\":\"disconnect\"",
+        ];
+        let line = String::from_utf8_lossy(first_line(&self.head));
+        DaemonLine::from_text(&line) == Some(DaemonLine::Other)
+            || OTHERS.iter().any(|begin| self.head.starts_with(begin))
+    }
+
+    /// Whether the daemon stopped before it took a hello, and so nothing of what followed that.
+    pub(super) fn is_shutdown_at_once(&self) -> bool {
+        DaemonLine::read(first_line(&self.head)) == Some(DaemonLine::Shutdown)
     }
 
     /// Whether the daemon said that it stops.
@@ -94,14 +116,35 @@ fn understand(mut line: &[u8]) -> Option<DaemonLine> {
     DaemonLine::read(line)
 }
 
-/// Whether the reason for closing holds again when the same lines are sent again.
-pub(super) fn is_final(reason: &str) -> bool {
-    reason.starts_with("line too long") || reason.contains("HTTP")
+/// Why the daemon closes a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// The label, as in the daemon's log.
+    label: String,
+    /// The daemon's own words.
+    pub(super) detail: String,
 }
 
-/// Whether the reason says that nothing at all was taken.
-pub(super) fn is_refusal(reason: &str) -> bool {
-    reason.starts_with("server full")
+impl Reason {
+    /// Whether it holds again for the same lines.
+    pub(super) fn is_final(&self) -> bool {
+        self.is(&[CloseReason::LineTooLong, CloseReason::Http])
+    }
+
+    /// Whether nothing at all was taken, for now.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.is(&[CloseReason::Full])
+    }
+
+    /// Whether nothing at all was taken, nor will be however often it is tried: the hello is not what the
+    /// listener wants.
+    pub(super) fn refuses_hello(&self) -> bool {
+        self.is(&[CloseReason::BadHello, CloseReason::NoChannel])
+    }
+
+    fn is(&self, reasons: &[CloseReason]) -> bool {
+        reasons.iter().any(|reason| reason.label() == self.label)
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +160,73 @@ mod tests {
     }
 
     fn reason(reads: &[&[u8]]) -> Option<String> {
-        notice(reads).reason()
+        notice(reads).reason().map(|reason| reason.detail)
+    }
+
+    #[test]
+    fn reason_says_whether_trying_again_can_help() {
+        let told = |line: &str| {
+            let reason = notice(&[line.as_bytes()]).reason().expect(line);
+            (
+                reason.is_final(),
+                reason.is_refusal(),
+                reason.refuses_hello(),
+            )
+        };
+        let json = |label: &str| {
+            told(&format!(
+                "{{\"event\":\"error\",\"reason\":\"{label}\",\"detail\":\"x\"}}\n"
+            ))
+        };
+        for (text, label, wanted) in [
+            (
+                "line too long (limit 9 bytes)",
+                "line_too_long",
+                (true, false, false),
+            ),
+            (
+                "HTTP request, but this is no HTTP server",
+                "http",
+                (true, false, false),
+            ),
+            ("server full (2 clients)", "full", (false, true, false)),
+            ("hello expected", "bad_hello", (false, false, true)),
+            ("no such channel", "no_channel", (false, false, true)),
+            ("idle for 60s", "idle", (false, false, false)),
+        ] {
+            assert_eq!(told(&format!("Error: {text}\r\n")), wanted, "{text}");
+            assert_eq!(json(label), wanted, "{label}");
+        }
+    }
+
+    #[test]
+    fn first_line_tells_whether_a_hello_was_taken() {
+        for line in [
+            "Message from client 1: LINEHUB/1\n",
+            "New client connected: 2\r\n",
+            "{\"event\":\"message\",\"seq\":1,\"client\":2,\"data\":\"x\"}\n",
+        ] {
+            let all = notice(&[line.as_bytes(), b"Hello client 7: channel a, at 0:0\n"]);
+            assert!(all.is_about_others(), "{line}");
+        }
+        let channel = "a".repeat(64);
+        for line in [
+            &format!("Hello client 7: channel {channel}, at 5f3a9c11:0\n"),
+            "{\"event\":\"hello\",\"client\":7,\"channel\":\"a\",\"epoch\":\"0\",\"seq\":0}\n",
+            "Error: hello expected\n",
+            "Server shutting down\n",
+            "payload\n",
+            "",
+        ] {
+            let all = notice(&[line.as_bytes(), b"Message from client 1: x\n"]);
+            assert!(line.is_empty() || !all.is_about_others(), "{line}");
+            assert_eq!(
+                all.is_shutdown_at_once(),
+                line.starts_with("Server"),
+                "{line}"
+            );
+        }
+        assert!(!notice(&[]).is_about_others());
     }
 
     #[test]
@@ -191,10 +300,11 @@ mod tests {
             long.note(b"Message from client 1: x\n");
         }
         long.note(b"Error: idle for 60s\n");
-        assert_eq!(long.reason(), Some("idle for 60s".to_owned()));
+        let idle = |long: &CloseNotice| long.reason().map(|reason| reason.detail);
+        assert_eq!(idle(&long).as_deref(), Some("idle for 60s"));
         // A line that is longer than what is kept, too.
         long.note(&[b'x'; 3 * TAIL_BYTES_MAX]);
         long.note(b"\nError: idle for 60s\n");
-        assert_eq!(long.reason(), Some("idle for 60s".to_owned()));
+        assert_eq!(idle(&long).as_deref(), Some("idle for 60s"));
     }
 }

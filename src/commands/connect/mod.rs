@@ -1,6 +1,7 @@
 //! `linehub connect`: a client that does it well.
 //!
-//! Lines from standard input go to the server, and what comes from there goes to standard output:
+//! Lines from standard input go to the server, behind a hello if one is asked for, and what comes from
+//! there goes to standard output:
 //!
 //! ```text
 //! stdin ─► (prompt: keys ─► lines) ─► outbox ─► (eot) ─► connection ─► output ─► (screen) ─► stdout
@@ -82,8 +83,10 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
         () if args.send_only => Finish::Taken,
         () => Finish::Closed,
     };
+    let hello = args.hello_line()?;
     Ok(Plan {
         address,
+        hello: hello.map_or(vec![], |line| format!("{line}\n").into_bytes()),
         retry,
         finish,
     })

@@ -11,7 +11,7 @@ use tokio::select;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
-use super::close_notice::{self, CloseNotice};
+use super::close_notice::{CloseNotice, Reason};
 use super::dial::Connection;
 use super::eot::EotGuard;
 use super::outbox::Outbox;
@@ -47,6 +47,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) address: Address,
+    /// The line, with its LF, that each connection begins with; empty for none.
+    pub(super) hello: Vec<u8>,
     /// Whether to connect again when the connection could not be made or is gone.
     pub(super) retry: bool,
     pub(super) finish: Finish,
@@ -85,8 +87,13 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Link {
     connection: Connection,
+    /// What is still to be sent of the hello. It is no part of the input, so not of the outbox either,
+    /// which counts and keeps that.
+    hello: Vec<u8>,
     notice: CloseNotice,
     guard: EotGuard,
+    /// Whether it was said that the hello was not taken as one.
+    warned: bool,
 }
 
 impl Session {
@@ -193,8 +200,10 @@ impl Session {
             .say(&format!("Connect to server success: {address}{peer}"));
         let mut link = Link {
             connection,
+            hello: self.plan.hello.clone(),
             notice: CloseNotice::default(),
             guard: EotGuard::default(),
+            warned: false,
         };
         let ended = self.exchange(&mut link).await?;
         let unacknowledged = link.connection.unacknowledged();
@@ -202,18 +211,28 @@ impl Session {
         self.output.flush().await.map_err(no_output)?;
         self.output.say("Server connection closed");
 
-        let has_all = self.outbox.pending().is_empty() && unacknowledged == 0;
+        let has_all = self.has_sent_all(&link) && unacknowledged == 0;
         let sent_all = link.connection.is_shut() && has_all;
         let asked_to_leave = link.guard.holds() && unacknowledged == 0;
         let (reason, is_shutdown) = (link.notice.reason(), link.notice.is_shutdown());
         // Lines that come while a server stops may be read no more; those that came long before were.
         let is_late = is_shutdown && link.connection.settled_for() < Some(CLOSE_GRACE);
+        let has_hello = !self.plan.hello.is_empty();
+        let is_before_hello = has_hello && link.notice.is_shutdown_at_once();
+        let is_late = is_late || is_before_hello;
         if sent_all && ended.is_ok() && reason.is_none() && !is_late {
             return Err(Stop::Done);
         }
         const CLOSED: &str = "the server closed the connection";
         let why = match (ended, &reason) {
-            (_, Some(reason)) => format!("{CLOSED}: {reason}"),
+            (_, Some(reason)) if reason.refuses_hello() && !has_hello => {
+                let detail = &reason.detail;
+                format!("{CLOSED}: {detail}; --channel NAME or --hello KEYS says it")
+            }
+            (_, Some(reason)) => format!("{CLOSED}: {}", reason.detail),
+            (Err(error), None) if has_hello && link.notice.is_empty() => format!(
+                "the connection is lost: {error}; a raw listener that refuses a hello says no more"
+            ),
             (Err(error), None) => format!("the connection is lost: {error}"),
             (Ok(()), None) if is_shutdown => format!("{CLOSED}: it is shutting down"),
             (Ok(()), None) if asked_to_leave => format!(
@@ -222,12 +241,13 @@ impl Session {
             ),
             (Ok(()), None) => CLOSED.to_owned(),
         };
-        let is_final = reason.as_deref().is_some_and(close_notice::is_final);
-        let is_refusal = reason.as_deref().is_some_and(close_notice::is_refusal);
-        // Sent again, a line would be refused again; or none is left that could be, and whether the
-        // last was taken is unknown.
+        let is = |what: fn(&Reason) -> bool| reason.as_ref().is_some_and(what);
+        let is_refusal = is(Reason::is_refusal) || is_before_hello;
+        // Sent again, a line would be refused again, and a hello too; or none is left that could be, and
+        // whether the last was taken is unknown.
         let sends = !matches!(self.input, Input::Absent);
-        if !self.plan.retry || sends && is_final || sent_all && !is_refusal {
+        let is_final = is(Reason::refuses_hello) || sends && is(Reason::is_final);
+        if !self.plan.retry || is_final || sent_all && !is_refusal {
             return Err(Stop::Failed(why));
         }
         if asked_to_leave {
@@ -251,20 +271,25 @@ impl Session {
             let looks = self.look(link)?;
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
-            let has_pending = !self.outbox.pending().is_empty();
-            let sends = has_pending && !link.guard.holds() && lost.is_none();
+            let sends = !self.has_sent_all(link) && !link.guard.holds() && lost.is_none();
             select! {
                 read = link.connection.receive(&mut received), if self.output.is_ready() => match read {
                     Ok(0) => return Ok(lost.map_or(Ok(()), Err)),
                     Ok(_) => {
                         link.notice.note(&received);
                         self.output.take(&mut received);
+                        self.look_for_answer(link);
                     }
                     Err(error) => return Ok(Err(lost.unwrap_or(error))),
                 },
                 ready = link.connection.writable(), if sends => {
-                    let sendable = link.guard.sendable(self.outbox.pending());
+                    let says_hello = !link.hello.is_empty();
+                    let sendable = match says_hello {
+                        true => &link.hello[..],
+                        false => link.guard.sendable(self.outbox.pending()),
+                    };
                     match ready.and_then(|()| link.connection.send(sendable)) {
+                        Ok(sent) if says_hello => drop(link.hello.drain(..sent)),
                         Ok(sent) => {
                             self.outbox.taken(sent);
                             link.guard.sent(sent);
@@ -281,11 +306,28 @@ impl Session {
         }
     }
 
+    /// Whether the socket has taken the hello and all of the input so far.
+    fn has_sent_all(&self, link: &Link) -> bool {
+        link.hello.is_empty() && self.outbox.pending().is_empty()
+    }
+
+    /// Says once if a listener answers a hello with what it has for all: others got it as a line.
+    fn look_for_answer(&mut self, link: &mut Link) {
+        if self.plan.hello.is_empty() || link.warned || !link.notice.is_about_others() {
+            return;
+        }
+        link.warned = true;
+        self.output.say(
+            "linehub: the server has not answered the hello: its listener takes none, and others got it \
+             as a line",
+        );
+    }
+
     /// Does what follows from how far everything is: tells the server the end, makes room, or ends the
     /// command. Says whether this is to be looked at again before anything happens.
     fn look(&mut self, link: &mut Link) -> Result<bool, Stop> {
+        let sent_all = self.has_sent_all(link);
         let connection = &mut link.connection;
-        let sent_all = self.outbox.pending().is_empty();
         if sent_all && matches!(self.input, Input::Ended(_)) && !connection.is_shut() {
             connection.shut();
         }

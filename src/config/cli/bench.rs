@@ -75,7 +75,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FMT", help_heading = LOAD, allow_hyphen_values = true)]
     pub format: Option<String>,
 
-    /// Load channel NAME, which is asked for in a hello, over a listener with `hello`
+    /// Load channel NAME of a listener with `hello`: each connection asks for it in its hello
+    ///
+    /// And for the format of --format. The channel has to be there, or the daemon has to have
+    /// `--open-channels`. One more connection tries first whether the listener takes a hello, which to one
+    /// without `hello` is a line. An own daemon has both.
     #[arg(long, value_name = "NAME", help_heading = LOAD, value_parser = words::channel)]
     pub channel: Option<ChannelName>,
 

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::config::words;
 use crate::wire::channel::ChannelName;
+use crate::wire::hello;
 
 /// What `linehub connect --help` ends with.
 pub(super) const MORE: &str = "\
@@ -16,6 +17,9 @@ Examples:
 
   Record what comes, over restarts of the daemon.
     $ linehub connect --listen-only unix:/run/linehub.sock >> lines
+
+  Talk in a channel, by a listener with `hello`.
+    $ linehub connect --channel nmea 127.0.0.1:2345
 
 Exit codes:
   0  All was sent and the daemon closed in answer; or a person left; or nobody reads standard output
@@ -34,14 +38,17 @@ pub struct ConnectArgs {
     #[arg(value_name = "HOST:PORT|unix:PATH")]
     pub address: Option<String>,
 
-    /// Join channel NAME: what `--hello channel=NAME` says
+    /// Join channel NAME of a listener with `hello`: what `--hello channel=NAME` says
     #[arg(long, value_name = "NAME", value_parser = words::channel)]
     pub channel: Option<ChannelName>,
 
     /// Say hello first, with these keys, to a listener with `hello`
     ///
-    /// Such as 'channel=nmea role=subscribe'; '' says it without keys. Printable ASCII, at most 4 KiB.
-    /// What --channel says is put before it.
+    /// Such as 'channel=nmea role=subscribe'; '' says it without keys. Printable ASCII, the whole line at
+    /// most 4 KiB. What --channel says is put before it. The line `LINEHUB/1 KEYS` is the first on each
+    /// connection, and the answer is the first that comes (in `raw` there is none). A daemon that refuses
+    /// it, or the channel, is not tried again. A listener without `hello` takes it for a line like any
+    /// other.
     #[arg(long, value_name = "KEYS", value_parser = hello_keys, allow_hyphen_values = true)]
     pub hello: Option<String>,
 
@@ -92,66 +99,116 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
-    /// The keys to say hello with; `None` if nothing is to be said.
-    pub fn hello_keys(&self) -> Option<String> {
+    /// The line to say hello with, without its LF; `None` if nothing is to be said.
+    ///
+    /// # Errors
+    /// What cannot be said, in one line.
+    pub fn hello_line(&self) -> Result<Option<String>, String> {
         let channel = self.channel.as_ref().map(|name| format!("channel={name}"));
-        match (channel, &self.hello) {
-            (Some(channel), Some(keys)) => Some(format!("{channel} {keys}").trim_end().to_owned()),
-            (channel, keys) => channel.or_else(|| keys.clone()),
+        let keys = match (channel, &self.hello) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(keys)) if names_channel(keys) => {
+                return Err("--channel: --hello has a channel too; allowed: one of them".to_owned());
+            }
+            (channel, keys) => [channel, keys.clone()].map(Option::unwrap_or_default),
+        };
+        let line = hello::line(keys.join(" ").trim());
+        match line.len() {
+            ..=hello::HELLO_BYTES_MAX => Ok(Some(line)),
+            bytes => Err(format!(
+                "--hello: the line has {bytes} bytes with what is put before it; allowed: at most {}",
+                hello::HELLO_BYTES_MAX
+            )),
         }
     }
 }
 
+/// Whether the keys of a hello have the channel among them.
+fn names_channel(keys: &str) -> bool {
+    let mut words = keys.split(' ');
+    words.any(|word| word.split('=').next() == Some("channel"))
+}
+
 /// Checks that a text can be part of a hello line.
 fn hello_keys(text: &str) -> Result<String, String> {
-    /// Most bytes of a hello line.
-    const BYTES_MAX: usize = 4096;
-    let wrong = if text.len() > BYTES_MAX {
-        format!("has {} bytes", text.len())
-    } else if let Some(c) = text.chars().find(|c| !matches!(c, ' '..='~')) {
-        format!("has a '{}' in it", c.escape_default())
-    } else {
-        return Ok(text.to_owned());
-    };
-    Err(format!(
-        "{wrong}; allowed: printable ASCII such as 'channel=nmea since=5m', at most 4 KiB"
-    ))
+    match text.chars().find(|c| !matches!(c, ' '..='~')) {
+        None => Ok(text.to_owned()),
+        Some(c) => Err(format!(
+            "has a '{}' in it; allowed: printable ASCII such as 'channel=nmea since=5m', at most 4 KiB",
+            c.escape_default()
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn channel_is_a_key_of_the_hello() {
-        let keys = |channel: Option<&str>, hello: Option<&str>| {
-            let args = ConnectArgs {
-                channel: channel.map(|name| name.parse().unwrap()),
-                hello: hello.map(str::to_owned),
-                ..ConnectArgs::default()
-            };
-            args.hello_keys()
+    fn line(channel: Option<&str>, hello: Option<&str>) -> Result<Option<String>, String> {
+        let args = ConnectArgs {
+            channel: channel.map(|name| name.parse().unwrap()),
+            hello: hello.map(str::to_owned),
+            ..ConnectArgs::default()
         };
-        assert_eq!(keys(None, None), None);
-        assert_eq!(keys(None, Some("")).as_deref(), Some(""));
-        assert_eq!(keys(Some("a"), None).as_deref(), Some("channel=a"));
-        assert_eq!(keys(Some("a"), Some("")).as_deref(), Some("channel=a"));
-        let both = keys(Some("a"), Some("role=publish"));
-        assert_eq!(both.as_deref(), Some("channel=a role=publish"));
+        args.hello_line()
     }
 
     #[test]
-    fn hello_is_printable_ascii_of_4_kib() {
-        for text in ["", "channel=nmea since=5m", &"x".repeat(4096)] {
+    fn channel_is_a_key_of_the_hello() {
+        assert_eq!(line(None, None), Ok(None));
+        for (channel, hello, wanted) in [
+            (None, Some(""), "LINEHUB/1"),
+            (None, Some("  role=both "), "LINEHUB/1 role=both"),
+            (Some("a"), None, "LINEHUB/1 channel=a"),
+            (Some("a"), Some(""), "LINEHUB/1 channel=a"),
+            (
+                Some("a"),
+                Some("role=publish"),
+                "LINEHUB/1 channel=a role=publish",
+            ),
+            (
+                Some("a"),
+                Some("role=channel"),
+                "LINEHUB/1 channel=a role=channel",
+            ),
+        ] {
+            assert_eq!(line(channel, hello), Ok(Some(wanted.to_owned())));
+        }
+    }
+
+    #[test]
+    fn channel_is_said_once() {
+        for hello in ["channel=a", "role=both  channel=b", "channel", "channel="] {
+            let error = line(Some("a"), Some(hello)).unwrap_err();
+            assert!(
+                error.starts_with("--channel: --hello has a channel too"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn hello_is_printable_ascii() {
+        for text in ["", "channel=nmea since=5m", "~"] {
             assert_eq!(hello_keys(text).as_deref(), Ok(text));
         }
         for (text, wrong) in [
             ("a\nb", "has a '\\n' in it"),
             ("caf\u{e9}", "has a '\\u{e9}' in it"),
-            (&"x".repeat(4097), "has 4097 bytes"),
         ] {
             let error = hello_keys(text).unwrap_err();
             assert!(error.starts_with(&format!("{wrong}; allowed: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn whole_line_has_4_kib_at_most() {
+        let keys = "x".repeat(4096 - "LINEHUB/1 ".len());
+        assert_eq!(line(None, Some(&keys)).unwrap().unwrap().len(), 4096);
+        let one_more = keys.clone() + "x";
+        for (channel, keys) in [(None, &one_more), (Some("a"), &keys)] {
+            let error = line(channel, Some(keys)).unwrap_err();
+            assert!(error.starts_with("--hello: the line has 4"), "{error}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::wire::role::Role;
 pub const HELLO_BYTES_MAX: usize = 4096;
 
 /// The first word, with the version of what follows.
-const VERSION: &[u8] = b"LINEHUB/1";
+const VERSION: &str = "LINEHUB/1";
 
 /// Most characters of an unknown key that its sender is shown: enough to find it.
 const SHOWN_KEY_BYTES_MAX: usize = 32;
@@ -54,6 +54,11 @@ const KEYS: [&str; 3] = ["channel", "role", "format"];
 /// Keys that are refused until they are served. `ack` is a word without a value.
 const KEYS_NOT_AVAILABLE: [&str; 5] = ["token", "history", "since", "session", "ack"];
 
+/// The hello line of a client that asks for these keys, without its LF.
+pub fn line(keys: &str) -> String {
+    format!("{VERSION} {keys}").trim_end().to_owned()
+}
+
 /// Reads a hello line without its LF. One CR at its end belongs to the line end.
 ///
 /// Words are parted by one or more blanks or tabs, which may also stand at the end. Keys are in lower
@@ -64,7 +69,7 @@ pub fn parse(line: &[u8]) -> Result<Hello, HelloError> {
         return Err(HelloError::TooLong);
     }
     let mut words = line.split(is_blank);
-    if words.next() != Some(VERSION) {
+    if words.next() != Some(VERSION.as_bytes()) {
         return Err(HelloError::Expected);
     }
     let is_allowed = |byte: &u8| byte.is_ascii_graphic() || is_blank(byte);

@@ -1,0 +1,79 @@
+//! The hello of all connections of a run, and whether a listener takes one.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use socket2::Socket;
+
+use super::endpoint::Endpoint;
+use crate::commands::daemon_line::DaemonLine;
+use crate::config::Address;
+use crate::wire::channel::ChannelName;
+use crate::wire::format::Format;
+use crate::wire::hello;
+
+/// How long a listener may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the daemon may take to see that a client has left.
+const LEAVE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// More than any answer has.
+const ANSWER_BYTES_MAX: u64 = 1024;
+
+/// The line by which a connection joins a channel, in a format if one is asked for.
+pub(super) fn line(channel: &ChannelName, format: Option<Format>) -> String {
+    let format = format.map_or(String::new(), |format| format!(" format={format}"));
+    hello::line(&format!("channel={channel}{format}"))
+}
+
+/// Says hello on a connection of its own: a listener without `hello` takes it for a line, of which
+/// others get this one and not one of each connection. It asks for `json`, since `raw` has no answer.
+///
+/// # Errors
+/// The listener takes no hello, or not this one.
+pub(super) fn try_out(endpoint: &Endpoint, address: &Address, channel: &ChannelName) -> Result<()> {
+    let socket = endpoint.connect();
+    let mut socket = socket.with_context(|| format!("cannot connect to {address}"))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let hello = line(channel, Some(Format::Json)) + "\n";
+    // What fails here shows when the answer is read.
+    let _ = socket.write_all(hello.as_bytes());
+    let mut answer = Vec::new();
+    let mut input = BufReader::new(&socket).take(ANSWER_BYTES_MAX);
+    let read = input.read_until(b'\n', &mut answer);
+    match (read, DaemonLine::read(&answer)) {
+        (_, Some(DaemonLine::Hello)) => leave(&socket),
+        (_, Some(DaemonLine::Error { detail, .. })) => {
+            bail!("the daemon refuses the hello: Error: {detail}")
+        }
+        (Err(error), None) if error.kind() != std::io::ErrorKind::WouldBlock => {
+            bail!("the daemon refuses the hello: {error}")
+        }
+        _ => bail!(
+            "{address} has not answered the hello: --channel needs a listener with `hello`, as in \
+             --listen {address},hello"
+        ),
+    }
+}
+
+/// Leaves, and waits a moment for the daemon to have seen that: until then the connection counts for its
+/// `--max-clients`. With `--half-close keep` it sees it when the socket is closed.
+fn leave(mut socket: &Socket) -> Result<()> {
+    socket.shutdown(Shutdown::Write)?;
+    let begun = Instant::now();
+    let mut dropped = [0; 64 * 1024];
+    loop {
+        let left = LEAVE_PATIENCE.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Ok(());
+        }
+        socket.set_read_timeout(Some(left))?;
+        // An error is an end as well, or that of the time.
+        if matches!(socket.read(&mut dropped), Ok(0) | Err(_)) {
+            return Ok(());
+        }
+    }
+}
