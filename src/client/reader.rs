@@ -98,10 +98,13 @@ impl Reader {
     pub(super) fn new(options: &ListenerOptions, line_bytes_max: usize) -> Reader {
         let line_end = options.line_end;
         let telnet = (options.format == Format::Text).then(|| Telnet::for_lines_in(line_end));
-        Reader::behind(telnet, LineEnds::new(line_end), line_bytes_max)
+        Reader {
+            has_begun: false,
+            ..Reader::behind(telnet, LineEnds::new(line_end), line_bytes_max)
+        }
     }
 
-    /// A reader that goes on where telnet and the line ends stand, between two lines.
+    /// A reader behind a hello, which was the first line: it goes on where telnet and the line ends stand.
     pub(super) fn behind(
         telnet: Option<Telnet>,
         line_ends: LineEnds,
@@ -111,7 +114,7 @@ impl Reader {
             framer: Framer::new(line_bytes_max),
             telnet,
             line_ends,
-            has_begun: false,
+            has_begun: true,
             has_discarded: false,
             takes_cr_for_text: false,
         }
