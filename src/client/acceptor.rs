@@ -16,7 +16,7 @@ use super::handshake::{END_TIME, Handshakes, REFUSAL_TIME, Refusal, introduce, l
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, ConnectionInfo, Hub};
+use crate::hub::{Channels, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -157,7 +157,7 @@ impl Acceptor {
     }
 
     /// The hub of the channel that a listener's clients join.
-    fn hub_of(&self, options: &ListenerOptions) -> Arc<Hub> {
+    fn hub_of(&self, options: &ListenerOptions) -> Joining {
         self.channels.of_listener(&options.channel)
     }
 

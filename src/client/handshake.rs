@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ListenerOptions;
-use crate::hub::{Channels, Hub};
+use crate::hub::{Channels, Joining};
 use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
@@ -40,8 +40,8 @@ const PEEK_BYTES: usize = 1024;
 
 /// How a connection whose hello was taken becomes a client.
 pub(super) struct Introduction {
-    /// The hub of its channel, which exists as long as this is held.
-    pub(super) hub: Arc<Hub>,
+    /// Its channel.
+    pub(super) hub: Joining,
     /// The listener's options, less what the hello has otherwise.
     pub(super) options: Arc<ListenerOptions>,
     /// What telnet and line ends have come to.
@@ -87,7 +87,7 @@ fn grant(
     hello: hello::Hello,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
-) -> Result<(Arc<Hub>, Arc<ListenerOptions>), Refusal> {
+) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let asked = hello.role.unwrap_or(options.role);
     let Some(role) = options.role.narrowed_to(asked) else {
         let detail = format!("role {asked} is not allowed here, only {}", options.role);
