@@ -125,8 +125,13 @@ impl Acceptor {
                     ready = listener.ready() => ready?,
                     () = self.nudged() => {}
                 }
-                // Notices go to the buffer: accepting waits for room there as sending does.
-                Ok(self.hub_of(listener.options()).admit().await)
+                // Notices go to the buffer: accepting waits for room there as sending does. Who says hello
+                // does so by itself, since its channel may be another.
+                let options = listener.options();
+                Ok(match options.hello {
+                    true => None,
+                    false => Some(self.hub_of(options).admit().await),
+                })
             };
             // Cancelling it loses nothing: no connection has been accepted yet.
             let Some(ready) = stop.run_until_cancelled(turn).await else {
