@@ -10,7 +10,7 @@
 //! so that nobody else is held up; its bytes are looked at where they are, and only its own are taken.
 //! Whatever refuses a connection, here or before, is a [`Refusal`].
 //!
-//! Neither a drain nor a handover waits for a handshake: [`Handshakes::end`] tells each peer that the
+//! Neither a drain nor a handover waits long for a handshake: [`Handshakes::end`] tells each peer that the
 //! daemon stops, and closes the connection.
 
 use std::io;
@@ -30,6 +30,10 @@ use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// How long handshakes may still go on by themselves at a stop or a handover: who has connected has sent
+/// its hello, as a rule, and perhaps lines that must not be lost.
+pub(super) const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// How long a peer may take to close its side at a stop or a handover, which waits for that: time for the
 /// words to be on their way.
@@ -247,11 +251,15 @@ impl Handshakes {
     }
 
     /// Ends all that have begun, and waits until each connection is closed or has become a client after
-    /// all, [`END_TIME`] at most. Those that begin later are not concerned.
+    /// all. What has been sent already, or is on its way, has [`SETTLE_TIME`] to be taken; who is told
+    /// then has [`END_TIME`]. Those that begin later are not concerned.
     pub(super) async fn end(&self) {
-        self.ended.send_replace(());
         self.tasks.close();
-        self.tasks.wait().await;
+        let settled = tokio::time::timeout(SETTLE_TIME, self.tasks.wait()).await;
+        if settled.is_err() {
+            self.ended.send_replace(());
+            self.tasks.wait().await;
+        }
         self.tasks.reopen();
     }
 }
