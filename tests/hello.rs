@@ -680,22 +680,30 @@ fn who_is_in_the_hello_at_a_stop_is_told_and_nothing_hangs() {
 
 #[test]
 fn hello_that_was_sent_before_a_stop_is_taken_and_what_follows_is_published() {
-    let mut server = start(&["--no-notices"]);
-    let mut reader = Client::connect_to(&server, PLAIN);
-    let mut clients: Vec<_> = (0..50).map(|_| Client::dial(server.addr(TEXT))).collect();
-    for client in &mut clients {
-        client.send_bytes(b"LINEHUB/1\nsaid\n");
+    for signal in [Signal::INT, Signal::USR2] {
+        let server = start(&["--no-notices"]);
+        let mut reader = Client::connect_to(&server, PLAIN);
+        // All of it is there before the daemon has seen any, or the signal.
+        server.signal(Signal::STOP);
+        let mut clients: Vec<_> = (0..50)
+            .map(|_| dial(&server, TEXT, "LINEHUB/1\nsaid\n"))
+            .collect();
+        server.signal(signal);
+        server.signal(Signal::CONT);
+        for _ in &clients {
+            assert!(reader.read_line().ends_with(": said"));
+        }
+        for client in &mut clients {
+            Place::parse(&client.read_line());
+        }
+        if signal == Signal::INT {
+            reader.expect_line("Server shutting down");
+        } else {
+            server.wait_log_count("phase=running", 2);
+            let mut other = Client::connect_to(&server, PLAIN);
+            marker(&mut other, &mut reader);
+        }
     }
-    server.signal(Signal::INT);
-    let lines = reader.lines_until("Server shutting down");
-    let said = lines.iter().filter(|line| line.ends_with(": said")).count();
-    assert_eq!(said, clients.len(), "{lines:?}");
-    for client in &mut clients {
-        Place::parse(&client.read_line());
-        client.lines_until("Server shutting down");
-        client.expect_eof();
-    }
-    assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
 }
 
 #[test]
@@ -800,4 +808,73 @@ fn clients_keep_channel_role_format_and_line_ends_over_an_exec() {
     raw.expect_eof();
     let mut main = Client::connect_to(&server, PLAIN);
     marker(&mut main, &mut other);
+}
+
+#[test]
+fn hello_ends_as_lines_of_its_listener_do() {
+    let server = Server::start(&[
+        "--no-notices",
+        "--listen=127.0.0.1:0,hello,line-end=any",
+        "--listen=127.0.0.1:0,hello,line-end=nul",
+        "--listen=127.0.0.1:0",
+    ]);
+    let mut reader = Client::connect_to(&server, 2);
+    for (i, end) in [(0, "\r"), (0, "\r\n"), (0, "\n"), (1, "\0")] {
+        let input = format!("LINEHUB/1 role=both{end}one{end}{end}two{end}");
+        for at in 0..=input.len() {
+            let (first, rest) = input.split_at(at);
+            let mut client = dial(&server, i, first);
+            let mut other = Client::connect_to(&server, 2);
+            other.send_bytes(b"between\n");
+            // Of what has come first, lines may be out already.
+            let mut lines = Vec::new();
+            while lines
+                .last()
+                .is_none_or(|line: &String| !line.ends_with("between"))
+            {
+                lines.push(reader.read_line());
+            }
+            client.send_bytes(rest.as_bytes());
+            let id = Place::parse(client.read_line().trim_end()).client;
+            let own = format!("Message from client {id}: ");
+            lines.retain(|line| line.starts_with(&own));
+            while lines.len() < 3 {
+                let line = reader.read_line();
+                assert!(line.starts_with(&own), "{line}");
+                lines.push(line);
+            }
+            let said: Vec<_> = lines.iter().map(|line| &line[own.len()..]).collect();
+            assert_eq!(said, ["one", "", "two"], "{input:?} cut at {at}");
+        }
+    }
+}
+
+#[test]
+fn answer_comes_before_echoes_of_what_was_sent_with_the_hello() {
+    let server = start(&["--echo"]);
+    let mut client = dial(&server, JSON, "LINEHUB/1\na\nb\n");
+    let seen: Vec<_> = (0..4).map(|_| client.read_json()).collect();
+    let events: Vec<_> = seen.iter().map(|e| e["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["hello", "connect", "message", "message"]);
+    let seqs: Vec<_> = seen.iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [0, 1, 2, 3]);
+}
+
+#[test]
+fn hello_goes_over_unix_sockets_and_past_the_urgent_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = format!("--listen=unix:{},hello", dir.path().join("s").display());
+    let server = Server::start(&["--no-notices", &listen, "--listen=127.0.0.1:0,hello"]);
+    let (mut unix, _) = Client::introduced(server.addr(0), "");
+    let mut urgent = Client::dial(server.addr(1));
+    urgent.send_bytes(b"LINE");
+    urgent.sender().send_out_of_band(b"H").unwrap();
+    urgent.send_bytes(b"UB/1\nx");
+    urgent.sender().send_out_of_band(b"y").unwrap();
+    urgent.send_bytes(b"z\n");
+    let id = Place::parse(&urgent.read_line()).client;
+    unix.expect_message(id, "xyz");
+    let mut wrong = dial(&server, 0, "x\n");
+    wrong.expect_line("Error: hello expected");
+    wrong.expect_eof();
 }

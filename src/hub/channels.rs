@@ -115,13 +115,15 @@ impl Channels {
     /// as many as they may.
     pub(crate) fn open(&self, name: &ChannelName) -> Option<Joining> {
         let mut state = self.state.lock();
-        // One that its clients have just left is another from now on.
-        state.end_unused();
+        let found = state.hubs.get(name);
+        // One that its clients have just left is another from now on, or makes room for another.
+        if found.map_or(state.is_full(), |hub| hub.is_unused()) {
+            state.end_unused();
+        }
         if let Some(hub) = state.hubs.get(name) {
             return Some(Joining::new(hub.clone()));
         }
-        let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
-        let is_full = open.count() >= state.config.open_channels;
+        let is_full = state.is_full();
         (!is_full).then(|| Joining::new(self.make(&mut state, name, true)))
     }
 
@@ -245,14 +247,27 @@ impl Drop for Joining {
     }
 }
 
+impl Hub {
+    /// Whether clients opened it, and have left it. To be called with the lock on the channels.
+    fn is_unused(&self) -> bool {
+        // Nobody is about to join who did not hold that lock. Looked at before the clients: who joins is
+        // one by the time that it is no longer awaited.
+        let is_awaited = self.joining.load(Acquire) > 0;
+        self.is_open.load(Relaxed) && !is_awaited && self.has_no_clients()
+    }
+}
+
 impl State {
+    /// Whether clients have opened as many channels as they may.
+    fn is_full(&self) -> bool {
+        let open = self.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
+        open.count() >= self.config.open_channels
+    }
+
     fn end_unused(&mut self) {
         let State { hubs, ended, .. } = self;
         hubs.retain(|_, hub| {
-            // Nobody is about to join who did not hold the lock that is held here. Looked at before the
-            // clients: who joins is one by the time that they do so no more.
-            let is_awaited = hub.joining.load(Acquire) > 0;
-            let is_unused = hub.is_open.load(Relaxed) && !is_awaited && hub.has_no_clients();
+            let is_unused = hub.is_unused();
             if is_unused {
                 *ended += hub.stats().of_the_past();
             }
