@@ -10,6 +10,8 @@ mod admin;
 /// `linehub bench`: load, and proof that it finds what is wrong.
 #[cfg(feature = "bench")]
 mod bench;
+/// Channels: each an order of its own, with a buffer of its own.
+mod channels;
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
 /// `linehub connect`, in pipes and in a terminal.
@@ -19,6 +21,8 @@ mod connect;
 mod formats;
 /// Connections that outlive a daemon: SIGUSR2, and a service manager's restart.
 mod handover;
+/// The hello line: what a client may ask for, and what it is told.
+mod hello;
 /// Clients that mean no good, or are broken.
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.

@@ -16,7 +16,7 @@ use super::handshake::{END_TIME, Handshakes, REFUSAL_TIME, Refusal, introduce, l
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, ConnectionInfo, Hub};
+use crate::hub::{Channels, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -124,8 +124,13 @@ impl Acceptor {
                     ready = listener.ready() => ready?,
                     () = self.nudged() => {}
                 }
-                // Notices go to the buffer: accepting waits for room there as sending does.
-                Ok(self.hub_of(listener.options()).admit().await)
+                // Notices go to the buffer: accepting waits for room there as sending does. Who says hello
+                // does so by itself, since its channel may be another.
+                let options = listener.options();
+                Ok(match options.hello {
+                    true => None,
+                    false => Some(self.hub_of(options).admit().await),
+                })
             };
             // Cancelling it loses nothing: no connection has been accepted yet.
             let Some(ready) = stop.run_until_cancelled(turn).await else {
@@ -156,7 +161,7 @@ impl Acceptor {
     }
 
     /// The hub of the channel that a listener's clients join.
-    fn hub_of(&self, options: &ListenerOptions) -> Arc<Hub> {
+    fn hub_of(&self, options: &ListenerOptions) -> Joining {
         self.channels.of_listener(&options.channel)
     }
 

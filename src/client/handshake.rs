@@ -10,7 +10,7 @@
 //! so that nobody else is held up; its bytes are looked at where they are, and only its own are taken.
 //! Whatever refuses a connection, here or before, is a [`Refusal`].
 //!
-//! Neither a drain nor a handover waits for a handshake: [`Handshakes::end`] tells each peer that the
+//! Neither a drain nor a handover waits long for a handshake: [`Handshakes::end`] tells each peer that the
 //! daemon stops, and closes the connection.
 
 use std::io;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use crate::config::ListenerOptions;
-use crate::hub::{Channels, Hub};
+use crate::hub::{Channels, Joining};
 use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
@@ -31,14 +31,18 @@ use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
+/// How long handshakes may still go on by themselves at a stop or a handover: who has connected has sent
+/// its hello, as a rule, and perhaps lines that must not be lost.
+pub(super) const SETTLE_TIME: Duration = Duration::from_millis(100);
+
 /// How long a peer may take to close its side at a stop or a handover, which waits for that: time for the
 /// words to be on their way.
 pub(super) const END_TIME: Duration = Duration::from_millis(250);
 
 /// How a connection whose hello was taken becomes a client.
 pub(super) struct Introduction {
-    /// The hub of its channel, which exists as long as this is held.
-    pub(super) hub: Arc<Hub>,
+    /// Its channel.
+    pub(super) hub: Joining,
     /// The listener's options, less what the hello has otherwise.
     pub(super) options: Arc<ListenerOptions>,
     /// What telnet and line ends have come to.
@@ -84,7 +88,7 @@ fn grant(
     hello: hello::Hello,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
-) -> Result<(Arc<Hub>, Arc<ListenerOptions>), Refusal> {
+) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let asked = hello.role.unwrap_or(options.role);
     let Some(role) = options.role.narrowed_to(asked) else {
         let detail = format!("role {asked} is not allowed here, only {}", options.role);
@@ -244,11 +248,15 @@ impl Handshakes {
     }
 
     /// Ends all that have begun, and waits until each connection is closed or has become a client after
-    /// all, [`END_TIME`] at most. Those that begin later are not concerned.
+    /// all. What has been sent already, or is on its way, has [`SETTLE_TIME`] to be taken; who is told
+    /// then has [`END_TIME`]. Those that begin later are not concerned.
     pub(super) async fn end(&self) {
-        self.ended.send_replace(());
         self.tasks.close();
-        self.tasks.wait().await;
+        let settled = tokio::time::timeout(SETTLE_TIME, self.tasks.wait()).await;
+        if settled.is_err() {
+            self.ended.send_replace(());
+            self.tasks.wait().await;
+        }
         self.tasks.reopen();
     }
 }

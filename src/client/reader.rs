@@ -99,17 +99,12 @@ impl Reader {
         let line_end = options.line_end;
         let telnet = (options.format == Format::Text).then(|| Telnet::for_lines_in(line_end));
         Reader {
-            framer: Framer::new(line_bytes_max),
-            telnet,
-            line_ends: LineEnds::new(line_end),
             has_begun: false,
-            has_discarded: false,
-            takes_cr_for_text: false,
+            ..Reader::behind_hello(telnet, LineEnds::new(line_end), line_bytes_max)
         }
     }
 
-    /// A reader behind a hello line, which no web browser sends, where telnet and the line ends stand
-    /// like this.
+    /// A reader behind a hello, which was the first line: it goes on where telnet and the line ends stand.
     pub(super) fn behind_hello(
         telnet: Option<Telnet>,
         line_ends: LineEnds,

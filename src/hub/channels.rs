@@ -5,8 +5,9 @@
 //! clients, or places to come back to from a handover.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
@@ -34,6 +35,10 @@ struct State {
     /// What was counted in channels that are no more.
     ended: HubStats,
 }
+
+/// A channel that somebody is about to join: it does not end meanwhile.
+#[derive(Debug)]
+pub(crate) struct Joining(Arc<Hub>);
 
 /// One channel in stats.
 #[derive(Clone, Debug)]
@@ -120,33 +125,32 @@ impl Channels {
     }
 
     /// The channel that a listener names. It exists, unless a reload has just taken it out.
-    pub(crate) fn of_listener(&self, name: &ChannelName) -> Arc<Hub> {
+    pub(crate) fn of_listener(&self, name: &ChannelName) -> Joining {
         let mut state = self.state.lock();
         let hub = state.hubs.get(name).cloned();
-        hub.unwrap_or_else(|| self.make(&mut state, name, true))
+        Joining::new(hub.unwrap_or_else(|| self.make(&mut state, name, true)))
     }
 
     /// The channel that a client asks for; `None` if there is none of this name and clients have opened
-    /// as many as they may. Exists for as long as the hub is held.
-    pub(crate) fn open(&self, name: &ChannelName) -> Option<Arc<Hub>> {
+    /// as many as they may.
+    pub(crate) fn open(&self, name: &ChannelName) -> Option<Joining> {
         let mut state = self.state.lock();
-        if let Some(hub) = state.hubs.get(name) {
-            return Some(hub.clone());
-        }
-        let is_full = |state: &State| {
-            let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
-            open.count() >= state.config.open_channels
-        };
-        if is_full(&state) {
+        let found = state.hubs.get(name);
+        // One that its clients have just left is another from now on, or makes room for another.
+        if found.map_or(state.is_full(), |hub| hub.is_unused()) {
             state.end_unused();
         }
-        (!is_full(&state)).then(|| self.make(&mut state, name, true))
+        if let Some(hub) = state.hubs.get(name) {
+            return Some(Joining::new(hub.clone()));
+        }
+        let is_full = state.is_full();
+        (!is_full).then(|| Joining::new(self.make(&mut state, name, true)))
     }
 
     /// The channel `main`.
     #[cfg(test)]
     pub(crate) fn main(&self) -> Arc<Hub> {
-        self.of_listener(&ChannelName::main())
+        self.of_listener(&ChannelName::main()).0.clone()
     }
 
     /// Ends the channels that clients opened and have left.
@@ -154,7 +158,7 @@ impl Channels {
         self.state.lock().end_unused();
     }
 
-    /// All channels there are. They exist for as long as the hubs are held.
+    /// All channels there are.
     pub(super) fn hubs(&self) -> Vec<Arc<Hub>> {
         self.state.lock().hubs.values().cloned().collect()
     }
@@ -243,12 +247,49 @@ impl Channels {
     }
 }
 
+impl Joining {
+    /// To be called with the lock on the channels, or before they are there.
+    pub(super) fn new(hub: Arc<Hub>) -> Joining {
+        hub.joining.fetch_add(1, Relaxed);
+        Joining(hub)
+    }
+}
+
+impl Deref for Joining {
+    type Target = Arc<Hub>;
+
+    fn deref(&self) -> &Arc<Hub> {
+        &self.0
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.0.joining.fetch_sub(1, Release);
+    }
+}
+
+impl Hub {
+    /// Whether clients opened it, and have left it. To be called with the lock on the channels.
+    fn is_unused(&self) -> bool {
+        // Nobody is about to join who did not hold that lock. Looked at before the clients: who joins is
+        // one by the time that it is no longer awaited.
+        let is_awaited = self.joining.load(Acquire) > 0;
+        self.is_open.load(Relaxed) && !is_awaited && self.has_no_clients()
+    }
+}
+
 impl State {
+    /// Whether clients have opened as many channels as they may.
+    fn is_full(&self) -> bool {
+        let open = self.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
+        open.count() >= self.config.open_channels
+    }
+
     fn end_unused(&mut self) {
         let State { hubs, ended, .. } = self;
         hubs.retain(|_, hub| {
-            // Whoever joins, or may be about to, holds the hub; nobody gets it meanwhile.
-            let is_unused = hub.is_open.load(Relaxed) && Arc::strong_count(hub) == 1;
+            let is_unused = hub.is_unused();
             if is_unused {
                 *ended += hub.stats().of_the_past();
             }

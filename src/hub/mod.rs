@@ -42,7 +42,7 @@ mod stats;
 mod subscriber;
 
 pub(crate) use budget::{READ_BYTES_MAX, ReadPermit};
-pub(crate) use channels::{ChannelStats, Channels, ChannelsStats};
+pub(crate) use channels::{ChannelStats, Channels, ChannelsStats, Joining};
 pub(crate) use closed::ClosedClient;
 pub(crate) use connection::ConnectionInfo;
 pub(crate) use counters::TrafficTotals;

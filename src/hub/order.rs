@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -59,6 +59,8 @@ pub(crate) struct Hub {
     pub(super) drained: Notify,
     /// Clients opened the channel, and it ends with the last of them: the configuration does not name it.
     pub(super) is_open: AtomicBool,
+    /// Those who are about to join, so that it does not end.
+    pub(super) joining: AtomicUsize,
     pub(super) contention: Mutex<Contention>,
     /// Lines that were dropped for being too long.
     pub(super) discarded: AtomicU64,
@@ -138,6 +140,7 @@ impl Hub {
             budget: Budget::new(settings.buffer_bytes, shared.asked.clone()),
             contention: Mutex::new(Contention::new(shared.moment())),
             is_open: AtomicBool::new(false),
+            joining: AtomicUsize::new(0),
             name,
             epoch,
             shared,
@@ -299,6 +302,11 @@ impl Hub {
     /// The index that the batches of all that was published come before.
     pub(super) fn end(&self) -> u64 {
         self.lock().flush().index
+    }
+
+    /// Whether nobody is in it, nor owed anything.
+    pub(super) fn has_no_clients(&self) -> bool {
+        self.lock().slots.is_empty()
     }
 
     /// Gives the slot of a client back.

@@ -82,7 +82,6 @@ pub(crate) async fn run(channels: Arc<Channels>) {
             peak = used;
             memory::give_back();
         }
-        // Whoever holds a hub keeps its channel.
         drop(hubs);
         channels.end_unused();
     }

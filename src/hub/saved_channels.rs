@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::channels::Channels;
+use super::channels::{Channels, Joining};
 use super::feed::Feed;
 use super::order::Hub;
 use super::shared::Shared;
@@ -24,7 +24,7 @@ pub(crate) struct SavedChannels<B = ByteBuf> {
 
 /// The places in all channels, for the clients of the daemon before to return to.
 #[derive(Debug)]
-pub(crate) struct AllPlaces(BTreeMap<ChannelName, (Arc<Hub>, Places)>);
+pub(crate) struct AllPlaces(BTreeMap<ChannelName, (Joining, Places)>);
 
 impl<'a> SavedChannels<&'a Bytes> {
     /// What the channels hold and these feeds may still need. No client may be running.
@@ -58,13 +58,14 @@ impl SavedChannels {
         let mut places = BTreeMap::new();
         for saved in self.hubs {
             let (hub, places_in_it) = saved.restore(config, &shared)?;
-            if let Some((hub, _)) = places.insert(hub.name.clone(), (hub, places_in_it)) {
-                drop(hub);
+            let name = hub.name.clone();
+            let place = (Joining::new(hub), places_in_it);
+            if places.insert(name, place).is_some() {
                 return Err(CorruptState("two channels have one name"));
             }
         }
         let hubs = places.iter();
-        let hubs = hubs.map(|(name, (hub, _))| (name.clone(), hub.clone()));
+        let hubs = hubs.map(|(name, (hub, _))| (name.clone(), Arc::clone(hub)));
         let channels = Channels::with(config, shared, hubs.collect(), self.ended);
         Ok((channels, AllPlaces(places)))
     }

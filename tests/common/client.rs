@@ -105,6 +105,19 @@ impl Client {
         Client::over(socket, 0)
     }
 
+    /// The same, with a receive buffer as of [`Client::connect_stuck`].
+    #[track_caller]
+    pub(crate) fn dial_stuck(address: &Address) -> Client {
+        Client::dial_with(address, |socket| {
+            socket.set_recv_buffer_size(4096).expect("SO_RCVBUF");
+        })
+    }
+
+    /// The daemon has said its number for this client.
+    pub(crate) fn numbered(self, id: u64) -> Client {
+        Client { id, ..self }
+    }
+
     /// A client on a socket that is connected already, with the daemon's number for it.
     pub(crate) fn over(socket: Socket, id: u64) -> Client {
         socket

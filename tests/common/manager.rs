@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use super::{Launch, PATIENCE};
+use super::{Launch, PATIENCE, Server, eventually};
 
 /// Ends the stand-in's thread.
 const QUIT: &str = "QUIT=1";
@@ -54,6 +54,18 @@ struct State {
     /// How many descriptors it keeps: FileDescriptorStoreMax=.
     room: usize,
     store: Vec<(String, OwnedFd)>,
+}
+
+/// Leaves everything to the manager, and starts the next daemon with what it keeps.
+#[track_caller]
+pub(crate) fn restart(manager: &Manager, mut server: Server, args: &[&str]) -> Server {
+    server.stop();
+    server.wait_log("handed over to the service manager");
+    drop(server);
+    let server = manager.relaunch(args).start();
+    server.wait_log("phase=running");
+    eventually("the store is emptied", || manager.stored().is_empty());
+    server
 }
 
 impl Message {

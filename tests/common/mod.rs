@@ -7,6 +7,7 @@
 mod browser;
 mod client;
 mod flood;
+mod hello;
 pub(crate) mod http;
 mod manager;
 mod program;
@@ -17,7 +18,8 @@ mod tmux;
 pub(crate) use browser::{Browser, Page, Scheme};
 pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
-pub(crate) use manager::Manager;
+pub(crate) use hello::{Place, exec};
+pub(crate) use manager::{Manager, restart};
 pub(crate) use program::{Program, tool};
 #[cfg(any(feature = "bench", feature = "connect"))]
 pub(crate) use server::Exit;
