@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handshake::{END_TIME, Handshakes, REFUSAL_TIME, Refusal, introduce, linger};
+use super::handshake::{
+    END_TIME, GrantedOptions, Handshakes, REFUSAL_TIME, Refusal, introduce, linger,
+};
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
@@ -45,6 +47,7 @@ pub(crate) struct Acceptor {
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     handshakes: Handshakes,
+    granted: GrantedOptions,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
@@ -110,6 +113,7 @@ impl Acceptor {
             clients,
             counters,
             handshakes: Handshakes::default(),
+            granted: GrantedOptions::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -250,7 +254,9 @@ impl Acceptor {
     ) {
         let handshake = async {
             let time = self.policy.last().hello_timeout;
-            let introduced = introduce(&stream, &accepted.options, &self.channels, time).await?;
+            let options = &accepted.options;
+            let introduced = introduce(&stream, options, &self.channels, &self.granted, time);
+            let introduced = introduced.await?;
             // The connect notice goes to the buffer, too: see `run`.
             let admission = introduced.hub.admit().await;
             Ok((introduced, admission))

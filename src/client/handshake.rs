@@ -13,11 +13,13 @@
 //! Neither a drain nor a handover waits long for a handshake: [`Handshakes::end`] tells each peer that the
 //! daemon stops, and closes the connection.
 
+use std::collections::HashSet;
 use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +60,7 @@ pub(super) async fn introduce(
     stream: &Stream,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
+    granted: &GrantedOptions,
     time: Duration,
 ) -> Result<Introduction, Refusal> {
     let mut reader = HelloReader::new(options.format, options.line_end);
@@ -69,7 +72,7 @@ pub(super) async fn introduce(
     let wanted = line
         .unwrap_or_else(late)
         .and_then(|line| Ok(hello::parse(&line)?))
-        .and_then(|hello| grant(hello, options, channels));
+        .and_then(|hello| grant(hello, options, channels, granted));
     match wanted {
         Ok((hub, options)) => Ok(Introduction {
             hub,
@@ -88,6 +91,7 @@ fn grant(
     hello: hello::Hello,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
+    granted: &GrantedOptions,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let asked = hello.role.unwrap_or(options.role);
     let Some(role) = options.role.narrowed_to(asked) else {
@@ -103,7 +107,7 @@ fn grant(
     let options = if (role, format, hub.name()) == listed {
         options.clone()
     } else {
-        Arc::new(ListenerOptions {
+        granted.share(ListenerOptions {
             role,
             format,
             channel: hub.name().clone(),
@@ -111,6 +115,31 @@ fn grant(
         })
     };
     Ok((hub, options))
+}
+
+/// Options that hellos were granted, which all clients with the same ones share.
+#[derive(Debug, Default)]
+pub(super) struct GrantedOptions(Mutex<HashSet<Arc<ListenerOptions>>>);
+
+impl GrantedOptions {
+    pub(super) fn share(&self, options: ListenerOptions) -> Arc<ListenerOptions> {
+        let mut known = self.0.lock();
+        if let Some(known) = known.get(&options) {
+            return known.clone();
+        }
+        if known.len() == known.capacity() {
+            // Instead of growing for those that nobody has any more.
+            known.retain(|options| Arc::strong_count(options) > 1);
+        }
+        let options = Arc::new(options);
+        known.insert(options.clone());
+        options
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
 }
 
 /// The first line that a connection sends.

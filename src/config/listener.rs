@@ -73,7 +73,7 @@ macro_rules! listener_keys {
         /// one, for those who come after it.
         ///
         /// Displays as it is typed, with every key.
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub struct ListenerOptions {
             /// Address as it was typed: a host name may stand for several, and port 0 for a free one.
             pub address: Address,
