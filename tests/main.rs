@@ -35,6 +35,8 @@ mod package;
 mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
+/// What clients may do in their channel: `publish`, `subscribe`.
+mod roles;
 /// SIGTERM, SIGINT and what clients see of it.
 mod shutdown;
 /// Readers that do not read, and what they cost the others.
