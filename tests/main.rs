@@ -23,6 +23,8 @@ mod handover;
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.
 mod limits;
+/// What ends a line: LF, CR, NUL.
+mod line_ends;
 /// What the operator reads.
 mod logging;
 /// Connect and disconnect notices, ids, `--echo`, `--no-notices`.

@@ -211,7 +211,9 @@ impl Reader {
             let is_much = begun < MUCH_BYTES && self.framer.unfinished().len() >= MUCH_BYTES;
             if is_much || lines.too_long || lines.discarded > 0 {
                 let is_lf = self.line_ends.line_end() == LineEnd::Lf;
-                self.takes_cr_for_text = is_lf && self.framer.has_inner_cr();
+                // Lines of one who may not publish are nothing to anybody, whatever ends them.
+                let is_asked = is_lf && policy.publishes;
+                self.takes_cr_for_text = is_asked && self.framer.has_inner_cr();
             }
             if hides_request && lines.discarded > 0 {
                 return Poll::Ready(Read::Over(CloseReason::Http));
@@ -281,7 +283,7 @@ impl Reader {
         };
         if let Some(first) = first {
             self.has_begun = true;
-            if policy.http_guard && http_guard::is_request_line(first) {
+            if policy.http_guard && http_guard::opens_request(first, self.line_ends.line_end()) {
                 return Some(Read::Over(CloseReason::Http));
             }
         }

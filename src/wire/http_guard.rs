@@ -8,7 +8,7 @@ use memchr::memmem;
 use super::line_end::LineEnd;
 
 /// Whether a line begins an HTTP request (RFC 9112, section 3): `POST / HTTP/1.1`, CR or not.
-pub(crate) fn is_request_line(line: &[u8]) -> bool {
+fn is_request_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|byte| *byte == b' ');
     let (method, version) = (words.next(), words.next_back());
@@ -23,7 +23,7 @@ pub(crate) fn is_request_line(line: &[u8]) -> bool {
 
 /// Whether a first line begins an HTTP request. Where NUL ends a line, it is all of the request, with a
 /// blank for each LF.
-pub fn opens_request(line: &[u8], line_end: LineEnd) -> bool {
+pub(crate) fn opens_request(line: &[u8], line_end: LineEnd) -> bool {
     let request_line = match line_end {
         LineEnd::Nul => memmem::find(line, b"\r ").map_or(line, |end| &line[..end]),
         LineEnd::Lf | LineEnd::Any => line,
