@@ -25,6 +25,8 @@ mod hostile;
 mod limits;
 /// What ends a line: LF, CR, NUL.
 mod line_ends;
+/// Listeners with options, side by side, through reloads and handovers.
+mod listeners;
 /// What the operator reads.
 mod logging;
 /// Connect and disconnect notices, ids, `--echo`, `--no-notices`.

@@ -107,6 +107,7 @@ impl Listener {
             channel,
             role,
             line_end,
+            http_guard,
             hello,
             ..
         } = &*self.options;
@@ -116,6 +117,7 @@ impl Listener {
             channel = (channel.as_str() != channel::MAIN).then(|| channel.to_string()),
             role = (*role != Role::Both).then(|| role.to_string()),
             line_end = (*line_end != LineEnd::Lf).then(|| line_end.to_string()),
+            http_guard = (!http_guard).then_some(false),
             hello = hello.then_some(true),
             "listening"
         );
