@@ -44,14 +44,14 @@ fn any_lines(input: &str) -> Vec<String> {
 /// The same for `nul`, with no LF at the end.
 fn nul_lines(input: &str) -> Vec<String> {
     let mut lines: Vec<_> = input.split('\0').map(str::to_owned).collect();
-    for i in 0..lines.len() {
-        if i > 0 && lines[i].starts_with('\n') {
-            lines[i].remove(0);
+    for (i, line) in lines.iter_mut().enumerate() {
+        if i > 0 && line.starts_with('\n') {
+            line.remove(0);
         }
-        if lines[i].ends_with('\n') {
-            lines[i].pop();
+        if line.ends_with('\n') {
+            line.pop();
         }
-        lines[i] = lines[i].replace('\n', " ");
+        *line = line.replace('\n', " ");
     }
     lines.pop();
     lines

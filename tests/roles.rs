@@ -1,6 +1,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use socket2::Socket;
 
 use crate::common::{Client, Event, Flood, Server, eventually, marker, payload};
@@ -102,6 +103,35 @@ fn subscriber_that_floods_is_read_while_the_buffer_is_full() {
         assert!(subscriber.send_unless_blocked(&endless, Duration::from_secs(20)));
     }
     assert_eq!(server.count_log("reason=line_too_long"), 0);
+}
+
+#[test]
+fn subscribers_that_flood_hold_up_no_stop() {
+    let mut server = launched(&["--no-notices", "--drain-timeout=20s"], "role=subscribe");
+    let mut reader = Client::connect(&server);
+    let subscribers: Vec<_> = (0..30)
+        .map(|i| Client::connect_to(&server, 1 + i % 3))
+        .collect();
+    let floods: Vec<_> = subscribers
+        .iter()
+        .map(|client| flood_for_ever(client.sender(), b"noise\n".repeat(10_000)))
+        .collect();
+    let readers: Vec<_> = subscribers
+        .into_iter()
+        .map(|mut client| std::thread::spawn(move || while let Event::Line(_) = client.next() {}))
+        .collect();
+    server.signal(Signal::TERM);
+    reader.expect_line("Server shutting down");
+    reader.expect_eof();
+    drop(reader);
+    let status = server.wait_exit(Duration::from_secs(15));
+    assert_eq!(status.code(), Some(0));
+    for flood in floods {
+        flood.join().unwrap();
+    }
+    for reader in readers {
+        reader.join().unwrap();
+    }
 }
 
 #[test]
