@@ -27,6 +27,10 @@ mod hello;
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.
 mod limits;
+/// What ends a line: LF, CR, NUL.
+mod line_ends;
+/// Listeners with options, side by side, through reloads and handovers.
+mod listeners;
 /// What the operator reads.
 mod logging;
 /// Connect and disconnect notices, ids, `--echo`, `--no-notices`.
@@ -39,6 +43,8 @@ mod package;
 mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
+/// What clients may do in their channel: `publish`, `subscribe`.
+mod roles;
 /// SIGTERM, SIGINT and what clients see of it.
 mod shutdown;
 /// Readers that do not read, and what they cost the others.

@@ -141,6 +141,8 @@ impl<S: Connection> Client<S> {
         }
         if commands.contain(Commands::DRAIN) {
             match self.input {
+                // Nobody waits for what would be thrown away.
+                InputState::Open if !self.options.role.publishes() => self.pause_input(),
                 InputState::Open => self.input = InputState::Draining(DRAIN_BYTES_MAX),
                 _ => self.feed.input_done(),
             }
@@ -302,8 +304,10 @@ impl<S: Connection> Client<S> {
             (Poll::Ready(Read::End), _) => {
                 self.input = InputState::Ended;
                 let half_close = self.policy.last().half_close;
+                // One that only publishes has nothing to stay for.
+                let stays = self.options.role.subscribes() && self.output != OutputState::Broken;
                 match half_close {
-                    HalfClose::Keep if self.output != OutputState::Broken => self.feed.input_done(),
+                    HalfClose::Keep if stays => self.feed.input_done(),
                     _ => self.close(CloseReason::Eof),
                 }
             }

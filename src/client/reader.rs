@@ -23,6 +23,10 @@ use crate::wire::telnet::{self, Telnet, TelnetState};
 /// Bytes of a line that has not ended after which it is looked at for CR.
 const MUCH_BYTES: usize = 1024;
 
+/// Bytes that are read at once of what is thrown away. Few: who is heard must not wait long for one
+/// after the other of those who are not.
+const IGNORED_READ_BYTES: usize = 4 * 1024;
+
 thread_local! {
     /// Where a read arrives. One a thread instead of one a client: between two polls, a client
     /// keeps only the line it has not finished.
@@ -181,9 +185,11 @@ impl Reader {
             true => Some(ready!(feed.poll_permit(cx))),
             false => None,
         };
-        let most = permit.as_ref().map(ReadPermit::read_bytes_max);
+        let most = permit
+            .as_ref()
+            .map_or(IGNORED_READ_BYTES, ReadPermit::read_bytes_max);
         SCRATCH.with_borrow_mut(|scratch| {
-            let space = &mut scratch[telnet::HEADROOM..][..most.unwrap_or(READ_BYTES_MAX)];
+            let space = &mut scratch[telnet::HEADROOM..][..most];
             let read = match ready!(stream.poll_read(cx, space)) {
                 Ok(0) => return Poll::Ready(self.finish(feed, permit, policy)),
                 Ok(read) => read,
@@ -208,7 +214,9 @@ impl Reader {
             let is_much = begun < MUCH_BYTES && self.framer.unfinished().len() >= MUCH_BYTES;
             if is_much || lines.too_long || lines.discarded > 0 {
                 let is_lf = self.line_ends.line_end() == LineEnd::Lf;
-                self.takes_cr_for_text = is_lf && self.framer.has_inner_cr();
+                // Lines of one who may not publish are nothing to anybody, whatever ends them.
+                let is_asked = is_lf && policy.publishes;
+                self.takes_cr_for_text = is_asked && self.framer.has_inner_cr();
             }
             if hides_request && lines.discarded > 0 {
                 return Poll::Ready(Read::Over(CloseReason::Http));

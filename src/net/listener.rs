@@ -106,8 +106,8 @@ impl Listener {
             channel,
             role,
             line_end,
-            hello,
             http_guard,
+            hello,
             address: _,
         } = &*self.options;
         info!(
@@ -116,8 +116,8 @@ impl Listener {
             channel = channel.as_unusual(),
             role = (*role != Role::Both).then(|| role.name()),
             line_end = (*line_end != LineEnd::Lf).then(|| line_end.name()),
+            http_guard = (!http_guard).then_some(false),
             hello = hello.then_some(true),
-            http_guard = (!http_guard).then_some("off"),
             "listening"
         );
     }
