@@ -10,18 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::{ReadPermit, WaiterId, Who};
 use super::chain::Node;
-use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
 use super::encoding::Encoding;
 use super::order::{Hub, Park};
-use super::part::Kind;
 use super::subscriber::{Condition, DETACHED, Subscriber};
 use crate::config::Grace;
-use crate::wire::channel::ChannelName;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
-use crate::wire::ids::{ClientId, Epoch, Seq};
+use crate::wire::ids::ClientId;
 use crate::wire::role::Role;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
@@ -73,40 +69,28 @@ pub(super) struct SavedPlace {
 /// The end of a feed that has not left.
 const ENDLESS: u64 = u64::MAX;
 
-impl Hub {
-    /// Makes a connection a client.
-    #[cfg(test)]
-    pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
-        self.join_behind(connection).0
-    }
+/// Where the stream begins for a client that joins.
+#[derive(Debug)]
+pub(super) struct JoinPoint {
+    pub(super) node: Arc<Node>,
+    /// Parts of the next batch that were published before the client joined.
+    pub(super) parts_before: u32,
+}
 
-    /// Makes a connection a client: gives it the next id and tells everybody. Returns also the number of
-    /// the last message or notice before all that the client gets.
-    pub(crate) fn join_behind(self: &Arc<Hub>, connection: ConnectionInfo) -> (Feed, Seq) {
-        let encoding = Encoding::from(connection.format);
-        let mut state = self.lock();
-        let id = self.shared.take_id();
-        state.joined += 1;
-        let subscribes = connection.role.subscribes();
-        if subscribes {
-            state.count_encoding(encoding, 1);
-        }
-        let start = state.start();
-        let before = Seq(state.next_seq - 1);
-        let subscriber = Arc::new(Subscriber::new(id));
-        let messages_before = state.messages;
-        let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
-        if subscribes {
-            subscriber.move_to(&start.node, 0, encoding);
-        }
-        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta);
-        let mut own_end = 0;
-        if state.settings.notices {
-            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
-            self.release_and_wake(state, key);
-        }
-        let feed = Feed {
-            hub: self.clone(),
+impl Feed {
+    /// The feed of a client that joins; whoever only publishes gets nothing.
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        subscriber: Arc<Subscriber>,
+        key: usize,
+        start: JoinPoint,
+        own_end: u64,
+        encoding: Encoding,
+        role: Role,
+    ) -> Feed {
+        let subscribes = role.subscribes();
+        Feed {
+            hub,
             subscriber,
             key,
             cursor: subscribes.then_some(start.node),
@@ -120,22 +104,9 @@ impl Hub {
             encoding,
             left: false,
             subscribes,
-        };
-        (feed, before)
+        }
     }
 
-    /// Names the count of the numbers in this channel.
-    pub(crate) fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
-    /// Name of the channel.
-    pub(crate) fn name(&self) -> &ChannelName {
-        &self.name
-    }
-}
-
-impl Feed {
     /// A feed that goes on where [`Feed::place`] was taken, now from `cursor`.
     pub(super) fn restore(
         hub: Arc<Hub>,

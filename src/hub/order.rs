@@ -17,17 +17,16 @@ use super::budget::{Budget, ReadPermit};
 use super::builder::BatchBuilder;
 use super::chain::{Link, Node};
 use super::closed::ByReason;
-use super::connection::{ConnectionMeta, ListenerNames};
+use super::connection::ListenerNames;
 use super::contention::Contention;
 use super::counters::TrafficTotals;
-use super::encoding::{Encoding, Encodings, PerEncoding};
+use super::encoding::{Encodings, PerEncoding};
 use super::part::Kind;
 use super::settings::Settings;
 use super::shared::Shared;
-use super::subscriber::{Slot, Subscriber};
+use super::subscriber::Slot;
 use crate::config::Config;
 use crate::wire::channel::ChannelName;
-use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Epoch, Seq};
 
@@ -54,7 +53,7 @@ pub(crate) struct Hub {
     /// Raised by every publish: a feed that is on the list to be woken need not look again.
     version: AtomicU64,
     /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
-    active_encodings: AtomicU8,
+    pub(super) active_encodings: AtomicU8,
     /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
     /// Clients opened the channel, and it ends with the last of them: the configuration does not name it.
@@ -74,7 +73,7 @@ pub(super) struct State {
     /// The end of the stream.
     pub(super) tail: Arc<Node>,
     /// Parts that are published and not yet linked into the stream.
-    builder: BatchBuilder,
+    pub(super) builder: BatchBuilder,
     pub(super) next_seq: u64,
     /// Clients that ever joined.
     pub(super) joined: u64,
@@ -93,8 +92,8 @@ pub(super) struct State {
     /// Times that `parked` was emptied: tells a slot whether its index in `parked` still holds.
     wakes: u64,
     /// Clients by encoding; `encodings` is the set of those that have any.
-    encoded: PerEncoding<usize>,
-    encodings: Encodings,
+    pub(super) encoded: PerEncoding<usize>,
+    pub(super) encodings: Encodings,
     /// Clients whose input a drain still waits for.
     pub(super) draining: usize,
     pub(super) phase: Phase,
@@ -108,14 +107,6 @@ pub(super) enum Phase {
     Draining,
     /// The shutdown notice is out: nothing is published behind it.
     Sealed,
-}
-
-/// Where the stream begins for a client that joins.
-#[derive(Debug)]
-pub(super) struct JoinPoint {
-    pub(super) node: Arc<Node>,
-    /// Parts of the next batch that were published before the client joined.
-    pub(super) parts_before: u32,
 }
 
 /// Outcome of [`Hub::park`].
@@ -190,24 +181,14 @@ impl Hub {
         Arc::new(Hub::of_channel(name, Epoch(0x5f3a_9c11), shared, config))
     }
 
-    /// Gives a client its slot. Its encoding has been counted, if it subscribes.
-    pub(super) fn insert_slot(
-        &self,
-        state: &mut State,
-        subscriber: Arc<Subscriber>,
-        encoding: Encoding,
-        meta: ConnectionMeta,
-    ) -> usize {
-        let key = state.slots.insert(Slot {
-            subscriber,
-            encoding,
-            parked: (0, 0),
-            meta: Box::new(meta),
-            input_done: false,
-            left: false,
-        });
-        self.active_encodings_changed(state);
-        key
+    /// Names the count of the numbers in this channel.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Name of the channel.
+    pub(crate) fn name(&self) -> &ChannelName {
+        &self.name
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -285,79 +266,9 @@ impl Hub {
         }
     }
 
-    /// Tells everybody that the client in `key` is gone. Returns the index its own parts end
-    /// before, if that adds one.
-    pub(super) fn leave(&self, key: usize, id: ClientId) -> Option<u64> {
-        let mut state = self.lock();
-        state.slots[key].left = true;
-        self.finish_input(&mut state, key);
-        if !state.settings.notices || state.phase == Phase::Sealed {
-            return None;
-        }
-        let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id);
-        self.release_and_wake(state, key);
-        Some(own + 1)
-    }
-
     /// The index that the batches of all that was published come before.
     pub(super) fn end(&self) -> u64 {
         self.lock().flush().index
-    }
-
-    /// Whether nobody is in it, nor owed anything.
-    pub(super) fn has_no_clients(&self) -> bool {
-        self.lock().slots.is_empty()
-    }
-
-    /// Gives the slot of a client back.
-    pub(super) fn remove(&self, key: usize) {
-        let mut state = self.lock();
-        self.finish_input(&mut state, key);
-        state.pending.remove(&key);
-        let slot = state.slots.remove(key);
-        state.departed.add(slot.totals());
-        state.unpark(&slot);
-        if slot.meta.role.subscribes() {
-            state.count_encoding(slot.encoding, -1);
-        }
-        if state.slots.is_empty() {
-            // Nobody will come for it.
-            state.builder.clear();
-            if self.is_open.load(Relaxed) {
-                self.shared.asked.notify_one();
-            }
-        }
-        self.active_encodings_changed(&state);
-    }
-
-    /// Clients, or their encodings, have changed: what a read is prepared in and charged for.
-    fn active_encodings_changed(&self, state: &State) {
-        let active_encodings = state.active_encodings(self.echo);
-        if self.active_encodings.swap(active_encodings.0, Relaxed) != active_encodings.0 {
-            self.budget.set_expansion(active_encodings.expansion());
-        }
-    }
-
-    pub(super) fn finish_input(&self, state: &mut State, key: usize) {
-        let done = mem::replace(&mut state.slots[key].input_done, true);
-        if !done && state.phase == Phase::Draining {
-            state.draining -= 1;
-            if state.draining == 0 {
-                self.drained.notify_one();
-            }
-        }
-    }
-
-    pub(super) fn change_encoding(&self, key: usize, to: Encoding) {
-        let mut state = self.lock();
-        let slot = &mut state.slots[key];
-        let from = mem::replace(&mut slot.encoding, to);
-        if !slot.meta.role.subscribes() {
-            return;
-        }
-        state.count_encoding(from, -1);
-        state.count_encoding(to, 1);
-        self.active_encodings_changed(&state);
     }
 
     /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
@@ -433,51 +344,12 @@ impl State {
         first
     }
 
-    /// The encodings that what is published now has to be in; none when nobody would hear it.
-    pub(super) fn active_encodings(&self, echo: bool) -> Encodings {
-        if self.slots.len() > 1 || echo {
-            self.encodings
-        } else {
-            Encodings::default()
-        }
-    }
-
-    /// Counts a client more or less with this encoding.
-    pub(super) fn count_encoding(&mut self, encoding: Encoding, change: isize) {
-        let count = &mut self.encoded[encoding];
-        *count = count.wrapping_add_signed(change);
-        let encodings = match *count {
-            0 => self.encodings.without(encoding),
-            _ => self.encodings.with(encoding),
-        };
-        if encodings != self.encodings {
-            // A batch is in the same encodings throughout.
-            self.flush();
-            self.encodings = encodings;
-        }
-    }
-
     /// Puts what was assembled into the stream; returns the end of it.
     pub(super) fn flush(&mut self) -> Arc<Node> {
         if let Some(batch) = self.builder.take(self.encodings) {
             self.link(batch);
         }
         self.tail.clone()
-    }
-
-    /// The end of all that was published, for a client to start from.
-    ///
-    /// Notices are not cut off for that: those of all who join in one turn of an accept loop go out
-    /// as one batch. Behind messages a batch begins, which keeps the counting of them simple.
-    pub(super) fn start(&mut self) -> JoinPoint {
-        let parts_before = self.builder.notices_only().unwrap_or_else(|| {
-            self.flush();
-            0
-        });
-        JoinPoint {
-            node: self.tail.clone(),
-            parts_before,
-        }
     }
 
     /// Puts a batch at the end of the stream; its index.
@@ -497,7 +369,7 @@ impl State {
     }
 
     /// Takes a client off the list of those to be woken.
-    fn unpark(&mut self, slot: &Slot) {
+    pub(super) fn unpark(&mut self, slot: &Slot) {
         let (wakes, at) = slot.parked;
         if wakes == self.wakes {
             self.parked.swap_remove(at);

@@ -1,30 +1,27 @@
-//! The hub put away for a handover, and taken up again: numbers, batches, and where each client is.
+//! The hub of a channel put away for a handover, and taken up again: numbers and batches.
 //!
-//! Batches are kept as their bytes in every encoding that was made of them, so that a client which
-//! has half of one goes on at the same byte, whatever the next daemon would have made of it.
+//! Batches are kept as their bytes in every encoding that was made of them ([`SavedBatch`]), so that a
+//! client which has half of one goes on at the same byte, whatever the next daemon would have made of
+//! it. Where each client is in them is in [`Places`].
 
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::batch::Batch;
 use super::chain::Node;
 use super::closed::{ByReason, LastClosed};
-use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::counters::TrafficTotals;
-use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
-use super::feed::{Feed, SavedPlace};
+use super::feed::Feed;
 use super::order::{Hub, new_epoch};
-use super::part::{Kind, Part};
+use super::places::{NUMBER_MAX, Places};
+use super::saved_batch::{CorruptState, SavedBatch};
 use super::shared::Shared;
-use super::subscriber::{Condition, Subscriber};
 use crate::config::Config;
 use crate::wire::channel::ChannelName;
-use crate::wire::ids::{ClientId, Epoch, Seq};
+use crate::wire::ids::Epoch;
 
 /// Everything in the hub that outlives a daemon. `B` is borrowed bytes on the way out and owned
 /// ones on the way in.
@@ -68,84 +65,6 @@ struct SavedClosed {
     by_reason: ByReason,
     /// The last ones of all channels, with `main`.
     last: LastClosed,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedBatch<B> {
-    first_seq: Seq,
-    origins: Vec<ClientId>,
-    /// What each part is, and the messages in it.
-    parts: Vec<(Kind, u32)>,
-    encodings: Encodings,
-    sizes: Sizes,
-    /// Bytes of the buffer it takes.
-    cost: usize,
-    text: SavedView<B>,
-    raw: SavedView<B>,
-    crlf: Option<SavedView<B>>,
-    json: Option<SavedView<B>>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedView<B> {
-    bytes: B,
-    ends: Vec<u32>,
-}
-
-/// A client's end of the hub: its number, its counters and its place in the stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedFeed {
-    id: ClientId,
-    #[serde(alias = "arrival")]
-    connection: ConnectionInfo,
-    messages_before: u64,
-    place: SavedPlace,
-    /// Its disconnect notice is out.
-    left: bool,
-    /// Its goodbye has a deadline.
-    leaving: bool,
-    input_done: bool,
-    #[serde(alias = "tally")]
-    counters: TrafficTotals,
-}
-
-impl SavedFeed {
-    /// The listener that the client came by, as it is logged.
-    pub(crate) fn listener(&self) -> &Arc<str> {
-        &self.connection.listener
-    }
-
-    /// The channel that the client is in.
-    pub(super) fn channel(&self) -> &ChannelName {
-        &self.connection.channel
-    }
-}
-
-/// No count gets so far; beyond it, counting on might overflow.
-const NUMBER_MAX: u64 = 1 << 60;
-
-/// What a saved hub or feed says cannot be so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CorruptState(pub(super) &'static str);
-
-impl fmt::Display for CorruptState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for CorruptState {}
-
-/// The places of a stream that was taken up, for the clients to return to.
-#[derive(Debug)]
-pub(crate) struct Places {
-    first_index: u64,
-    /// Whether clients got what was their own.
-    echo: bool,
-    /// One before each batch, and the end.
-    nodes: Vec<Arc<Node>>,
-    /// For each encoding, how many of the batches before each place cannot be seen in it.
-    unseen: PerEncoding<Vec<u32>>,
 }
 
 impl<'a> SavedHub<&'a Bytes> {
@@ -238,225 +157,17 @@ impl SavedHub {
         hub.discarded.store(self.discarded, Relaxed);
         hub.ignored.store(self.ignored, Relaxed);
         state.tail = Node::first(self.first_index);
-        let mut places = Places {
-            first_index: self.first_index,
-            echo: self.echo,
-            nodes: vec![state.tail.clone()],
-            unseen: PerEncoding::from_fn(|_| vec![0]),
-        };
+        let mut places = Places::new(state.tail.clone(), self.echo);
         for saved in self.batches {
             let cost = saved.cost;
             let mut batch = saved.restore()?;
-            places.see(batch.encodings);
+            let encodings = batch.encodings;
             batch.reservation = Some(hub.budget.charge(cost));
             state.link(batch);
-            places.nodes.push(state.tail.clone());
+            places.push(encodings, state.tail.clone());
         }
         drop(state);
         Ok((hub, places))
-    }
-}
-
-impl<'a> SavedBatch<&'a Bytes> {
-    fn save(batch: &'a Batch) -> SavedBatch<&'a Bytes> {
-        let parts = batch.parts.iter();
-        let made = |encoding| batch.views[encoding].get().map(SavedView::save);
-        SavedBatch {
-            first_seq: batch.first_seq,
-            origins: batch.origins.to_vec(),
-            parts: parts.map(|part| (part.kind, part.messages)).collect(),
-            encodings: batch.encodings,
-            sizes: batch.sizes,
-            cost: batch
-                .reservation
-                .as_ref()
-                .map_or(0, |reservation| reservation.bytes()),
-            text: SavedView::save(batch.view(Encoding::Text)),
-            raw: SavedView::save(batch.view(Encoding::Raw)),
-            crlf: made(Encoding::TextCrlf),
-            json: made(Encoding::Json),
-        }
-    }
-}
-
-impl SavedBatch<ByteBuf> {
-    fn restore(self) -> Result<Batch, CorruptState> {
-        let parts = self.origins.len();
-        let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
-        if parts == 0 || self.parts.len() != parts {
-            return Err(CorruptState("a batch has no parts"));
-        }
-        let (mut text, mut raw) = (Some(self.text), Some(self.raw));
-        let (mut crlf, mut json) = (self.crlf, self.json);
-        let mut views = PerEncoding::default();
-        for encoding in Encoding::ALL {
-            let saved = match encoding {
-                Encoding::Text => text.take(),
-                Encoding::TextCrlf => crlf.take(),
-                Encoding::Json => json.take(),
-                Encoding::Raw => raw.take(),
-            };
-            // Without one, the first client in need of it makes it.
-            if let Some(view) = saved {
-                let needed = !encoding.is_source() || self.encodings.needs(encoding);
-                views[encoding] = OnceLock::from(view.restore(encoding, parts, needed)?);
-            }
-        }
-        Ok(Batch {
-            first_seq: self.first_seq,
-            messages: messages.sum(),
-            encodings: self.encodings,
-            sizes: self.sizes,
-            views,
-            reservation: None,
-            origins: self.origins.into(),
-            parts: self
-                .parts
-                .into_iter()
-                .map(|(kind, messages)| Part { kind, messages })
-                .collect(),
-        })
-    }
-}
-
-impl<'a> SavedView<&'a Bytes> {
-    fn save(view: &'a EncodedBatch) -> SavedView<&'a Bytes> {
-        SavedView {
-            bytes: Bytes::new(&view.bytes),
-            ends: view.ends.to_vec(),
-        }
-    }
-}
-
-impl SavedView<ByteBuf> {
-    fn restore(
-        self,
-        encoding: Encoding,
-        parts: usize,
-        needed: bool,
-    ) -> Result<EncodedBatch, CorruptState> {
-        let rises = self.ends.is_sorted();
-        let ends_there = self
-            .ends
-            .last()
-            .is_none_or(|end| *end as usize == self.bytes.len());
-        // What is not in use has no bytes, and may have no ends.
-        let whole = self.ends.len() == parts || (!needed && self.ends.is_empty());
-        if !(rises && ends_there && whole) {
-            return Err(CorruptState("the parts of a batch do not fit its bytes"));
-        }
-        let view = EncodedBatch::new(self.bytes.into_vec(), self.ends);
-        if (0..view.ends.len()).any(|part| !encoding.is_whole(view.part(part))) {
-            return Err(CorruptState("a part of a batch is cut short"));
-        }
-        Ok(view)
-    }
-}
-
-impl Places {
-    /// Notes in which encodings the next batch can be seen.
-    fn see(&mut self, encodings: Encodings) {
-        for encoding in Encoding::ALL {
-            let seen = encodings.needs(encoding.source());
-            let before = &mut self.unseen[encoding];
-            let unseen = before.last().map_or(0, |count| *count) + u32::from(!seen);
-            before.push(unseen);
-        }
-    }
-
-    /// The node that a saved place is at; `None` when it was detached from the stream.
-    fn find(&self, place: &SavedPlace) -> Result<Option<Arc<Node>>, CorruptState> {
-        let Some(index) = place.index else {
-            return Ok(None);
-        };
-        let at = index.checked_sub(self.first_index);
-        let at = at.and_then(|at| usize::try_from(at).ok());
-        let Some((at, node)) = at.and_then(|at| Some((at, self.nodes.get(at)?))) else {
-            return Err(CorruptState("a client is outside the stream"));
-        };
-        let end = place.end.saturating_sub(self.first_index);
-        let end =
-            usize::try_from(end).map_or(self.nodes.len() - 1, |end| end.min(self.nodes.len() - 1));
-        for encoding in [place.current, place.encoding] {
-            let unseen = &self.unseen[encoding];
-            if at < end && unseen[at] != unseen[end] {
-                return Err(CorruptState(
-                    "a client has a batch in no encoding of its own",
-                ));
-            }
-        }
-        let next = node.next.get().filter(|_| at < end);
-        let bytes = next.map_or(0, |next| next.batch.view(place.current).bytes.len());
-        let parts = next.map_or(0, |next| next.batch.parts.len());
-        if place.offset > bytes || place.parts_before as usize > parts {
-            return Err(CorruptState("a client is beyond the end of a batch"));
-        }
-        Ok(Some(node.clone()))
-    }
-
-    /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
-    pub(super) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, CorruptState> {
-        let cursor = self.find(&saved.place)?;
-        if saved.id.0 == 0 || saved.id.0 >= hub.shared.next_id() {
-            return Err(CorruptState("a client has a number that was never given"));
-        }
-        if !saved.counters.are_below(NUMBER_MAX) {
-            return Err(CorruptState("a client has counted beyond all numbers"));
-        }
-        // As if it had always been as it is now, with as much still to come as there is.
-        let messages_before = match (self.echo, hub.echo) {
-            (false, true) => saved.messages_before.wrapping_add(saved.counters.lines_in),
-            (true, false) => saved.messages_before.wrapping_sub(saved.counters.lines_in),
-            _ => saved.messages_before,
-        };
-        let subscriber = Arc::new(Subscriber::new(saved.id));
-        subscriber.counters.restore(saved.counters);
-        if let Some(node) = &cursor {
-            subscriber.move_to(node, saved.place.offset, saved.place.encoding);
-        }
-        if saved.leaving {
-            subscriber.set(Condition::Leaving, true);
-        }
-        let mut state = hub.lock();
-        let role = saved.connection.role;
-        if role.subscribes() {
-            state.count_encoding(saved.place.encoding, 1);
-        }
-        let mut meta =
-            ConnectionMeta::new(&saved.connection, messages_before, &mut state.listeners);
-        meta.skipped = saved.counters.skipped;
-        let key = hub.insert_slot(&mut state, subscriber.clone(), saved.place.encoding, meta);
-        let slot = &mut state.slots[key];
-        slot.input_done = saved.input_done;
-        slot.left = saved.left;
-        drop(state);
-        Ok(Feed::restore(
-            hub.clone(),
-            subscriber,
-            key,
-            cursor,
-            &saved.place,
-            saved.left,
-            role,
-        ))
-    }
-}
-
-impl Feed {
-    /// Its client's end of the hub, for a handover. The client must not be running.
-    pub(crate) fn save(&self) -> SavedFeed {
-        let state = self.hub.lock();
-        let slot = &state.slots[self.key];
-        SavedFeed {
-            id: self.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.hub.name),
-            messages_before: slot.meta.messages_before,
-            place: self.place(),
-            left: slot.left,
-            leaving: self.subscriber.is(Condition::Leaving),
-            input_done: slot.input_done,
-            counters: slot.totals(),
-        }
     }
 }
 
@@ -469,12 +180,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::closed::ClosedClient;
+    use super::super::connection::ConnectionInfo;
+    use super::super::places::SavedFeed;
     use super::*;
     use crate::config::cli::Options;
     use crate::wire::close_reason::CloseReason;
     use crate::wire::format::Format;
     use crate::wire::framing::Lines;
     use crate::wire::golden::{NEW_FORM, unescape};
+    use crate::wire::ids::ClientId;
 
     fn config() -> Config {
         Config::from_options(&Options::default(), 1024).unwrap()

@@ -1,0 +1,178 @@
+//! Where each client is in a stream that was put away for a handover, and its way back there.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::chain::Node;
+use super::connection::{ConnectionInfo, ConnectionMeta};
+use super::counters::TrafficTotals;
+use super::encoding::{Encoding, Encodings, PerEncoding};
+use super::feed::{Feed, SavedPlace};
+use super::order::Hub;
+use super::saved_batch::CorruptState;
+use super::subscriber::{Condition, Subscriber};
+use crate::wire::channel::ChannelName;
+use crate::wire::ids::ClientId;
+
+/// No count gets so far; beyond it, counting on might overflow.
+pub(super) const NUMBER_MAX: u64 = 1 << 60;
+
+/// A client's end of the hub: its number, its counters and its place in the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedFeed {
+    id: ClientId,
+    #[serde(alias = "arrival")]
+    connection: ConnectionInfo,
+    messages_before: u64,
+    place: SavedPlace,
+    /// Its disconnect notice is out.
+    left: bool,
+    /// Its goodbye has a deadline.
+    leaving: bool,
+    input_done: bool,
+    #[serde(alias = "tally")]
+    counters: TrafficTotals,
+}
+
+impl SavedFeed {
+    /// The listener that the client came by, as it is logged.
+    pub(crate) fn listener(&self) -> &Arc<str> {
+        &self.connection.listener
+    }
+
+    /// The channel that the client is in.
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.connection.channel
+    }
+}
+
+/// The places of a stream that was taken up, for the clients to return to.
+#[derive(Debug)]
+pub(crate) struct Places {
+    first_index: u64,
+    /// Whether clients got what was their own.
+    echo: bool,
+    /// One before each batch, and the end.
+    nodes: Vec<Arc<Node>>,
+    /// For each encoding, how many of the batches before each place cannot be seen in it.
+    unseen: PerEncoding<Vec<u32>>,
+}
+
+impl Places {
+    /// Places in a stream that begins here; `echo` says whether clients got what was their own.
+    pub(super) fn new(first: Arc<Node>, echo: bool) -> Places {
+        Places {
+            first_index: first.index,
+            echo,
+            nodes: vec![first],
+            unseen: PerEncoding::from_fn(|_| vec![0]),
+        }
+    }
+
+    /// Adds the place behind the next batch, which can be seen in these encodings.
+    pub(super) fn push(&mut self, encodings: Encodings, node: Arc<Node>) {
+        self.nodes.push(node);
+        for encoding in Encoding::ALL {
+            let seen = encodings.needs(encoding.source());
+            let before = &mut self.unseen[encoding];
+            let unseen = before.last().map_or(0, |count| *count) + u32::from(!seen);
+            before.push(unseen);
+        }
+    }
+
+    /// The node that a saved place is at; `None` when it was detached from the stream.
+    fn find(&self, place: &SavedPlace) -> Result<Option<Arc<Node>>, CorruptState> {
+        let Some(index) = place.index else {
+            return Ok(None);
+        };
+        let at = index.checked_sub(self.first_index);
+        let at = at.and_then(|at| usize::try_from(at).ok());
+        let Some((at, node)) = at.and_then(|at| Some((at, self.nodes.get(at)?))) else {
+            return Err(CorruptState("a client is outside the stream"));
+        };
+        let end = place.end.saturating_sub(self.first_index);
+        let end =
+            usize::try_from(end).map_or(self.nodes.len() - 1, |end| end.min(self.nodes.len() - 1));
+        for encoding in [place.current, place.encoding] {
+            let unseen = &self.unseen[encoding];
+            if at < end && unseen[at] != unseen[end] {
+                return Err(CorruptState(
+                    "a client has a batch in no encoding of its own",
+                ));
+            }
+        }
+        let next = node.next.get().filter(|_| at < end);
+        let bytes = next.map_or(0, |next| next.batch.view(place.current).bytes.len());
+        let parts = next.map_or(0, |next| next.batch.parts.len());
+        if place.offset > bytes || place.parts_before as usize > parts {
+            return Err(CorruptState("a client is beyond the end of a batch"));
+        }
+        Ok(Some(node.clone()))
+    }
+
+    /// Makes a client of the hub again, where it was. It has its old number and tells nobody.
+    pub(super) fn restore(&self, hub: &Arc<Hub>, saved: SavedFeed) -> Result<Feed, CorruptState> {
+        let cursor = self.find(&saved.place)?;
+        if saved.id.0 == 0 || saved.id.0 >= hub.shared.next_id() {
+            return Err(CorruptState("a client has a number that was never given"));
+        }
+        if !saved.counters.are_below(NUMBER_MAX) {
+            return Err(CorruptState("a client has counted beyond all numbers"));
+        }
+        // As if it had always been as it is now, with as much still to come as there is.
+        let messages_before = match (self.echo, hub.echo) {
+            (false, true) => saved.messages_before.wrapping_add(saved.counters.lines_in),
+            (true, false) => saved.messages_before.wrapping_sub(saved.counters.lines_in),
+            _ => saved.messages_before,
+        };
+        let subscriber = Arc::new(Subscriber::new(saved.id));
+        subscriber.counters.restore(saved.counters);
+        if let Some(node) = &cursor {
+            subscriber.move_to(node, saved.place.offset, saved.place.encoding);
+        }
+        if saved.leaving {
+            subscriber.set(Condition::Leaving, true);
+        }
+        let mut state = hub.lock();
+        let role = saved.connection.role;
+        if role.subscribes() {
+            state.count_encoding(saved.place.encoding, 1);
+        }
+        let mut meta =
+            ConnectionMeta::new(&saved.connection, messages_before, &mut state.listeners);
+        meta.skipped = saved.counters.skipped;
+        let key = hub.insert_slot(&mut state, subscriber.clone(), saved.place.encoding, meta);
+        let slot = &mut state.slots[key];
+        slot.input_done = saved.input_done;
+        slot.left = saved.left;
+        drop(state);
+        Ok(Feed::restore(
+            hub.clone(),
+            subscriber,
+            key,
+            cursor,
+            &saved.place,
+            saved.left,
+            role,
+        ))
+    }
+}
+
+impl Feed {
+    /// Its client's end of the hub, for a handover. The client must not be running.
+    pub(crate) fn save(&self) -> SavedFeed {
+        let state = self.hub.lock();
+        let slot = &state.slots[self.key];
+        SavedFeed {
+            id: self.subscriber.id,
+            connection: slot.meta.connection(&state.listeners, &self.hub.name),
+            messages_before: slot.meta.messages_before,
+            place: self.place(),
+            left: slot.left,
+            leaving: self.subscriber.is(Condition::Leaving),
+            input_done: slot.input_done,
+            counters: slot.totals(),
+        }
+    }
+}

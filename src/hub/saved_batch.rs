@@ -1,0 +1,142 @@
+//! A batch put away for a handover, with its bytes in every encoding that was made of it, and taken up again.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::{ByteBuf, Bytes};
+
+use super::batch::Batch;
+use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::part::{Kind, Part};
+use crate::wire::ids::{ClientId, Seq};
+
+/// What a saved hub or feed says cannot be so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CorruptState(pub(super) &'static str);
+
+impl fmt::Display for CorruptState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for CorruptState {}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedBatch<B> {
+    first_seq: Seq,
+    origins: Vec<ClientId>,
+    /// What each part is, and the messages in it.
+    parts: Vec<(Kind, u32)>,
+    encodings: Encodings,
+    sizes: Sizes,
+    /// Bytes of the buffer it takes.
+    pub(super) cost: usize,
+    text: SavedView<B>,
+    raw: SavedView<B>,
+    crlf: Option<SavedView<B>>,
+    json: Option<SavedView<B>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedView<B> {
+    bytes: B,
+    ends: Vec<u32>,
+}
+
+impl<'a> SavedBatch<&'a Bytes> {
+    pub(super) fn save(batch: &'a Batch) -> SavedBatch<&'a Bytes> {
+        let parts = batch.parts.iter();
+        let made = |encoding| batch.views[encoding].get().map(SavedView::save);
+        SavedBatch {
+            first_seq: batch.first_seq,
+            origins: batch.origins.to_vec(),
+            parts: parts.map(|part| (part.kind, part.messages)).collect(),
+            encodings: batch.encodings,
+            sizes: batch.sizes,
+            cost: batch
+                .reservation
+                .as_ref()
+                .map_or(0, |reservation| reservation.bytes()),
+            text: SavedView::save(batch.view(Encoding::Text)),
+            raw: SavedView::save(batch.view(Encoding::Raw)),
+            crlf: made(Encoding::TextCrlf),
+            json: made(Encoding::Json),
+        }
+    }
+}
+
+impl SavedBatch<ByteBuf> {
+    pub(super) fn restore(self) -> Result<Batch, CorruptState> {
+        let parts = self.origins.len();
+        let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
+        if parts == 0 || self.parts.len() != parts {
+            return Err(CorruptState("a batch has no parts"));
+        }
+        let (mut text, mut raw) = (Some(self.text), Some(self.raw));
+        let (mut crlf, mut json) = (self.crlf, self.json);
+        let mut views = PerEncoding::default();
+        for encoding in Encoding::ALL {
+            let saved = match encoding {
+                Encoding::Text => text.take(),
+                Encoding::TextCrlf => crlf.take(),
+                Encoding::Json => json.take(),
+                Encoding::Raw => raw.take(),
+            };
+            // Without one, the first client in need of it makes it.
+            if let Some(view) = saved {
+                let needed = !encoding.is_source() || self.encodings.needs(encoding);
+                views[encoding] = OnceLock::from(view.restore(encoding, parts, needed)?);
+            }
+        }
+        Ok(Batch {
+            first_seq: self.first_seq,
+            messages: messages.sum(),
+            encodings: self.encodings,
+            sizes: self.sizes,
+            views,
+            reservation: None,
+            origins: self.origins.into(),
+            parts: self
+                .parts
+                .into_iter()
+                .map(|(kind, messages)| Part { kind, messages })
+                .collect(),
+        })
+    }
+}
+
+impl<'a> SavedView<&'a Bytes> {
+    fn save(view: &'a EncodedBatch) -> SavedView<&'a Bytes> {
+        SavedView {
+            bytes: Bytes::new(&view.bytes),
+            ends: view.ends.to_vec(),
+        }
+    }
+}
+
+impl SavedView<ByteBuf> {
+    fn restore(
+        self,
+        encoding: Encoding,
+        parts: usize,
+        needed: bool,
+    ) -> Result<EncodedBatch, CorruptState> {
+        let rises = self.ends.is_sorted();
+        let ends_there = self
+            .ends
+            .last()
+            .is_none_or(|end| *end as usize == self.bytes.len());
+        // What is not in use has no bytes, and may have no ends.
+        let whole = self.ends.len() == parts || (!needed && self.ends.is_empty());
+        if !(rises && ends_there && whole) {
+            return Err(CorruptState("the parts of a batch do not fit its bytes"));
+        }
+        let view = EncodedBatch::new(self.bytes.into_vec(), self.ends);
+        if (0..view.ends.len()).any(|part| !encoding.is_whole(view.part(part))) {
+            return Err(CorruptState("a part of a batch is cut short"));
+        }
+        Ok(view)
+    }
+}
