@@ -223,10 +223,10 @@ fn publisher_gets_no_line_and_no_notice_and_its_lines_reach_the_others() {
             }
         }
         reader.send_line("for nobody else");
-        let mut other = Client::connect(&server);
         if !echo.is_empty() {
             reader.expect_message(reader.id(), "for nobody else");
         }
+        let mut other = Client::connect(&server);
         reader.expect_line(&format!("New client connected: {}", other.id()));
         other.send_line("heard");
         reader.expect_message(other.id(), "heard");

@@ -68,7 +68,7 @@ impl Client {
         client.id = match address {
             Address::Tcp(_) => {
                 let peer = client.socket.local_addr().expect("bound").as_socket();
-                server.wait_peer(&peer.expect("an IP address").to_string())
+                server.wait_peer(&peer.expect("an IP address").to_string(), address)
             }
             Address::Unix(_) => {
                 let lines = server.wait_log_count(&words, earlier + 1);

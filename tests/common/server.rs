@@ -350,12 +350,13 @@ impl Server {
         lines[lines.len().saturating_sub(30)..].to_vec()
     }
 
-    /// Waits for the `client connected` line of this peer, and returns the client's id.
+    /// Waits for the `client connected` line of this peer of a listener, and returns the client's id.
     #[track_caller]
-    pub(super) fn wait_peer(&self, peer: &str) -> u64 {
+    pub(super) fn wait_peer(&self, peer: &str, listener: &Address) -> u64 {
+        let key = (peer.to_owned(), listener.to_string());
         let mut id = None;
         self.log.wait(|state| {
-            id = state.peers.remove(peer);
+            id = state.peers.remove(&key);
             id.is_some() || state.ended
         });
         id.unwrap_or_else(|| panic!("{peer} did not become a client: {:#?}", self.log_tail()))
@@ -521,8 +522,9 @@ struct Log {
 #[derive(Default)]
 struct LogState {
     lines: Vec<String>,
-    /// Clients that connected and were not yet asked for, by their address.
-    peers: HashMap<String, u64>,
+    /// Clients that connected and were not yet asked for, by their address and that of the listener: to
+    /// another one, the system gives the same address again.
+    peers: HashMap<(String, String), u64>,
     ended: bool,
 }
 
@@ -534,9 +536,10 @@ impl Log {
             let mut state = self.state.lock().unwrap();
             if line.contains("client connected")
                 && let (Some(peer), Some(id)) = (field(&line, "peer"), field(&line, "client"))
+                && let Some(listener) = field(&line, "listener")
                 && let Ok(id) = id.parse()
             {
-                state.peers.insert(peer.to_owned(), id);
+                state.peers.insert((peer.into(), listener.into()), id);
             }
             state.lines.push(line);
             self.changed.notify_all();
