@@ -770,6 +770,8 @@ fn clients_keep_channel_role_format_and_line_ends_over_an_exec() {
     let mut json = dial(&server, TEXT, at("a") + " format=json role=subscribe\n");
     let json_hello = json.read_json();
     let mut raw = dial(&server, TEXT, at("a") + " format=raw role=publish\n");
+    // Nothing answers it.
+    server.wait_log_count("client connected", 4);
     let mut other = Client::in_channel(server.addr(TEXT), "main");
     raw.send_line("1");
     crlf.expect_line(&format!(
