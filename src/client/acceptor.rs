@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handshake::{
-    END_TIME, GrantedOptions, Handshakes, REFUSAL_TIME, Refusal, introduce, linger,
-};
+use super::handshake::{Handshakes, introduce};
+use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
+use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
@@ -47,7 +47,7 @@ pub(crate) struct Acceptor {
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     handshakes: Handshakes,
-    granted: GrantedOptions,
+    options: SharedOptions,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
@@ -113,7 +113,7 @@ impl Acceptor {
             clients,
             counters,
             handshakes: Handshakes::default(),
-            granted: GrantedOptions::default(),
+            options: SharedOptions::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -252,23 +252,23 @@ impl Acceptor {
         permit: ConnectionPermit,
         mut ended: watch::Receiver<()>,
     ) {
-        let handshake = async {
-            let time = self.policy.last().hello_timeout;
-            let options = &accepted.options;
-            let introduced = introduce(&stream, options, &self.channels, &self.granted, time);
-            let introduced = introduced.await?;
-            // The connect notice goes to the buffer, too: see `run`.
-            let admission = introduced.hub.admit().await;
-            Ok((introduced, admission))
-        };
-        let admitted = tokio::select! {
+        let time = self.policy.last().hello_timeout;
+        let introduced = tokio::select! {
             biased;
             // What the handshake has read is lost with the connection. The sender lives in `self`.
             _ = ended.changed() => Err(Refusal::stopping()),
-            admitted = handshake => admitted,
+            introduced = introduce(
+                &stream, &accepted.options, &self.channels, &self.options, time,
+            ) => introduced,
         };
-        match admitted {
-            Ok((introduced, _admission)) => {
+        match introduced {
+            Ok(introduced) => {
+                // The connect notice goes to the buffer, too: see `run`. At the end, it goes there all the
+                // same.
+                let _admission = tokio::select! {
+                    admission = introduced.hub.admit() => Some(admission),
+                    _ = ended.changed() => None,
+                };
                 accepted.options = introduced.options;
                 accepted.hello = Some(introduced.reader);
                 self.join(accepted, stream, permit, &introduced.hub);

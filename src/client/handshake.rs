@@ -13,33 +13,22 @@
 //! Neither a drain nor a handover waits long for a handshake: [`Handshakes::end`] tells each peer that the
 //! daemon stops, and closes the connection.
 
-use std::collections::HashSet;
-use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::refusal::Refusal;
+use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
-use crate::hub::{Channels, Joining};
-use crate::net::stream::{Connection, Stream};
-use crate::wire::close_reason::CloseReason;
-use crate::wire::format::{self, Format};
+use crate::hub::{Channels, Joining, clock};
+use crate::net::stream::Stream;
 use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
-
-/// How long a refused connection may take to close its side.
-pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 /// How long handshakes may still go on by themselves at a stop or a handover: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
 pub(super) const SETTLE_TIME: Duration = Duration::from_millis(100);
-
-/// How long a peer may take to close its side at a stop or a handover, which waits for that: time for the
-/// words to be on their way.
-pub(super) const END_TIME: Duration = Duration::from_millis(250);
 
 /// How a connection whose hello was taken becomes a client.
 pub(super) struct Introduction {
@@ -60,19 +49,21 @@ pub(super) async fn introduce(
     stream: &Stream,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
-    granted: &GrantedOptions,
+    shared: &SharedOptions,
     time: Duration,
 ) -> Result<Introduction, Refusal> {
     let mut reader = HelloReader::new(options.format, options.line_end);
-    let line = tokio::time::timeout(time, hello_line(stream, &mut reader)).await;
-    let late = |_| {
-        let detail = format!("hello expected within {}s", time.as_secs_f64());
-        Err(Refusal::bad_hello(detail))
+    let line = tokio::select! {
+        line = hello_line(stream, &mut reader) => line,
+        // Time in which the daemon did not run is not the peer's.
+        () = clock::sleep(time) => {
+            let detail = format!("hello expected within {}s", time.as_secs_f64());
+            Err(Refusal::bad_hello(detail))
+        }
     };
     let wanted = line
-        .unwrap_or_else(late)
         .and_then(|line| Ok(hello::parse(&line)?))
-        .and_then(|hello| grant(hello, options, channels, granted));
+        .and_then(|hello| grant(hello, options, channels, shared));
     match wanted {
         Ok((hub, options)) => Ok(Introduction {
             hub,
@@ -91,7 +82,7 @@ fn grant(
     hello: hello::Hello,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
-    granted: &GrantedOptions,
+    shared: &SharedOptions,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let asked = hello.role.unwrap_or(options.role);
     let Some(role) = options.role.narrowed_to(asked) else {
@@ -107,7 +98,7 @@ fn grant(
     let options = if (role, format, hub.name()) == listed {
         options.clone()
     } else {
-        granted.share(ListenerOptions {
+        shared.share(ListenerOptions {
             role,
             format,
             channel: hub.name().clone(),
@@ -115,31 +106,6 @@ fn grant(
         })
     };
     Ok((hub, options))
-}
-
-/// Options that hellos were granted, which all clients with the same ones share.
-#[derive(Debug, Default)]
-pub(super) struct GrantedOptions(Mutex<HashSet<Arc<ListenerOptions>>>);
-
-impl GrantedOptions {
-    pub(super) fn share(&self, options: ListenerOptions) -> Arc<ListenerOptions> {
-        let mut known = self.0.lock();
-        if let Some(known) = known.get(&options) {
-            return known.clone();
-        }
-        if known.len() == known.capacity() {
-            // Instead of growing for those that nobody has any more.
-            known.retain(|options| Arc::strong_count(options) > 1);
-        }
-        let options = Arc::new(options);
-        known.insert(options.clone());
-        options
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
-    }
 }
 
 /// The first line that a connection sends.
@@ -166,97 +132,6 @@ async fn hello_line(stream: &Stream, reader: &mut HelloReader) -> Result<Vec<u8>
             return line;
         }
     }
-}
-
-/// Why a connection does not become a client, and what its peer is told.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) reason: CloseReason,
-    /// Words for the peer. A stop has words of its own, which every client is told; a peer that has gone
-    /// by itself is told nothing.
-    detail: String,
-    /// Its own lines end in CR LF, and so do those to it.
-    crlf: bool,
-}
-
-impl Refusal {
-    fn new(reason: CloseReason, detail: impl Into<String>) -> Refusal {
-        Refusal {
-            reason,
-            detail: detail.into(),
-            crlf: false,
-        }
-    }
-
-    /// The server has as many clients as it may have.
-    pub(super) fn full(max: usize) -> Refusal {
-        Refusal::new(CloseReason::Full, format!("server full ({max} clients)"))
-    }
-
-    /// The daemon stops, or another takes its place.
-    pub(super) fn stopping() -> Refusal {
-        Refusal::new(CloseReason::Shutdown, "")
-    }
-
-    fn bad_hello(detail: impl Into<String>) -> Refusal {
-        Refusal::new(CloseReason::BadHello, detail)
-    }
-
-    fn no_channel() -> Refusal {
-        Refusal::new(CloseReason::NoChannel, "no such channel")
-    }
-
-    /// The peer has shut its sending side, or asked to leave.
-    fn left() -> Refusal {
-        Refusal::new(CloseReason::Eof, "")
-    }
-
-    /// Tells the peer, and shuts the sending side. Returns the connection if the words need it open for
-    /// a while (see [`linger`]).
-    ///
-    /// In `raw`, which has no words, a reset says it: an end would look as if what was sent had been
-    /// taken.
-    pub(super) fn tell(&self, stream: Stream, format: Format) -> Option<Stream> {
-        let mut words = Vec::new();
-        match self.reason {
-            CloseReason::Eof | CloseReason::Reset => return None,
-            _ if format == Format::Raw => {
-                // Without the reset, the connection ends all the same.
-                let _ = stream.reset_on_close();
-                return None;
-            }
-            CloseReason::Shutdown => format::shutdown(format, &mut words),
-            reason => format::error(format, reason, &self.detail, &mut words),
-        }
-        if self.crlf && format == Format::Text {
-            let lines = mem::take(&mut words);
-            format::crlf(&lines, &mut words);
-        }
-        let told = stream
-            .write_at_once(&words)
-            .and_then(|_| stream.shut_write());
-        told.is_ok().then_some(stream)
-    }
-}
-
-impl From<HelloError> for Refusal {
-    fn from(wrong: HelloError) -> Refusal {
-        Refusal::bad_hello(wrong.to_string())
-    }
-}
-
-/// The connection broke in its handshake.
-impl From<io::Error> for Refusal {
-    fn from(_: io::Error) -> Refusal {
-        Refusal::new(CloseReason::Reset, "")
-    }
-}
-
-/// Waits until the peer of a refused connection closes its side, at most so long. A close over input that
-/// was not read would make the kernel reset the connection, and the words with it. Cancel safe.
-pub(super) async fn linger(stream: Stream, time: Duration) {
-    // Nothing is left to be done after an error or the end of the time.
-    let _ = tokio::time::timeout(time, stream.discard_input()).await;
 }
 
 /// The handshakes that wait for their peers, each in a task of its own.

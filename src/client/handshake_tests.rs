@@ -9,10 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
-use super::handshake::GrantedOptions;
 use super::{ClientPolicy, Clients};
+use crate::config::Config;
 use crate::config::cli::Options;
-use crate::config::{Config, ListenerOptions};
 use crate::hub::Channels;
 use crate::hub::counters::Counters;
 use crate::net::bind;
@@ -198,19 +197,4 @@ async fn handover_and_drain_end_handshakes_and_tell_why() {
         let joined = served.join(second as u64, &mut client).await;
         std::mem::forget(joined);
     }
-}
-
-#[test]
-fn granted_options_are_shared_and_do_not_pile_up() {
-    let options = |channel: &str| {
-        ListenerOptions::restore(&format!("127.0.0.1:1,format=text,channel={channel}")).unwrap()
-    };
-    let granted = GrantedOptions::default();
-    let held = granted.share(options("held"));
-    assert!(Arc::ptr_eq(&granted.share(options("held")), &held));
-    for at in 0..10_000 {
-        drop(granted.share(options(&format!("c{at}"))));
-    }
-    assert!(granted.len() < 100, "{}", granted.len());
-    assert!(Arc::ptr_eq(&granted.share(options("held")), &held));
 }

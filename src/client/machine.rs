@@ -55,7 +55,7 @@ pub(super) enum InputState {
     Open,
     /// Bytes are published, so many at most, as far as they are there already: the daemon stops.
     Draining(u32),
-    /// Bytes are left in the socket until the last word has been said.
+    /// Bytes are left in the socket until the close notice has been written.
     Paused,
     /// Bytes are thrown away: the client is being closed. Not reading them would make the kernel
     /// reset the connection, over data in flight.

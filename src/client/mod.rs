@@ -24,11 +24,14 @@ mod handshake_tests;
 mod machine;
 mod policy;
 mod reader;
+mod refusal;
 mod set;
+mod shared_options;
 mod snapshot;
 mod writer;
 
 pub(crate) use machine::Client;
 pub(crate) use policy::ClientPolicy;
 pub(crate) use set::{Clients, Frozen};
-pub(crate) use snapshot::{KnownOptions, SavedClient};
+pub(crate) use shared_options::SharedOptions;
+pub(crate) use snapshot::SavedClient;

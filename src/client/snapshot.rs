@@ -1,6 +1,5 @@
 //! A client put away for a handover, and taken up again.
 
-use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -9,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::machine::{Client, InputState, OutputState};
 use super::policy::ClientPolicy;
 use super::reader::{Reader, SavedReader};
+use super::shared_options::SharedOptions;
 use super::writer::{SavedWriter, Writer};
 use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
-use crate::net::listener::Listener;
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
@@ -35,43 +34,23 @@ pub(crate) struct SavedClient {
     pub(crate) has_permit: bool,
 }
 
-/// Options of restored clients, which keep those that they came with: one value for all whose options
-/// are the same, those of the listeners that are open now among them.
-#[derive(Debug)]
-pub(crate) struct KnownOptions(HashMap<String, Arc<ListenerOptions>>);
-
-impl KnownOptions {
-    /// Options of the listeners that are open now.
-    pub(crate) fn of(listeners: &[Listener]) -> KnownOptions {
-        let options = listeners.iter().map(Listener::options);
-        KnownOptions(options.map(|one| (one.to_string(), one.clone())).collect())
-    }
-
-    /// Options as they were saved; without, those of a listener that only had a format.
-    fn of_client(&mut self, saved: &SavedClient) -> Arc<ListenerOptions> {
+impl SavedClient {
+    /// Options as they were saved; without, those of a listener that only had a format. A daemon that
+    /// knows more may have written what cannot be read here.
+    fn options(&self) -> ListenerOptions {
         let defaults = ListenerDefaults {
-            format: saved.writer.format,
+            format: self.writer.format,
             http_guard: true,
         };
-        let unlisted = || ListenerOptions::unlisted(saved.feed.listener(), defaults);
-        let text = saved.options.clone();
-        let text = text.unwrap_or_else(|| unlisted().to_string());
-        self.of_text(text, unlisted)
-    }
-
-    /// Options that display as this text, which may be of a daemon that knows more than this one.
-    fn of_text(
-        &mut self,
-        text: String,
-        unlisted: impl FnOnce() -> ListenerOptions,
-    ) -> Arc<ListenerOptions> {
-        if let Some(known) = self.0.get(&text) {
-            return known.clone();
-        }
-        let restored = ListenerOptions::restore(&text).unwrap_or_else(|_| unlisted());
-        let restored = Arc::new(restored);
-        self.0.insert(text, restored.clone());
-        restored
+        let connection = self.feed.connection();
+        let saved = self.options.as_deref().map(ListenerOptions::restore);
+        saved
+            .and_then(Result::ok)
+            .unwrap_or_else(|| ListenerOptions {
+                role: connection.role,
+                channel: connection.channel.clone(),
+                ..ListenerOptions::unlisted(&connection.listener, defaults)
+            })
     }
 }
 
@@ -95,11 +74,11 @@ impl Client {
         saved: SavedClient,
         stream: Stream,
         mut feed: Feed,
-        options: &mut KnownOptions,
+        shared: &SharedOptions,
         policy: Arc<ClientPolicy>,
         permit: Option<ConnectionPermit>,
     ) -> Client {
-        let options = options.of_client(&saved);
+        let options = shared.share(saved.options());
         let mut writer = Writer::restore(saved.writer);
         // The line it has half of was begun by another policy (`--echo`), and ends by that.
         writer.finish_line(&mut feed);
@@ -166,20 +145,6 @@ mod tests {
         assert_eq!(reader.unfinished.as_ref(), b"half a line");
         assert!(reader.has_begun && !reader.is_discarding);
         assert_eq!(writer.control_queue.as_ref(), b"own");
-    }
-
-    #[test]
-    fn restored_clients_share_options_as_far_as_they_were_the_same() {
-        let unlisted = || unreachable!("the text can be read");
-        let here = "127.0.0.1:1,format=json,channel=nmea";
-        let now = Arc::new(ListenerOptions::restore(here).unwrap());
-        let mut known = KnownOptions(HashMap::from([(now.to_string(), now.clone())]));
-        let text = now.to_string();
-        assert!(Arc::ptr_eq(&known.of_text(text.clone(), unlisted), &now));
-        let before = known.of_text(text.replace("nmea", "ais"), unlisted);
-        assert_eq!(before.channel.as_str(), "ais");
-        let again = known.of_text(text.replace("nmea", "ais"), unlisted);
-        assert!(Arc::ptr_eq(&again, &before));
     }
 
     /// A daemon of the same version must be able to read this for ever.

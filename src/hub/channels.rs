@@ -32,6 +32,8 @@ pub(crate) struct Channels {
 struct State {
     config: Config,
     hubs: BTreeMap<ChannelName, Arc<Hub>>,
+    /// How many of them clients have opened.
+    open: usize,
     /// What was counted in channels that are no more.
     ended: HubStats,
 }
@@ -86,6 +88,7 @@ impl Channels {
         let state = State {
             config: config.clone(),
             hubs,
+            open: 0,
             ended,
         };
         let channels = Channels {
@@ -111,8 +114,9 @@ impl Channels {
                 self.make(&mut state, name, false);
             }
         }
-        drop(state);
-        self.end_unused();
+        let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
+        state.open = open.count();
+        state.end_unused();
     }
 
     fn make(&self, state: &mut State, name: &ChannelName, is_open: bool) -> Arc<Hub> {
@@ -121,6 +125,7 @@ impl Channels {
         hub.is_open.store(is_open, Relaxed);
         let hub = Arc::new(hub);
         state.hubs.insert(name, hub.clone());
+        state.open += usize::from(is_open);
         hub
     }
 
@@ -135,13 +140,12 @@ impl Channels {
     /// as many as they may.
     pub(crate) fn open(&self, name: &ChannelName) -> Option<Joining> {
         let mut state = self.state.lock();
-        let found = state.hubs.get(name);
-        // One that its clients have just left is another from now on, or makes room for another.
-        if found.map_or(state.is_full(), |hub| hub.is_unused()) {
-            state.end_unused();
-        }
-        if let Some(hub) = state.hubs.get(name) {
-            return Some(Joining::new(hub.clone()));
+        match state.hubs.get(name) {
+            Some(hub) if !hub.is_unused() => return Some(Joining::new(hub.clone())),
+            // Its clients have just left it: what comes now is another.
+            Some(_) => state.end(name),
+            None if state.is_full() && self.shared.take_unused() => state.end_unused(),
+            None => {}
         }
         let is_full = state.is_full();
         (!is_full).then(|| Joining::new(self.make(&mut state, name, true)))
@@ -153,14 +157,23 @@ impl Channels {
         self.of_listener(&ChannelName::main()).0.clone()
     }
 
-    /// Ends the channels that clients opened and have left.
+    /// Ends the channels that clients opened and have left, if there may be any.
     pub(super) fn end_unused(&self) {
-        self.state.lock().end_unused();
+        if self.shared.take_unused() {
+            self.state.lock().end_unused();
+        }
     }
 
     /// All channels there are.
     pub(super) fn hubs(&self) -> Vec<Arc<Hub>> {
-        self.state.lock().hubs.values().cloned().collect()
+        self.hubs_and_ended().0
+    }
+
+    /// All channels there are, and what was counted in those that are no more. Taken together: a channel
+    /// that ends meanwhile is in one of the two, and in one only.
+    pub(super) fn hubs_and_ended(&self) -> (Vec<Arc<Hub>>, HubStats) {
+        let state = self.state.lock();
+        (state.hubs.values().cloned().collect(), state.ended.clone())
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -175,11 +188,8 @@ impl Channels {
     /// What went through each channel so far, and through those that are no more. Takes the lock that
     /// every publish takes for one look at each client.
     pub(crate) fn each(&self) -> ChannelsStats {
-        let state = self.state.lock();
-        // A channel whose hub is held does not end: none is missed, and none counted twice.
-        let hubs: Vec<_> = state.hubs.values().cloned().collect();
-        let (ended, open_max) = (state.ended.clone(), state.config.open_channels);
-        drop(state);
+        let (hubs, ended) = self.hubs_and_ended();
+        let open_max = self.state.lock().config.open_channels;
         let stats = |hub: &Arc<Hub>| ChannelStats {
             name: hub.name.clone(),
             is_open: hub.is_open.load(Relaxed),
@@ -197,11 +207,6 @@ impl Channels {
         self.each().total()
     }
 
-    /// What was counted in channels that are no more.
-    pub(super) fn ended(&self) -> HubStats {
-        self.state.lock().ended.clone()
-    }
-
     /// Every client of every channel, those that are still owed something after they have left among
     /// them, in no particular order.
     pub(crate) fn client_stats(&self) -> Vec<ClientStats> {
@@ -215,9 +220,15 @@ impl Channels {
         self.shared.closed.lock().page(from, most)
     }
 
-    /// What changes for as long as all channels serve: see [`Hub::pulse`].
+    /// What changes for as long as all channels serve: see [`Hub::pulse`]. Nothing does while one of them
+    /// is jammed, whatever the others do.
     pub(crate) fn pulse(&self) -> Vec<Liveness> {
-        self.hubs().iter().map(|hub| hub.pulse()).collect()
+        let hubs = self.hubs();
+        let mut pulse: Vec<_> = hubs.iter().map(|hub| hub.pulse()).collect();
+        if hubs.iter().any(|hub| hub.is_jammed()) {
+            pulse.clear();
+        }
+        pulse
     }
 
     /// Tells every client of every channel to do something.
@@ -235,13 +246,18 @@ impl Channels {
         self.shared.set_frozen(false);
     }
 
-    /// Has every client read what it was sent already, and waits until all have. Cancel safe.
+    /// Has every client read what it was sent already, waits until all of a channel have, and finishes that
+    /// channel: none waits for another. Cancel safe: [`Channels::finish`] is for those that are left.
     pub(crate) async fn drain(&self) {
         let hubs = self.hubs();
-        join_all(hubs.iter().map(|hub| hub.drain())).await;
+        let drain = |hub: Arc<Hub>| async move {
+            hub.drain().await;
+            hub.finish();
+        };
+        join_all(hubs.into_iter().map(drain)).await;
     }
 
-    /// Says the last word in every channel: see [`Hub::finish`].
+    /// Publishes the shutdown notice in every channel that has not got it yet: see [`Hub::finish`].
     pub(crate) fn finish(&self) {
         self.hubs().iter().for_each(|hub| hub.finish());
     }
@@ -266,6 +282,9 @@ impl Deref for Joining {
 impl Drop for Joining {
     fn drop(&mut self) {
         self.0.joining.fetch_sub(1, Release);
+        if self.0.is_open.load(Relaxed) {
+            self.0.shared.note_unused();
+        }
     }
 }
 
@@ -282,19 +301,22 @@ impl Hub {
 impl State {
     /// Whether clients have opened as many channels as they may.
     fn is_full(&self) -> bool {
-        let open = self.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
-        open.count() >= self.config.open_channels
+        self.open >= self.config.open_channels
     }
 
+    /// Ends one channel that clients opened.
+    fn end(&mut self, name: &ChannelName) {
+        if let Some(hub) = self.hubs.remove(name) {
+            self.open -= 1;
+            self.ended += hub.stats().counters();
+        }
+    }
+
+    /// Ends all channels that clients opened and have left.
     fn end_unused(&mut self) {
-        let State { hubs, ended, .. } = self;
-        hubs.retain(|_, hub| {
-            let is_unused = hub.is_unused();
-            if is_unused {
-                *ended += hub.stats().of_the_past();
-            }
-            !is_unused
-        });
+        let unused = self.hubs.values().filter(|hub| hub.is_unused());
+        let unused: Vec<_> = unused.map(|hub| hub.name.clone()).collect();
+        unused.iter().for_each(|name| self.end(name));
     }
 }
 

@@ -40,9 +40,12 @@ impl Hub {
         self.drained.notified().await;
     }
 
-    /// Says the last word: `Server shutting down`. Nothing is published behind it.
+    /// Publishes the shutdown notice, once. Nothing is published behind it.
     pub(crate) fn finish(&self) {
         let mut state = self.lock();
+        if state.phase == Phase::Sealed {
+            return;
+        }
         self.notify(&mut state, Kind::Shutdown, SYSTEM);
         state.flush();
         state.phase = Phase::Sealed;

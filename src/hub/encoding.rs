@@ -127,7 +127,7 @@ impl Encoding {
 
     /// Bytes that a part has at most in this encoding, as they are charged; `source` is the part in
     /// the encoding's source. Exact but for `json`, whose numbers count at their longest, and whose
-    /// last word, which comes when nobody can publish any more, is not charged.
+    /// shutdown notice, which comes when nobody can publish any more, is not charged.
     pub(super) fn part_len(
         self,
         part: Part,

@@ -10,7 +10,7 @@ use super::subscriber::{Commands, Condition, DETACHED, Slot};
 use crate::config::{Grace, SlowClient};
 use crate::wire::close_reason::CloseReason;
 
-/// How long a client that is being closed may take over its last words and its own close.
+/// How long a client that is being closed may take over its close notice and its own close.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long senders wait at most for one who holds them up when they have no patience left: about

@@ -104,7 +104,7 @@ impl Hub {
             // Nobody will come for it.
             state.builder.clear();
             if self.is_open.load(Relaxed) {
-                self.shared.asked.notify_one();
+                self.shared.note_unused();
             }
         }
         self.active_encodings_changed(&state);

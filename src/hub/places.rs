@@ -28,7 +28,7 @@ pub(crate) struct SavedFeed {
     place: SavedPlace,
     /// Its disconnect notice is out.
     left: bool,
-    /// Its goodbye has a deadline.
+    /// Its close has a deadline.
     leaving: bool,
     input_done: bool,
     #[serde(alias = "tally")]
@@ -36,9 +36,9 @@ pub(crate) struct SavedFeed {
 }
 
 impl SavedFeed {
-    /// The listener that the client came by, as it is logged.
-    pub(crate) fn listener(&self) -> &Arc<str> {
-        &self.connection.listener
+    /// How the client came, and to where.
+    pub(crate) fn connection(&self) -> &ConnectionInfo {
+        &self.connection
     }
 
     /// The channel that the client is in.
@@ -136,6 +136,11 @@ impl Places {
         }
         let mut state = hub.lock();
         let role = saved.connection.role;
+        if cursor.is_some() && !role.subscribes() {
+            return Err(CorruptState(
+                "a client that only publishes is in the stream",
+            ));
+        }
         if role.subscribes() {
             state.count_encoding(saved.place.encoding, 1);
         }

@@ -68,6 +68,8 @@ pub(crate) async fn run(channels: Arc<Channels>) {
             }
         }
         let ran = running.lap(tick);
+        // Somebody may have opened one meanwhile, and filled it.
+        let hubs = channels.hubs();
         if shared.add_time(ran) {
             hubs.iter().for_each(|hub| hub.look(ran));
         }
@@ -167,7 +169,7 @@ impl Hub {
     }
 }
 
-/// Stalled, idle, gone without a word, or at its goodbye for too long.
+/// Stalled, idle, gone without a word, or closing for too long.
 fn close_idle_and_stalled(slot: &mut Slot, settings: &Settings, now: Micros, full: bool) {
     let (subscriber, activity) = (&slot.subscriber, &mut slot.meta.activity);
     let over = |since: Option<Micros>, timeout: Option<Duration>| {

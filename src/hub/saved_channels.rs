@@ -8,7 +8,7 @@ use serde_bytes::{ByteBuf, Bytes};
 use super::channels::{Channels, Joining};
 use super::feed::Feed;
 use super::order::Hub;
-use super::places::{Places, SavedFeed};
+use super::places::{NUMBER_MAX, Places, SavedFeed};
 use super::saved_batch::CorruptState;
 use super::shared::Shared;
 use super::snapshot::SavedHub;
@@ -42,9 +42,10 @@ impl<'a> SavedChannels<&'a Bytes> {
             let feeds = by_channel.get(&hub.name).into_iter().flatten();
             SavedHub::save(&hub, feeds.copied())
         };
+        let (hubs, ended) = channels.hubs_and_ended();
         SavedChannels {
-            hubs: channels.hubs().into_iter().map(save).collect(),
-            ended: channels.ended(),
+            hubs: hubs.into_iter().map(save).collect(),
+            ended,
         }
     }
 }
@@ -56,6 +57,9 @@ impl SavedChannels {
         self,
         config: &Config,
     ) -> Result<(Arc<Channels>, AllPlaces), CorruptState> {
+        if !self.ended.are_below(NUMBER_MAX) {
+            return Err(CorruptState("a number is out of range"));
+        }
         let shared = Arc::<Shared>::default();
         let mut places = BTreeMap::new();
         for saved in self.hubs {

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ pub(super) struct Shared {
     next_id: AtomicU64,
     /// Clients that were closed last, in any channel.
     pub(super) closed: Mutex<LastClosed>,
-    /// Asks the reaper to look over the clients at once: a buffer is full, a channel may be unused, or
-    /// somebody asks for a sign of life.
+    /// Asks the reaper to look over the clients at once: a buffer is full, or somebody asks for a sign of
+    /// life.
     pub(super) asked: Arc<Notify>,
     /// Looks of the reaper over the clients that found no buffer jammed.
     pub(super) looks: AtomicU64,
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     ran_us: AtomicU64,
     /// Time stands still for a handover, which stops the clients.
     is_frozen: AtomicBool,
+    /// A channel that clients opened may have none any more.
+    may_be_unused: AtomicBool,
     /// Has the accept loops try once more: see `rest`.
     #[cfg(debug_assertions)]
     pub(super) nudge: Notify,
@@ -42,6 +44,7 @@ impl Default for Shared {
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
             is_frozen: AtomicBool::new(false),
+            may_be_unused: AtomicBool::new(false),
             #[cfg(debug_assertions)]
             nudge: Notify::new(),
         }
@@ -78,6 +81,16 @@ impl Shared {
             self.ran_us.fetch_add(micros(ran), Relaxed);
         }
         counts
+    }
+
+    /// Notes that a channel which clients opened may have none any more.
+    pub(super) fn note_unused(&self) {
+        self.may_be_unused.store(true, Release);
+    }
+
+    /// Whether that was noted since the last call.
+    pub(super) fn take_unused(&self) -> bool {
+        self.may_be_unused.swap(false, AcqRel)
     }
 
     /// Stops the time, or lets it go on.

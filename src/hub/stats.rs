@@ -88,7 +88,7 @@ impl AddAssign for HubStats {
 
 impl HubStats {
     /// What goes on counting when the channel is no more.
-    pub(super) fn of_the_past(self) -> HubStats {
+    pub(super) fn counters(self) -> HubStats {
         HubStats {
             clients: 0,
             connections: 0,
@@ -97,6 +97,23 @@ impl HubStats {
             senders_waiting: 0,
             ..self
         }
+    }
+}
+
+impl HubStats {
+    /// Whether all that goes on counting is below `limit`, and no sum of it can overflow.
+    pub(super) fn are_below(&self, limit: u64) -> bool {
+        let numbers = [
+            self.joined,
+            self.messages,
+            self.notices,
+            self.discarded,
+            self.ignored,
+        ];
+        let counts = self.closed.counts().chain(numbers);
+        self.totals.are_below(limit)
+            && counts.max().is_none_or(|most| most < limit)
+            && self.waited < Duration::from_nanos(limit)
     }
 }
 

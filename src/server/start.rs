@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing::error;
 
-use crate::client::{Client, ClientPolicy, KnownOptions};
+use crate::client::{Client, ClientPolicy, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
 use crate::hub::{Channels, SavedChannels};
@@ -156,19 +156,14 @@ fn restore(
     clients: Vec<RestoredClient>,
 ) -> anyhow::Result<(Arc<Channels>, Vec<Client>)> {
     let (channels, places) = saved.restore(config)?;
-    let mut options = KnownOptions::of(listeners);
+    let options = SharedOptions::of(listeners);
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = places.restore(saved.feed.clone())?;
         let permit = saved.has_permit.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
         let policy = policy.clone();
         Ok(Client::restore(
-            saved,
-            socket,
-            feed,
-            &mut options,
-            policy,
-            permit,
+            saved, socket, feed, &options, policy, permit,
         ))
     });
     let clients = clients.filter_map(|client: anyhow::Result<_>| {

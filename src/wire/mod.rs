@@ -2,6 +2,7 @@
 
 pub mod channel;
 pub mod close_reason;
+mod compact;
 pub mod format;
 pub mod framing;
 #[cfg(test)]

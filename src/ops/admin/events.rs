@@ -28,7 +28,7 @@ pub(super) struct Events {
 
 /// One who watches, and has been sent the history or not yet.
 struct Watcher {
-    view: Arc<AdminState>,
+    state: Arc<AdminState>,
     updates: watch::Receiver<Bytes>,
     has_first: bool,
 }
@@ -42,19 +42,19 @@ impl Events {
     }
 
     /// Takes a sample every second for as long as it is polled, and tells those who watch.
-    pub(super) async fn run(&self, view: &Arc<AdminState>) {
+    pub(super) async fn run(&self, state: &Arc<AdminState>) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        view.pause_samples();
+        state.pause_samples();
         let mut last = Instant::now();
         loop {
             ticks.tick().await;
             let since_last = last.elapsed();
             last += since_last;
             let watched = self.latest.receiver_count() > 0;
-            let status = view.ask(move |view| {
-                let stats = view.sample(since_last);
-                watched.then(|| event("status", &view.status_of(&stats)))
+            let status = state.ask(move |state| {
+                let stats = state.sample(since_last);
+                watched.then(|| event("status", &state.status_of(&stats)))
             });
             if let Some(Some(status)) = status.await {
                 self.latest.send_replace(status);
@@ -65,7 +65,7 @@ impl Events {
     /// What one who watches is sent, until too many others watch.
     pub(super) fn subscribe(
         &self,
-        view: Arc<AdminState>,
+        state: Arc<AdminState>,
     ) -> impl Stream<Item = Bytes> + Send + use<> {
         let (end, ended) = oneshot::channel();
         let mut watchers = self.watchers.lock();
@@ -75,7 +75,7 @@ impl Events {
         }
         watchers.push_back(end);
         let watcher = Watcher {
-            view,
+            state,
             updates: self.latest.subscribe(),
             has_first: false,
         };
@@ -92,9 +92,9 @@ impl Watcher {
             let status = self.updates.borrow_and_update().clone();
             return Some((status, self));
         }
-        let first = self.view.ask(|view| {
-            let history = event("history", &view.history());
-            let status = event("status", &view.status());
+        let first = self.state.ask(|state| {
+            let history = event("history", &state.history());
+            let status = event("status", &state.status());
             [history, status].concat()
         });
         let first = first.await?;
@@ -123,14 +123,14 @@ mod tests {
     #[tokio::test]
     async fn watchers_that_left_end_nobody_and_one_too_many_ends_the_oldest() {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let view = Arc::new(AdminState::new(
+        let state = Arc::new(AdminState::new(
             Channels::new(&config),
             Lifecycle::new(),
             Arc::default(),
             ConnectionLimit::new(None),
         ));
         let events = Events::new();
-        let subscribe = || Box::pin(events.subscribe(view.clone()));
+        let subscribe = || Box::pin(events.subscribe(state.clone()));
         let mut oldest = subscribe();
         for _ in 0..2 * WATCHERS_MAX {
             drop(subscribe());

@@ -1,7 +1,7 @@
 //! The admin server: what an operator sees of the running daemon, over HTTP.
 //!
 //! ```text
-//! socket ─► connections (limits, time) ─► answer (host, route) ─► view ─► documents | metrics
+//! socket ─► connections (limits, time) ─► answer (host, route) ─► state ─► documents | metrics
 //!                                              └► events (every second) ┘
 //! ```
 //!
@@ -180,7 +180,7 @@ impl AdminSocket {
     ///
     /// # Errors
     /// The system refuses the thread.
-    pub(crate) fn serve(self, view: Arc<AdminState>) -> io::Result<Admin> {
+    pub(crate) fn serve(self, state: Arc<AdminState>) -> io::Result<Admin> {
         for listener in &self.listeners {
             info!(address = %listener.name(), "admin listening");
         }
@@ -198,7 +198,7 @@ impl AdminSocket {
             .spawn({
                 let (stop, hosts) = (stop.clone(), self.hosts.clone());
                 move || {
-                    runtime.block_on(stop.run_until_cancelled(serve(listeners, view, hosts)));
+                    runtime.block_on(stop.run_until_cancelled(serve(listeners, state, hosts)));
                 }
             })?;
         Ok(Admin {
@@ -239,12 +239,12 @@ impl Drop for Admin {
 }
 
 /// Answers at these sockets for ever.
-async fn serve(listeners: Vec<Listener>, view: Arc<AdminState>, hosts: Arc<AllowedHosts>) {
+async fn serve(listeners: Vec<Listener>, state: Arc<AdminState>, hosts: Arc<AllowedHosts>) {
     let connections = Arc::new(Connections::default());
     let events = Events::new();
     let accepts = listeners.into_iter().map(|listener| {
         let router = Router {
-            view: view.clone(),
+            state: state.clone(),
             events: events.clone(),
             hosts: hosts.clone(),
             is_tcp: matches!(listener.name(), ListenAddr::Tcp(_)),
@@ -252,6 +252,6 @@ async fn serve(listeners: Vec<Listener>, view: Arc<AdminState>, hosts: Arc<Allow
         connections.clone().accept(listener, router)
     });
     let mut accepting: tokio::task::JoinSet<()> = accepts.collect();
-    events.run(&view).await;
+    events.run(&state).await;
     accepting.abort_all();
 }

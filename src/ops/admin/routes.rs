@@ -62,7 +62,7 @@ const PATHS: &str = "/, /status, /clients, /closed, /events, /metrics, /healthz 
 /// The answer to a request that reached a socket of this kind.
 #[derive(Clone, Debug)]
 pub(super) struct Router {
-    pub(super) view: Arc<AdminState>,
+    pub(super) state: Arc<AdminState>,
     pub(super) events: Arc<Events>,
     /// The names the daemon goes by.
     pub(super) hosts: Arc<AllowedHosts>,
@@ -159,21 +159,21 @@ impl Router {
         }
         match path {
             "/" => page(),
-            "/status" => self.look(|view| json(&view.status())).await,
+            "/status" => self.look(|state| json(&state.status())).await,
             "/clients" => match Query::read(query, true) {
                 Ok(Query {
                     page,
                     order,
                     channel,
                 }) => {
-                    self.look(move |view| json(&view.clients(order, page, channel.as_ref())))
+                    self.look(move |state| json(&state.clients(order, page, channel.as_ref())))
                         .await
                 }
                 Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
             },
             "/closed" => match Query::read(query, false) {
                 Ok(Query { page, channel, .. }) => {
-                    self.look(move |view| json(&view.closed(page, channel.as_ref())))
+                    self.look(move |state| json(&state.closed(page, channel.as_ref())))
                         .await
                 }
                 Err(wrong) => plain(StatusCode::BAD_REQUEST, wrong),
@@ -182,8 +182,8 @@ impl Router {
                 let accept = request.headers.get(header::ACCEPT);
                 let accept = accept.and_then(|accept| accept.to_str().ok());
                 let exposition = Exposition::preferred(accept.unwrap_or_default());
-                self.look(move |view| {
-                    let text = metrics::write(view.snapshot(), exposition);
+                self.look(move |state| {
+                    let text = metrics::write(state.snapshot(), exposition);
                     full(StatusCode::OK, exposition.content_type(), text)
                 })
                 .await
@@ -194,7 +194,7 @@ impl Router {
             ),
             "/events" => {
                 watches.store(true, Relaxed);
-                let events = self.events.subscribe(self.view.clone());
+                let events = self.events.subscribe(self.state.clone());
                 let body = StreamBody::new(events.map(|event| Ok(Frame::data(event))));
                 response(StatusCode::OK, "text/event-stream", body.boxed_unsync())
             }
@@ -209,7 +209,7 @@ impl Router {
         &self,
         look: impl FnOnce(&AdminState) -> Response<Body> + Send + 'static,
     ) -> Response<Body> {
-        match self.view.ask(look).await {
+        match self.state.ask(look).await {
             Some(response) => response,
             None => plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER),
         }
@@ -219,11 +219,11 @@ impl Router {
     /// went on in it.
     async fn health(&self) -> Response<Body> {
         let deadline = Instant::now() + ANSWER_TIME;
-        let Some(first) = self.view.ask(AdminState::pulse).await else {
+        let Some(first) = self.state.ask(AdminState::pulse).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER);
         };
         while Instant::now() < deadline {
-            match self.view.ask(AdminState::pulse).await {
+            match self.state.ask(AdminState::pulse).await {
                 Some(now) if now != first => return plain(StatusCode::OK, "ok\n"),
                 Some(_) => sleep(PULSE_PERIOD).await,
                 None => break,
@@ -234,7 +234,7 @@ impl Router {
 
     /// Whether somebody who connects now becomes a client.
     fn readiness(&self) -> Response<Body> {
-        let phase = self.view.phase();
+        let phase = self.state.phase();
         let status = match phase {
             Phase::Running | Phase::Reloading => StatusCode::OK,
             Phase::Starting | Phase::HandingOver | Phase::Draining | Phase::Stopped => {
@@ -299,7 +299,7 @@ mod tests {
         let lifecycle = Lifecycle::new();
         let permits = ConnectionLimit::new(None);
         let router = Router {
-            view: Arc::new(AdminState::new(
+            state: Arc::new(AdminState::new(
                 channels.clone(),
                 lifecycle,
                 Arc::default(),

@@ -30,10 +30,10 @@ use crate::wire::channel::ChannelName;
 pub(super) const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// All clients are looked at this often at most.
-const CENSUS_PERIOD: Duration = Duration::from_millis(50);
+const CLIENTS_PERIOD: Duration = Duration::from_millis(50);
 
 /// All clients, and when that was.
-type Census = (Instant, Arc<Vec<ClientStats>>);
+type ClientsThen = (Instant, Arc<Vec<ClientStats>>);
 
 /// Clients of each kind in a status document.
 const STATUS_ROWS: usize = 50;
@@ -51,7 +51,7 @@ pub(crate) struct AdminState {
     permits: Arc<ConnectionLimit>,
     listeners: Mutex<Vec<ListenerRow>>,
     history: Mutex<History>,
-    census: Mutex<Option<Census>>,
+    all_clients: Mutex<Option<ClientsThen>>,
     started: SystemTime,
     /// The same, by a clock that nobody sets.
     began: Instant,
@@ -74,7 +74,7 @@ impl AdminState {
             permits,
             listeners: Mutex::default(),
             history: Mutex::default(),
-            census: Mutex::default(),
+            all_clients: Mutex::default(),
             started,
             began: now.checked_sub(age).unwrap_or(now),
         }
@@ -91,8 +91,8 @@ impl AdminState {
         self: &Arc<AdminState>,
         look: impl FnOnce(&AdminState) -> T + Send + 'static,
     ) -> Option<T> {
-        let view = self.clone();
-        let looking = tokio::task::spawn_blocking(move || look(&view));
+        let state = self.clone();
+        let looking = tokio::task::spawn_blocking(move || look(&state));
         // One that has not begun by then never does.
         let looking = AbortOnDropHandle::new(looking);
         timeout(ANSWER_TIME, looking).await.ok()?.ok()
@@ -186,21 +186,21 @@ impl AdminState {
         }
     }
 
-    /// All clients, as they were after this was called. Made at most every [`CENSUS_PERIOD`], and once
+    /// All clients, as they were after this was called. Made at most every [`CLIENTS_PERIOD`], and once
     /// for all who ask meanwhile: it holds the hub's lock for a look at each client.
-    fn census(&self) -> Arc<Vec<ClientStats>> {
+    fn all_clients(&self) -> Arc<Vec<ClientStats>> {
         let asked = Instant::now();
-        let mut last = self.census.lock();
-        if let Some((taken, census)) = &*last {
+        let mut last = self.all_clients.lock();
+        if let Some((taken, all_clients)) = &*last {
             if *taken >= asked {
-                return census.clone();
+                return all_clients.clone();
             }
-            thread::sleep(CENSUS_PERIOD.saturating_sub(taken.elapsed()));
+            thread::sleep(CLIENTS_PERIOD.saturating_sub(taken.elapsed()));
         }
         let taken = Instant::now();
-        let census = Arc::new(self.channels.client_stats());
-        *last = Some((taken, census.clone()));
-        census
+        let all_clients = Arc::new(self.channels.client_stats());
+        *last = Some((taken, all_clients.clone()));
+        all_clients
     }
 
     /// A page of those who are connected: of all, or of one channel.
@@ -210,12 +210,12 @@ impl AdminState {
         page: Page,
         channel: Option<&ChannelName>,
     ) -> ClientsPage {
-        let census = self.census();
+        let all_clients = self.all_clients();
         let mut clients = match channel {
-            None => Vec::clone(&census),
+            None => Vec::clone(&all_clients),
             Some(channel) => {
                 let is_in = |client: &&ClientStats| client.connection.channel == *channel;
-                census.iter().filter(is_in).cloned().collect()
+                all_clients.iter().filter(is_in).cloned().collect()
             }
         };
         let total = clients.len();
@@ -284,17 +284,17 @@ mod tests {
     use crate::wire::format::Format;
     use crate::wire::framing::Lines;
 
-    fn view() -> (AdminState, Arc<Channels>) {
+    fn state() -> (AdminState, Arc<Channels>) {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let channels = Channels::new(&config);
         let permits = ConnectionLimit::new(config.clients_max);
-        let view = AdminState::new(channels.clone(), Lifecycle::new(), Arc::default(), permits);
-        (view, channels)
+        let state = AdminState::new(channels.clone(), Lifecycle::new(), Arc::default(), permits);
+        (state, channels)
     }
 
     #[test]
     fn pages_are_cut_from_the_order_asked_for() {
-        let (view, channels) = view();
+        let (state, channels) = state();
         let mut feeds: Vec<_> = (0..5)
             .map(|_| channels.main().join(ConnectionInfo::test(Format::Raw)))
             .collect();
@@ -306,7 +306,7 @@ mod tests {
             feeds[sender].publish(None, &lines);
         }
         let page = |order, offset, limit| {
-            let page = view.clients(order, Page { offset, limit }, None);
+            let page = state.clients(order, Page { offset, limit }, None);
             assert_eq!((page.total, page.offset, page.limit), (5, offset, limit));
             page.clients.iter().map(|client| client.who.id).collect()
         };
@@ -328,8 +328,8 @@ mod tests {
 
     #[test]
     fn status_names_every_reason() {
-        let (view, _channels) = view();
-        let status = view.status();
+        let (state, _channels) = state();
+        let status = state.status();
         assert_eq!(status.closed_by_reason.len(), CloseReason::ALL.len());
         assert_eq!(status.clients_max, Some(960));
     }
@@ -344,8 +344,8 @@ mod tests {
             each: (0..1002).map(channel).collect(),
             ..ChannelsStats::default()
         };
-        let (view, _channels) = view();
-        let status = view.status_of(&stats);
+        let (state, _channels) = state();
+        let status = state.status_of(&stats);
         assert_eq!(status.channels_count, 1002);
         let names: Vec<_> = status.channels.iter().map(|row| &row.name).collect();
         assert_eq!(names.len(), 1000);

@@ -1,10 +1,9 @@
 //! Line ends that are not LF, made LF before the framer.
 
-use std::ops::Range;
-
 use memchr::{memchr, memchr2};
 use serde::{Deserialize, Serialize};
 
+use crate::wire::compact::keep;
 use crate::wire::line_end::LineEnd;
 
 /// Makes LF of what ends a listener's lines, in place and across reads, so that all behind it knows
@@ -148,13 +147,4 @@ impl LineEnds {
     fn skip_lf_of_end(&self, first: u8) -> usize {
         usize::from(self.state == LineEndState::Ended && first == b'\n')
     }
-}
-
-/// Moves a span to the end of what is kept, if anything was taken out before it. Returns the new end.
-fn keep(data: &mut [u8], kept: usize, span: Range<usize>) -> usize {
-    let end = kept + span.len();
-    if kept != span.start {
-        data.copy_within(span, kept);
-    }
-    end
 }

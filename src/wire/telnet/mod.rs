@@ -4,8 +4,6 @@
 //! RFC 860) and turns the Enter of a telnet client into a line end. A client that is no telnet
 //! client either notices nothing, since 0xFF never occurs in UTF-8.
 
-use std::ops::Range;
-
 use memchr::{memchr, memchr_iter, memchr2};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +16,7 @@ pub(crate) use self::answers::{EOF, IAC};
 pub use self::answers::{take_timing_marks, timing_mark_answers};
 
 use self::answers::{AYT, Answered, DO, DONT, OptionSet, SB, SE, TIMING_MARK, WILL, WONT};
+use super::compact::keep;
 use super::line_end::LineEnd;
 
 /// What Ctrl-D sends.
@@ -267,16 +266,6 @@ impl Telnet {
         (self.after_cr && data.starts_with(b"\n"))
             || memchr_iter(b'\r', data).any(|at| data.get(at + 1) == Some(&b'\n'))
     }
-}
-
-/// Moves a span of data to the end of what is kept, if anything was taken out before it. Returns
-/// the new end.
-fn keep(buf: &mut [u8], kept: usize, span: Range<usize>) -> usize {
-    let end = kept + span.len();
-    if kept != span.start {
-        buf.copy_within(span, kept);
-    }
-    end
 }
 
 /// Where in a run of whole lines the first one starts that holds nothing but

@@ -1,0 +1,108 @@
+//! Refusals: why a connection does not become a client, and what its peer is told.
+
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+use crate::net::stream::{Connection, Stream};
+use crate::wire::close_reason::CloseReason;
+use crate::wire::format::{self, Format};
+use crate::wire::hello::HelloError;
+
+/// How long a refused connection may take to close its side.
+pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+/// How long a peer may take to close its side at a stop or a handover, which waits for that: time for the
+/// words to be on their way.
+pub(super) const END_TIME: Duration = Duration::from_millis(250);
+
+/// Why a connection does not become a client, and what its peer is told.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: CloseReason,
+    /// Words for the peer. A stop has words of its own, which every client is told; a peer that has gone
+    /// by itself is told nothing.
+    pub(super) detail: String,
+    /// Its own lines end in CR LF, and so do those to it.
+    pub(super) crlf: bool,
+}
+
+impl Refusal {
+    fn new(reason: CloseReason, detail: impl Into<String>) -> Refusal {
+        Refusal {
+            reason,
+            detail: detail.into(),
+            crlf: false,
+        }
+    }
+
+    /// The server has as many clients as it may have.
+    pub(super) fn full(max: usize) -> Refusal {
+        Refusal::new(CloseReason::Full, format!("server full ({max} clients)"))
+    }
+
+    /// The daemon stops, or another takes its place.
+    pub(super) fn stopping() -> Refusal {
+        Refusal::new(CloseReason::Shutdown, "")
+    }
+
+    pub(super) fn bad_hello(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::BadHello, detail)
+    }
+
+    pub(super) fn no_channel() -> Refusal {
+        Refusal::new(CloseReason::NoChannel, "no such channel")
+    }
+
+    /// The peer has shut its sending side, or asked to leave.
+    pub(super) fn left() -> Refusal {
+        Refusal::new(CloseReason::Eof, "")
+    }
+
+    /// Tells the peer, and shuts the sending side. Returns the connection if the words need it open for
+    /// a while (see [`linger`]).
+    ///
+    /// In `raw`, which has no words, a reset says it: an end would look as if what was sent had been
+    /// taken.
+    pub(super) fn tell(&self, stream: Stream, format: Format) -> Option<Stream> {
+        let mut words = Vec::new();
+        match self.reason {
+            CloseReason::Eof | CloseReason::Reset => return None,
+            _ if format == Format::Raw => {
+                // Without the reset, the connection ends all the same.
+                let _ = stream.reset_on_close();
+                return None;
+            }
+            CloseReason::Shutdown => format::shutdown(format, &mut words),
+            reason => format::error(format, reason, &self.detail, &mut words),
+        }
+        if self.crlf && format == Format::Text {
+            let lines = mem::take(&mut words);
+            format::crlf(&lines, &mut words);
+        }
+        let told = stream
+            .write_at_once(&words)
+            .and_then(|_| stream.shut_write());
+        told.is_ok().then_some(stream)
+    }
+}
+
+impl From<HelloError> for Refusal {
+    fn from(wrong: HelloError) -> Refusal {
+        Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+/// The connection broke in its handshake.
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Refusal {
+        Refusal::new(CloseReason::Reset, "")
+    }
+}
+
+/// Waits until the peer of a refused connection closes its side, at most so long. A close over input that
+/// was not read would make the kernel reset the connection, and the words with it. Cancel safe.
+pub(super) async fn linger(stream: Stream, time: Duration) {
+    // Nothing is left to be done after an error or the end of the time.
+    let _ = tokio::time::timeout(time, stream.discard_input()).await;
+}
