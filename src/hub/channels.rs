@@ -323,8 +323,9 @@ impl State {
 /// For the check at rest, in debug builds: see `rest`.
 #[cfg(debug_assertions)]
 impl Channels {
-    /// What would be different if anything had happened in some channel.
+    /// What would be different if anything had happened in some channel. One that has been left is no more.
     pub(crate) fn traces(&self) -> Vec<String> {
+        self.end_unused();
         self.hubs().iter().map(|hub| hub.traces()).collect()
     }
 
