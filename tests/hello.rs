@@ -880,3 +880,25 @@ fn hello_goes_over_unix_sockets_and_past_the_urgent_mark() {
     wrong.expect_line("Error: hello expected");
     wrong.expect_eof();
 }
+
+/// Whoever has not said its hello yet is counted where an operator looks for what fills the server.
+#[test]
+fn silent_connections_are_counted_while_they_are_there() {
+    let server = start(&["--max-clients=9", "--admin=127.0.0.1:0"]);
+    let handshakes = || {
+        let status = crate::common::http::get_json(&server.admin(), "/status");
+        status["handshakes"].as_u64()
+    };
+    assert_eq!(handshakes(), Some(0));
+    let silent = Vec::from_iter((0..4).map(|_| Client::dial(server.addr(TEXT))));
+    let begun = dial(&server, TEXT, "LINEHUB/1 ");
+    eventually("they are counted", || handshakes() == Some(5));
+    let metrics = crate::common::http::get(&server.admin(), "/metrics");
+    assert_eq!(metrics.sample("linehub_handshakes"), 5.0);
+    drop(silent);
+    eventually("those that have gone are not", || handshakes() == Some(1));
+    let mut begun = begun;
+    begun.send_line("role=both");
+    assert!(begun.read_line().starts_with("Hello "));
+    eventually("a client is none", || handshakes() == Some(0));
+}

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handshake::{Handshakes, introduce};
-use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
+use super::handshake::{Ending, Handshakes, introduce};
+use super::refusal::{REFUSAL_TIME, Refusal, linger};
 use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
@@ -250,8 +250,9 @@ impl Acceptor {
         mut accepted: Accepted,
         stream: Stream,
         permit: ConnectionPermit,
-        mut ended: watch::Receiver<()>,
+        mut ended: watch::Receiver<Ending>,
     ) {
+        let _counted = self.counters.handshakes.hold();
         let time = self.policy.last().hello_timeout;
         let introduced = tokio::select! {
             biased;
@@ -274,8 +275,9 @@ impl Acceptor {
                 self.join(accepted, stream, permit, &introduced.hub);
             }
             Err(refusal) if refusal.reason == CloseReason::Shutdown => {
+                let time = ended.borrow().linger_time();
                 if let Some(stream) = self.tell(&accepted, stream, &refusal) {
-                    linger(stream, END_TIME).await;
+                    linger(stream, time).await;
                 }
             }
             Err(refusal) => self.refuse(&accepted, stream, &refusal),
@@ -340,8 +342,8 @@ impl Acceptor {
 
     /// Ends the handshakes that wait for their peers: before a drain or a handover, once the accept loops
     /// are closed, so that nobody joins after it.
-    pub(crate) async fn end_handshakes(&self) {
-        self.handshakes.end().await;
+    pub(crate) async fn end_handshakes(&self, ending: Ending) {
+        self.handshakes.end(ending).await;
     }
 }
 

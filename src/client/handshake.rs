@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::refusal::Refusal;
+use super::refusal::{END_TIME, Refusal};
 use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
 use crate::hub::{Channels, Joining, clock};
@@ -134,17 +134,37 @@ async fn hello_line(stream: &Stream, reader: &mut HelloReader) -> Result<Vec<u8>
     }
 }
 
+/// Why handshakes end before they are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The daemon stops.
+    #[default]
+    Stop,
+    /// A handover, for which newcomers wait.
+    Handover,
+}
+
+impl Ending {
+    /// How long it is waited for that the peer closes its side, so that the words are sure to be read.
+    pub(super) fn linger_time(self) -> Duration {
+        match self {
+            Ending::Stop => END_TIME,
+            Ending::Handover => Duration::ZERO,
+        }
+    }
+}
+
 /// The handshakes that wait for their peers, each in a task of its own.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     tasks: TaskTracker,
     /// Changes when all that have begun are to end.
-    ended: watch::Sender<()>,
+    ended: watch::Sender<Ending>,
 }
 
 impl Handshakes {
     /// Starts the task of one handshake, which is told of an end by what `task` is given.
-    pub(super) fn spawn<T>(&self, task: impl FnOnce(watch::Receiver<()>) -> T)
+    pub(super) fn spawn<T>(&self, task: impl FnOnce(watch::Receiver<Ending>) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
     {
@@ -153,12 +173,12 @@ impl Handshakes {
 
     /// Ends all that have begun, and waits until each connection is closed or has become a client after
     /// all. What has been sent already, or is on its way, has [`SETTLE_TIME`] to be taken; who is told
-    /// then has [`END_TIME`]. Those that begin later are not concerned.
-    pub(super) async fn end(&self) {
+    /// then has [`Ending::linger_time`]. Those that begin later are not concerned.
+    pub(super) async fn end(&self, ending: Ending) {
         self.tasks.close();
         let settled = tokio::time::timeout(SETTLE_TIME, self.tasks.wait()).await;
         if settled.is_err() {
-            self.ended.send_replace(());
+            self.ended.send_replace(ending);
             self.tasks.wait().await;
         }
         self.tasks.reopen();

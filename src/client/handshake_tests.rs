@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
+use super::handshake::Ending;
 use super::{ClientPolicy, Clients};
 use crate::config::Config;
 use crate::config::cli::Options;
@@ -181,7 +182,8 @@ async fn handover_and_drain_end_handshakes_and_tell_why() {
         let mut waiting = served.connect().await;
         let listeners = served.accept_loops.close().await;
         let start = Instant::now();
-        served.acceptor.end_handshakes().await;
+        let ending = [Ending::Stop, Ending::Handover][second % 2];
+        served.acceptor.end_handshakes(ending).await;
         assert!(start.elapsed() < Duration::from_secs(1), "it has a bound");
         let words = until_end(&mut waiting).await.unwrap();
         assert_eq!(words, "Server shutting down\n");

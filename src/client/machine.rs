@@ -430,6 +430,7 @@ impl<S: Connection> Drop for Client<S> {
         info!(
             client = self.feed.subscriber().id.0,
             reason = reason.label(),
+            channel = self.options.channel.as_unusual(),
             lines_in = totals.lines_in,
             bytes_in = totals.bytes_in,
             lines_out = totals.lines_out,

@@ -30,6 +30,7 @@ mod shared_options;
 mod snapshot;
 mod writer;
 
+pub(crate) use handshake::Ending;
 pub(crate) use machine::Client;
 pub(crate) use policy::ClientPolicy;
 pub(crate) use set::{Clients, Frozen};

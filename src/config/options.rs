@@ -126,8 +126,8 @@ options! {
     /// Let clients open at most N channels
     ///
     /// Channels that a listener or a table of the configuration file names exist always. With N above
-    /// 0, a client's hello may name so many others; each ends when its last client leaves. 1 to
-    /// 1000000; 0 or off: none.
+    /// 0, a client's hello may name so many others; each ends when its last client leaves, and has a
+    /// buffer of --buffer of its own. 1 to 1000000; 0 or off: none.
     option("open-channels", Value, "N", LIMITS, default = "0", AtOnce)
     /// Most channels at a time that clients open by naming them: 0 to 1,000,000.
     open_channels: usize = one(values::open_channels);

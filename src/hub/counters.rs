@@ -1,6 +1,7 @@
 //! What is counted: of each client, of all of them together, and of the daemon itself since its first
 //! process, which goes on over a handover.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,9 @@ pub(crate) struct Counters {
     /// Connections that were refused for their hello line.
     #[serde(default)]
     pub(crate) bad_hello: Count,
+    /// Connections that are in their handshake now.
+    #[serde(skip)]
+    pub(crate) handshakes: Gauge,
     pub(crate) handovers: Handovers,
     pub(crate) reloads: Outcomes,
 }
@@ -67,6 +71,31 @@ impl HandoverMethod {
 pub(crate) struct Outcomes {
     pub(crate) ok: Count,
     pub(crate) failed: Count,
+}
+
+/// How many hold it now.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(Arc<AtomicU64>);
+
+/// One more in a [`Gauge`], until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held(Arc<AtomicU64>);
+
+impl Gauge {
+    pub(crate) fn hold(&self) -> Held {
+        self.0.fetch_add(1, Relaxed);
+        Held(self.0.clone())
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A number that only rises.

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::running::RunningServer;
+use crate::client::Ending;
 use crate::config::Source;
 use crate::hub::counters::HandoverMethod;
 use crate::hub::{Channels, Commands, clock};
@@ -63,7 +64,7 @@ impl RunningServer {
         }
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
-        drop(self.stop_accepting().await);
+        drop(self.stop_accepting(Ending::Stop).await);
         drain(
             &self.channels,
             self.clients.tasks(),

@@ -22,7 +22,7 @@ use tracing::{error, info};
 use super::commands::stop_asked;
 use super::reload;
 use super::running::RunningServer;
-use crate::client::Frozen;
+use crate::client::{Ending, Frozen};
 use crate::config::Source;
 use crate::hub::SavedChannels;
 use crate::hub::counters::{Counters, HandoverMethod};
@@ -123,7 +123,7 @@ impl RunningServer {
     async fn pause(&mut self) -> Paused {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
-        let listeners = self.stop_accepting().await;
+        let listeners = self.stop_accepting(Ending::Handover).await;
         let clients = self.clients.freeze(&self.channels).await;
         Paused { listeners, clients }
     }

@@ -88,10 +88,14 @@ fn head(status: &Status) -> String {
     line(
         "clients",
         format!(
-            "{}{}, {} ever",
+            "{}{}, {} ever{}",
             thousands(status.clients as u64),
             max.unwrap_or_default(),
-            thousands(status.clients_connected_total)
+            thousands(status.clients_connected_total),
+            match status.handshakes {
+                0 => String::new(),
+                some => format!("; {} in their hello", thousands(some)),
+            }
         ),
     );
     line(
@@ -248,6 +252,7 @@ mod tests {
             }],
             clients: clients as usize,
             clients_max: Some(960),
+            handshakes: 0,
             clients_connected_total: 1000,
             lines_in: 12,
             lines_out: 34,

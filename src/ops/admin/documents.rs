@@ -29,6 +29,9 @@ pub(crate) struct Status {
     pub(crate) clients: usize,
     /// `None` when nothing but the open-file limit bounds the clients.
     pub(crate) clients_max: Option<usize>,
+    /// Connections that have not said their hello yet, which count for `clients_max`.
+    #[serde(default)]
+    pub(crate) handshakes: u64,
     pub(crate) clients_connected_total: u64,
     pub(crate) lines_in: u64,
     pub(crate) lines_out: u64,

@@ -30,6 +30,7 @@ pub(super) struct Snapshot {
     pub(super) channels: ByChannel,
     pub(super) phase: Phase,
     pub(super) clients_max: Option<usize>,
+    pub(super) handshakes: u64,
     pub(super) accept_errors: u64,
     /// Connections that were closed, by the reason, refused ones included.
     pub(super) closed: ClosedByReason,
@@ -87,6 +88,11 @@ impl Snapshot {
             "linehub_clients",
             "Clients that are connected",
             stats.clients as u64,
+        )?;
+        out.gauge(
+            "linehub_handshakes",
+            "Connections that have not said their hello yet",
+            self.handshakes,
         )?;
         if let Some(max) = self.clients_max {
             out.gauge(
@@ -285,6 +291,7 @@ mod tests {
             channels: ByChannel::new(&ChannelsStats::default()),
             phase: Phase::HandingOver,
             clients_max: Some(960),
+            handshakes: 5,
             accept_errors: 1,
             closed: closed_by_reason(&stats, &counters),
             handovers: handovers(&counters),
@@ -306,6 +313,7 @@ mod tests {
             "linehub_connections_closed_total{reason=\"slow\"} 2",
             "linehub_connections_closed_total{reason=\"full\"} 4",
             "linehub_connections_closed_total{reason=\"bad_hello\"} 1",
+            "linehub_handshakes 5",
             "linehub_connections_closed_total{reason=\"eof\"} 0",
             "linehub_received_bytes_total 0",
             "linehub_senders_waited_seconds_total 0.0",
