@@ -1380,3 +1380,29 @@ fn answer_to_a_hello_is_shown_to_a_person() {
     enter(&mut person, "hello");
     server.wait_log("client connected channel=a");
 }
+
+/// What is meant for a channel is not said to all, when the listener takes no hello.
+#[test]
+fn send_only_sends_nothing_before_its_hello_is_answered() {
+    let server = Server::start(&[
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,hello,format=raw",
+        "--open-channels=1",
+    ]);
+    let mut witness = Client::connect(&server);
+    let args = ["--send-only", "--channel=a"];
+    // A listener without hello, and somebody there who speaks.
+    let mut program = Program::spawn(&mut connect_and_tell(&args, &server.addr(0).to_string()));
+    witness.expect_line("New client connected: 2");
+    program.type_in(b"secret\n");
+    witness.expect_message(2, "LINEHUB/1 channel=a format=json");
+    witness.send_line("to all");
+    program.wait_output("has not answered the hello");
+    let (status, _) = program.wait_end();
+    assert_eq!(status.code(), Some(1));
+    witness.expect_line("Client disconnected: 2");
+    // A listener of raw, which answers a hello that asks for json.
+    let exit = run(&args, &server.addr(1).to_string(), b"for a\n");
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    server.wait_log("client disconnected client=3 reason=eof channel=a lines_in=1");
+}

@@ -34,6 +34,11 @@ impl CloseNotice {
         self.head.is_empty()
     }
 
+    /// Whether the first line came, or as much of it as is kept.
+    pub(super) fn has_first_line(&self) -> bool {
+        self.head.len() == HEAD_BYTES_MAX || self.head.contains(&b'\n')
+    }
+
     /// The daemon's reason for closing, when it gave one. `raw` has none.
     pub(super) fn reason(&self) -> Option<Reason> {
         self.said().find_map(|said| match said {

@@ -83,7 +83,13 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
         () if args.send_only => Finish::Taken,
         () => Finish::Closed,
     };
-    let hello = args.hello_line()?;
+    let mut hello = args.hello_line()?;
+    if let Some(hello) = hello.as_mut().filter(|_| finish == Finish::Taken)
+        && !hello.contains(" format=")
+    {
+        // Nothing of what comes is shown, and `raw` would not answer.
+        hello.push_str(" format=json");
+    }
     Ok(Plan {
         address,
         hello: hello.map_or(vec![], |line| format!("{line}\n").into_bytes()),

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use tokio::select;
 use tokio::time::sleep;
 
@@ -42,6 +43,9 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server whose machine has everything, and which has not sent anything, may take to show
 /// that it is there. One that makes senders wait may need a while.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+const NO_ANSWER: &str = "the server has not answered the hello: its listener takes none, and others \
+                         may have got it as a line; no more was sent";
 
 /// Task of the command.
 #[derive(Debug)]
@@ -94,6 +98,7 @@ struct Link {
     guard: EotGuard,
     /// Whether it was said that the hello was not taken as one.
     warned: bool,
+    since: Instant,
 }
 
 impl Session {
@@ -204,6 +209,7 @@ impl Session {
             notice: CloseNotice::default(),
             guard: EotGuard::default(),
             warned: false,
+            since: Instant::now(),
         };
         let ended = self.exchange(&mut link).await?;
         let unacknowledged = link.connection.unacknowledged();
@@ -271,14 +277,16 @@ impl Session {
             let looks = self.look(link)?;
             self.output.stop_if_asked().await.map_err(no_output)?;
             received.reserve(READ_BYTES);
-            let sends = !self.has_sent_all(link) && !link.guard.holds() && lost.is_none();
+            let awaits = self.awaits_answer(link);
+            let sends =
+                !self.has_sent_all(link) && !link.guard.holds() && lost.is_none() && !awaits;
             select! {
                 read = link.connection.receive(&mut received), if self.output.is_ready() => match read {
                     Ok(0) => return Ok(lost.map_or(Ok(()), Err)),
                     Ok(_) => {
                         link.notice.note(&received);
                         self.output.take(&mut received);
-                        self.look_for_answer(link);
+                        self.look_for_answer(link)?;
                     }
                     Err(error) => return Ok(Err(lost.unwrap_or(error))),
                 },
@@ -301,6 +309,9 @@ impl Session {
                     }
                 }
                 happened = self.happen() => happened?,
+                () = sleep(ANSWER_PATIENCE.saturating_sub(link.since.elapsed())), if awaits => {
+                    return Err(Stop::Failed(NO_ANSWER.to_owned()));
+                }
                 () = sleep(LOOK_INTERVAL), if looks => {}
             }
         }
@@ -311,16 +322,30 @@ impl Session {
         link.hello.is_empty() && self.outbox.pending().is_empty()
     }
 
+    /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
+    /// to others than it is meant for, and nothing would show that it did.
+    fn awaits_answer(&self, link: &Link) -> bool {
+        let says_hello = self.plan.finish == Finish::Taken && !self.plan.hello.is_empty();
+        says_hello
+            && link.hello.is_empty()
+            && !link.notice.has_first_line()
+            && memmem::find(&self.plan.hello, b" format=raw").is_none()
+    }
+
     /// Says once if a listener answers a hello with what it has for all: others got it as a line.
-    fn look_for_answer(&mut self, link: &mut Link) {
+    fn look_for_answer(&mut self, link: &mut Link) -> Result<(), Stop> {
         if self.plan.hello.is_empty() || link.warned || !link.notice.is_about_others() {
-            return;
+            return Ok(());
         }
         link.warned = true;
+        if self.plan.finish == Finish::Taken {
+            return Err(Stop::Failed(NO_ANSWER.to_owned()));
+        }
         self.output.say(
             "linehub: the server has not answered the hello: its listener takes none, and others got it \
              as a line",
         );
+        Ok(())
     }
 
     /// Does what follows from how far everything is: tells the server the end, makes room, or ends the

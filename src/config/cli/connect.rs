@@ -48,7 +48,7 @@ pub struct ConnectArgs {
     /// most 4 KiB. What --channel says is put before it. The line `LINEHUB/1 KEYS` is the first on each
     /// connection, and the answer is the first that comes (in `raw` there is none). A daemon that refuses
     /// it, or the channel, is not tried again. A listener without `hello` takes it for a line like any
-    /// other.
+    /// other; with --send-only, which asks for json, no more is sent before the answer.
     #[arg(long, value_name = "KEYS", value_parser = hello_keys, allow_hyphen_values = true)]
     pub hello: Option<String>,
 
