@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::common::{
-    Address, Client, Event, Flood, Launch, PATIENCE, Place, Server, eventually, exec, marker,
-    payload, tool,
+    Address, Client, Event, Flood, Launch, Manager, PATIENCE, Place, Server, eventually, exec,
+    marker, payload, restart, tool,
 };
 
 /// A daemon whose listeners, in this order, want a hello: text, json, raw; and a plain one, of text.
@@ -644,7 +644,7 @@ fn format_may_be_another_than_that_of_the_listener() {
 
 #[test]
 fn who_is_in_the_hello_at_a_stop_is_told_and_nothing_hangs() {
-    for signal in [Signal::TERM, Signal::INT, Signal::USR2] {
+    for signal in [Signal::TERM, Signal::INT] {
         let mut server = start(&["--no-notices"]);
         let mut text = Client::dial(server.addr(TEXT));
         let mut begun = dial(&server, TEXT, "LINEHUB/1 role=b");
@@ -653,13 +653,8 @@ fn who_is_in_the_hello_at_a_stop_is_told_and_nothing_hangs() {
         marker_in_plain(&server);
         let (mut client, _) = Client::introduced(server.addr(TEXT), "");
         let at = Instant::now();
-        match signal {
-            Signal::USR2 => exec(&server),
-            _ => {
-                server.signal(signal);
-                assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
-            }
-        }
+        server.signal(signal);
+        assert_eq!(server.wait_exit(PATIENCE).code(), Some(0));
         assert!(at.elapsed() < Duration::from_secs(5), "{:?}", at.elapsed());
         text.expect_line("Server shutting down");
         text.expect_eof();
@@ -668,13 +663,8 @@ fn who_is_in_the_hello_at_a_stop_is_told_and_nothing_hangs() {
         assert_eq!(json.read_json(), json!({"event": "shutdown"}));
         json.expect_eof();
         assert!(matches!(raw.next(), Event::Reset | Event::Eof(_)));
-        if signal == Signal::USR2 {
-            let mut other = Client::in_channel(server.addr(TEXT), "main");
-            marker(&mut other, &mut client);
-        } else {
-            client.expect_line("Server shutting down");
-            client.expect_eof();
-        }
+        client.expect_line("Server shutting down");
+        client.expect_eof();
     }
 }
 
@@ -901,4 +891,43 @@ fn silent_connections_are_counted_while_they_are_there() {
     begun.send_line("role=both");
     assert!(begun.read_line().starts_with("Hello "));
     eventually("a client is none", || handshakes() == Some(0));
+}
+
+/// Half a hello is taken on by the next daemon, wherever it was cut and whatever carries it.
+#[test]
+fn half_a_hello_is_finished_with_the_next_daemon() {
+    let manager = Manager::keeping();
+    let args = [
+        "--no-notices",
+        "--listen=127.0.0.1:0,hello",
+        "--listen=127.0.0.1:0,hello,format=json",
+    ];
+    let mut server = manager.launch(&args).start();
+    for by_exec in [true, false, true] {
+        let mut silent = Client::dial(server.addr(0));
+        // Half a negotiation too, whose answer comes once.
+        let mut telnet = dial(&server, 0, b"\xff\xfb\x01LINEHUB/1 ro\xff\xfd");
+        assert_eq!(telnet.read_bytes(3), b"\xff\xfe\x01");
+        let mut json = dial(&server, 1, "LINEHUB/1 channel=main\r");
+        let mut gone = dial(&server, 0, "LINEHUB/1");
+        let (mut client, _) = Client::introduced(server.addr(0), "");
+        let addresses = [0, 1].map(|i| server.addr(i).clone());
+        if by_exec {
+            exec(&server);
+        } else {
+            server = restart(&manager, server, &args);
+        }
+        assert_eq!([0, 1].map(|i| server.addr(i).clone()), addresses);
+        silent.send_bytes(b"LINEHUB/1 role=subscribe\nthrown away\n");
+        Place::parse(&silent.read_line());
+        telnet.send_bytes(b"\x03\xff\xfb\x01le=publish\r\n");
+        assert_eq!(telnet.read_bytes(3), b"\xff\xfc\x03");
+        Place::parse(telnet.read_line().strip_suffix('\r').unwrap());
+        json.send_bytes(b"\nline\n");
+        let json_id = json.read_json()["client"].as_u64().unwrap();
+        client.expect_message(json_id, "line");
+        gone.send_line(" x=1");
+        gone.expect_line("Error: unknown key \"x\" in hello");
+        gone.expect_eof();
+    }
 }

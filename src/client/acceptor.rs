@@ -1,11 +1,13 @@
 //! The accept loop of one listener: who becomes a client, who is refused, and what an error means.
 
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -13,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::handshake::{Ending, Handshakes, introduce};
-use super::refusal::{REFUSAL_TIME, Refusal, linger};
+use super::pending::{Accepted, PendingHello};
+use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
@@ -47,20 +50,11 @@ pub(crate) struct Acceptor {
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     handshakes: Handshakes,
+    parked: Mutex<Vec<PendingHello>>,
     options: SharedOptions,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
-}
-
-/// A connection that is no client yet.
-struct Accepted {
-    peer: Peer,
-    /// The listener, as it is logged.
-    listener: Arc<str>,
-    options: Arc<ListenerOptions>,
-    /// What has read its hello line, if it has sent one.
-    hello: Option<HelloReader>,
 }
 
 /// The listeners that are accepted from, each with a task of its own.
@@ -113,6 +107,7 @@ impl Acceptor {
             clients,
             counters,
             handshakes: Handshakes::default(),
+            parked: Mutex::default(),
             options: SharedOptions::default(),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
@@ -220,7 +215,6 @@ impl Acceptor {
             peer,
             listener: listener.label(),
             options: listener.options().clone(),
-            hello: None,
         };
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
@@ -235,62 +229,83 @@ impl Acceptor {
         };
         self.full.store(false, Relaxed);
         if accepted.options.hello {
-            let acceptor = self.clone();
-            self.handshakes
-                .spawn(|ended| acceptor.wait(accepted, stream, permit, ended));
+            let options = &accepted.options;
+            let reader = HelloReader::new(options.format, options.line_end);
+            self.begin(PendingHello {
+                accepted,
+                stream,
+                permit,
+                reader,
+            });
         } else {
             let hub = self.hub_of(&accepted.options);
-            self.join(accepted, stream, permit, &hub);
+            self.join(accepted, stream, permit, &hub, None);
         }
     }
 
+    /// Has a handshake go on, in a task of its own.
+    pub(crate) fn begin(self: &Arc<Acceptor>, hello: PendingHello) {
+        let acceptor = self.clone();
+        self.handshakes.spawn(|ended| acceptor.wait(hello, ended));
+    }
+
     /// Goes through a handshake that waits, to a client or a refusal. The permit is held meanwhile.
-    async fn wait(
-        self: Arc<Acceptor>,
-        mut accepted: Accepted,
-        stream: Stream,
-        permit: ConnectionPermit,
-        mut ended: watch::Receiver<Ending>,
-    ) {
+    async fn wait(self: Arc<Acceptor>, hello: PendingHello, mut ended: watch::Receiver<Ending>) {
+        let PendingHello {
+            mut accepted,
+            stream,
+            permit,
+            mut reader,
+        } = hello;
         let _counted = self.counters.handshakes.hold();
         let time = self.policy.last().hello_timeout;
         let introduced = tokio::select! {
             biased;
-            // What the handshake has read is lost with the connection. The sender lives in `self`.
-            _ = ended.changed() => Err(Refusal::stopping()),
+            // The sender lives in `self`.
+            _ = ended.changed() => None,
             introduced = introduce(
-                &stream, &accepted.options, &self.channels, &self.options, time,
-            ) => introduced,
+                &stream, &mut reader, &accepted.options, &self.channels, &self.options, time,
+            ) => Some(introduced),
         };
         match introduced {
-            Ok(introduced) => {
+            Some(Ok((hub, options))) => {
                 // The connect notice goes to the buffer, too: see `run`. At the end, it goes there all the
                 // same.
                 let _admission = tokio::select! {
-                    admission = introduced.hub.admit() => Some(admission),
+                    admission = hub.admit() => Some(admission),
                     _ = ended.changed() => None,
                 };
-                accepted.options = introduced.options;
-                accepted.hello = Some(introduced.reader);
-                self.join(accepted, stream, permit, &introduced.hub);
+                accepted.options = options;
+                self.join(accepted, stream, permit, &hub, Some(reader));
             }
-            Err(refusal) if refusal.reason == CloseReason::Shutdown => {
-                let time = ended.borrow().linger_time();
-                if let Some(stream) = self.tell(&accepted, stream, &refusal) {
-                    linger(stream, time).await;
+            Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
+            None if *ended.borrow() == Ending::Park => self.parked.lock().push(PendingHello {
+                accepted,
+                stream,
+                permit,
+                reader,
+            }),
+            None => {
+                if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
+                    linger(stream, END_TIME).await;
                 }
             }
-            Err(refusal) => self.refuse(&accepted, stream, &refusal),
         }
     }
 
     /// Makes a connection a client. Room for its notice has been waited for.
-    fn join(&self, accepted: Accepted, stream: Stream, permit: ConnectionPermit, hub: &Arc<Hub>) {
+    fn join(
+        &self,
+        accepted: Accepted,
+        stream: Stream,
+        permit: ConnectionPermit,
+        hub: &Arc<Hub>,
+        hello: Option<HelloReader>,
+    ) {
         let Accepted {
             peer,
             listener,
             options,
-            hello,
         } = accepted;
         let (feed, before) = hub.join_behind(ConnectionInfo {
             peer,
@@ -330,7 +345,6 @@ impl Acceptor {
             peer,
             listener,
             options,
-            ..
         } = accepted;
         if let Some(refused) = self.counters.refused_for(refusal.reason) {
             refused.add_one();
@@ -340,10 +354,17 @@ impl Acceptor {
         refusal.tell(stream, options.format)
     }
 
-    /// Ends the handshakes that wait for their peers: before a drain or a handover, once the accept loops
-    /// are closed, so that nobody joins after it.
-    pub(crate) async fn end_handshakes(&self, ending: Ending) {
-        self.handshakes.end(ending).await;
+    /// Ends the handshakes that wait for their peers: before a drain, once the accept loops are closed, so
+    /// that nobody joins after it.
+    pub(crate) async fn end_handshakes(&self) {
+        self.handshakes.end(Ending::Stop).await;
+    }
+
+    /// Stops the handshakes that wait for their peers, for a handover, once the accept loops are closed. Those
+    /// that are returned go on when they are [begun](Acceptor::begin) again.
+    pub(crate) async fn park_handshakes(&self) -> Vec<PendingHello> {
+        self.handshakes.end(Ending::Park).await;
+        mem::take(&mut *self.parked.lock())
     }
 }
 

@@ -10,8 +10,8 @@
 //! so that nobody else is held up; its bytes are looked at where they are, and only its own are taken.
 //! Whatever refuses a connection, here or before, is a [`Refusal`].
 //!
-//! Neither a drain nor a handover waits long for a handshake: [`Handshakes::end`] tells each peer that the
-//! daemon stops, and closes the connection.
+//! A drain does not wait long for a handshake: [`Handshakes::end`] tells each peer that the daemon stops,
+//! and closes the connection. A handover saves it where it is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::refusal::{END_TIME, Refusal};
+use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
 use crate::hub::{Channels, Joining, clock};
@@ -30,51 +30,33 @@ use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 /// its hello, as a rule, and perhaps lines that must not be lost.
 pub(super) const SETTLE_TIME: Duration = Duration::from_millis(100);
 
-/// How a connection whose hello was taken becomes a client.
-pub(super) struct Introduction {
-    /// Its channel.
-    pub(super) hub: Joining,
-    /// The listener's options, less what the hello has otherwise.
-    pub(super) options: Arc<ListenerOptions>,
-    /// What telnet and line ends have come to.
-    pub(super) reader: HelloReader,
-}
-
-/// Reads the hello line of a connection, and nothing behind it. Dropped at an await, it may have taken a
-/// part of the line: the connection is to be closed then.
+/// Reads the hello line of a connection, and nothing behind it; its channel and its options. Cancel safe:
+/// what of the line was taken is in `reader`.
 ///
 /// # Errors
 /// Why the connection does not become a client.
 pub(super) async fn introduce(
     stream: &Stream,
+    reader: &mut HelloReader,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
     shared: &SharedOptions,
     time: Duration,
-) -> Result<Introduction, Refusal> {
-    let mut reader = HelloReader::new(options.format, options.line_end);
+) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let line = tokio::select! {
-        line = hello_line(stream, &mut reader) => line,
+        line = hello_line(stream, reader) => line,
         // Time in which the daemon did not run is not the peer's.
         () = clock::sleep(time) => {
             let detail = format!("hello expected within {}s", time.as_secs_f64());
             Err(Refusal::bad_hello(detail))
         }
     };
-    let wanted = line
-        .and_then(|line| Ok(hello::parse(&line)?))
-        .and_then(|hello| grant(hello, options, channels, shared));
-    match wanted {
-        Ok((hub, options)) => Ok(Introduction {
-            hub,
-            options,
-            reader,
-        }),
-        Err(refusal) => Err(Refusal {
+    line.and_then(|line| Ok(hello::parse(&line)?))
+        .and_then(|hello| grant(hello, options, channels, shared))
+        .map_err(|refusal| Refusal {
             crlf: reader.crlf(),
             ..refusal
-        }),
-    }
+        })
 }
 
 /// Gives a client what its hello asks for, as far as its listener lets it.
@@ -134,24 +116,14 @@ async fn hello_line(stream: &Stream, reader: &mut HelloReader) -> Result<Vec<u8>
     }
 }
 
-/// Why handshakes end before they are done.
+/// What becomes of handshakes that are not done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// The daemon stops.
+pub(super) enum Ending {
+    /// The daemon stops, and tells them.
     #[default]
     Stop,
-    /// A handover, for which newcomers wait.
-    Handover,
-}
-
-impl Ending {
-    /// How long it is waited for that the peer closes its side, so that the words are sure to be read.
-    pub(super) fn linger_time(self) -> Duration {
-        match self {
-            Ending::Stop => END_TIME,
-            Ending::Handover => Duration::ZERO,
-        }
-    }
+    /// A handover saves them.
+    Park,
 }
 
 /// The handshakes that wait for their peers, each in a task of its own.
@@ -171,12 +143,16 @@ impl Handshakes {
         self.tasks.spawn(task(self.ended.subscribe()));
     }
 
-    /// Ends all that have begun, and waits until each connection is closed or has become a client after
-    /// all. What has been sent already, or is on its way, has [`SETTLE_TIME`] to be taken; who is told
-    /// then has [`Ending::linger_time`]. Those that begin later are not concerned.
+    /// Ends all that have begun, and waits until each connection is parked, closed, or has become a client
+    /// after all. At a stop, what has been sent already, or is on its way, has [`SETTLE_TIME`] to be taken.
+    /// Those that begin later are not concerned.
     pub(super) async fn end(&self, ending: Ending) {
         self.tasks.close();
-        let settled = tokio::time::timeout(SETTLE_TIME, self.tasks.wait()).await;
+        let settle = match ending {
+            Ending::Stop => SETTLE_TIME,
+            Ending::Park => Duration::ZERO,
+        };
+        let settled = tokio::time::timeout(settle, self.tasks.wait()).await;
         if settled.is_err() {
             self.ended.send_replace(ending);
             self.tasks.wait().await;

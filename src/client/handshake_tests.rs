@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
-use super::handshake::Ending;
-use super::{ClientPolicy, Clients};
+
+use super::{ClientPolicy, Clients, PendingHello, SharedOptions};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -175,15 +175,23 @@ async fn refusal_is_told_in_the_listeners_format() {
 }
 
 #[tokio::test]
-async fn handover_and_drain_end_handshakes_and_tell_why() {
+async fn stop_ends_handshakes_and_tells_why_and_a_handover_keeps_them() {
     let mut served = Served::new("text", None).await;
     let mut client = served.join_first().await;
     for second in [2, 3] {
         let mut waiting = served.connect().await;
+        waiting.write_all(b"LINEHUB").await.unwrap();
         let listeners = served.accept_loops.close().await;
+        let parked = served.acceptor.park_handshakes().await;
+        assert_eq!(parked.len(), 1);
+        for hello in parked {
+            let options = SharedOptions::default();
+            let (saved, PendingHello { stream, permit, .. }) = (hello.save(), hello);
+            let hello = PendingHello::restore(saved, stream, &options, permit).unwrap();
+            served.acceptor.begin(hello);
+        }
         let start = Instant::now();
-        let ending = [Ending::Stop, Ending::Handover][second % 2];
-        served.acceptor.end_handshakes(ending).await;
+        served.acceptor.end_handshakes().await;
         assert!(start.elapsed() < Duration::from_secs(1), "it has a bound");
         let words = until_end(&mut waiting).await.unwrap();
         assert_eq!(words, "Server shutting down\n");

@@ -22,6 +22,7 @@ mod handshake;
 #[cfg(test)]
 mod handshake_tests;
 mod machine;
+mod pending;
 mod policy;
 mod reader;
 mod refusal;
@@ -30,8 +31,8 @@ mod shared_options;
 mod snapshot;
 mod writer;
 
-pub(crate) use handshake::Ending;
 pub(crate) use machine::Client;
+pub(crate) use pending::{PendingHello, SavedHello};
 pub(crate) use policy::ClientPolicy;
 pub(crate) use set::{Clients, Frozen};
 pub(crate) use shared_options::SharedOptions;

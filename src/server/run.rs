@@ -66,6 +66,9 @@ impl Server {
         for client in self.restored {
             running.clients.spawn(client);
         }
+        for hello in self.hellos {
+            running.acceptor.begin(hello);
+        }
         running.open(self.listeners);
         running.lifecycle.enter(Phase::Running);
         let notifier = running.notifier.clone();

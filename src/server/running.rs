@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
-use crate::client::{Clients, Ending};
 use crate::config::Live;
 use crate::hub::Channels;
 use crate::hub::counters::Counters;
@@ -37,9 +37,9 @@ pub(super) struct RunningServer {
 impl RunningServer {
     /// Accepts nobody any more: what is in the backlogs is accepted, and whoever is in a handshake is
     /// told. Nobody joins after it.
-    pub(super) async fn stop_accepting(&mut self, ending: Ending) -> Vec<Listener> {
+    pub(super) async fn stop_accepting(&mut self) -> Vec<Listener> {
         let listeners = self.accept_loops.close().await;
-        self.acceptor.end_handshakes(ending).await;
+        self.acceptor.end_handshakes().await;
         listeners
     }
 

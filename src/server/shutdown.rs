@@ -11,7 +11,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use super::running::RunningServer;
-use crate::client::Ending;
 use crate::config::Source;
 use crate::hub::counters::HandoverMethod;
 use crate::hub::{Channels, Commands, clock};
@@ -64,7 +63,7 @@ impl RunningServer {
         }
         self.lifecycle.enter(Phase::Draining);
         // Closes the listeners too.
-        drop(self.stop_accepting(Ending::Stop).await);
+        drop(self.stop_accepting().await);
         drain(
             &self.channels,
             self.clients.tasks(),

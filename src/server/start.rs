@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing::error;
 
-use crate::client::{Client, ClientPolicy, SharedOptions};
+use crate::client::{Client, ClientPolicy, PendingHello, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
 use crate::hub::{Channels, SavedChannels};
@@ -18,7 +18,7 @@ use crate::net::stream::Stream;
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
 use crate::ops::handover::predecessor::{Predecessor, STARTING_AFRESH};
-use crate::ops::handover::{RestoredClient, RestoredState, fdstore};
+use crate::ops::handover::{RestoredClient, RestoredHello, RestoredState, fdstore};
 use crate::ops::lifecycle::Lifecycle;
 use crate::ops::systemd::{Notifier, SystemdEnv};
 
@@ -33,6 +33,8 @@ pub struct Server {
     pub(super) counters: Arc<Counters>,
     /// The clients that were connected to the daemon before.
     pub(super) restored: Vec<Client>,
+    /// The connections that were in their handshake then.
+    pub(super) hellos: Vec<PendingHello>,
     pub(super) admin: Option<AdminSocket>,
     pub(super) lifecycle: Lifecycle,
     pub(super) notifier: Arc<Notifier>,
@@ -59,8 +61,8 @@ impl Server {
         let admin_before = predecessor.left.as_ref().and_then(RestoredState::admin);
         let (state, kept, counters) = match predecessor.left {
             Some(left) => {
-                let (saved, kept, clients, counters) = left.split();
-                (Some((saved, clients)), kept, counters)
+                let (saved, kept, clients, hellos, counters) = left.split();
+                (Some((saved, clients, hellos)), kept, counters)
             }
             None => (None, Vec::new(), Counters::default()),
         };
@@ -92,8 +94,11 @@ impl Server {
             |config| ConnectionLimit::new(config.clients_max),
             |permits, config| permits.set_max(config.clients_max),
         );
-        let restored = state.and_then(|(saved, clients)| {
-            restore(&config, &listeners, &policy, &permits, saved, clients)
+        let options = SharedOptions::of(&listeners);
+        let restored = state.and_then(|(saved, clients, hellos)| {
+            let hellos = restore_hellos(&options, &permits, hellos);
+            restore(&config, &options, &policy, &permits, saved, clients)
+                .map(|(channels, clients)| (channels, clients, hellos))
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
@@ -101,7 +106,8 @@ impl Server {
             let taken_up = restored.as_ref().ok_or(());
             counters.handovers.by(method).add(&taken_up);
         }
-        let (channels, restored) = restored.unwrap_or_else(|| (Channels::new(&config), Vec::new()));
+        let afresh = || (Channels::new(&config), Vec::new(), Vec::new());
+        let (channels, restored, hellos) = restored.unwrap_or_else(afresh);
         let channels = config.build(|_| channels, Channels::set);
         Ok(Server {
             config,
@@ -111,6 +117,7 @@ impl Server {
             permits,
             counters: Arc::new(counters),
             restored,
+            hellos,
             admin,
             lifecycle: Lifecycle::new(),
             notifier,
@@ -146,24 +153,36 @@ async fn open_admin(
         .transpose()
 }
 
+/// Takes up connections that were in their handshake. One that cannot be is closed.
+fn restore_hellos(
+    options: &SharedOptions,
+    permits: &Arc<ConnectionLimit>,
+    hellos: Vec<RestoredHello>,
+) -> Vec<PendingHello> {
+    let hellos = hellos.into_iter().filter_map(|(saved, socket)| {
+        let socket = Stream::new(socket).ok()?;
+        PendingHello::restore(saved, socket, options, permits.force_acquire()).ok()
+    });
+    hellos.collect()
+}
+
 /// Makes clients of saved ones and of their sockets.
 fn restore(
     config: &Config,
-    listeners: &[Listener],
+    options: &SharedOptions,
     policy: &Arc<ClientPolicy>,
     permits: &Arc<ConnectionLimit>,
     saved: SavedChannels,
     clients: Vec<RestoredClient>,
 ) -> anyhow::Result<(Arc<Channels>, Vec<Client>)> {
     let (channels, places) = saved.restore(config)?;
-    let options = SharedOptions::of(listeners);
     let clients = clients.into_iter().map(|(saved, socket)| {
         let feed = places.restore(saved.feed.clone())?;
         let permit = saved.has_permit.then(|| permits.force_acquire());
         let socket = Stream::new(socket).context("cannot serve a connection")?;
         let policy = policy.clone();
         Ok(Client::restore(
-            saved, socket, feed, &options, policy, permit,
+            saved, socket, feed, options, policy, permit,
         ))
     });
     let clients = clients.filter_map(|client: anyhow::Result<_>| {

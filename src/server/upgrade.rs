@@ -22,7 +22,7 @@ use tracing::{error, info};
 use super::commands::stop_asked;
 use super::reload;
 use super::running::RunningServer;
-use crate::client::{Ending, Frozen};
+use crate::client::{Frozen, PendingHello};
 use crate::config::Source;
 use crate::hub::SavedChannels;
 use crate::hub::counters::{Counters, HandoverMethod};
@@ -42,6 +42,8 @@ const LOG_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 struct Paused {
     listeners: Vec<Listener>,
     clients: Vec<Frozen>,
+    /// Connections in their handshake.
+    hellos: Vec<PendingHello>,
 }
 
 impl RunningServer {
@@ -123,9 +125,14 @@ impl RunningServer {
     async fn pause(&mut self) -> Paused {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
-        let listeners = self.stop_accepting(Ending::Handover).await;
+        let listeners = self.accept_loops.close().await;
+        let hellos = self.acceptor.park_handshakes().await;
         let clients = self.clients.freeze(&self.channels).await;
-        Paused { listeners, clients }
+        Paused {
+            listeners,
+            clients,
+            hellos,
+        }
     }
 
     /// Snapshot: what the next daemon has to know, with these of the listeners.
@@ -144,6 +151,7 @@ impl RunningServer {
             ended: saved.ended,
             listeners: listeners.map(Listener::save).collect(),
             clients: clients.collect(),
+            hellos: paused.hellos.iter().map(PendingHello::save).collect(),
             counters: &self.counters,
             admin: self.admin.as_ref().and_then(Admin::place),
             log: Losses::default(),
@@ -205,6 +213,9 @@ impl RunningServer {
     fn resume(&mut self, paused: Paused) {
         self.channels.start_clock();
         self.clients.thaw(paused.clients);
+        for hello in paused.hellos {
+            self.acceptor.begin(hello);
+        }
         self.open(paused.listeners);
         self.lifecycle.enter(Phase::Running);
     }
@@ -223,7 +234,8 @@ impl Paused {
             .iter()
             .filter(move |listener| which(listener));
         let clients = self.clients.iter().map(|frozen| frozen.client.as_fd());
-        listeners.map(AsFd::as_fd).chain(clients)
+        let hellos = self.hellos.iter().map(AsFd::as_fd);
+        listeners.map(AsFd::as_fd).chain(clients).chain(hellos)
     }
 
     /// Disarm: lets go of everything without ending anything.

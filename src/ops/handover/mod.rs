@@ -33,7 +33,7 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use crate::client::SavedClient;
+use crate::client::{SavedClient, SavedHello};
 use crate::hub::counters::Counters;
 use crate::hub::{HubStats, SavedChannels, SavedHub};
 use crate::net::listener::{RestoredListener, SavedListener};
@@ -74,6 +74,9 @@ pub(crate) struct State<B = ByteBuf, C = Counters> {
     pub(crate) ended: HubStats,
     pub(crate) listeners: Vec<SavedListener>,
     pub(crate) clients: Vec<SavedClient>,
+    /// Connections in their handshake.
+    #[serde(default)]
+    pub(crate) hellos: Vec<SavedHello>,
     pub(crate) counters: C,
     /// Address that the admin server was told to listen at, and the port that it had there.
     #[serde(default)]
@@ -81,8 +84,8 @@ pub(crate) struct State<B = ByteBuf, C = Counters> {
     /// Log lines that were lost.
     #[serde(default)]
     pub(crate) log: Losses,
-    /// Descriptor numbers of the sockets of the listeners and then of the clients, which an exec leaves
-    /// as they are. Empty in the store, where the sockets are queued in this order.
+    /// Descriptor numbers of the sockets of the listeners, of the clients and of the connections in
+    /// their handshake, which an exec leaves as they are. Empty in the store, where the sockets are queued in this order.
     pub(crate) descriptors: Vec<RawFd>,
 }
 
@@ -90,12 +93,15 @@ pub(crate) struct State<B = ByteBuf, C = Counters> {
 #[derive(Debug)]
 pub(crate) struct RestoredState {
     state: State,
-    /// A socket for each listener and then for each client of the state.
+    /// A socket for each listener, client and connection in its handshake of the state, in this order.
     sockets: Vec<OwnedFd>,
 }
 
 /// A client of the predecessor, and its socket.
 pub(crate) type RestoredClient = (SavedClient, OwnedFd);
+
+/// A connection of the predecessor that was in its handshake, and its socket.
+pub(crate) type RestoredHello = (SavedHello, OwnedFd);
 
 impl State<&Bytes, &Counters> {
     /// Writes the state into memory that a descriptor stands for (memfd_create(2)).
@@ -133,7 +139,8 @@ impl State {
 
 impl RestoredState {
     fn new(state: State, sockets: Vec<OwnedFd>) -> anyhow::Result<RestoredState> {
-        let (listeners, clients) = (state.listeners.len(), state.clients.len());
+        let listeners = state.listeners.len();
+        let clients = state.clients.len() + state.hellos.len();
         ensure!(
             sockets.len() == listeners + clients,
             "{} sockets came with a state of {listeners} listeners and {clients} clients",
@@ -147,24 +154,26 @@ impl RestoredState {
         self.state.admin.clone()
     }
 
-    /// The channels, the listeners, the clients, and the counters.
+    /// The channels, the listeners, the clients, the connections in their handshake, and the counters.
     pub(crate) fn split(
         self,
     ) -> (
         SavedChannels,
         Vec<RestoredListener>,
         Vec<RestoredClient>,
+        Vec<RestoredHello>,
         Counters,
     ) {
         let mut sockets = self.sockets.into_iter();
         let listeners = self.state.listeners.into_iter().zip(&mut sockets).collect();
-        let clients = self.state.clients.into_iter().zip(sockets).collect();
+        let clients = self.state.clients.into_iter().zip(&mut sockets).collect();
+        let hellos = self.state.hellos.into_iter().zip(sockets).collect();
         let hubs = self.state.hub.into_iter().chain(self.state.hubs);
         let channels = SavedChannels {
             hubs: hubs.collect(),
             ended: self.state.ended,
         };
-        (channels, listeners, clients, self.state.counters)
+        (channels, listeners, clients, hellos, self.state.counters)
     }
 }
 

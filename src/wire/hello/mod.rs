@@ -11,4 +11,4 @@ mod reader_tests;
 
 pub use self::answer::answer;
 pub use self::line::{HELLO_BYTES_MAX, Hello, HelloError, line, parse};
-pub use self::reader::{HelloInput, HelloReader};
+pub use self::reader::{HelloInput, HelloReader, HelloReaderState};

@@ -2,11 +2,14 @@
 
 use std::mem;
 
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
 use super::line::HELLO_BYTES_MAX;
 use crate::wire::format::Format;
-use crate::wire::framing::{LineEnds, Translated};
+use crate::wire::framing::{LineEndState, LineEnds, Translated};
 use crate::wire::line_end::LineEnd;
-use crate::wire::telnet::{HEADROOM, Telnet, YES};
+use crate::wire::telnet::{HEADROOM, Telnet, TelnetState, YES};
 
 /// Most bytes that are taken up to the end of the hello line: four times as many as it may have. The
 /// others are telnet commands, of which a client sends some 60 bytes first.
@@ -24,6 +27,16 @@ pub struct HelloReader {
     /// Bytes taken so far.
     taken: usize,
     /// "Are you there" was answered, which is done once before the hello.
+    said_yes: bool,
+}
+
+/// A [`HelloReader`] as a handover saves it, less what ends its lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloReaderState {
+    telnet: Option<TelnetState>,
+    line_ends: LineEndState,
+    line: ByteBuf,
+    taken: usize,
     said_yes: bool,
 }
 
@@ -54,6 +67,29 @@ impl HelloReader {
             line: Vec::new(),
             taken: 0,
             said_yes: false,
+        }
+    }
+
+    /// How far it has come.
+    pub fn save(&self) -> HelloReaderState {
+        HelloReaderState {
+            telnet: self.telnet.as_ref().map(Telnet::save),
+            line_ends: self.line_ends.state(),
+            line: ByteBuf::from(self.line.as_slice()),
+            taken: self.taken,
+            said_yes: self.said_yes,
+        }
+    }
+
+    /// Goes on where [`save`](HelloReader::save) was called.
+    pub fn restore(saved: HelloReaderState, line_end: LineEnd) -> HelloReader {
+        HelloReader {
+            telnet: saved.telnet.as_ref().map(Telnet::restore),
+            line_ends: LineEnds::resume(line_end, saved.line_ends),
+            line: saved.line.into_vec(),
+            // Whatever is written there, it has no more than its bytes to come.
+            taken: saved.taken.min(INPUT_BYTES_MAX + 1),
+            said_yes: saved.said_yes,
         }
     }
 
