@@ -99,6 +99,7 @@ impl Acceptor {
         permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
+        options: SharedOptions,
     ) -> Acceptor {
         Acceptor {
             channels,
@@ -108,7 +109,7 @@ impl Acceptor {
             counters,
             handshakes: Handshakes::default(),
             parked: Mutex::default(),
-            options: SharedOptions::default(),
+            options,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -189,9 +190,12 @@ impl Acceptor {
         listener: &Listener,
         connections: usize,
     ) -> io::Result<()> {
+        let options = listener.options();
+        // Who says hello may ask for another channel.
+        let hub = (!options.hello).then(|| self.hub_of(options));
         for _ in 0..connections {
             match listener.accept() {
-                Ok((socket, peer)) => self.admit(listener, socket, peer),
+                Ok((socket, peer)) => self.admit(listener, hub.as_deref(), socket, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_exhaustion(&error) => return Err(error),
                 // What a peer did to its own connection before it was accepted: accept(2) lists
@@ -202,8 +206,14 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Has a connection do what its listener asks for first, and makes it a client.
-    fn admit(self: &Arc<Acceptor>, listener: &Listener, socket: OwnedFd, peer: Peer) {
+    /// Makes a connection a client, of this hub or of the one that its hello asks for.
+    fn admit(
+        self: &Arc<Acceptor>,
+        listener: &Listener,
+        hub: Option<&Arc<Hub>>,
+        socket: OwnedFd,
+        peer: Peer,
+    ) {
         let stream = match Stream::new(socket) {
             Ok(stream) => stream,
             Err(error) => {
@@ -228,19 +238,18 @@ impl Acceptor {
             }
         };
         self.full.store(false, Relaxed);
-        if accepted.options.hello {
-            let options = &accepted.options;
-            let reader = HelloReader::new(options.format, options.line_end);
-            self.begin(PendingHello {
-                accepted,
-                stream,
-                permit,
-                reader,
-            });
-        } else {
-            let hub = self.hub_of(&accepted.options);
-            self.join(accepted, stream, permit, &hub, None);
+        if let Some(hub) = hub {
+            self.join(accepted, stream, permit, hub, None);
+            return;
         }
+        let options = &accepted.options;
+        let reader = HelloReader::new(options.format, options.line_end);
+        self.begin(PendingHello {
+            accepted,
+            stream,
+            permit,
+            reader,
+        });
     }
 
     /// Has a handshake go on, in a task of its own.

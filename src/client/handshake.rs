@@ -26,9 +26,9 @@ use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
 use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 
-/// How long handshakes may still go on by themselves at a stop or a handover: who has connected has sent
+/// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
-pub(super) const SETTLE_TIME: Duration = Duration::from_millis(100);
+const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// Reads the hello line of a connection, and nothing behind it; its channel and its options. Cancel safe:
 /// what of the line was taken is in `reader`.

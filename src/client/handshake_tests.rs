@@ -53,6 +53,7 @@ impl Served {
             permits.clone(),
             clients.clone(),
             Arc::new(Counters::default()),
+            SharedOptions::default(),
         );
         let mut served = Served {
             channels,

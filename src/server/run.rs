@@ -36,6 +36,7 @@ impl Server {
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
+            self.options,
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),

@@ -31,6 +31,7 @@ pub struct Server {
     pub(super) policy: Arc<ClientPolicy>,
     pub(super) permits: Arc<ConnectionLimit>,
     pub(super) counters: Arc<Counters>,
+    pub(super) options: SharedOptions,
     /// The clients that were connected to the daemon before.
     pub(super) restored: Vec<Client>,
     /// The connections that were in their handshake then.
@@ -116,6 +117,7 @@ impl Server {
             policy,
             permits,
             counters: Arc::new(counters),
+            options,
             restored,
             hellos,
             admin,

@@ -33,6 +33,8 @@ use crate::commands::terminal;
 use crate::config::cli::ConnectArgs;
 use crate::config::{self, Address, words};
 use crate::ops::logging;
+use crate::wire::format::Format;
+use crate::wire::hello;
 
 use output::{Output, VisibleLines};
 use prompt::Prompt;
@@ -83,15 +85,15 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
         () if args.send_only => Finish::Taken,
         () => Finish::Closed,
     };
-    let mut hello = args.hello_line()?;
-    if let Some(hello) = hello.as_mut().filter(|_| finish == Finish::Taken)
-        && !hello.contains(" format=")
-    {
-        // Nothing of what comes is shown, and `raw` would not answer.
-        hello.push_str(" format=json");
-    }
+    // Nothing of what comes is shown then.
+    let for_answer = finish == Finish::Taken;
+    let hello = args.hello_line(for_answer)?;
+    let is_raw = |line: &String| {
+        hello::parse(line.as_bytes()).is_ok_and(|hello| hello.format == Some(Format::Raw))
+    };
     Ok(Plan {
         address,
+        awaits_answer: for_answer && hello.as_ref().is_some_and(|line| !is_raw(line)),
         hello: hello.map_or(vec![], |line| format!("{line}\n").into_bytes()),
         retry,
         finish,

@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use memchr::memmem;
 use tokio::select;
 use tokio::time::sleep;
 
@@ -53,6 +52,9 @@ pub(super) struct Plan {
     pub(super) address: Address,
     /// The line, with its LF, that each connection begins with; empty for none.
     pub(super) hello: Vec<u8>,
+    /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
+    /// to others than it is meant for, and nothing would show that it did.
+    pub(super) awaits_answer: bool,
     /// Whether to connect again when the connection could not be made or is gone.
     pub(super) retry: bool,
     pub(super) finish: Finish,
@@ -322,14 +324,9 @@ impl Session {
         link.hello.is_empty() && self.outbox.pending().is_empty()
     }
 
-    /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
-    /// to others than it is meant for, and nothing would show that it did.
+    /// Whether the hello is sent, and the answer that the input waits for has not come yet.
     fn awaits_answer(&self, link: &Link) -> bool {
-        let says_hello = self.plan.finish == Finish::Taken && !self.plan.hello.is_empty();
-        says_hello
-            && link.hello.is_empty()
-            && !link.notice.has_first_line()
-            && memmem::find(&self.plan.hello, b" format=raw").is_none()
+        self.plan.awaits_answer && link.hello.is_empty() && !link.notice.has_first_line()
     }
 
     /// Says once if a listener answers a hello with what it has for all: others got it as a line.

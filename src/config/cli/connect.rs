@@ -99,20 +99,25 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
-    /// The line to say hello with, without its LF; `None` if nothing is to be said.
+    /// The line to say hello with, without its LF; `None` if nothing is to be said. If the answer is what
+    /// it is said for, and no format is named, it asks for `json`: `raw` has none.
     ///
     /// # Errors
     /// What cannot be said, in one line.
-    pub fn hello_line(&self) -> Result<Option<String>, String> {
+    pub fn hello_line(&self, for_answer: bool) -> Result<Option<String>, String> {
         let channel = self.channel.as_ref().map(|name| format!("channel={name}"));
         let keys = match (channel, &self.hello) {
             (None, None) => return Ok(None),
-            (Some(_), Some(keys)) if names_channel(keys) => {
+            (Some(_), Some(keys)) if names(keys, "channel") => {
                 return Err("--channel: --hello has a channel too; allowed: one of them".to_owned());
             }
             (channel, keys) => [channel, keys.clone()].map(Option::unwrap_or_default),
         };
-        let line = hello::line(keys.join(" ").trim());
+        let mut keys = keys.join(" ").trim().to_owned();
+        if for_answer && !names(&keys, "format") {
+            keys.push_str(" format=json");
+        }
+        let line = hello::line(keys.trim());
         match line.len() {
             ..=hello::HELLO_BYTES_MAX => Ok(Some(line)),
             bytes => Err(format!(
@@ -123,10 +128,10 @@ impl ConnectArgs {
     }
 }
 
-/// Whether the keys of a hello have the channel among them.
-fn names_channel(keys: &str) -> bool {
+/// Whether the keys of a hello have this one among them.
+fn names(keys: &str, key: &str) -> bool {
     let mut words = keys.split(' ');
-    words.any(|word| word.split('=').next() == Some("channel"))
+    words.any(|word| word.split('=').next() == Some(key))
 }
 
 /// Checks that a text can be part of a hello line.
@@ -150,7 +155,30 @@ mod tests {
             hello: hello.map(str::to_owned),
             ..ConnectArgs::default()
         };
-        args.hello_line()
+        args.hello_line(false)
+    }
+
+    #[test]
+    fn hello_for_its_answer_asks_for_json_unless_a_format_is_named() {
+        let line = |hello: &str| {
+            let args = ConnectArgs {
+                hello: Some(hello.to_owned()),
+                ..ConnectArgs::default()
+            };
+            args.hello_line(true)
+        };
+        assert_eq!(line(""), Ok(Some("LINEHUB/1 format=json".to_owned())));
+        assert_eq!(
+            line("format=raw role=publish"),
+            Ok(Some("LINEHUB/1 format=raw role=publish".to_owned()))
+        );
+        // With what is put behind it, the line is as long as it may be; and longer.
+        let most = hello::HELLO_BYTES_MAX - "LINEHUB/1  format=json".len();
+        assert_eq!(
+            line(&"x".repeat(most)).unwrap().unwrap().len(),
+            hello::HELLO_BYTES_MAX
+        );
+        assert!(line(&"x".repeat(most + 1)).is_err());
     }
 
     #[test]
