@@ -37,10 +37,7 @@ impl SavedClient {
     /// Options as they were saved; without, those of a listener that only had a format. A daemon that
     /// knows more may have written what cannot be read here.
     fn options(&self) -> ListenerOptions {
-        let defaults = ListenerDefaults {
-            format: self.writer.format,
-            http_guard: true,
-        };
+        let defaults = &ListenerDefaults::new(self.writer.format);
         let connection = self.feed.connection();
         let saved = self.options.as_deref().map(ListenerOptions::restore);
         saved
@@ -63,7 +60,7 @@ impl Client {
             reason: self.reason,
             reader: self.reader.save(),
             writer: self.writer.save(self.options.format),
-            options: Some(self.options.to_string()),
+            options: Some(format!("{:#}", self.options)),
             has_permit: self.permit.is_some(),
         }
     }

@@ -11,11 +11,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::address::Address;
 use super::capacity::clients_that_fit;
 use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
 use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
+use super::network::network;
 use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
@@ -28,6 +31,7 @@ use crate::wire::format::Format;
 /// Headings of `--help`, in the order they are shown.
 pub(super) const LISTENING: &str = "Listening";
 pub(super) const SEEN: &str = "What clients see";
+pub(super) const ACCESS: &str = "Who comes in";
 pub(super) const LIMITS: &str = "Limits";
 pub(super) const SLOW: &str = "Slow clients";
 pub(super) const ADMIN: &str = "Watching";
@@ -79,6 +83,25 @@ options! {
     option("half-close", Word(&["close", "keep"]), "close|keep", SEEN, default = "close", AtOnce)
     /// What the end of a client's input means.
     half_close: HalfClose = one(words::half_close);
+
+    /// Let only clients from CIDR connect; repeatable
+    ///
+    /// CIDR is an address, or a network as ADDRESS/BITS: 10.0.0.0/8, 192.168.1.7 or 2001:db8::/32. Bits of
+    /// ADDRESS behind the first BITS do not matter. IPv4 addresses are IPv4 on an IPv6 listener too, so
+    /// that 0.0.0.0/0 and ::/0 together are everybody. Who is not allowed is told
+    /// `Error: not allowed` and closed; so is, at a reload, who is allowed no more. Whoever connects by a
+    /// Unix socket is allowed always. Holds for listeners that do not say it for themselves.
+    option("allow", List, "CIDR", ACCESS, default = NONE, AtOnce)
+    /// Addresses that alone may connect, to listeners that do not say; all if there are none.
+    allow: Vec<IpNet> = each(network);
+
+    /// Refuse clients from CIDR; repeatable
+    ///
+    /// Wins over --allow, and is written as that is. Holds for listeners that do not say it for
+    /// themselves.
+    option("deny", List, "CIDR", ACCESS, default = NONE, AtOnce)
+    /// Addresses that may not connect, to listeners that do not say.
+    deny: Vec<IpNet> = each(network);
 
     /// Close a client whose first line is an HTTP request
     ///
@@ -229,6 +252,8 @@ impl Config {
         ListenerDefaults {
             format: self.format,
             http_guard: self.http_guard,
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
         }
     }
 
@@ -288,8 +313,16 @@ impl Context {
         let admin = one("admin", &values_of(options, "admin"), values::admin)?;
         let http_guard = values_of(options, "http-guard");
         let http_guard = one("http-guard", &http_guard, words::parse_bool)?;
+        let allow = each("allow", &values_of(options, "allow"), network)?;
+        let deny = each("deny", &values_of(options, "deny"), network)?;
+        let listener_defaults = ListenerDefaults {
+            format,
+            http_guard,
+            allow,
+            deny,
+        };
         Ok(Context {
-            listener_defaults: ListenerDefaults { format, http_guard },
+            listener_defaults,
             clients_that_fit: clients_that_fit(open_files, admin.is_some()),
         })
     }
