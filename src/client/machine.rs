@@ -271,7 +271,7 @@ impl<S: Connection> Client<S> {
         };
         let read = self
             .reader
-            .poll(cx, &self.stream, &mut self.feed, policy, &mut answers);
+            .poll(cx, &mut self.stream, &mut self.feed, policy, &mut answers);
         self.writer.answer(&mut self.feed, answers);
         if self.reader.crlf() && !self.feed.crlf() {
             self.feed.use_crlf();
@@ -333,7 +333,7 @@ impl<S: Connection> Client<S> {
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> bool {
-        match Reader::poll_discard(cx, &self.stream) {
+        match Reader::poll_discard(cx, &mut self.stream) {
             Poll::Pending => false,
             Poll::Ready(Ok(0)) => {
                 self.input = InputState::Ended;
@@ -353,15 +353,25 @@ impl<S: Connection> Client<S> {
             return false;
         }
         let format = self.options.format;
-        match self.writer.poll(cx, &self.stream, &mut self.feed, format) {
+        match self
+            .writer
+            .poll(cx, &mut self.stream, &mut self.feed, format)
+        {
             Poll::Pending => false,
             Poll::Ready(Ok(())) => {
+                let shut = match self.is_untold() {
+                    true => Poll::Ready(Ok(())),
+                    false => self.stream.poll_shut_write(cx),
+                };
+                let Poll::Ready(shut) = shut else {
+                    return false;
+                };
                 self.output = OutputState::Shut;
                 if self.reason != Some(CloseReason::Shutdown) {
                     // A drain has a deadline of its own.
                     self.feed.subscriber().set(Condition::Leaving, true);
                 }
-                !self.is_untold() && self.stream.shut_write().is_err()
+                shut.is_err()
             }
             Poll::Ready(Err(error)) => {
                 let was_closed = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];

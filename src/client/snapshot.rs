@@ -30,7 +30,6 @@ pub(crate) struct SavedClient {
     #[serde(default)]
     options: Option<String>,
     /// The client counts against `--max-clients`.
-    #[serde(alias = "has_place")]
     pub(crate) has_permit: bool,
 }
 
@@ -138,7 +137,7 @@ mod tests {
             SavedWriter,
             Counters,
         );
-        let form = unescape(include_str!("saved-4.golden"));
+        let form = unescape(include_str!("saved-5.golden"));
         let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
         assert!(CloseReason::ALL.starts_with(&reasons));
         assert_eq!(reader.unfinished.as_ref(), b"half a line");

@@ -43,10 +43,8 @@ pub(super) struct SavedWriter {
     pub(super) format: Format,
     pub(super) crlf: bool,
     /// The part of the control queue that is not written yet.
-    #[serde(alias = "own")]
     pub(super) control_queue: ByteBuf,
     pub(super) skipped: u64,
-    #[serde(alias = "farewell")]
     pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
@@ -149,7 +147,7 @@ impl Writer {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &impl Connection,
+        stream: &mut impl Connection,
         feed: &mut Feed,
         format: Format,
     ) -> Poll<io::Result<()>> {
@@ -164,11 +162,14 @@ impl Writer {
     fn poll_all(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &impl Connection,
+        stream: &mut impl Connection,
         feed: &mut Feed,
         format: Format,
         refused: &mut bool,
     ) -> Poll<io::Result<()>> {
+        let flushed = stream.poll_flush(cx);
+        *refused = flushed.is_pending();
+        ready!(flushed)?;
         let mut budget = WRITE_BYTES_MAX;
         let mut write = |cx: &mut Context<'_>, slices: &[IoSlice<'_>]| {
             let written = stream.poll_write(cx, slices);

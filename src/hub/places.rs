@@ -22,7 +22,6 @@ pub(super) const NUMBER_MAX: u64 = 1 << 60;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedFeed {
     id: ClientId,
-    #[serde(alias = "arrival")]
     connection: ConnectionInfo,
     messages_before: u64,
     place: SavedPlace,
@@ -31,7 +30,6 @@ pub(crate) struct SavedFeed {
     /// Its close has a deadline.
     leaving: bool,
     input_done: bool,
-    #[serde(alias = "tally")]
     counters: TrafficTotals,
 }
 
