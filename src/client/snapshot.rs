@@ -59,7 +59,7 @@ impl Client {
             output: self.output,
             reason: self.reason,
             reader: self.reader.save(),
-            writer: self.writer.save(self.options.format),
+            writer: self.writer.save(self.options.format, self.feed.crlf()),
             options: Some(format!("{:#}", self.options)),
             has_permit: self.permit.is_some(),
         }
@@ -88,7 +88,6 @@ impl Client {
             input: saved.input,
             output: saved.output,
             reason: saved.reason,
-            acknowledged: 0,
             timed_out: false,
             permit,
         }

@@ -8,6 +8,7 @@
 //!         ◄─ stream
 //! ```
 
+pub(crate) mod access;
 pub mod bind;
 pub mod inherited;
 mod inherited_listener;
