@@ -82,8 +82,8 @@ fn mistakes_are_named_with_file_line_and_what_is_allowed() {
             "zzz = 1",
             "1: zzz: no such option; allowed: admin, admin-host, buffer, channel, drain-timeout, echo, \
              format, half-close, hello-timeout, http-guard, idle-timeout, listen, log, long-line, \
-             max-clients, max-line, no-notices, open-channels, slow-client, slow-grace, stall-timeout, \
-             worker-threads",
+             max-clients, max-line, no-notices, open-channels, rate-bytes, rate-lines, slow-client, \
+             slow-grace, stall-timeout, worker-threads",
         ),
         (
             "listen = []",
