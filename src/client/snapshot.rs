@@ -9,6 +9,7 @@ use super::machine::{Client, InputState, OutputState};
 use super::policy::ClientPolicy;
 use super::reader::{Reader, SavedReader};
 use super::shared_options::SharedOptions;
+use super::throttle::{SavedThrottle, Throttle};
 use super::writer::{SavedWriter, Writer};
 use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
@@ -31,6 +32,9 @@ pub(crate) struct SavedClient {
     options: Option<String>,
     /// The client counts against `--max-clients`.
     pub(crate) has_permit: bool,
+    /// What its rates have left it, if it has any.
+    #[serde(default)]
+    throttle: Option<SavedThrottle>,
 }
 
 impl SavedClient {
@@ -62,6 +66,7 @@ impl Client {
             writer: self.writer.save(self.options.format, self.feed.crlf()),
             options: Some(format!("{:#}", self.options)),
             has_permit: self.permit.is_some(),
+            throttle: self.throttle.as_deref().map(Throttle::save),
         }
     }
 
@@ -90,6 +95,7 @@ impl Client {
             reason: saved.reason,
             timed_out: false,
             permit,
+            throttle: saved.throttle.map(Throttle::restore).map(Box::new),
         }
     }
 

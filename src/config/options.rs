@@ -8,6 +8,7 @@
 //! hub's `Settings`, or by [`Live::build`](super::Live::build)), and the README lists it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
 use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
 use super::network::network;
+use super::rate;
 use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
@@ -137,6 +139,24 @@ options! {
     option("long-line", Word(&["close", "discard"]), "close|discard", LIMITS, default = "close", AtOnce)
     /// What happens when a client sends a longer line than `line_bytes_max`.
     long_line: LongLine = one(words::long_line);
+
+    /// Read at most N lines a second from a client
+    ///
+    /// As many may come at once after a quiet second. A client that sends more is not read from until its
+    /// time has come: it has to wait, nothing of it is dropped, and nobody else notices. What one read brings
+    /// may be more, and is made up for before the next. 1/s to 1099511627776/s; 0 or off: no limit.
+    option("rate-lines", Value, "N/s", LIMITS, default = "off", AtOnce)
+    /// Most lines a second from a client. `None`: as many as it likes.
+    rate_lines: Option<NonZeroU64> = one(rate::numbers);
+
+    /// Read at most SIZE a second from a client
+    ///
+    /// Counts the bytes that a client sends, line ends included. As many may come at once after a quiet
+    /// second. A client that sends more has to wait, as with --rate-lines. 1/s to 1TiB/s; 0 or off: no
+    /// limit.
+    option("rate-bytes", Value, "SIZE/s", LIMITS, default = "off", AtOnce)
+    /// Most bytes a second from a client. `None`: as many as it likes.
+    rate_bytes: Option<NonZeroU64> = one(rate::bytes);
 
     /// Hold at most SIZE of lines not yet delivered
     ///

@@ -59,6 +59,8 @@ fn nothing_typed_gives_the_documented_defaults() {
         line_bytes_max: 65_536,
         long_line: LongLine::Close,
         http_guard: true,
+        rate_lines: None,
+        rate_bytes: None,
         buffer_bytes: 67_108_864,
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
@@ -106,6 +108,7 @@ fn differences_are_the_names_of_options() {
             "allow" | "deny" => "10.0.0.0/8",
             "max-clients" | "worker-threads" | "open-channels" => "77",
             "max-line" | "buffer" => "7777",
+            "rate-lines" | "rate-bytes" => "77/s",
             _ => "77s",
         };
         (option.name, vec![text.into()])

@@ -15,6 +15,7 @@ mod inherited_listener;
 pub mod listener;
 pub(crate) mod peer;
 pub mod permits;
+pub(crate) mod rate;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
 pub(crate) mod stream;
