@@ -8,7 +8,7 @@
 //! hub's `Settings`, or by [`Live::build`](super::Live::build)), and the README lists it.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +104,25 @@ options! {
     option("deny", List, "CIDR", ACCESS, default = NONE, AtOnce)
     /// Addresses that may not connect, to listeners that do not say.
     deny: Vec<IpNet> = each(network);
+
+    /// Connect at most N clients from one address
+    ///
+    /// An IPv6 address stands for its /64. One client more is told `Error: too many connections from
+    /// ADDRESS` and closed. Clients of Unix sockets are not counted. Nobody is closed when a reload lowers N.
+    /// 1 to 100000000; 0 or off: no limit.
+    option("max-clients-per-address", Value, "N", ACCESS, default = "off", AtOnce)
+    /// Most clients at a time from one IPv4 address, or one IPv6 /64: 1 to 100,000,000. `None`: as many as
+    /// there may be in all.
+    clients_per_address_max: Option<NonZeroUsize> = one(values::clients_per_address);
+
+    /// Let one address connect at most N times a second
+    ///
+    /// As many may come at once after a quiet second. An IPv6 address stands for its /64. Who comes more
+    /// often is told `Error: too many connections from ADDRESS` and closed. 1/s to 1099511627776/s; 0 or
+    /// off: no limit.
+    option("connects-per-address", Value, "N/s", ACCESS, default = "off", AtOnce)
+    /// Most connects a second from one IPv4 address, or one IPv6 /64. `None`: as many as it likes.
+    connects_per_address: Option<NonZeroU64> = one(rate::numbers);
 
     /// Close a client whose first line is an HTTP request
     ///

@@ -18,5 +18,6 @@ pub mod permits;
 pub(crate) mod rate;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
+pub(crate) mod source;
 pub(crate) mod stream;
 mod unix;

@@ -18,6 +18,11 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
+    /// A bucket that is full at this time.
+    pub(crate) fn full_at(full_at: Instant) -> Bucket {
+        Bucket { full_at }
+    }
+
     /// A bucket that is full in so long a time.
     pub(crate) fn full_in(time: Duration) -> Bucket {
         Bucket {
