@@ -133,6 +133,15 @@ impl Stream {
         self.read_part(|bytes| (0, tls::begins(bytes))).await
     }
 
+    /// Whether the peer understands what is written: not before it has agreed on TLS, unless it speaks none
+    /// (`is_plain`).
+    pub(crate) fn takes_words(&self, is_plain: bool) -> bool {
+        match &self.tls {
+            Some(tls) => tls.is_established(),
+            None => is_plain,
+        }
+    }
+
     /// Whether a TLS handshake has begun and is not done: then it cannot be saved.
     pub(crate) fn is_negotiating(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_negotiating())
@@ -177,7 +186,9 @@ impl Stream {
 
     /// Writes what a fresh socket takes without waiting, and shuts the sending side.
     pub(crate) fn end_at_once(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_at_once(bytes)?;
+        if !bytes.is_empty() {
+            self.write_at_once(bytes)?;
+        }
         if let Some(tls) = &mut self.tls {
             tls.close(self.io.as_fd())?;
         }

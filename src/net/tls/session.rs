@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
@@ -48,7 +48,7 @@ pub(crate) struct TlsSession {
     /// Ciphertext that has come and is not decrypted yet.
     incoming: Vec<u8>,
     /// Plaintext that was decrypted, and is not read yet.
-    plain: Vec<u8>,
+    plain: Zeroizing<Vec<u8>>,
     /// Ciphertext that the socket has not taken yet.
     outgoing: Vec<u8>,
     /// Bytes of `outgoing` that it has.
@@ -75,12 +75,17 @@ pub(crate) struct SavedTls {
 }
 
 /// For connections whose handshake is done: they need no certificate any more.
-static RESUMED: LazyLock<Result<Config, Error>> = LazyLock::new(|| {
+fn resumed() -> Result<Config, Error> {
+    static RESUMED: OnceLock<Config> = OnceLock::new();
+    if let Some(config) = RESUMED.get() {
+        return Ok(config.clone());
+    }
     let mut builder = Builder::new();
     builder.with_system_certs(false)?;
     prepare(&mut builder)?;
-    builder.build()
-});
+    let config = builder.build()?;
+    Ok(RESUMED.get_or_init(|| config).clone())
+}
 
 /// Sets what all configurations of servers have in common.
 pub(super) fn prepare(builder: &mut Builder) -> Result<(), Error> {
@@ -109,7 +114,7 @@ impl TlsSession {
             keys: None,
             is_negotiating: false,
             incoming: Vec::new(),
-            plain: Vec::new(),
+            plain: Zeroizing::default(),
             outgoing: Vec::new(),
             sent: 0,
             peer_closed: false,
@@ -163,7 +168,7 @@ impl TlsSession {
             checked.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         }
         self.put_away()?;
-        self.connection().map_err(invalid)?;
+        self.connection()?;
         Ok(chain.first().map(|own| names(own)).unwrap_or_default())
     }
 
@@ -176,22 +181,32 @@ impl TlsSession {
         chain.iter().map(|one| Ok(one?.der()?.to_vec())).collect()
     }
 
+    /// Whether something can be said over it.
+    pub(crate) fn is_established(&self) -> bool {
+        !self.is_negotiating && (self.connection.is_some() || self.keys.is_some())
+    }
+
     /// Whether the handshake is not done.
     pub(crate) fn is_negotiating(&self) -> bool {
         self.is_negotiating
     }
 
     /// The connection, which is made of its keys if it was put away.
-    fn connection(&mut self) -> Result<Option<&mut Connection>, Error> {
+    fn connection(&mut self) -> io::Result<Option<&mut Connection>> {
+        self.make_connection().map_err(invalid)?;
+        Ok(self.connection.as_mut())
+    }
+
+    fn make_connection(&mut self) -> Result<(), Error> {
         if let Some(keys) = self.keys.take() {
-            let mut connection = connection(RESUMED.as_ref().map_err(|_| Error::INVALID_INPUT)?)?;
+            let mut connection = connection(&resumed()?)?;
             connection.deserialize(&keys)?;
             if mem::take(&mut self.owes_key_update) {
                 connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)?;
             }
             self.connection = Some(connection);
         }
-        Ok(self.connection.as_mut())
+        Ok(())
     }
 
     /// Makes keys of the connection, which is none any more until they are needed.
@@ -240,7 +255,7 @@ impl TlsSession {
         TlsSession {
             keys: saved.keys.as_mut().map(&mut take).map(Zeroizing::new),
             incoming: take(&mut saved.incoming),
-            plain: take(&mut saved.plain),
+            plain: Zeroizing::new(take(&mut saved.plain)),
             outgoing: take(&mut saved.outgoing),
             peer_closed: saved.peer_closed,
             closed: saved.closed,
@@ -331,7 +346,7 @@ impl TlsSession {
             }
             false => None,
         };
-        let connection = self.connection().map_err(invalid)?;
+        let connection = self.connection()?;
         let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
         let (decrypted, outcome) = exchange::with(input, Some(io.as_fd()), || {
             let mut read = 0;
@@ -385,7 +400,7 @@ impl TlsSession {
                 &gathered
             }
         };
-        let connection = self.connection().map_err(invalid)?;
+        let connection = self.connection()?;
         let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
         let (sent, outcome) =
             exchange::with(Vec::new(), Some(socket), || connection.poll_send(plain));
@@ -547,12 +562,6 @@ impl fmt::Debug for TlsSession {
 impl fmt::Debug for SavedTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SavedTls").finish_non_exhaustive()
-    }
-}
-
-impl Drop for TlsSession {
-    fn drop(&mut self) {
-        self.plain.zeroize();
     }
 }
 
