@@ -2,6 +2,7 @@
 //! of a key, and what [`ListenerOptions`] makes of it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -198,6 +199,21 @@ listener_keys! { defaults:
     key("proxy", "CIDR", default = "none", alone = None)
     /// Addresses of proxies, whose connections begin with a PROXY protocol header.
     proxy: Vec<IpNet> = each(network), display(network::show), or(Vec::new());
+
+    /// Whether its clients speak TLS, 1.2 or 1.3.
+    key("tls", "on|off", default = "off", alone = Some("on"))
+    /// Whether its clients speak TLS.
+    tls: bool = one(words::parse_bool), display(words::on_or_off), or(false);
+
+    /// A certificate of its own, in a PEM file.
+    key("tls-cert", "FILE", default = "as --tls-cert", alone = None)
+    /// Certificates of its own, as PEM.
+    tls_cert: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
+
+    /// The key of that certificate.
+    key("tls-key", "FILE", default = "as --tls-key", alone = None)
+    /// Key of `tls_cert`.
+    tls_key: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
 
     /// Who may connect to its Unix socket: the permissions of its file, in octal digits.
     key("mode", "0660", default = "all that the umask leaves", alone = None)

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,37 @@ options! {
     /// Most connects a second from one IPv4 address, or one IPv6 /64. `None`: as many as it likes.
     connects_per_address: Option<NonZeroU64> = one(rate::numbers);
 
+    /// Show this certificate to who speaks TLS
+    ///
+    /// A PEM file: the certificate, and behind it those that lead to its authority. For listeners with
+    /// `tls` that name none of their own. It is read again at a reload, for newcomers; what cannot be read
+    /// then leaves the one in use. The log warns 14 days before it ends.
+    option("tls-cert", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Certificates, as PEM, of listeners with TLS that name none.
+    tls_cert: Option<PathBuf> = one(values::file);
+
+    /// The key of --tls-cert
+    ///
+    /// A PEM file. Nobody but the daemon should be able to read it.
+    option("tls-key", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Key of `tls_cert`.
+    tls_key: Option<PathBuf> = one(values::file);
+
+    /// Take only clients with a certificate of this authority
+    ///
+    /// A PEM file with the certificates of one or more authorities. Holds for all listeners with `tls`.
+    option("tls-client-ca", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Authorities, as PEM, that the clients of listeners with TLS need a certificate of.
+    tls_client_ca: Option<PathBuf> = one(values::file);
+
+    /// Refuse clients whose certificate is in this list
+    ///
+    /// A PEM file with a CRL of each authority in --tls-client-ca, and of those between. A client is
+    /// refused, too, if the list of its authority is missing or out of date.
+    option("tls-crl", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Lists, as PEM, of revoked certificates of clients.
+    tls_crl: Option<PathBuf> = one(values::file);
+
     /// Close a client whose first line is an HTTP request
     ///
     /// Nothing of it is published then. Any web page can have a browser send such a request, with
@@ -194,9 +226,9 @@ options! {
     /// Most channels at a time that clients open by naming them: 0 to 1,000,000.
     open_channels: usize = one(values::open_channels);
 
-    /// Close a client whose hello takes longer than this
+    /// Close a client whose hello or TLS handshake takes longer than this
     ///
-    /// Holds for listeners with `hello`, whose clients have to say it first. 1ms to 10y; cannot be
+    /// Holds for listeners with `hello` or `tls`, whose clients have to do that first. 1ms to 10y; cannot be
     /// off, because who says nothing would stay for ever.
     option("hello-timeout", Value, "DURATION", LIMITS, default = "10s", AtOnce)
     /// How long a client may take for its hello: 1 ms to 10 years.
@@ -317,7 +349,41 @@ impl Config {
         let named = self.listen.iter().map(|listener| &listener.channel);
         let tables = options.get(channels::TABLES).unwrap_or_default();
         self.channels = channels::read(named, tables, self.channel_defaults())?;
+        self.check_tls(options)?;
         Ok(self)
+    }
+
+    /// Checks that whoever needs a certificate has one, and that nobody has half of what TLS needs.
+    fn check_tls(&self, options: &Options) -> Result<(), ConfigError> {
+        let wrong = |option: &str, reason: &str| {
+            let typed = options.get(option).and_then(<[RawValue]>::last);
+            let value = typed.cloned().unwrap_or_else(|| "".into());
+            Err(ConfigError::at(option, &value, reason.to_owned()))
+        };
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (Some(_), None, _) => return wrong("tls-cert", "needs --tls-key, too"),
+            (None, Some(_), _) => return wrong("tls-key", "needs --tls-cert, too"),
+            (.., None) if self.tls_crl.is_some() => {
+                return wrong("tls-crl", "needs --tls-client-ca, too");
+            }
+            _ => {}
+        }
+        for listener in &self.listen {
+            let own = [&listener.tls_cert, &listener.tls_key];
+            let reason = match own.map(Option::is_some) {
+                [true, true] if listener.tls => continue,
+                [true, true] => "tls-cert: needs tls, too",
+                [true, false] => "tls-cert: needs tls-key, too",
+                [false, true] => "tls-key: needs tls-cert, too",
+                [false, false] if !listener.tls || self.tls_cert.is_some() => continue,
+                [false, false] => "tls: needs --tls-cert and --tls-key",
+            };
+            return Err(ConfigError {
+                place: "--listen".to_owned(),
+                reason: format!("{}: {reason}", listener.address),
+            });
+        }
+        Ok(())
     }
 
     /// The channels that are only in one of two configurations, or differ in what they have of their

@@ -46,6 +46,10 @@ fn nothing_typed_gives_the_documented_defaults() {
         notices: true,
     };
     let expected = Config {
+        tls_cert: None,
+        tls_key: None,
+        tls_client_ca: None,
+        tls_crl: None,
         listen: vec![listen.into()],
         listen_given: false,
         channels: [(ChannelName::main(), main)].into(),

@@ -1,6 +1,7 @@
 //! The values of options: how each is read, its bounds, and what an error says is allowed.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -71,6 +72,29 @@ pub(super) fn group(text: &str) -> Result<String, String> {
         )),
         false => Ok(text.to_owned()),
     }
+}
+
+/// Path of a file that may be left out.
+pub(super) fn file(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "off" => Ok(None),
+        "" => Err("is empty; allowed: a path, or off".to_owned()),
+        path => Ok(Some(path.into())),
+    }
+}
+
+/// Path of a file of one listener.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("is empty; allowed: a path".to_owned()),
+        path if path.contains(',') => Err("has a comma; allowed: a path without".to_owned()),
+        path => Ok(path.into()),
+    }
+}
+
+/// A path as it is typed.
+pub(super) fn show_path(path: &PathBuf) -> String {
+    path.display().to_string()
 }
 
 /// Host name without a port, in lower case.

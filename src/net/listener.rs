@@ -114,6 +114,9 @@ impl Listener {
             proxy,
             mode,
             group,
+            tls,
+            tls_cert,
+            tls_key: _,
             address: _,
         } = &*self.options;
         let networks = |networks: &[IpNet]| (!networks.is_empty()).then(|| show_all(networks));
@@ -130,6 +133,8 @@ impl Listener {
             proxy = networks(proxy),
             mode = mode.as_ref().map(show_mode),
             group,
+            tls = tls.then_some(true),
+            tls_cert = tls_cert.as_ref().map(|path| path.display().to_string()),
             "listening"
         );
     }

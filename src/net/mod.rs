@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! sockopt ◄─ unix ◄─ listener ◄─ inherited ◄─ bind ◄─ rebind
-//!         ◄─ stream
+//!         ◄─ tls ◄─ stream
 //! ```
 
 pub(crate) mod access;
@@ -20,4 +20,5 @@ pub(crate) mod rebind;
 pub(crate) mod sockopt;
 pub(crate) mod source;
 pub(crate) mod stream;
+pub(crate) mod tls;
 mod unix;

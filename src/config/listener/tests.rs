@@ -16,6 +16,9 @@ fn every_key_sets_its_field() {
          allow=10.0.0.0/8,deny=::1,allow=10.1.2.3,proxy=127.0.0.1,mode=0660,group=dialout";
     let net = |text: &str| network(text).unwrap();
     let expected = ListenerOptions {
+        tls: false,
+        tls_cert: None,
+        tls_key: None,
         address: "unix:/x".parse().unwrap(),
         format: Format::Json,
         channel: "nmea".parse().unwrap(),
