@@ -19,13 +19,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::pending::{PendingHandshake, Stage};
+use super::pending::{Accepted, PendingHandshake, Stage};
+use super::proxied;
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
 use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
 use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
+use crate::wire::proxy::ProxyError;
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
@@ -43,6 +45,12 @@ impl PendingHandshake {
         shared: &SharedOptions,
         time: Duration,
     ) -> Result<Joining, Refusal> {
+        let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
+        if joins && matches!(self.stage, Stage::Proxy) {
+            // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
+            // with the client's first bytes, as AWS's does.
+            self.stream.readable().await?;
+        }
         let outcome = tokio::select! {
             outcome = self.run_stages(channels, shared) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
@@ -51,7 +59,7 @@ impl PendingHandshake {
         let outcome = outcome.unwrap_or_else(|| Err(self.stage.timed_out(time)));
         let crlf = match &self.stage {
             Stage::Hello(reader) => reader.crlf(),
-            Stage::Join => false,
+            Stage::Proxy | Stage::Join => false,
         };
         outcome.map_err(|refusal| Refusal { crlf, ..refusal })
     }
@@ -61,15 +69,21 @@ impl PendingHandshake {
         channels: &Channels,
         shared: &SharedOptions,
     ) -> Result<Joining, Refusal> {
-        let options = &mut self.accepted.options;
-        match &mut self.stage {
-            Stage::Hello(reader) => {
-                let line = hello_line(&mut self.stream, reader).await?;
-                let (hub, granted) = grant(hello::parse(&line)?, options, channels, shared)?;
-                *options = granted;
-                Ok(hub)
+        let Accepted { peer, options, .. } = &mut self.accepted;
+        loop {
+            match &mut self.stage {
+                Stage::Proxy => {
+                    *peer = proxied::take_header(&mut self.stream, *peer).await?;
+                    self.stage = Stage::of_peer(options);
+                }
+                Stage::Hello(reader) => {
+                    let line = hello_line(&mut self.stream, reader).await?;
+                    let (hub, granted) = grant(hello::parse(&line)?, options, channels, shared)?;
+                    *options = granted;
+                    return Ok(hub);
+                }
+                Stage::Join => return Ok(channels.of_listener(&options.channel)),
             }
-            Stage::Join => Ok(channels.of_listener(&options.channel)),
         }
     }
 }
@@ -79,6 +93,7 @@ impl Stage {
     fn timed_out(&self, time: Duration) -> Refusal {
         let seconds = time.as_secs_f64();
         match self {
+            Stage::Proxy => Refusal::proxy(format!("{} within {seconds}s", ProxyError::Expected)),
             Stage::Hello(_) | Stage::Join => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))
             }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::shared_options::SharedOptions;
@@ -34,6 +35,8 @@ pub(crate) struct PendingHandshake {
 /// this order.
 #[derive(Debug)]
 pub(super) enum Stage {
+    /// The header that says whose connection its proxy passes on. None of it is taken before all is there.
+    Proxy,
     /// Its hello line.
     Hello(HelloReader),
     /// Nothing: it becomes a client.
@@ -48,11 +51,24 @@ pub(crate) struct SavedHandshake {
     options: String,
     /// What has come of a hello line; `None` in another stage.
     reader: Option<HelloReaderState>,
+    /// The header of its proxy is still to come.
+    #[serde(default)]
+    is_proxy: bool,
 }
 
 impl Stage {
-    /// The stage that a connection with these options begins with.
-    pub(super) fn first(options: &ListenerOptions) -> Stage {
+    /// The stage that a connection of this peer begins with.
+    pub(super) fn first(options: &ListenerOptions, peer: Peer) -> Stage {
+        let is_proxy =
+            |proxy: &IpNet| matches!(peer, Peer::Tcp(peer) if proxy.contains(&peer.ip()));
+        match options.proxy.iter().any(is_proxy) {
+            true => Stage::Proxy,
+            false => Stage::of_peer(options),
+        }
+    }
+
+    /// The stage that is the first once it is known whose connection it is.
+    pub(super) fn of_peer(options: &ListenerOptions) -> Stage {
         match options.hello {
             true => Stage::Hello(HelloReader::new(options.format, options.line_end)),
             false => Stage::Join,
@@ -69,8 +85,9 @@ impl PendingHandshake {
             options: self.accepted.options.to_string(),
             reader: match &self.stage {
                 Stage::Hello(reader) => Some(reader.save()),
-                Stage::Join => None,
+                Stage::Proxy | Stage::Join => None,
             },
+            is_proxy: matches!(self.stage, Stage::Proxy),
         }
     }
 
@@ -89,7 +106,8 @@ impl PendingHandshake {
         Ok(PendingHandshake {
             stage: match reader {
                 Some(reader) => Stage::Hello(HelloReader::restore(reader, options.line_end)),
-                None => Stage::first(&options),
+                None if saved.is_proxy => Stage::Proxy,
+                None => Stage::of_peer(&options),
             },
             accepted: Accepted {
                 peer: saved.peer,

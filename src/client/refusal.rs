@@ -8,6 +8,7 @@ use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
+use crate::wire::proxy::ProxyError;
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -54,6 +55,10 @@ impl Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
     }
 
+    pub(super) fn proxy(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::Proxy, detail)
+    }
+
     /// The peer has shut its sending side, or asked to leave.
     pub(super) fn left() -> Refusal {
         Refusal::new(CloseReason::Eof, "")
@@ -88,6 +93,12 @@ impl Refusal {
 impl From<HelloError> for Refusal {
     fn from(wrong: HelloError) -> Refusal {
         Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(wrong: ProxyError) -> Refusal {
+        Refusal::proxy(wrong.to_string())
     }
 }
 

@@ -132,7 +132,6 @@ impl Program {
         (status, state.bytes.clone())
     }
 
-    #[cfg(feature = "bench")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
