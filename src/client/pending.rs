@@ -1,16 +1,17 @@
 //! A connection that is in its handshake, put away for a handover, and taken up again.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
+use crate::net::access;
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
+use crate::net::tls::SavedTls;
 use crate::wire::hello::{HelloReader, HelloReaderState};
 
 /// A connection that is no client yet.
@@ -37,6 +38,8 @@ pub(crate) struct PendingHandshake {
 pub(super) enum Stage {
     /// The header that says whose connection its proxy passes on. None of it is taken before all is there.
     Proxy,
+    /// It agrees on TLS.
+    Tls,
     /// Its hello line.
     Hello(HelloReader),
     /// Nothing: it becomes a client.
@@ -49,26 +52,44 @@ pub(crate) struct SavedHandshake {
     peer: Peer,
     listener: Arc<str>,
     options: String,
+    #[serde(default)]
+    stage: SavedStage,
     /// What has come of a hello line; `None` in another stage.
     reader: Option<HelloReaderState>,
-    /// The header of its proxy is still to come.
     #[serde(default)]
-    is_proxy: bool,
+    tls: Option<SavedTls>,
+}
+
+/// Which [`Stage`] it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SavedStage {
+    Proxy,
+    Tls,
+    #[default]
+    Hello,
+    Join,
 }
 
 impl Stage {
     /// The stage that a connection of this peer begins with.
     pub(super) fn first(options: &ListenerOptions, peer: Peer) -> Stage {
-        let is_proxy =
-            |proxy: &IpNet| matches!(peer, Peer::Tcp(peer) if proxy.contains(&peer.ip()));
-        match options.proxy.iter().any(is_proxy) {
-            true => Stage::Proxy,
-            false => Stage::of_peer(options),
+        match peer {
+            Peer::Tcp(address) if access::contain(&options.proxy, address.ip()) => Stage::Proxy,
+            _ => Stage::of_peer(options),
         }
     }
 
     /// The stage that is the first once it is known whose connection it is.
     pub(super) fn of_peer(options: &ListenerOptions) -> Stage {
+        match options.tls {
+            true => Stage::Tls,
+            false => Stage::behind_tls(options),
+        }
+    }
+
+    /// The stage that comes when TLS is agreed on, or not asked for.
+    pub(super) fn behind_tls(options: &ListenerOptions) -> Stage {
         match options.hello {
             true => Stage::Hello(HelloReader::new(options.format, options.line_end)),
             false => Stage::Join,
@@ -77,37 +98,53 @@ impl Stage {
 }
 
 impl PendingHandshake {
+    /// Gets ready for [`PendingHandshake::save`]; whether it can be saved.
+    pub(crate) fn put_away(&mut self) -> bool {
+        self.stream.put_away().is_ok()
+    }
+
     /// The connection as the next daemon needs it. It must not be in the hands of a task.
     pub(crate) fn save(&self) -> SavedHandshake {
         SavedHandshake {
             peer: self.accepted.peer,
             listener: self.accepted.listener.clone(),
             options: self.accepted.options.to_string(),
+            stage: match &self.stage {
+                Stage::Proxy => SavedStage::Proxy,
+                Stage::Tls => SavedStage::Tls,
+                Stage::Hello(_) => SavedStage::Hello,
+                Stage::Join => SavedStage::Join,
+            },
             reader: match &self.stage {
                 Stage::Hello(reader) => Some(reader.save()),
-                Stage::Proxy | Stage::Join => None,
+                _ => None,
             },
-            is_proxy: matches!(self.stage, Stage::Proxy),
+            tls: self.stream.save_tls(),
         }
     }
 
     /// Goes on where [`PendingHandshake::save`] was called. Its time begins anew.
     ///
     /// # Errors
-    /// The options cannot be read.
+    /// The options cannot be read, or the socket cannot be served.
     pub(crate) fn restore(
         saved: SavedHandshake,
-        stream: Stream,
+        socket: OwnedFd,
         shared: &SharedOptions,
         permit: ConnectionPermit,
-    ) -> Result<PendingHandshake, String> {
-        let options = shared.share(ListenerOptions::restore(&saved.options)?);
-        let reader = saved.reader;
+    ) -> anyhow::Result<PendingHandshake> {
+        let options = ListenerOptions::restore(&saved.options).map_err(anyhow::Error::msg)?;
+        let options = shared.share(options);
+        let stream = Stream::restore(socket, saved.tls)?;
         Ok(PendingHandshake {
-            stage: match reader {
-                Some(reader) => Stage::Hello(HelloReader::restore(reader, options.line_end)),
-                None if saved.is_proxy => Stage::Proxy,
-                None => Stage::of_peer(&options),
+            stage: match (saved.stage, saved.reader) {
+                (SavedStage::Proxy, _) => Stage::Proxy,
+                (SavedStage::Tls, _) => Stage::Tls,
+                (SavedStage::Join, _) => Stage::Join,
+                (SavedStage::Hello, Some(reader)) => {
+                    Stage::Hello(HelloReader::restore(reader, options.line_end))
+                }
+                (SavedStage::Hello, None) => Stage::behind_tls(&options),
             },
             accepted: Accepted {
                 peer: saved.peer,

@@ -166,7 +166,7 @@ impl Feed {
     /// Its client's end of the hub, for a handover. The client must not be running.
     pub(crate) fn save(&self) -> SavedFeed {
         let state = self.hub.lock();
-        let slot = &state.slots[self.key];
+        let slot = &state.slots[self.key()];
         SavedFeed {
             id: self.subscriber.id,
             connection: slot.meta.connection(&state.listeners, &self.hub.name),
