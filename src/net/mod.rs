@@ -8,6 +8,7 @@
 //!         ◄─ tls ◄─ stream
 //! ```
 
+pub(crate) mod access;
 pub mod bind;
 pub mod inherited;
 mod inherited_listener;
