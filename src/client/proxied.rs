@@ -48,10 +48,11 @@ pub(super) async fn take_header(stream: &mut Stream, proxy: Peer) -> Result<Peer
         };
         if !is_client {
             debug!(%proxy, "health check");
+            stream.skip(length)?;
             return Err(Refusal::left());
         }
     }
-    stream.read_part(|_| (length, ())).await?;
+    stream.skip(length)?;
     debug!(%proxy, %peer, "connection of a proxy");
     Ok(peer)
 }

@@ -244,6 +244,12 @@ impl Stream {
         }
     }
 
+    /// Reads and forgets so many bytes that [`Stream::peek`] has shown.
+    pub(crate) fn skip(&mut self, bytes: usize) -> io::Result<()> {
+        let mut scratch = [0; PART_BYTES];
+        Ok(self.read_seen(&mut scratch[..bytes])?)
+    }
+
     /// Waits until something can be read, or the end. Cancel safe.
     pub(crate) async fn readable(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_readable(cx)).await
@@ -254,7 +260,12 @@ impl Stream {
         let mut bytes = [0; PART_BYTES];
         let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut bytes, RecvFlags::PEEK)?;
         let (part, taken) = take(&bytes[..seen]);
-        let mut part = &mut bytes[..part];
+        self.read_seen(&mut bytes[..part])?;
+        Ok(taken)
+    }
+
+    /// Reads bytes that are known to be there.
+    fn read_seen(&self, mut part: &mut [u8]) -> Result<(), Errno> {
         while !part.is_empty() {
             match rustix::net::recv(self.io.as_fd(), &mut *part, RecvFlags::empty()) {
                 Ok((read, _)) => part = &mut part[read..],
@@ -262,7 +273,7 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.

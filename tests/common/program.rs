@@ -132,6 +132,7 @@ impl Program {
         (status, state.bytes.clone())
     }
 
+    #[cfg(feature = "bench")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
