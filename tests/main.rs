@@ -5,6 +5,8 @@
 
 mod common;
 
+/// Who may come in: addresses, how many and how often from each, the mode of a Unix socket.
+mod access;
 /// What an operator sees: metrics, lists, health, and `linehub status`.
 mod admin;
 /// `linehub bench`: load, and proof that it finds what is wrong.
@@ -43,6 +45,8 @@ mod package;
 mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
+/// Connections of proxies: headers of the PROXY protocol, and a real haproxy.
+mod proxy;
 /// What clients may do in their channel: `publish`, `subscribe`.
 mod roles;
 /// SIGTERM, SIGINT and what clients see of it.

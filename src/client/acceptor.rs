@@ -18,10 +18,10 @@ use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::shared_options::SharedOptions;
-use super::{Client, ClientPolicy, Clients};
+use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, ConnectionInfo, Hub, Joining};
+use crate::hub::{Channels, Commands, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -105,12 +105,14 @@ impl Acceptor {
         counters: Arc<Counters>,
         options: SharedOptions,
         tls: Arc<ServerTls>,
+        entrance: Arc<Entrance>,
     ) -> Acceptor {
         Acceptor {
             context: HandshakeContext {
                 channels,
                 options,
                 tls,
+                entrance,
             },
             policy,
             permits,
@@ -135,7 +137,7 @@ impl Acceptor {
                 // Notices go to the buffer: accepting waits for room there as sending does. Who has a
                 // handshake does so by itself, since its channel may be another.
                 let options = listener.options();
-                Ok(match Stage::first(options) {
+                Ok(match Stage::of_peer(options) {
                     Stage::Join => Some(self.hub_of(options).admit().await),
                     _ => None,
                 })
@@ -200,7 +202,7 @@ impl Acceptor {
     ) -> io::Result<()> {
         let options = listener.options();
         // A handshake may lead to another channel.
-        let joins = matches!(Stage::first(options), Stage::Join);
+        let joins = matches!(Stage::of_peer(options), Stage::Join);
         let hub = joins.then(|| self.hub_of(options));
         for _ in 0..connections {
             match listener.accept() {
@@ -235,7 +237,13 @@ impl Acceptor {
             listener: listener.label(),
             options: listener.options().clone(),
         };
-        let permit = match self.permits.try_acquire() {
+        let stage = Stage::first(&accepted.options, peer);
+        // Whose connection it is that a proxy passes on is not known yet.
+        let is_proxied = matches!(stage, Stage::Proxy);
+        if !is_proxied && let Err(refusal) = self.context.entrance.admits(&accepted) {
+            return self.refuse(&accepted, stream, &refusal);
+        }
+        let mut permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(max) => {
                 self.refuse(&accepted, stream, &Refusal::full(max));
@@ -247,16 +255,18 @@ impl Acceptor {
             }
         };
         self.full.store(false, Relaxed);
-        if let Some(hub) = hub {
-            self.join(accepted, stream, permit, hub, None);
-            return;
+        if !is_proxied && let Err(refusal) = Entrance::count(&accepted, &mut permit) {
+            return self.refuse(&accepted, stream, &refusal);
         }
-        self.begin(PendingHandshake {
-            stage: Stage::first(&accepted.options),
-            accepted,
-            stream,
-            permit,
-        });
+        match (stage, hub) {
+            (Stage::Join, Some(hub)) => self.join(accepted, stream, permit, hub, None),
+            (stage, _) => self.begin(PendingHandshake {
+                accepted,
+                stream,
+                permit,
+                stage,
+            }),
+        }
     }
 
     /// Has a handshake go on, in a task of its own.
@@ -301,7 +311,14 @@ impl Acceptor {
                     Stage::Hello(reader) => Some(reader),
                     _ => None,
                 };
-                self.join(accepted, stream, permit, &hub, hello);
+                // A reload waits for the lists, and looks who joined when it has them.
+                let lists = self.context.entrance.lists();
+                if lists.admit(&accepted.listener, accepted.peer) {
+                    self.join(accepted, stream, permit, &hub, hello);
+                } else {
+                    drop(lists);
+                    self.refuse(&accepted, stream, &Refusal::denied());
+                }
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             None => {
@@ -389,6 +406,25 @@ impl Acceptor {
         let detail = Some(&*refusal.detail).filter(|detail| !detail.is_empty());
         debug!(%listener, %peer, reason, detail, "connection refused");
         refusal.tell(stream, options)
+    }
+
+    /// Goes by the options that these listeners have now.
+    pub(crate) fn set_listeners(&self, listeners: &[Listener]) {
+        self.context.entrance.set_listeners(listeners);
+    }
+
+    /// Closes the clients that may not come in any more, and counts those by address who came when nobody
+    /// did.
+    pub(crate) fn recheck_clients(&self) {
+        let channels = &self.context.channels;
+        let lists = self.context.entrance.lists();
+        channels.close_where(CloseReason::Denied, |connection| {
+            !lists.admit(&connection.listener, connection.peer)
+        });
+        drop(lists);
+        if self.permits.counts_by_source() {
+            channels.command_all(Commands::COUNT);
+        }
     }
 
     /// Ends the handshakes that wait for their peers: before a drain, once the accept loops are closed, so

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
 
-use super::{ClientPolicy, Clients, PendingHandshake, SharedOptions};
+use super::{ClientPolicy, Clients, Entrance, PendingHandshake, SharedOptions};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -56,6 +56,7 @@ impl Served {
             Arc::new(Counters::default()),
             SharedOptions::default(),
             Arc::default(),
+            Arc::new(Entrance::new(&config)),
         );
         let mut served = Served {
             channels,

@@ -7,16 +7,19 @@
 //! | file | what it has |
 //! |---|---|
 //! | [`acceptor`] | the accept loops: who becomes a client |
+//! | [`entrance`] | which addresses may come in, how many and how often |
 //! | [`handshake`] | what happens before that, and how a connection is refused |
 //! | [`machine`] | one client: the states of its input and its output |
 //! | [`reader`], [`writer`] | bytes to lines, and lines to bytes |
 //! | [`throttle`] | a client that is held to rates |
+//! | [`proxied`] | whose a connection is that a proxy passes on |
 //! | [`policy`] | what all clients go by |
 //! | [`set`], [`barrier`] | the tasks of all clients, and where a handover waits for them |
 //! | [`snapshot`] | a client put away for a handover |
 
 pub(crate) mod acceptor;
 mod barrier;
+mod entrance;
 #[cfg(test)]
 mod explore;
 mod handshake;
@@ -25,6 +28,7 @@ mod handshake_tests;
 mod machine;
 mod pending;
 mod policy;
+mod proxied;
 mod reader;
 mod refusal;
 mod set;
@@ -33,6 +37,7 @@ mod snapshot;
 mod throttle;
 mod writer;
 
+pub(crate) use entrance::Entrance;
 pub(crate) use machine::Client;
 pub(crate) use pending::{PendingHandshake, SavedHandshake};
 pub(crate) use policy::ClientPolicy;

@@ -5,10 +5,12 @@ use std::mem;
 use std::time::Duration;
 
 use crate::config::ListenerOptions;
+use crate::net::peer::Peer;
 use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
+use crate::wire::proxy::ProxyError;
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -53,6 +55,27 @@ impl Refusal {
 
     pub(super) fn no_channel() -> Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
+    }
+
+    /// Its address may not connect.
+    pub(super) fn denied() -> Refusal {
+        Refusal::new(CloseReason::Denied, "not allowed")
+    }
+
+    /// Its address has as many clients, or comes as often, as it may.
+    pub(super) fn too_many(peer: Peer) -> Refusal {
+        let address = match peer {
+            Peer::Tcp(address) => address.ip().to_string(),
+            Peer::Unix => peer.to_string(),
+        };
+        Refusal::new(
+            CloseReason::TooMany,
+            format!("too many connections from {address}"),
+        )
+    }
+
+    pub(super) fn proxy(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::Proxy, detail)
     }
 
     /// TLS could not be agreed on. The peer has been told as TLS has it.
@@ -102,6 +125,12 @@ impl Refusal {
 impl From<HelloError> for Refusal {
     fn from(wrong: HelloError) -> Refusal {
         Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(wrong: ProxyError) -> Refusal {
+        Refusal::proxy(wrong.to_string())
     }
 }
 

@@ -139,6 +139,17 @@ impl Listener {
         );
     }
 
+    /// Warns if anybody who reaches it can connect.
+    pub(crate) fn warn_if_open(&self) {
+        if is_open(&self.name, &self.options) {
+            warn!(
+                address = %self.name,
+                "anybody who reaches this address can connect: set tls, or allow=CIDR, or listen on a \
+                 loopback address"
+            );
+        }
+    }
+
     /// Gives newcomers other options; clients that are there keep theirs.
     pub(super) fn set_options(&mut self, options: Arc<ListenerOptions>) {
         let before = std::mem::replace(&mut self.options, options);
@@ -221,6 +232,15 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
     }
+}
+
+/// Whether anybody who reaches a listener can connect: nothing asks who it is, and it is reached from other
+/// machines. All that everybody may do is said with `allow=0.0.0.0/0`.
+fn is_open(name: &ListenAddr, options: &ListenerOptions) -> bool {
+    let ListenAddr::Tcp(address) = name else {
+        return false;
+    };
+    !address.ip().to_canonical().is_loopback() && options.allow.is_empty() && !options.tls
 }
 
 impl ListenAddr {

@@ -38,6 +38,7 @@ impl Server {
             self.counters.clone(),
             self.options,
             self.tls.clone(),
+            self.entrance,
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),
@@ -61,6 +62,7 @@ impl Server {
             executable: self.executable,
         };
         self.listeners.iter().for_each(Listener::log_listening);
+        self.listeners.iter().for_each(Listener::warn_if_open);
         if let Some(socket) = self.admin {
             let admin = socket.serve(running.admin_state.clone());
             running.admin = Some(admin.context("cannot start the thread of --admin")?);
@@ -73,6 +75,8 @@ impl Server {
             running.acceptor.begin(handshake);
         }
         running.open(self.listeners);
+        // Clients of the daemon before are held to the lists of today.
+        running.acceptor.recheck_clients();
         running.lifecycle.enter(Phase::Running);
         let notifier = running.notifier.clone();
         notifier.ready().await;
