@@ -203,10 +203,12 @@ fn unknown_group_is_the_error_of_its_listener() {
 fn listener_that_is_open_to_everybody_is_warned_of_once() {
     let warning = "anybody who reaches this address can connect";
     let open = Server::start(&["--listen=0.0.0.0:0"]);
+    open.wait_log("phase=running");
     assert_eq!(open.count_log(warning), 1);
     let server = Server::start(&[
         "--listen=127.0.0.1:0",
         "--listen=0.0.0.0:0,allow=127.0.0.0/8",
     ]);
+    server.wait_log("phase=running");
     assert_eq!(server.count_log(warning), 0);
 }
