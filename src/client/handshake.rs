@@ -19,7 +19,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::pending::{PendingHandshake, Stage};
+use super::pending::{Accepted, PendingHandshake, Stage};
+use super::proxied;
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
@@ -27,6 +28,7 @@ use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
+use crate::wire::proxy::ProxyError;
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
@@ -51,6 +53,12 @@ impl PendingHandshake {
         context: &HandshakeContext,
         time: Duration,
     ) -> Result<Joining, Refusal> {
+        let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
+        if joins && matches!(self.stage, Stage::Proxy) {
+            // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
+            // with the client's first bytes, as AWS's does.
+            self.stream.readable().await?;
+        }
         let outcome = tokio::select! {
             outcome = self.run_stages(context) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
@@ -66,8 +74,12 @@ impl PendingHandshake {
 
     async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
         loop {
-            let options = &mut self.accepted.options;
+            let Accepted { peer, options, .. } = &mut self.accepted;
             match &mut self.stage {
+                Stage::Proxy => {
+                    *peer = proxied::take_header(&mut self.stream, *peer).await?;
+                    self.stage = Stage::of_peer(options);
+                }
                 Stage::Tls => self.agree_on_tls(&context.tls).await?,
                 Stage::Hello(reader) => {
                     let line = hello_line(&mut self.stream, reader).await?;
@@ -108,6 +120,7 @@ impl Stage {
     fn timed_out(&self, time: Duration) -> Refusal {
         let seconds = time.as_secs_f64();
         match self {
+            Stage::Proxy => Refusal::proxy(format!("{} within {seconds}s", ProxyError::Expected)),
             Stage::Tls => Refusal::tls(format!("no TLS within {seconds}s")),
             Stage::Hello(_) | Stage::Join => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))

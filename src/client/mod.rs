@@ -11,6 +11,7 @@
 //! | [`machine`] | one client: the states of its input and its output |
 //! | [`reader`], [`writer`] | bytes to lines, and lines to bytes |
 //! | [`throttle`] | a client that is held to rates |
+//! | [`proxied`] | whose a connection is that a proxy passes on |
 //! | [`policy`] | what all clients go by |
 //! | [`set`], [`barrier`] | the tasks of all clients, and where a handover waits for them |
 //! | [`snapshot`] | a client put away for a handover |
@@ -25,6 +26,7 @@ mod handshake_tests;
 mod machine;
 mod pending;
 mod policy;
+mod proxied;
 mod reader;
 mod refusal;
 mod set;

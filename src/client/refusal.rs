@@ -9,6 +9,7 @@ use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
+use crate::wire::proxy::ProxyError;
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -53,6 +54,10 @@ impl Refusal {
 
     pub(super) fn no_channel() -> Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
+    }
+
+    pub(super) fn proxy(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::Proxy, detail)
     }
 
     /// TLS could not be agreed on. The peer has been told as TLS has it.
@@ -102,6 +107,12 @@ impl Refusal {
 impl From<HelloError> for Refusal {
     fn from(wrong: HelloError) -> Refusal {
         Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(wrong: ProxyError) -> Refusal {
+        Refusal::proxy(wrong.to_string())
     }
 }
 
