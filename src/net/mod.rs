@@ -17,4 +17,6 @@ pub mod permits;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
 pub(crate) mod stream;
+#[cfg(any(feature = "bench", feature = "connect"))]
+pub(crate) mod tls_client;
 mod unix;

@@ -32,6 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::commands::terminal;
 use crate::config::cli::ConnectArgs;
 use crate::config::{self, Address, words};
+use crate::net::tls_client::TlsConnector;
 use crate::ops::logging;
 use crate::wire::format::Format;
 use crate::wire::hello;
@@ -92,6 +93,7 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
         hello::parse(line.as_bytes()).is_ok_and(|hello| hello.format == Some(Format::Raw))
     };
     Ok(Plan {
+        tls: TlsConnector::load(&args.tls, &address)?,
         address,
         awaits_answer: for_answer && hello.as_ref().is_some_and(|line| !is_raw(line)),
         hello: hello.map_or(vec![], |line| format!("{line}\n").into_bytes()),
