@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use crate::common::{Client, Manager};
 
-/// What the binary of the last build (state version 4) left to the service manager.
+/// What the binary of the last build (state version 5) left to the service manager.
 ///
 /// It was started under a manager that keeps descriptors, with `--slow-grace=forever` and [`LISTEN`].
 /// In this order
@@ -23,7 +23,7 @@ use crate::common::{Client, Manager};
 /// - 3 sent `grüß ESC [2J` with CR LF, 4 sent FF with CR LF, and 6 left;
 /// - 1 sent `half a `, 4 sent `raw FE half CR`, and 2 sent `enter CR`, none of which ends a line;
 /// - SIGTERM came, and the bytes of the memfd were copied.
-const STATE: &[u8] = include_bytes!("fixtures/state-4.bin");
+const STATE: &[u8] = include_bytes!("fixtures/state-5.bin");
 
 const LISTEN: [&str; 3] = [
     "--listen=127.0.0.1:0",
@@ -35,11 +35,14 @@ const LISTEN: [&str; 3] = [
 const CLIENTS: [u64; 5] = [1, 2, 3, 5, 4];
 
 /// The line of which client 5 had taken [`TAKEN`] bytes.
-const CUT_LINE: u32 = 2908;
-const TAKEN: usize = 2;
+const CUT_LINE: u32 = 2909;
+const TAKEN: usize = 110;
+
+/// The last of those lines.
+const LAST_LINE: u32 = 2913;
 
 /// The number of the last message or notice in the order.
-const LAST_SEQ: u64 = 2922;
+const LAST_SEQ: u64 = 2926;
 
 fn payload(line: u32) -> String {
     format!("{line:05} {}", "abcdefghij".repeat(100))
@@ -106,7 +109,9 @@ fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
     // What was not sent yet comes, from the very byte on.
     let cut = format!("Message from client 1: {}", payload(CUT_LINE));
     behind.expect_line(&cut[TAKEN..]);
-    behind.expect_message(1, &payload(CUT_LINE + 1));
+    for line in CUT_LINE + 1..=LAST_LINE {
+        behind.expect_message(1, &payload(line));
+    }
     behind.expect_message(1, "later 1");
     behind.expect_message(1, "later 2");
     behind.expect_message(3, r"grüß \x1b[2J");

@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::handshake::{Ending, Handshakes, introduce};
-use super::pending::{Accepted, PendingHello};
+use super::handshake::{Ending, Handshakes};
+use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients};
@@ -50,7 +50,7 @@ pub(crate) struct Acceptor {
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     handshakes: Handshakes,
-    parked: Mutex<Vec<PendingHello>>,
+    parked: Mutex<Vec<PendingHandshake>>,
     options: SharedOptions,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
@@ -124,12 +124,12 @@ impl Acceptor {
                     ready = listener.ready() => ready?,
                     () = self.nudged() => {}
                 }
-                // Notices go to the buffer: accepting waits for room there as sending does. Who says hello
-                // does so by itself, since its channel may be another.
+                // Notices go to the buffer: accepting waits for room there as sending does. Who has a
+                // handshake does so by itself, since its channel may be another.
                 let options = listener.options();
-                Ok(match options.hello {
-                    true => None,
-                    false => Some(self.hub_of(options).admit().await),
+                Ok(match Stage::first(options) {
+                    Stage::Join => Some(self.hub_of(options).admit().await),
+                    _ => None,
                 })
             };
             // Cancelling it loses nothing: no connection has been accepted yet.
@@ -191,8 +191,9 @@ impl Acceptor {
         connections: usize,
     ) -> io::Result<()> {
         let options = listener.options();
-        // Who says hello may ask for another channel.
-        let hub = (!options.hello).then(|| self.hub_of(options));
+        // A handshake may lead to another channel.
+        let joins = matches!(Stage::first(options), Stage::Join);
+        let hub = joins.then(|| self.hub_of(options));
         for _ in 0..connections {
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(listener, hub.as_deref(), socket, peer),
@@ -206,7 +207,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Makes a connection a client, of this hub or of the one that its hello asks for.
+    /// Makes a connection a client, of this hub or of the one that its handshake leads to.
     fn admit(
         self: &Arc<Acceptor>,
         listener: &Listener,
@@ -242,58 +243,60 @@ impl Acceptor {
             self.join(accepted, stream, permit, hub, None);
             return;
         }
-        let options = &accepted.options;
-        let reader = HelloReader::new(options.format, options.line_end);
-        self.begin(PendingHello {
+        self.begin(PendingHandshake {
+            stage: Stage::first(&accepted.options),
             accepted,
             stream,
             permit,
-            reader,
         });
     }
 
     /// Has a handshake go on, in a task of its own.
-    pub(crate) fn begin(self: &Arc<Acceptor>, hello: PendingHello) {
+    pub(crate) fn begin(self: &Arc<Acceptor>, handshake: PendingHandshake) {
         let acceptor = self.clone();
-        self.handshakes.spawn(|ended| acceptor.wait(hello, ended));
+        self.handshakes
+            .spawn(|ended| acceptor.wait(handshake, ended));
     }
 
     /// Goes through a handshake that waits, to a client or a refusal. The permit is held meanwhile.
-    async fn wait(self: Arc<Acceptor>, hello: PendingHello, mut ended: watch::Receiver<Ending>) {
-        let PendingHello {
-            mut accepted,
-            stream,
-            permit,
-            mut reader,
-        } = hello;
+    async fn wait(
+        self: Arc<Acceptor>,
+        mut handshake: PendingHandshake,
+        mut ended: watch::Receiver<Ending>,
+    ) {
         let _counted = self.counters.handshakes.hold();
         let time = self.policy.last().hello_timeout;
-        let introduced = tokio::select! {
+        let outcome = tokio::select! {
             biased;
             // The sender lives in `self`.
             _ = ended.changed() => None,
-            introduced = introduce(
-                &stream, &mut reader, &accepted.options, &self.channels, &self.options, time,
-            ) => Some(introduced),
+            outcome = handshake.run(&self.channels, &self.options, time) => Some(outcome),
         };
-        match introduced {
-            Some(Ok((hub, options))) => {
+        if outcome.is_none() && *ended.borrow() == Ending::Park {
+            self.parked.lock().push(handshake);
+            return;
+        }
+        let PendingHandshake {
+            accepted,
+            stream,
+            permit,
+            stage,
+        } = handshake;
+        match outcome {
+            Some(Ok(hub)) => {
                 // The connect notice goes to the buffer, too: see `run`. At the end, it goes there all the
                 // same.
                 let _admission = tokio::select! {
                     admission = hub.admit() => Some(admission),
                     _ = ended.changed() => None,
                 };
-                accepted.options = options;
-                self.join(accepted, stream, permit, &hub, Some(reader));
+                let hello = match stage {
+                    Stage::Hello(reader) => Some(reader),
+                    Stage::Join => None,
+                };
+                self.join(accepted, stream, permit, &hub, hello);
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
-            None if *ended.borrow() == Ending::Park => self.parked.lock().push(PendingHello {
-                accepted,
-                stream,
-                permit,
-                reader,
-            }),
             None => {
                 if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
                     linger(stream, END_TIME).await;
@@ -371,7 +374,7 @@ impl Acceptor {
 
     /// Stops the handshakes that wait for their peers, for a handover, once the accept loops are closed. Those
     /// that are returned go on when they are [begun](Acceptor::begin) again.
-    pub(crate) async fn park_handshakes(&self) -> Vec<PendingHello> {
+    pub(crate) async fn park_handshakes(&self) -> Vec<PendingHandshake> {
         self.handshakes.end(Ending::Park).await;
         mem::take(&mut *self.parked.lock())
     }

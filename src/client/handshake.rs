@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::pending::{PendingHandshake, Stage};
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
@@ -30,33 +31,59 @@ use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 /// its hello, as a rule, and perhaps lines that must not be lost.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
-/// Reads the hello line of a connection, and nothing behind it; its channel and its options. Cancel safe:
-/// what of the line was taken is in `reader`.
-///
-/// # Errors
-/// Why the connection does not become a client.
-pub(super) async fn introduce(
-    stream: &Stream,
-    reader: &mut HelloReader,
-    options: &Arc<ListenerOptions>,
-    channels: &Channels,
-    shared: &SharedOptions,
-    time: Duration,
-) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
-    let line = tokio::select! {
-        line = hello_line(stream, reader) => line,
-        // Time in which the daemon did not run is not the peer's.
-        () = clock::sleep(time) => {
-            let detail = format!("hello expected within {}s", time.as_secs_f64());
-            Err(Refusal::bad_hello(detail))
+impl PendingHandshake {
+    /// Goes through the stages that are left; the channel that the connection joins then. Cancel safe: it
+    /// goes on in the stage that it is in, with what was taken of it.
+    ///
+    /// # Errors
+    /// Why the connection does not become a client.
+    pub(super) async fn run(
+        &mut self,
+        channels: &Channels,
+        shared: &SharedOptions,
+        time: Duration,
+    ) -> Result<Joining, Refusal> {
+        let outcome = tokio::select! {
+            outcome = self.run_stages(channels, shared) => Some(outcome),
+            // Time in which the daemon did not run is not the peer's.
+            () = clock::sleep(time) => None,
+        };
+        let outcome = outcome.unwrap_or_else(|| Err(self.stage.timed_out(time)));
+        let crlf = match &self.stage {
+            Stage::Hello(reader) => reader.crlf(),
+            Stage::Join => false,
+        };
+        outcome.map_err(|refusal| Refusal { crlf, ..refusal })
+    }
+
+    async fn run_stages(
+        &mut self,
+        channels: &Channels,
+        shared: &SharedOptions,
+    ) -> Result<Joining, Refusal> {
+        let options = &mut self.accepted.options;
+        match &mut self.stage {
+            Stage::Hello(reader) => {
+                let line = hello_line(&mut self.stream, reader).await?;
+                let (hub, granted) = grant(hello::parse(&line)?, options, channels, shared)?;
+                *options = granted;
+                Ok(hub)
+            }
+            Stage::Join => Ok(channels.of_listener(&options.channel)),
         }
-    };
-    line.and_then(|line| Ok(hello::parse(&line)?))
-        .and_then(|hello| grant(hello, options, channels, shared))
-        .map_err(|refusal| Refusal {
-            crlf: reader.crlf(),
-            ..refusal
-        })
+    }
+}
+
+impl Stage {
+    /// Refusal of a peer that took longer than it had.
+    fn timed_out(&self, time: Duration) -> Refusal {
+        let seconds = time.as_secs_f64();
+        match self {
+            Stage::Hello(_) | Stage::Join => {
+                Refusal::bad_hello(format!("hello expected within {seconds}s"))
+            }
+        }
+    }
 }
 
 /// Gives a client what its hello asks for, as far as its listener lets it.
@@ -91,7 +118,7 @@ fn grant(
 }
 
 /// The first line that a connection sends.
-async fn hello_line(stream: &Stream, reader: &mut HelloReader) -> Result<Vec<u8>, Refusal> {
+async fn hello_line(stream: &mut Stream, reader: &mut HelloReader) -> Result<Vec<u8>, Refusal> {
     loop {
         let mut answers = Vec::new();
         let line = stream.read_part(|bytes| {

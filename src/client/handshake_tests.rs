@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
 
-use super::{ClientPolicy, Clients, PendingHello, SharedOptions};
+use super::{ClientPolicy, Clients, PendingHandshake, SharedOptions};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -187,8 +187,8 @@ async fn stop_ends_handshakes_and_tells_why_and_a_handover_keeps_them() {
         assert_eq!(parked.len(), 1);
         for hello in parked {
             let options = SharedOptions::default();
-            let (saved, PendingHello { stream, permit, .. }) = (hello.save(), hello);
-            let hello = PendingHello::restore(saved, stream, &options, permit).unwrap();
+            let (saved, PendingHandshake { stream, permit, .. }) = (hello.save(), hello);
+            let hello = PendingHandshake::restore(saved, stream, &options, permit).unwrap();
             served.acceptor.begin(hello);
         }
         let start = Instant::now();

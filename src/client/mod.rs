@@ -32,7 +32,7 @@ mod snapshot;
 mod writer;
 
 pub(crate) use machine::Client;
-pub(crate) use pending::{PendingHello, SavedHello};
+pub(crate) use pending::{PendingHandshake, SavedHandshake};
 pub(crate) use policy::ClientPolicy;
 pub(crate) use set::{Clients, Frozen};
 pub(crate) use shared_options::SharedOptions;

@@ -23,46 +23,74 @@ pub(super) struct Accepted {
 
 /// A connection that is in its handshake.
 #[derive(Debug)]
-pub(crate) struct PendingHello {
+pub(crate) struct PendingHandshake {
     pub(super) accepted: Accepted,
     pub(super) stream: Stream,
     pub(super) permit: ConnectionPermit,
-    pub(super) reader: HelloReader,
+    pub(super) stage: Stage,
+}
+
+/// A stage of a handshake: what the peer is waited for. A listener asks for some of them, which come in
+/// this order.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Its hello line.
+    Hello(HelloReader),
+    /// Nothing: it becomes a client.
+    Join,
 }
 
 /// A connection in its handshake, without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedHello {
+pub(crate) struct SavedHandshake {
     peer: Peer,
     listener: Arc<str>,
     options: String,
-    reader: HelloReaderState,
+    /// What has come of a hello line; `None` in another stage.
+    reader: Option<HelloReaderState>,
 }
 
-impl PendingHello {
+impl Stage {
+    /// The stage that a connection with these options begins with.
+    pub(super) fn first(options: &ListenerOptions) -> Stage {
+        match options.hello {
+            true => Stage::Hello(HelloReader::new(options.format, options.line_end)),
+            false => Stage::Join,
+        }
+    }
+}
+
+impl PendingHandshake {
     /// The connection as the next daemon needs it. It must not be in the hands of a task.
-    pub(crate) fn save(&self) -> SavedHello {
-        SavedHello {
+    pub(crate) fn save(&self) -> SavedHandshake {
+        SavedHandshake {
             peer: self.accepted.peer,
             listener: self.accepted.listener.clone(),
             options: self.accepted.options.to_string(),
-            reader: self.reader.save(),
+            reader: match &self.stage {
+                Stage::Hello(reader) => Some(reader.save()),
+                Stage::Join => None,
+            },
         }
     }
 
-    /// Goes on where [`PendingHello::save`] was called. Its time for the hello begins anew.
+    /// Goes on where [`PendingHandshake::save`] was called. Its time begins anew.
     ///
     /// # Errors
     /// The options cannot be read.
     pub(crate) fn restore(
-        saved: SavedHello,
+        saved: SavedHandshake,
         stream: Stream,
         shared: &SharedOptions,
         permit: ConnectionPermit,
-    ) -> Result<PendingHello, String> {
+    ) -> Result<PendingHandshake, String> {
         let options = shared.share(ListenerOptions::restore(&saved.options)?);
-        Ok(PendingHello {
-            reader: HelloReader::restore(saved.reader, options.line_end),
+        let reader = saved.reader;
+        Ok(PendingHandshake {
+            stage: match reader {
+                Some(reader) => Stage::Hello(HelloReader::restore(reader, options.line_end)),
+                None => Stage::first(&options),
+            },
             accepted: Accepted {
                 peer: saved.peer,
                 listener: saved.listener,
@@ -74,7 +102,7 @@ impl PendingHello {
     }
 }
 
-impl AsFd for PendingHello {
+impl AsFd for PendingHandshake {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

@@ -172,7 +172,7 @@ impl Reader {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &impl Connection,
+        stream: &mut impl Connection,
         feed: &mut Feed,
         policy: InputPolicy,
         answers: &mut Vec<u8>,
@@ -320,7 +320,7 @@ impl Reader {
     /// Reads once and forgets what it brought; `Ready(Ok(0))` at the end.
     pub(super) fn poll_discard(
         cx: &mut Context<'_>,
-        stream: &impl Connection,
+        stream: &mut impl Connection,
     ) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| stream.poll_read(cx, scratch))
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use crate::net::stream::{Connection, Stream};
+use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
@@ -64,7 +64,7 @@ impl Refusal {
     ///
     /// In `raw`, which has no words, a reset says it: an end would look as if what was sent had been
     /// taken.
-    pub(super) fn tell(&self, stream: Stream, format: Format) -> Option<Stream> {
+    pub(super) fn tell(&self, mut stream: Stream, format: Format) -> Option<Stream> {
         let mut words = Vec::new();
         match self.reason {
             CloseReason::Eof | CloseReason::Reset => return None,
@@ -80,9 +80,7 @@ impl Refusal {
             let lines = mem::take(&mut words);
             format::crlf(&lines, &mut words);
         }
-        let told = stream
-            .write_at_once(&words)
-            .and_then(|_| stream.shut_write());
+        let told = stream.end_at_once(&words);
         told.is_ok().then_some(stream)
     }
 }
@@ -102,7 +100,7 @@ impl From<io::Error> for Refusal {
 
 /// Waits until the peer of a refused connection closes its side, at most so long. A close over input that
 /// was not read would make the kernel reset the connection, and the words with it. Cancel safe.
-pub(super) async fn linger(stream: Stream, time: Duration) {
+pub(super) async fn linger(mut stream: Stream, time: Duration) {
     // Nothing is left to be done after an error or the end of the time.
     let _ = tokio::time::timeout(time, stream.discard_input()).await;
 }

@@ -30,7 +30,6 @@ pub(crate) struct SavedClient {
     #[serde(default)]
     options: Option<String>,
     /// The client counts against `--max-clients`.
-    #[serde(alias = "has_place")]
     pub(crate) has_permit: bool,
 }
 
@@ -63,7 +62,7 @@ impl Client {
             output: self.output,
             reason: self.reason,
             reader: self.reader.save(),
-            writer: self.writer.save(self.options.format),
+            writer: self.writer.save(self.options.format, self.feed.crlf()),
             options: Some(self.options.to_string()),
             has_permit: self.permit.is_some(),
         }
@@ -92,7 +91,6 @@ impl Client {
             input: saved.input,
             output: saved.output,
             reason: saved.reason,
-            acknowledged: 0,
             timed_out: false,
             permit,
         }
@@ -139,7 +137,7 @@ mod tests {
             SavedWriter,
             Counters,
         );
-        let form = unescape(include_str!("saved-4.golden"));
+        let form = unescape(include_str!("saved-5.golden"));
         let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
         assert!(CloseReason::ALL.starts_with(&reasons));
         assert_eq!(reader.unfinished.as_ref(), b"half a line");

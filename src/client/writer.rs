@@ -22,7 +22,6 @@ const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// Writes what one client is owed, in order.
 #[derive(Debug)]
 pub(super) struct Writer {
-    crlf: bool,
     /// What is written before anything more of the feed: telnet's answers and the daemon's words to
     /// this client, each after a whole line.
     control_queue: Vec<u8>,
@@ -44,17 +43,14 @@ pub(super) struct SavedWriter {
     pub(super) format: Format,
     pub(super) crlf: bool,
     /// The part of the control queue that is not written yet.
-    #[serde(alias = "own")]
     pub(super) control_queue: ByteBuf,
     pub(super) skipped: u64,
-    #[serde(alias = "farewell")]
     pub(super) close_notice: Option<(CloseReason, Box<str>)>,
 }
 
 impl Writer {
     pub(super) fn new() -> Writer {
         Writer {
-            crlf: false,
             control_queue: Vec::new(),
             written: 0,
             marks: 0,
@@ -63,7 +59,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn save(&self, format: Format) -> SavedWriter {
+    pub(super) fn save(&self, format: Format, crlf: bool) -> SavedWriter {
         let mut own = self.own_unwritten().to_vec();
         let mut marks = self.marks;
         while marks > 0 {
@@ -73,7 +69,7 @@ impl Writer {
         }
         SavedWriter {
             format,
-            crlf: self.crlf,
+            crlf,
             control_queue: ByteBuf::from(own),
             skipped: self.skipped,
             close_notice: self.close_notice.as_deref().cloned(),
@@ -83,20 +79,11 @@ impl Writer {
     /// Goes on where [`Writer::save`] was called.
     pub(super) fn restore(saved: SavedWriter) -> Writer {
         Writer {
-            crlf: saved.crlf,
             control_queue: saved.control_queue.into_vec(),
             written: 0,
             marks: 0,
             skipped: saved.skipped,
             close_notice: saved.close_notice.map(Box::new),
-        }
-    }
-
-    /// Has the client's lines end in CRLF from now on.
-    pub(super) fn use_crlf(&mut self, feed: &mut Feed) {
-        if !self.crlf {
-            self.crlf = true;
-            feed.use_crlf();
         }
     }
 
@@ -160,7 +147,7 @@ impl Writer {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &impl Connection,
+        stream: &mut impl Connection,
         feed: &mut Feed,
         format: Format,
     ) -> Poll<io::Result<()>> {
@@ -175,11 +162,14 @@ impl Writer {
     fn poll_all(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &impl Connection,
+        stream: &mut impl Connection,
         feed: &mut Feed,
         format: Format,
         refused: &mut bool,
     ) -> Poll<io::Result<()>> {
+        let flushed = stream.poll_flush(cx);
+        *refused = flushed.is_pending();
+        ready!(flushed)?;
         let mut budget = WRITE_BYTES_MAX;
         let mut write = |cx: &mut Context<'_>, slices: &[IoSlice<'_>]| {
             let written = stream.poll_write(cx, slices);
@@ -198,7 +188,7 @@ impl Writer {
                 written
             } else if self.skipped > 0 {
                 let skipped = std::mem::take(&mut self.skipped);
-                self.say(|out| format::skip(format, skipped, out));
+                self.say(feed.crlf(), |out| format::skip(format, skipped, out));
                 continue;
             } else if ready!(feed.poll_more(cx)) {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -207,7 +197,9 @@ impl Writer {
                 feed.advance(written);
                 written
             } else if let Some((reason, detail)) = self.take_close_notice() {
-                self.say(|out| format::error(format, reason, &detail, out));
+                self.say(feed.crlf(), |out| {
+                    format::error(format, reason, &detail, out)
+                });
                 continue;
             } else {
                 return Poll::Ready(Ok(()));
@@ -224,10 +216,10 @@ impl Writer {
         self.close_notice.take().map(|notice| *notice)
     }
 
-    fn say(&mut self, words: impl FnOnce(&mut Vec<u8>)) {
+    fn say(&mut self, crlf: bool, words: impl FnOnce(&mut Vec<u8>)) {
         let start = self.control_queue.len();
         words(&mut self.control_queue);
-        if self.crlf {
+        if crlf {
             let line = self.control_queue.split_off(start);
             format::crlf(&line, &mut self.control_queue);
         }

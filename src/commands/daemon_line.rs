@@ -73,6 +73,9 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
         ("no such channel", CloseReason::NoChannel),
         ("hello expected", CloseReason::BadHello),
         ("role ", CloseReason::BadHello),
+        ("not authorized", CloseReason::Unauthorized),
+        ("not allowed", CloseReason::Denied),
+        ("too many connections", CloseReason::TooMany),
     ];
     let begins = begins.iter().find(|(words, _)| detail.starts_with(words));
     let in_hello = || {

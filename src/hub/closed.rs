@@ -19,7 +19,6 @@ pub(super) const CLOSED_MAX: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClosedClient {
     pub(crate) id: ClientId,
-    #[serde(alias = "arrival")]
     pub(crate) connection: ConnectionInfo,
     pub(crate) totals: TrafficTotals,
     pub(crate) reason: CloseReason,

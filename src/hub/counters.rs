@@ -21,6 +21,21 @@ pub(crate) struct Counters {
     /// Connections that were refused for their hello line.
     #[serde(default)]
     pub(crate) bad_hello: Count,
+    /// Connections that were refused because TLS could not be agreed on.
+    #[serde(default)]
+    pub(crate) tls: Count,
+    /// Connections that were refused for a token that was missing or wrong.
+    #[serde(default)]
+    pub(crate) unauthorized: Count,
+    /// Connections that were refused for their address.
+    #[serde(default)]
+    pub(crate) denied: Count,
+    /// Connections that were refused because their address had too many.
+    #[serde(default)]
+    pub(crate) too_many: Count,
+    /// Connections that were refused for their PROXY protocol header.
+    #[serde(default)]
+    pub(crate) proxy: Count,
     /// Connections that are in their handshake now.
     #[serde(skip)]
     pub(crate) handshakes: Gauge,
@@ -35,6 +50,11 @@ impl Counters {
             CloseReason::Full => Some(&self.refused),
             CloseReason::NoChannel => Some(&self.no_channel),
             CloseReason::BadHello => Some(&self.bad_hello),
+            CloseReason::Tls => Some(&self.tls),
+            CloseReason::Unauthorized => Some(&self.unauthorized),
+            CloseReason::Denied => Some(&self.denied),
+            CloseReason::TooMany => Some(&self.too_many),
+            CloseReason::Proxy => Some(&self.proxy),
             _ => None,
         }
     }

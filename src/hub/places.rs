@@ -22,7 +22,6 @@ pub(super) const NUMBER_MAX: u64 = 1 << 60;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedFeed {
     id: ClientId,
-    #[serde(alias = "arrival")]
     connection: ConnectionInfo,
     messages_before: u64,
     place: SavedPlace,
@@ -31,7 +30,6 @@ pub(crate) struct SavedFeed {
     /// Its close has a deadline.
     leaving: bool,
     input_done: bool,
-    #[serde(alias = "tally")]
     counters: TrafficTotals,
 }
 
@@ -168,7 +166,7 @@ impl Feed {
     /// Its client's end of the hub, for a handover. The client must not be running.
     pub(crate) fn save(&self) -> SavedFeed {
         let state = self.hub.lock();
-        let slot = &state.slots[self.key];
+        let slot = &state.slots[self.key()];
         SavedFeed {
             id: self.subscriber.id,
             connection: slot.meta.connection(&state.listeners, &self.hub.name),

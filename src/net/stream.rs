@@ -34,13 +34,22 @@ pub(crate) struct Stream {
 /// Whatever is `Pending` has the task woken when that changes.
 pub(crate) trait Connection {
     /// Ready when a read may bring something.
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Reads what is there, at most `buf`; 0 when the peer shut its sending side.
-    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
 
     /// Writes as much of `slices` as the connection takes, at least one byte of a non-empty one.
-    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Ready when the connection holds nothing of what it was given to write.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 
     /// How far the peer has come in taking the output.
     ///
@@ -53,7 +62,7 @@ pub(crate) trait Connection {
     fn reset_on_close(&self) -> io::Result<()>;
 
     /// Shuts the sending side: the peer gets what was sent, then the end.
-    fn shut_write(&self) -> io::Result<()>;
+    fn poll_shut_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 /// The socket of a connection.
@@ -103,7 +112,7 @@ impl Stream {
     }
 
     /// Writes what a fresh socket takes without waiting: a line always fits.
-    pub(crate) fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::net::send(
             self.io.as_fd(),
             bytes,
@@ -111,10 +120,16 @@ impl Stream {
         )?)
     }
 
+    /// Writes what a fresh socket takes without waiting, and shuts the sending side.
+    pub(crate) fn end_at_once(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_at_once(bytes)?;
+        Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
+    }
+
     /// Shows `take` what is there to be read, once, and reads as much of it as `take` says: what is behind
     /// that, the next read gets. Nothing is shown when the peer shut its sending side. Cancel safe.
     pub(crate) async fn read_part<T>(
-        &self,
+        &mut self,
         mut take: impl FnMut(&[u8]) -> (usize, T),
     ) -> io::Result<T> {
         loop {
@@ -145,7 +160,7 @@ impl Stream {
     }
 
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.
-    pub(crate) async fn discard_input(&self) -> io::Result<()> {
+    pub(crate) async fn discard_input(&mut self) -> io::Result<()> {
         let mut scratch = [0; 512];
         while poll_fn(|cx| Connection::poll_read(self, cx, &mut scratch)).await? > 0 {}
         Ok(())
@@ -153,13 +168,13 @@ impl Stream {
 }
 
 impl Connection for Stream {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.io
             .poll_read_ready(cx)
             .map_ok(|mut guard| guard.retain_ready())
     }
 
-    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
             match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::empty()) {
@@ -176,7 +191,11 @@ impl Connection for Stream {
         }
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         loop {
             let mut guard = ready!(self.io.poll_write_ready(cx))?;
@@ -211,19 +230,24 @@ impl Connection for Stream {
         SockRef::from(&self.io).set_linger(Some(Duration::ZERO))
     }
 
-    fn shut_write(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
+    fn poll_shut_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = rustix::net::shutdown(self.io.as_fd(), Shutdown::Write);
+        Poll::Ready(shut.map_err(io::Error::from))
     }
 }
 
 /// For what speaks a protocol of its own over a connection; clients use the methods.
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(Connection::poll_read(&*self, cx, buf.initialize_unfilled()))?;
+        let read = ready!(Connection::poll_read(
+            &mut *self,
+            cx,
+            buf.initialize_unfilled()
+        ))?;
         buf.advance(read);
         Poll::Ready(Ok(()))
     }
@@ -231,19 +255,19 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Connection::poll_write(&*self, cx, &[IoSlice::new(buf)])
+        Connection::poll_write(&mut *self, cx, &[IoSlice::new(buf)])
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.shut_write())
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_shut_write(cx)
     }
 }
 

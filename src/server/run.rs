@@ -67,8 +67,8 @@ impl Server {
         for client in self.restored {
             running.clients.spawn(client);
         }
-        for hello in self.hellos {
-            running.acceptor.begin(hello);
+        for handshake in self.handshakes {
+            running.acceptor.begin(handshake);
         }
         running.open(self.listeners);
         running.lifecycle.enter(Phase::Running);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing::error;
 
-use crate::client::{Client, ClientPolicy, PendingHello, SharedOptions};
+use crate::client::{Client, ClientPolicy, PendingHandshake, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
 use crate::hub::{Channels, SavedChannels};
@@ -18,7 +18,7 @@ use crate::net::stream::Stream;
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
 use crate::ops::handover::predecessor::{Predecessor, STARTING_AFRESH};
-use crate::ops::handover::{RestoredClient, RestoredHello, RestoredState, fdstore};
+use crate::ops::handover::{RestoredClient, RestoredHandshake, RestoredState, fdstore};
 use crate::ops::lifecycle::Lifecycle;
 use crate::ops::systemd::{Notifier, SystemdEnv};
 
@@ -35,7 +35,7 @@ pub struct Server {
     /// The clients that were connected to the daemon before.
     pub(super) restored: Vec<Client>,
     /// The connections that were in their handshake then.
-    pub(super) hellos: Vec<PendingHello>,
+    pub(super) handshakes: Vec<PendingHandshake>,
     pub(super) admin: Option<AdminSocket>,
     pub(super) lifecycle: Lifecycle,
     pub(super) notifier: Arc<Notifier>,
@@ -62,8 +62,8 @@ impl Server {
         let admin_before = predecessor.left.as_ref().and_then(RestoredState::admin);
         let (state, kept, counters) = match predecessor.left {
             Some(left) => {
-                let (saved, kept, clients, hellos, counters) = left.split();
-                (Some((saved, clients, hellos)), kept, counters)
+                let (saved, kept, clients, handshakes, counters) = left.split();
+                (Some((saved, clients, handshakes)), kept, counters)
             }
             None => (None, Vec::new(), Counters::default()),
         };
@@ -96,10 +96,10 @@ impl Server {
             |permits, config| permits.set_max(config.clients_max),
         );
         let options = SharedOptions::of(&listeners);
-        let restored = state.and_then(|(saved, clients, hellos)| {
-            let hellos = restore_hellos(&options, &permits, hellos);
+        let restored = state.and_then(|(saved, clients, handshakes)| {
+            let handshakes = restore_handshakes(&options, &permits, handshakes);
             restore(&config, &options, &policy, &permits, saved, clients)
-                .map(|(channels, clients)| (channels, clients, hellos))
+                .map(|(channels, clients)| (channels, clients, handshakes))
                 .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
                 .ok()
         });
@@ -108,7 +108,7 @@ impl Server {
             counters.handovers.by(method).add(&taken_up);
         }
         let afresh = || (Channels::new(&config), Vec::new(), Vec::new());
-        let (channels, restored, hellos) = restored.unwrap_or_else(afresh);
+        let (channels, restored, handshakes) = restored.unwrap_or_else(afresh);
         let channels = config.build(|_| channels, Channels::set);
         Ok(Server {
             config,
@@ -119,7 +119,7 @@ impl Server {
             counters: Arc::new(counters),
             options,
             restored,
-            hellos,
+            handshakes,
             admin,
             lifecycle: Lifecycle::new(),
             notifier,
@@ -156,16 +156,16 @@ async fn open_admin(
 }
 
 /// Takes up connections that were in their handshake. One that cannot be is closed.
-fn restore_hellos(
+fn restore_handshakes(
     options: &SharedOptions,
     permits: &Arc<ConnectionLimit>,
-    hellos: Vec<RestoredHello>,
-) -> Vec<PendingHello> {
-    let hellos = hellos.into_iter().filter_map(|(saved, socket)| {
+    handshakes: Vec<RestoredHandshake>,
+) -> Vec<PendingHandshake> {
+    let handshakes = handshakes.into_iter().filter_map(|(saved, socket)| {
         let socket = Stream::new(socket).ok()?;
-        PendingHello::restore(saved, socket, options, permits.force_acquire()).ok()
+        PendingHandshake::restore(saved, socket, options, permits.force_acquire()).ok()
     });
-    hellos.collect()
+    handshakes.collect()
 }
 
 /// Makes clients of saved ones and of their sockets.

@@ -22,7 +22,7 @@ use tracing::{error, info};
 use super::commands::stop_asked;
 use super::reload;
 use super::running::RunningServer;
-use crate::client::{Frozen, PendingHello};
+use crate::client::{Frozen, PendingHandshake};
 use crate::config::Source;
 use crate::hub::SavedChannels;
 use crate::hub::counters::{Counters, HandoverMethod};
@@ -43,7 +43,7 @@ struct Paused {
     listeners: Vec<Listener>,
     clients: Vec<Frozen>,
     /// Connections in their handshake.
-    hellos: Vec<PendingHello>,
+    handshakes: Vec<PendingHandshake>,
 }
 
 impl RunningServer {
@@ -126,12 +126,12 @@ impl RunningServer {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
         let listeners = self.accept_loops.close().await;
-        let hellos = self.acceptor.park_handshakes().await;
+        let handshakes = self.acceptor.park_handshakes().await;
         let clients = self.clients.freeze(&self.channels).await;
         Paused {
             listeners,
             clients,
-            hellos,
+            handshakes,
         }
     }
 
@@ -146,12 +146,15 @@ impl RunningServer {
         let clients = paused.clients.iter().map(|frozen| frozen.client.save());
         let saved = SavedChannels::save(&self.channels, feeds);
         State {
-            hub: None,
             hubs: saved.hubs,
             ended: saved.ended,
             listeners: listeners.map(Listener::save).collect(),
             clients: clients.collect(),
-            hellos: paused.hellos.iter().map(PendingHello::save).collect(),
+            handshakes: paused
+                .handshakes
+                .iter()
+                .map(PendingHandshake::save)
+                .collect(),
             counters: &self.counters,
             admin: self.admin.as_ref().and_then(Admin::place),
             log: Losses::default(),
@@ -213,8 +216,8 @@ impl RunningServer {
     fn resume(&mut self, paused: Paused) {
         self.channels.start_clock();
         self.clients.thaw(paused.clients);
-        for hello in paused.hellos {
-            self.acceptor.begin(hello);
+        for handshake in paused.handshakes {
+            self.acceptor.begin(handshake);
         }
         self.open(paused.listeners);
         self.lifecycle.enter(Phase::Running);
@@ -234,8 +237,8 @@ impl Paused {
             .iter()
             .filter(move |listener| which(listener));
         let clients = self.clients.iter().map(|frozen| frozen.client.as_fd());
-        let hellos = self.hellos.iter().map(AsFd::as_fd);
-        listeners.map(AsFd::as_fd).chain(clients).chain(hellos)
+        let handshakes = self.handshakes.iter().map(AsFd::as_fd);
+        listeners.map(AsFd::as_fd).chain(clients).chain(handshakes)
     }
 
     /// Disarm: lets go of everything without ending anything.

@@ -36,11 +36,22 @@ pub enum CloseReason {
     /// Its listener asks for a hello line, and its first line was none that is allowed, or did not come
     /// within `--hello-timeout`. It never becomes a client.
     BadHello,
+    /// TLS could not be agreed on, or its records were wrong.
+    Tls,
+    /// Its token was missing or wrong (`--tokens`). It never becomes a client.
+    Unauthorized,
+    /// Its address is not allowed (`--allow`, `--deny`), or what it came in by is not any more.
+    Denied,
+    /// Its address had as many clients, or came as often, as it may (`--max-clients-per-address`,
+    /// `--connects-per-address`). It never becomes a client.
+    TooMany,
+    /// Its PROXY protocol header was wrong or missing. It never becomes a client.
+    Proxy,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [CloseReason; 12] = [
+    pub const ALL: [CloseReason; 17] = [
         CloseReason::Eof,
         CloseReason::Reset,
         CloseReason::LineTooLong,
@@ -53,6 +64,11 @@ impl CloseReason {
         CloseReason::Http,
         CloseReason::NoChannel,
         CloseReason::BadHello,
+        CloseReason::Tls,
+        CloseReason::Unauthorized,
+        CloseReason::Denied,
+        CloseReason::TooMany,
+        CloseReason::Proxy,
     ];
 
     /// The label used in the log, in counters and in `json`.
@@ -70,6 +86,11 @@ impl CloseReason {
             CloseReason::Http => "http",
             CloseReason::NoChannel => "no_channel",
             CloseReason::BadHello => "bad_hello",
+            CloseReason::Tls => "tls",
+            CloseReason::Unauthorized => "unauthorized",
+            CloseReason::Denied => "denied",
+            CloseReason::TooMany => "too_many",
+            CloseReason::Proxy => "proxy",
         }
     }
 

@@ -260,13 +260,13 @@ impl Peer {
 pub(super) struct Link(pub(super) Rc<RefCell<Peer>>);
 
 impl Connection for Link {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut peer = self.0.borrow_mut();
         peer.interfere();
         peer.poll_readable(cx).map(Ok)
     }
 
-    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut peer = self.0.borrow_mut();
         peer.interfere();
         ready!(peer.poll_readable(cx));
@@ -292,7 +292,11 @@ impl Connection for Link {
         Poll::Ready(Ok(read))
     }
 
-    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let mut peer = self.0.borrow_mut();
         peer.interfere();
         if peer.reset {
@@ -331,8 +335,8 @@ impl Connection for Link {
         Ok(())
     }
 
-    fn shut_write(&self) -> io::Result<()> {
+    fn poll_shut_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().shut = true;
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }

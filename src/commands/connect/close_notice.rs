@@ -138,13 +138,18 @@ impl Reason {
 
     /// Whether nothing at all was taken, for now.
     pub(super) fn is_refusal(&self) -> bool {
-        self.is(&[CloseReason::Full])
+        self.is(&[CloseReason::Full, CloseReason::TooMany])
     }
 
     /// Whether nothing at all was taken, nor will be however often it is tried: the hello is not what the
-    /// listener wants.
+    /// listener wants, or who says it may not come in.
     pub(super) fn refuses_hello(&self) -> bool {
-        self.is(&[CloseReason::BadHello, CloseReason::NoChannel])
+        self.is(&[
+            CloseReason::BadHello,
+            CloseReason::NoChannel,
+            CloseReason::Unauthorized,
+            CloseReason::Denied,
+        ])
     }
 
     fn is(&self, reasons: &[CloseReason]) -> bool {
@@ -197,6 +202,13 @@ mod tests {
             ("server full (2 clients)", "full", (false, true, false)),
             ("hello expected", "bad_hello", (false, false, true)),
             ("no such channel", "no_channel", (false, false, true)),
+            ("not authorized", "unauthorized", (false, false, true)),
+            ("not allowed", "denied", (false, false, true)),
+            (
+                "too many connections from ::1",
+                "too_many",
+                (false, true, false),
+            ),
             ("idle for 60s", "idle", (false, false, false)),
         ] {
             assert_eq!(told(&format!("Error: {text}\r\n")), wanted, "{text}");

@@ -33,7 +33,7 @@ use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use crate::client::{SavedClient, SavedHello};
+use crate::client::{SavedClient, SavedHandshake};
 use crate::hub::counters::Counters;
 use crate::hub::{HubStats, SavedChannels, SavedHub};
 use crate::net::listener::{RestoredListener, SavedListener};
@@ -42,9 +42,9 @@ use crate::ops::logging::Losses;
 pub(crate) use self::descriptors::set_inheritable;
 
 /// The version of the states that this daemon writes.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 /// The versions of the states that this daemon reads.
-const VERSIONS: RangeInclusive<u32> = 4..=VERSION;
+const VERSIONS: RangeInclusive<u32> = 5..=VERSION;
 
 /// The first line of a state of this version.
 fn header(version: u32) -> String {
@@ -64,19 +64,14 @@ pub fn answer(version: u32) -> String {
 /// State that one daemon leaves to the next, less the sockets themselves.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct State<B = ByteBuf, C = Counters> {
-    /// The only channel, in a state of version 4.
-    #[serde(default, skip_serializing)]
-    pub(crate) hub: Option<SavedHub<B>>,
-    #[serde(default)]
     pub(crate) hubs: Vec<SavedHub<B>>,
     /// What was counted in channels that are no more.
-    #[serde(default)]
     pub(crate) ended: HubStats,
     pub(crate) listeners: Vec<SavedListener>,
     pub(crate) clients: Vec<SavedClient>,
     /// Connections in their handshake.
-    #[serde(default)]
-    pub(crate) hellos: Vec<SavedHello>,
+    #[serde(rename = "hellos")]
+    pub(crate) handshakes: Vec<SavedHandshake>,
     pub(crate) counters: C,
     /// Address that the admin server was told to listen at, and the port that it had there.
     #[serde(default)]
@@ -101,7 +96,7 @@ pub(crate) struct RestoredState {
 pub(crate) type RestoredClient = (SavedClient, OwnedFd);
 
 /// A connection of the predecessor that was in its handshake, and its socket.
-pub(crate) type RestoredHello = (SavedHello, OwnedFd);
+pub(crate) type RestoredHandshake = (SavedHandshake, OwnedFd);
 
 impl State<&Bytes, &Counters> {
     /// Writes the state into memory that a descriptor stands for (memfd_create(2)).
@@ -140,7 +135,7 @@ impl State {
 impl RestoredState {
     fn new(state: State, sockets: Vec<OwnedFd>) -> anyhow::Result<RestoredState> {
         let listeners = state.listeners.len();
-        let clients = state.clients.len() + state.hellos.len();
+        let clients = state.clients.len() + state.handshakes.len();
         ensure!(
             sockets.len() == listeners + clients,
             "{} sockets came with a state of {listeners} listeners and {clients} clients",
@@ -161,19 +156,24 @@ impl RestoredState {
         SavedChannels,
         Vec<RestoredListener>,
         Vec<RestoredClient>,
-        Vec<RestoredHello>,
+        Vec<RestoredHandshake>,
         Counters,
     ) {
         let mut sockets = self.sockets.into_iter();
         let listeners = self.state.listeners.into_iter().zip(&mut sockets).collect();
         let clients = self.state.clients.into_iter().zip(&mut sockets).collect();
-        let hellos = self.state.hellos.into_iter().zip(sockets).collect();
-        let hubs = self.state.hub.into_iter().chain(self.state.hubs);
+        let handshakes = self.state.handshakes.into_iter().zip(sockets).collect();
         let channels = SavedChannels {
-            hubs: hubs.collect(),
+            hubs: self.state.hubs,
             ended: self.state.ended,
         };
-        (channels, listeners, clients, hellos, self.state.counters)
+        (
+            channels,
+            listeners,
+            clients,
+            handshakes,
+            self.state.counters,
+        )
     }
 }
 
@@ -187,9 +187,11 @@ mod tests {
     /// A state as it was before there were fields that may be missing.
     #[derive(Serialize)]
     struct Before<'a> {
-        hub: SavedHub<&'a Bytes>,
+        hubs: Vec<SavedHub<&'a Bytes>>,
+        ended: HubStats,
         listeners: Vec<SavedListener>,
         clients: Vec<SavedClient>,
+        hellos: Vec<SavedHandshake>,
         counters: Counters,
         descriptors: Vec<RawFd>,
     }
@@ -199,14 +201,16 @@ mod tests {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let hub = Hub::new(&config);
         let state = Before {
-            hub: SavedHub::save(&hub, std::iter::empty()),
+            hubs: vec![SavedHub::save(&hub, std::iter::empty())],
+            ended: HubStats::default(),
             listeners: Vec::new(),
             clients: Vec::new(),
+            hellos: Vec::new(),
             counters: Counters::default(),
             descriptors: vec![7],
         };
         let mut memory = tempfile::tempfile().unwrap();
-        memory.write_all(header(4).as_bytes()).unwrap();
+        memory.write_all(header(5).as_bytes()).unwrap();
         rmp_serde::encode::write_named(&mut memory, &state).unwrap();
         let state = State::read(memory).unwrap();
         assert_eq!(state.descriptors, [7]);

@@ -48,8 +48,8 @@ pub(super) type ClosedByReason = [(CloseReason, u64); CloseReason::ALL.len()];
 /// Connections closed for each reason, with refused ones, which never became clients.
 pub(super) fn closed_by_reason(stats: &HubStats, counters: &Counters) -> ClosedByReason {
     CloseReason::ALL.map(|reason| {
-        let refused = counters.refused_for(reason).map(Count::get);
-        (reason, refused.unwrap_or(stats.closed[reason]))
+        let refused = counters.refused_for(reason).map_or(0, Count::get);
+        (reason, stats.closed[reason] + refused)
     })
 }
 
