@@ -93,7 +93,7 @@ impl Flood {
             let end = Instant::now() + span;
             while Instant::now() < end {
                 let arrived = clients.stream.lines_in(clients.connections.received_by(0));
-                let connections = &clients.connections;
+                let connections = &mut clients.connections;
                 let more =
                     senders.turn(0, arrived, &mut |who, bytes| connections.write(who, bytes));
                 clients.receive(if more { Duration::ZERO } else { TICK }, &mut senders)?;
@@ -103,7 +103,7 @@ impl Flood {
 
         senders.finish();
         loop {
-            let connections = &clients.connections;
+            let connections = &mut clients.connections;
             if senders.flush(0, &mut |who, bytes| connections.write(who, bytes)) {
                 break;
             }

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
-
 use crate::config::Address;
+use crate::config::cli::TlsArgs;
+use crate::net::tls_client::{TlsConnector, TlsSession};
 
 /// Connections from one source address on loopback, well below the number of ports that it has.
 const CONNECTIONS_PER_SOURCE: usize = 4096;
@@ -26,6 +24,8 @@ pub struct Endpoint {
     resets: bool,
     /// The lines that connections begin with, in rotation; none if they say no hello.
     hellos: Vec<String>,
+    /// `None` for plain bytes.
+    tls: Option<TlsConnector>,
 }
 
 impl Endpoint {
@@ -35,7 +35,17 @@ impl Endpoint {
             address: address.into(),
             resets: true,
             hellos: Vec::new(),
+            tls: None,
         }
+    }
+
+    /// All connections speak TLS, if that was typed.
+    ///
+    /// # Errors
+    /// What is wrong with which file, in one line.
+    pub fn over_tls(self, args: &TlsArgs, address: &Address) -> Result<Endpoint, String> {
+        let tls = TlsConnector::load(args, address)?;
+        Ok(Endpoint { tls, ..self })
     }
 
     /// Connection `n` begins with hello `n`, modulo their number: each a line without its LF.
@@ -59,6 +69,7 @@ impl Endpoint {
                 address,
                 resets: false,
                 hellos: Vec::new(),
+                tls: None,
             };
             let connected = endpoint.connect().and_then(|socket| {
                 socket.set_nonblocking(true)?;
@@ -104,18 +115,15 @@ impl Endpoint {
         Ok(socket)
     }
 
-    /// Says the hello of the connection with this number, which has just been made.
-    pub(super) fn say_hello(&self, number: usize, socket: &Socket) -> Result<()> {
-        let Some(hello) = self.hellos.get(number % self.hellos.len().max(1)) else {
-            return Ok(());
-        };
-        match send(socket, hello.as_bytes(), SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == hello.len() => Ok(()),
-            Ok(_) => bail!("a new connection has no room for its hello"),
-            // The daemon has refused it: reading tells why.
-            Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-            Err(error) => Err(error).context("cannot say hello"),
-        }
+    /// The hello of the connection with this number.
+    pub(super) fn hello(&self, number: usize) -> Option<&[u8]> {
+        let hello = self.hellos.get(number % self.hellos.len().max(1));
+        hello.map(String::as_bytes)
+    }
+
+    /// TLS for one more connection; `None` for plain bytes.
+    pub(super) fn session(&self) -> io::Result<Option<TlsSession>> {
+        self.tls.as_ref().map(TlsConnector::session).transpose()
     }
 
     /// Begins a connection; whether it is made already.
