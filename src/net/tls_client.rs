@@ -22,7 +22,7 @@ use crate::config::cli::TlsArgs;
 /// 7.2.1), and what was on its way is lost.
 const POLICY: &str = "AWS-CRT-SDK-TLSv1.3-2023";
 
-/// Bytes of lines in the largest record, which one call of [`TlsSession::send`] takes at most.
+/// Bytes of lines in the largest record, which one call of [`TlsConnection::send`] takes at most.
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 
 /// Types of TLS records are from here to here.
@@ -36,9 +36,9 @@ pub(crate) struct TlsConnector {
 }
 
 /// One connection's TLS. Whoever has the socket gives it to each call; an error of kind `WouldBlock` says
-/// that the call is to be repeated when the socket is [ready](TlsSession::waits_to_write).
+/// that the call is to be repeated when the socket is [ready](TlsConnection::waits_to_write).
 #[derive(Debug)]
-pub(crate) struct TlsSession {
+pub(crate) struct TlsConnection {
     s2n: Connection,
     wire: Wire,
     server_name: String,
@@ -48,7 +48,7 @@ pub(crate) struct TlsSession {
 /// The socket as the library's callbacks see it.
 #[derive(Debug)]
 struct Wire {
-    /// Valid during a call of [`TlsSession::call`].
+    /// Valid during a call of [`TlsConnection::call`].
     fd: RawFd,
     /// Encrypted bytes that the socket has taken.
     sent: u64,
@@ -110,7 +110,7 @@ impl TlsConnector {
     }
 
     /// Begins TLS on a new connection.
-    pub(crate) fn session(&self) -> io::Result<TlsSession> {
+    pub(crate) fn session(&self) -> io::Result<TlsConnection> {
         let mut s2n = Connection::new_client();
         s2n.set_config(self.config.clone())?;
         // The other kind sleeps, and all connections of this thread with it.
@@ -122,7 +122,7 @@ impl TlsConnector {
             Ok(address) => s2n.set_verify_host_callback(IsAddress(address))?,
             Err(_) => s2n.set_server_name(&self.server_name)?,
         };
-        Ok(TlsSession {
+        Ok(TlsConnection {
             s2n,
             wire: Wire {
                 fd: -1,
@@ -142,7 +142,7 @@ impl VerifyHostNameCallback for IsAddress {
     }
 }
 
-impl TlsSession {
+impl TlsConnection {
     /// Comes to an agreement with the server, and checks its certificate.
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl TlsSession {
     ) -> io::Result<usize> {
         let mut received = 0;
         while received < bytes.len() {
-            match self.call(socket, |s2n| s2n.poll_recv(&mut bytes[received..])) {
+            match self.receive_some(socket, &mut bytes[received..]) {
                 Ok(0) => break,
                 Ok(count) => received += count,
                 // What is wrong is said again by the next call.
@@ -178,6 +178,15 @@ impl TlsSession {
             }
         }
         Ok(received)
+    }
+
+    /// [`TlsConnection::receive`] of at most one record.
+    pub(crate) fn receive_some(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        bytes: &mut [u8],
+    ) -> io::Result<usize> {
+        self.call(socket, |s2n| s2n.poll_recv(bytes))
     }
 
     /// Whether bytes have been decrypted that were not taken yet: the socket does not tell of them.
@@ -286,7 +295,7 @@ fn alert_words(alert: u8) -> String {
 /// Reads for the library. The result is that of recv(2), with errno.
 #[allow(unsafe_code)]
 unsafe extern "C" fn receive(wire: *mut c_void, bytes: *mut u8, len: u32) -> c_int {
-    // SAFETY: what the library passes is what `TlsSession::call` gave it, which still borrows it.
+    // SAFETY: what the library passes is what `TlsConnection::call` gave it, which still borrows it.
     let wire = unsafe { &mut *wire.cast::<Wire>() };
     // SAFETY: there is room for so many bytes, and the descriptor is open.
     let count = unsafe { libc::recv(wire.fd, bytes.cast(), len as usize, 0) };
@@ -300,7 +309,7 @@ unsafe extern "C" fn receive(wire: *mut c_void, bytes: *mut u8, len: u32) -> c_i
 /// Writes for the library. The result is that of send(2), with errno.
 #[allow(unsafe_code)]
 unsafe extern "C" fn send(wire: *mut c_void, bytes: *const u8, len: u32) -> c_int {
-    // SAFETY: what the library passes is what `TlsSession::call` gave it, which still borrows it.
+    // SAFETY: what the library passes is what `TlsConnection::call` gave it, which still borrows it.
     let wire = unsafe { &mut *wire.cast::<Wire>() };
     // SAFETY: there are so many bytes, and the descriptor is open.
     let count = unsafe { libc::send(wire.fd, bytes.cast(), len as usize, libc::MSG_NOSIGNAL) };

@@ -21,7 +21,7 @@ use super::endpoint::Endpoint;
 use super::interrupt::Interrupt;
 use super::line_decoder::CloseNotice;
 use super::senders::Written;
-use crate::net::tls_client::TlsSession;
+use crate::net::tls_client::TlsConnection;
 use crate::wire::close_reason::CloseReason;
 
 /// How long the daemon may take for what it does at once.
@@ -72,7 +72,7 @@ impl Role {
 struct Connection {
     socket: Socket,
     /// `None` for plain bytes.
-    tls: Option<Box<TlsSession>>,
+    tls: Option<Box<TlsConnection>>,
     role: Role,
     established: bool,
     open: bool,

@@ -1,20 +1,24 @@
 //! Where connections are made to, and how one is begun.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Address;
 use crate::config::cli::TlsArgs;
-use crate::net::tls_client::{TlsConnector, TlsSession};
+use crate::net::tls_client::{TlsConnection, TlsConnector};
 
 /// Connections from one source address on loopback, well below the number of ports that it has.
 const CONNECTIONS_PER_SOURCE: usize = 4096;
 
 /// A receive buffer that is soon full. The kernel doubles it.
 const STUCK_BUFFER_BYTES: usize = 4096;
+
+/// How long the daemon may take for each word of the TLS handshake of a [`Talk`].
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where connections are made to.
 #[derive(Debug)]
@@ -26,6 +30,13 @@ pub struct Endpoint {
     hellos: Vec<String>,
     /// `None` for plain bytes.
     tls: Option<TlsConnector>,
+}
+
+/// A connection whose reads wait, perhaps over TLS.
+#[derive(Debug)]
+pub(super) struct Talk {
+    socket: Socket,
+    tls: Option<TlsConnection>,
 }
 
 impl Endpoint {
@@ -44,8 +55,11 @@ impl Endpoint {
     /// # Errors
     /// What is wrong with which file, in one line.
     pub fn over_tls(self, args: &TlsArgs, address: &Address) -> Result<Endpoint, String> {
-        let tls = TlsConnector::load(args, address)?;
-        Ok(Endpoint { tls, ..self })
+        Ok(self.over(TlsConnector::load(args, address)?))
+    }
+
+    pub(super) fn over(self, tls: Option<TlsConnector>) -> Endpoint {
+        Endpoint { tls, ..self }
     }
 
     /// Connection `n` begins with hello `n`, modulo their number: each a line without its LF.
@@ -90,6 +104,17 @@ impl Endpoint {
         Ok(socket)
     }
 
+    /// Makes a connection to talk on, one word at a time.
+    pub(super) fn talk(&self) -> io::Result<Talk> {
+        let socket = self.connect()?;
+        let mut tls = self.session()?;
+        if let Some(tls) = &mut tls {
+            socket.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+            tls.handshake(socket.as_fd())?;
+        }
+        Ok(Talk { socket, tls })
+    }
+
     fn new_socket(&self) -> io::Result<Socket> {
         let socket = Socket::new(self.address.domain(), Type::STREAM, None)?;
         if self.address.domain() != Domain::UNIX {
@@ -122,7 +147,7 @@ impl Endpoint {
     }
 
     /// TLS for one more connection; `None` for plain bytes.
-    pub(super) fn session(&self) -> io::Result<Option<TlsSession>> {
+    pub(super) fn session(&self) -> io::Result<Option<TlsConnection>> {
         self.tls.as_ref().map(TlsConnector::session).transpose()
     }
 
@@ -133,5 +158,43 @@ impl Endpoint {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Talk {
+    /// Says that no more comes.
+    pub(super) fn shut(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.shut(self.socket.as_fd())?;
+        }
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// How long a read waits.
+    pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))
+    }
+}
+
+impl Read for Talk {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.read(bytes),
+            // More would be waited for until it is full.
+            Some(tls) => tls.receive_some(self.socket.as_fd(), bytes),
+        }
+    }
+}
+
+impl Write for Talk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => tls.send(self.socket.as_fd(), bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -140,6 +140,7 @@ pub(super) fn run(
         format,
         address: target.address.clone(),
         channel: target.channel.clone(),
+        is_tls: target.is_tls,
         is_own: target.own.is_some(),
         interrupted,
         complete,

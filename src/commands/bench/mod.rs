@@ -106,6 +106,7 @@ pub fn load(run: &Run, address: SocketAddr) -> Result<Outcome> {
         address: Address::Tcp { host, port },
         endpoint: Endpoint::resetting(address),
         channel: None,
+        is_tls: false,
         own: None,
     };
     let progress = Progress::new(run.duration, true);
@@ -121,8 +122,7 @@ fn measure(plan: &Plan) -> Result<bool> {
     let mut failure = None;
     for run in &plan.runs {
         let progress = Progress::new(run.duration, plan.json);
-        let (address, channel) = (plan.address.as_ref(), plan.channel.as_ref());
-        let outcome = Target::reach(address, channel, run).and_then(|(target, first)| {
+        let outcome = Target::reach(plan, run).and_then(|(target, first)| {
             load::run(run, &target, Some(first), &mut interrupt, &progress)
         });
         match outcome {

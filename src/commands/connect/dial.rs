@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::config::Address;
 use crate::net::sockopt;
-use crate::net::tls_client::{TlsConnector, TlsSession};
+use crate::net::tls_client::{TlsConnection, TlsConnector};
 
 /// How long one address of the server is tried. The kernel itself tries for two minutes, which is
 /// longer than a person waits, and than a retry needs.
@@ -43,7 +43,7 @@ pub(super) struct Connection {
 /// TLS of a connection, and which encrypted bytes are which bytes of lines.
 #[derive(Debug)]
 struct Tls {
-    session: TlsSession,
+    session: TlsConnection,
     /// Bytes of lines that were sent.
     sent: u64,
     /// Bytes of lines that the server's machine has with so many encrypted bytes, in this order: one
