@@ -11,6 +11,7 @@
 //! | `plan` | what was asked for |
 //! | `target`, `daemon` | the daemon that is loaded, and one that is a child of this process |
 //! | `endpoint`, `hello`, `connections`, `barrier` | all connections, until each of them is served |
+//! | `records` | TLS that is counted and not read, for `cargo bench` |
 //! | `load`, `interrupt` | the run: one thread that sends, receives and checks, until it is told to end |
 //! | `senders`, `line_source`, `line` | who sends what, when |
 //! | `line_decoder`, `check`, `expected_stream`, `tracker` | whether it came: pure |
@@ -39,6 +40,7 @@ mod outcome;
 mod plan;
 mod plot;
 mod progress;
+mod records;
 mod report;
 mod senders;
 mod target;
