@@ -359,7 +359,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         "one channel",
         channels(1),
     );
-    let over_tls = |front, plan| {
+    let over_tls = |front: Option<Front>, plan| {
         let mut side = linehub(&[LOSSLESS], plan);
         (side.launch.tls, side.launch.front) = (true, front);
         side

@@ -1,7 +1,6 @@
 //! A connection to the server, and what its socket knows of it.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 
+use super::sent_records::SentRecords;
 use crate::config::Address;
 use crate::net::sockopt;
 use crate::net::tls_client::{TlsConnection, TlsConnector};
@@ -23,7 +23,7 @@ use crate::net::tls_client::{TlsConnection, TlsConnector};
 /// longer than a person waits, and than a retry needs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Records that may have been acknowledged before that is noticed.
+/// Records that may have arrived before that is noticed.
 const FORGOTTEN_AT_ONCE: usize = 256;
 
 const NO_TLS: &str = "no answer to the TLS handshake: it may not speak TLS";
@@ -44,12 +44,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Tls {
     session: TlsConnection,
-    /// Bytes of lines that were sent.
-    sent: u64,
-    /// Bytes of lines that the server's machine has with so many encrypted bytes, in this order: one
-    /// entry a record that is not acknowledged, of which the socket's buffer has room for few.
-    records: VecDeque<(u64, u64)>,
-    acknowledged: u64,
+    records: SentRecords,
 }
 
 impl Connection {
@@ -128,9 +123,7 @@ impl Connection {
                 done => {
                     self.tls = Some(RefCell::new(Tls {
                         session,
-                        sent: 0,
-                        records: VecDeque::new(),
-                        acknowledged: 0,
+                        records: SentRecords::default(),
                     }));
                     return done;
                 }
@@ -249,24 +242,18 @@ impl Connection {
 impl Tls {
     fn send(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         let sent = self.session.send(socket, bytes)?;
-        self.sent += sent as u64;
-        self.records.push_back((self.sent, self.session.sent()));
+        self.records.push(sent, self.session.sent());
         Ok(sent)
     }
 
-    /// Whether it is time to see which records have been acknowledged.
+    /// Whether it is time to see which records have arrived.
     fn is_to_forget(&self) -> bool {
         self.records.len() % FORGOTTEN_AT_ONCE == FORGOTTEN_AT_ONCE - 1
     }
 
-    /// Bytes of lines that the server's machine does not have, if it does not have so many encrypted
-    /// ones: of a record it has all or nothing.
+    /// Bytes of lines that the server's machine does not have, if so many encrypted ones are outstanding.
     fn unacknowledged(&mut self, encrypted: usize) -> usize {
         let arrived = self.session.sent().saturating_sub(encrypted as u64);
-        let count = self.records.partition_point(|(_, end)| *end <= arrived);
-        if let Some((bytes, _)) = self.records.drain(..count).next_back() {
-            self.acknowledged = bytes;
-        }
-        (self.sent - self.acknowledged) as usize
+        self.records.unacknowledged(arrived)
     }
 }

@@ -19,6 +19,7 @@ mod outbox;
 mod output;
 mod prompt;
 mod screen;
+mod sent_records;
 mod session;
 mod watched;
 
