@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! sockopt ◄─ unix ◄─ listener ◄─ inherited ◄─ bind ◄─ rebind
-//!         ◄─ stream
+//!         ◄─ tls ◄─ stream
 //! ```
 
 pub mod bind;
@@ -17,6 +17,7 @@ pub mod permits;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
 pub(crate) mod stream;
+pub(crate) mod tls;
 #[cfg(any(feature = "bench", feature = "connect"))]
 pub(crate) mod tls_client;
 mod unix;
