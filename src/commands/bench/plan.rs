@@ -9,6 +9,7 @@ use crate::config::Address;
 use crate::config::cli::BenchArgs;
 use crate::config::values::{self, SizeRange};
 use crate::config::words;
+use crate::net::tls_client::TlsConnector;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     pub(super) address: Option<Address>,
     /// The channel to load, which is asked for in a hello. `None`: whatever the listener's is.
     pub(super) channel: Option<ChannelName>,
+    /// `None` for plain bytes.
+    pub(super) tls: Option<TlsConnector>,
     /// What to run, one after another. One without a sweep.
     pub(super) runs: Vec<Run>,
     /// The axis option.
@@ -118,6 +121,13 @@ impl Plan {
         if let Some(Address::Tcp { port: 0, .. }) = address {
             return Err("address: port 0 is nobody's; allowed: 1 to 65535".to_owned());
         }
+        let tls = match &address {
+            Some(address) => TlsConnector::load(&args.tls, address)?,
+            None if args.tls.tls => {
+                return Err("--tls: allowed: with the address of a daemon".to_owned());
+            }
+            None => None,
+        };
         let mut run = Run::default();
         for axis in &AXES {
             if let Some(text) = (axis.typed)(args) {
@@ -150,6 +160,7 @@ impl Plan {
         Ok(Plan {
             address,
             channel: args.channel.clone(),
+            tls,
             runs,
             sweep,
             json: args.json,

@@ -9,7 +9,7 @@ use socket2::Socket;
 use super::daemon::Daemon;
 use super::endpoint::Endpoint;
 use super::hello;
-use super::plan::Run;
+use super::plan::{Plan, Run};
 use crate::config::Address;
 use crate::ops::procfs;
 use crate::wire::channel::ChannelName;
@@ -22,17 +22,15 @@ pub(super) struct Target {
     pub(super) endpoint: Endpoint,
     /// The channel that all connections ask for; `None` if they say no hello.
     pub(super) channel: Option<ChannelName>,
+    pub(super) is_tls: bool,
     pub(super) own: Option<Daemon>,
 }
 
 impl Target {
-    /// Reaches the daemon at `address`, or starts one. Returns the first connection to it.
-    pub(super) fn reach(
-        address: Option<&Address>,
-        channel: Option<&ChannelName>,
-        run: &Run,
-    ) -> Result<(Target, Socket)> {
-        let (address, own) = match address {
+    /// Reaches the daemon of a plan, or starts one. Returns the first connection to it.
+    pub(super) fn reach(plan: &Plan, run: &Run) -> Result<(Target, Socket)> {
+        let channel = plan.channel.as_ref();
+        let (address, own) = match &plan.address {
             Some(address) => (address.clone(), None),
             None => {
                 let mut own = Daemon::start(own_command(run, channel.is_some()))?;
@@ -41,8 +39,9 @@ impl Target {
                 (Address::Tcp { host, port }, Some(own))
             }
         };
-        let (mut endpoint, first) =
+        let (endpoint, first) =
             Endpoint::reach(&address).with_context(|| format!("cannot connect to {address}"))?;
+        let mut endpoint = endpoint.over(plan.tls.clone());
         if let Some(channel) = channel {
             if own.is_none() {
                 hello::try_out(&endpoint, &address, channel)?;
@@ -53,6 +52,7 @@ impl Target {
             address,
             endpoint,
             channel: channel.cloned(),
+            is_tls: plan.tls.is_some(),
             own,
         };
         Ok((target, first))

@@ -19,6 +19,7 @@ mod outbox;
 mod output;
 mod prompt;
 mod screen;
+mod sent_records;
 mod session;
 mod watched;
 
@@ -32,6 +33,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::commands::terminal;
 use crate::config::cli::ConnectArgs;
 use crate::config::{self, Address, words};
+use crate::net::tls_client::TlsConnector;
 use crate::ops::logging;
 use crate::wire::format::Format;
 use crate::wire::hello;
@@ -92,6 +94,7 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
         hello::parse(line.as_bytes()).is_ok_and(|hello| hello.format == Some(Format::Raw))
     };
     Ok(Plan {
+        tls: TlsConnector::load(&args.tls, &address)?,
         address,
         awaits_answer: for_answer && hello.as_ref().is_some_and(|line| !is_raw(line)),
         hello: hello.map_or(vec![], |line| format!("{line}\n").into_bytes()),

@@ -18,6 +18,7 @@ use super::outbox::Outbox;
 use super::output::Output;
 use super::watched::Input;
 use crate::config::Address;
+use crate::net::tls_client::TlsConnector;
 
 /// Exit code: no connection could be made, or it ended before all was done.
 pub(super) const FAILED: u8 = 1;
@@ -50,6 +51,8 @@ const NO_ANSWER: &str = "the server has not answered the hello: its listener tak
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) address: Address,
+    /// `None` for plain bytes.
+    pub(super) tls: Option<TlsConnector>,
     /// The line, with its LF, that each connection begins with; empty for none.
     pub(super) hello: Vec<u8>,
     /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
@@ -130,13 +133,15 @@ impl Session {
 
     async fn serve(&mut self) -> Result<Infallible, Stop> {
         let mut backoff = Backoff::new();
-        let address = self.plan.address.clone();
+        let (address, tls) = (self.plan.address.clone(), self.plan.tls.clone());
         loop {
             let (mut lasted, mut goes_on) = (Duration::ZERO, String::new());
-            match self.meanwhile(Connection::dial(&address)).await? {
+            let dial = Connection::dial(&address, tls.as_ref());
+            match self.meanwhile(dial).await? {
                 Err(error) => {
                     let why = format!("cannot connect to {address}: {error}");
-                    if !self.plan.retry {
+                    // Another certificate does not come soon, and somebody has to look at it.
+                    if !self.plan.retry || error.kind() == io::ErrorKind::InvalidData {
                         return Err(Stop::Failed(why));
                     }
                     goes_on = why + "; ";

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::tls::TlsArgs;
 use crate::config::words;
 use crate::wire::channel::ChannelName;
 
@@ -97,4 +98,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE.svg", help_heading = REPORT, value_hint = ValueHint::FilePath)]
     #[arg(conflicts_with = "sweep")]
     pub plot: Option<PathBuf>,
+
+    /// TLS of the connections.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }

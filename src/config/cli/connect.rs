@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::tls::TlsArgs;
 use crate::config::words;
 use crate::wire::channel::ChannelName;
 use crate::wire::hello;
@@ -14,6 +15,9 @@ Examples:
 
   Send a file and know whether the daemon took it all.
     $ linehub connect --send-only 127.0.0.1:2345 < lines && echo sent
+
+  Talk to a daemon elsewhere, over TLS, with the authority that signed its certificate.
+    $ linehub connect --tls --ca ca.pem hub.example:2346
 
   Record what comes, over restarts of the daemon.
     $ linehub connect --listen-only unix:/run/linehub.sock >> lines
@@ -96,6 +100,10 @@ pub struct ConnectArgs {
     /// Say nothing on stderr but why it failed
     #[arg(long, short)]
     pub quiet: bool,
+
+    /// TLS of the connection.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 impl ConnectArgs {

@@ -8,6 +8,8 @@ mod commands;
 mod connect;
 mod explain;
 mod help;
+#[cfg(any(feature = "bench", feature = "connect"))]
+mod tls;
 mod typed;
 
 use std::ffi::OsString;
@@ -25,6 +27,8 @@ pub use self::commands::{Command, Generate, StatusArgs};
 pub use self::connect::ConnectArgs;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
+#[cfg(any(feature = "bench", feature = "connect"))]
+pub use self::tls::TlsArgs;
 use super::options::PROCESS;
 pub(crate) use super::raw::STATE_VARIABLE;
 pub use super::raw::{Options, RawValue, ValueSource};
