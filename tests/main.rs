@@ -43,6 +43,8 @@ mod package;
 mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
+/// Clients that are held to a rate of lines or bytes.
+mod rates;
 /// What clients may do in their channel: `publish`, `subscribe`.
 mod roles;
 /// SIGTERM, SIGINT and what clients see of it.
