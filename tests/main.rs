@@ -59,6 +59,9 @@ mod structure;
 mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.
 mod telnet;
+/// TLS from the client's side: `connect --tls`, `bench --tls`.
+#[cfg(feature = "connect")]
+mod tls_client;
 /// The systemd units that the binary prints, as systemd itself sees them.
 mod units;
 /// Taking over from a daemon of the build before.

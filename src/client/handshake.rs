@@ -25,11 +25,20 @@ use super::shared_options::SharedOptions;
 use crate::config::ListenerOptions;
 use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
+use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
+
+/// What handshakes need of the daemon.
+#[derive(Debug)]
+pub(super) struct HandshakeContext {
+    pub(super) channels: Arc<Channels>,
+    pub(super) options: SharedOptions,
+    pub(super) tls: Arc<ServerTls>,
+}
 
 impl PendingHandshake {
     /// Goes through the stages that are left; the channel that the connection joins then. Cancel safe: it
@@ -39,38 +48,58 @@ impl PendingHandshake {
     /// Why the connection does not become a client.
     pub(super) async fn run(
         &mut self,
-        channels: &Channels,
-        shared: &SharedOptions,
+        context: &HandshakeContext,
         time: Duration,
     ) -> Result<Joining, Refusal> {
         let outcome = tokio::select! {
-            outcome = self.run_stages(channels, shared) => Some(outcome),
+            outcome = self.run_stages(context) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
             () = clock::sleep(time) => None,
         };
         let outcome = outcome.unwrap_or_else(|| Err(self.stage.timed_out(time)));
         let crlf = match &self.stage {
             Stage::Hello(reader) => reader.crlf(),
-            Stage::Join => false,
+            _ => false,
         };
         outcome.map_err(|refusal| Refusal { crlf, ..refusal })
     }
 
-    async fn run_stages(
-        &mut self,
-        channels: &Channels,
-        shared: &SharedOptions,
-    ) -> Result<Joining, Refusal> {
-        let options = &mut self.accepted.options;
-        match &mut self.stage {
-            Stage::Hello(reader) => {
-                let line = hello_line(&mut self.stream, reader).await?;
-                let (hub, granted) = grant(hello::parse(&line)?, options, channels, shared)?;
-                *options = granted;
-                Ok(hub)
+    async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
+        loop {
+            let options = &mut self.accepted.options;
+            match &mut self.stage {
+                Stage::Tls => self.agree_on_tls(&context.tls).await?,
+                Stage::Hello(reader) => {
+                    let line = hello_line(&mut self.stream, reader).await?;
+                    let (hub, granted) = grant(hello::parse(&line)?, options, context)?;
+                    *options = granted;
+                    return Ok(hub);
+                }
+                Stage::Join => return Ok(context.channels.of_listener(&options.channel)),
             }
-            Stage::Join => Ok(channels.of_listener(&options.channel)),
         }
+    }
+
+    /// Agrees on TLS, and goes on to the next stage. Cancel safe.
+    ///
+    /// # Errors
+    /// The peer speaks something else, or TLS that is not spoken here.
+    pub(super) async fn agree_on_tls(&mut self, tls: &ServerTls) -> Result<(), Refusal> {
+        let begun = self.stream.is_negotiating();
+        if !begun && !self.stream.begins_tls().await? {
+            return Err(Refusal::tls_expected());
+        }
+        let server = tls.of(&self.accepted.options);
+        let server = server.ok_or_else(|| Refusal::tls("its certificate is no longer there"))?;
+        let negotiated = self.stream.negotiate(&server).await;
+        negotiated.map_err(|error| Refusal::tls(error.to_string()))?;
+        self.stage = Stage::behind_tls(&self.accepted.options);
+        Ok(())
+    }
+
+    /// Whether it cannot be saved before it has come further: TLS is half agreed on.
+    pub(super) fn is_unsaveable(&self) -> bool {
+        matches!(self.stage, Stage::Tls) && self.stream.is_negotiating()
     }
 }
 
@@ -79,6 +108,7 @@ impl Stage {
     fn timed_out(&self, time: Duration) -> Refusal {
         let seconds = time.as_secs_f64();
         match self {
+            Stage::Tls => Refusal::tls(format!("no TLS within {seconds}s")),
             Stage::Hello(_) | Stage::Join => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))
             }
@@ -90,8 +120,7 @@ impl Stage {
 fn grant(
     hello: hello::Hello,
     options: &Arc<ListenerOptions>,
-    channels: &Channels,
-    shared: &SharedOptions,
+    context: &HandshakeContext,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let asked = hello.role.unwrap_or(options.role);
     let Some(role) = options.role.narrowed_to(asked) else {
@@ -100,14 +129,17 @@ fn grant(
     };
     let format = hello.format.unwrap_or(options.format);
     let hub = match &hello.channel {
-        None => channels.of_listener(&options.channel),
-        Some(name) => channels.open(name).ok_or_else(Refusal::no_channel)?,
+        None => context.channels.of_listener(&options.channel),
+        Some(name) => context
+            .channels
+            .open(name)
+            .ok_or_else(Refusal::no_channel)?,
     };
     let listed = (options.role, options.format, &options.channel);
     let options = if (role, format, hub.name()) == listed {
         options.clone()
     } else {
-        shared.share(ListenerOptions {
+        context.options.share(ListenerOptions {
             role,
             format,
             channel: hub.name().clone(),

@@ -453,6 +453,7 @@ impl<S: Connection> Client<S> {
             // The input was passed over in this poll, which registers for nothing.
             cx.waker().wake_by_ref();
         }
+        self.stream.rest();
         Poll::Pending
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! sockopt ◄─ unix ◄─ listener ◄─ inherited ◄─ bind ◄─ rebind
-//!         ◄─ stream
+//!         ◄─ tls ◄─ stream
 //! ```
 
 pub mod bind;
@@ -18,4 +18,5 @@ pub(crate) mod rate;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
 pub(crate) mod stream;
+pub(crate) mod tls;
 mod unix;

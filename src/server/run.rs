@@ -37,6 +37,7 @@ impl Server {
             clients.clone(),
             self.counters.clone(),
             self.options,
+            self.tls.clone(),
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),
@@ -50,6 +51,7 @@ impl Server {
             counters: self.counters,
             clients,
             acceptor: Arc::new(acceptor),
+            tls: self.tls,
             accept_loops: AcceptLoops::default(),
             admin: None,
             admin_state,
