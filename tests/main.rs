@@ -45,6 +45,8 @@ mod page;
 mod programs;
 /// Connections of proxies: headers of the PROXY protocol, and a real haproxy.
 mod proxy;
+/// Clients that are held to a rate of lines or bytes.
+mod rates;
 /// What clients may do in their channel: `publish`, `subscribe`.
 mod roles;
 /// SIGTERM, SIGINT and what clients see of it.
