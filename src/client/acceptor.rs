@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::authorizer::{Authorizer, CutShort};
 use super::handshake::{Ending, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
@@ -21,7 +22,7 @@ use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, ConnectionInfo, Hub, Joining};
+use crate::hub::{Channels, Commands, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -46,6 +47,7 @@ const REFUSALS_MAX: usize = 32;
 pub(crate) struct Acceptor {
     channels: Arc<Channels>,
     policy: Arc<ClientPolicy>,
+    authorizer: Arc<Authorizer>,
     permits: Arc<ConnectionLimit>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
@@ -96,6 +98,7 @@ impl Acceptor {
     pub(crate) fn new(
         channels: Arc<Channels>,
         policy: Arc<ClientPolicy>,
+        authorizer: Arc<Authorizer>,
         permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
@@ -104,6 +107,7 @@ impl Acceptor {
         Acceptor {
             channels,
             policy,
+            authorizer,
             permits,
             clients,
             counters,
@@ -226,6 +230,8 @@ impl Acceptor {
             peer,
             listener: listener.label(),
             options: listener.options().clone(),
+            certificate: Vec::new(),
+            identity: None,
         };
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
@@ -248,6 +254,7 @@ impl Acceptor {
             accepted,
             stream,
             permit,
+            cut_short: None,
         });
     }
 
@@ -270,9 +277,10 @@ impl Acceptor {
             biased;
             // The sender lives in `self`.
             _ = ended.changed() => None,
-            outcome = handshake.run(&self.channels, &self.options, time) => Some(outcome),
+            outcome = handshake.run(&self.channels, &self.authorizer, &self.options, time) => Some(outcome),
         };
-        if outcome.is_none() && *ended.borrow() == Ending::Park {
+        // Whose hello was taken has nothing left that another daemon could go on with.
+        if outcome.is_none() && *ended.borrow() == Ending::Park && handshake.cut_short.is_none() {
             self.parked.lock().push(handshake);
             return;
         }
@@ -281,6 +289,7 @@ impl Acceptor {
             stream,
             permit,
             stage,
+            cut_short,
         } = handshake;
         match outcome {
             Some(Ok(hub)) => {
@@ -298,7 +307,11 @@ impl Acceptor {
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             None => {
-                if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
+                let refusal = match cut_short {
+                    Some(CutShort::Wrong) => Refusal::unauthorized(),
+                    _ => Refusal::stopping(),
+                };
+                if let Some(stream) = self.tell(&accepted, stream, &refusal) {
                     linger(stream, END_TIME).await;
                 }
             }
@@ -318,6 +331,8 @@ impl Acceptor {
             peer,
             listener,
             options,
+            identity,
+            ..
         } = accepted;
         let (feed, before) = hub.join_behind(ConnectionInfo {
             peer,
@@ -326,9 +341,16 @@ impl Acceptor {
             role: options.role,
             channel: options.channel.clone(),
             at: SystemTime::now(),
+            identity: identity.clone(),
         });
         let channel = options.channel.as_unusual();
-        info!(client = feed.subscriber().id.0, %peer, %listener, channel, "client connected");
+        let name = identity.as_ref().map(|identity| identity.name.as_str());
+        info!(client = feed.subscriber().id.0, name, %peer, %listener, channel, "client connected");
+        // A reload may have taken its token since that was looked at. One that comes now finds the client.
+        if identity.is_some_and(|it| !self.authorizer.allows(&it, options.role, &options.channel)) {
+            let denied = Commands::close(CloseReason::Denied);
+            feed.subscriber().command(denied);
+        }
         let mut client = Client::new(stream, feed, options, self.policy.clone(), permit);
         if let Some(hello) = hello {
             client.answer_hello(hello, hub, before);
@@ -357,6 +379,7 @@ impl Acceptor {
             peer,
             listener,
             options,
+            ..
         } = accepted;
         if let Some(refused) = self.counters.refused_for(refusal.reason) {
             refused.add_one();

@@ -18,14 +18,16 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
-use super::pending::{PendingHandshake, Stage};
+use super::authorizer::{Authorizer, CutShort};
+use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
-use crate::config::ListenerOptions;
+use crate::config::{ListenerOptions, Token};
 use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
-use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
+use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
@@ -40,15 +42,16 @@ impl PendingHandshake {
     pub(super) async fn run(
         &mut self,
         channels: &Channels,
+        authorizer: &Authorizer,
         shared: &SharedOptions,
         time: Duration,
     ) -> Result<Joining, Refusal> {
         let outcome = tokio::select! {
-            outcome = self.run_stages(channels, shared) => Some(outcome),
+            outcome = self.run_stages(channels, authorizer, shared) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
             () = clock::sleep(time) => None,
         };
-        let outcome = outcome.unwrap_or_else(|| Err(self.stage.timed_out(time)));
+        let outcome = outcome.unwrap_or_else(|| Err(self.timed_out(time)));
         let crlf = match &self.stage {
             Stage::Hello(reader) => reader.crlf(),
             Stage::Join => false,
@@ -59,49 +62,79 @@ impl PendingHandshake {
     async fn run_stages(
         &mut self,
         channels: &Channels,
+        authorizer: &Authorizer,
         shared: &SharedOptions,
     ) -> Result<Joining, Refusal> {
-        let options = &mut self.accepted.options;
-        match &mut self.stage {
+        let Accepted {
+            peer,
+            options,
+            certificate,
+            identity,
+            ..
+        } = &mut self.accepted;
+        let (hello, token) = match &mut self.stage {
             Stage::Hello(reader) => {
                 let line = hello_line(&mut self.stream, reader).await?;
-                let (hub, granted) = grant(hello::parse(&line)?, options, channels, shared)?;
-                *options = granted;
-                Ok(hub)
+                let hello = hello::parse(&line)?;
+                let secret = hello.token.as_ref();
+                // Before anything else that may be wrong with it, so that it tells nobody else anything.
+                let token = authorizer.authorize(*peer, secret, certificate, &mut self.cut_short);
+                let token = token.await?;
+                (hello, token)
             }
-            Stage::Join => Ok(channels.of_listener(&options.channel)),
-        }
+            Stage::Join => (Hello::default(), authorizer.by_certificate(certificate)),
+        };
+        let (hub, granted) = grant(hello, token.as_deref(), options, channels, shared)?;
+        *options = granted;
+        *identity = token.map(|token| token.identity.clone());
+        Ok(hub)
     }
-}
 
-impl Stage {
     /// Refusal of a peer that took longer than it had.
     fn timed_out(&self, time: Duration) -> Refusal {
         let seconds = time.as_secs_f64();
-        match self {
-            Stage::Hello(_) | Stage::Join => {
+        match (self.cut_short, &self.stage) {
+            (Some(CutShort::Unchecked), _) => Refusal::too_many_guesses(self.accepted.peer),
+            (Some(CutShort::Wrong), _) => Refusal::unauthorized(),
+            (None, Stage::Hello(_) | Stage::Join) => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))
             }
         }
     }
 }
 
-/// Gives a client what its hello asks for, as far as its listener lets it.
+/// Gives a client what its hello asks for, as far as its listener and its token let it.
 fn grant(
-    hello: hello::Hello,
+    hello: Hello,
+    token: Option<&Token>,
     options: &Arc<ListenerOptions>,
     channels: &Channels,
     shared: &SharedOptions,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
-    let asked = hello.role.unwrap_or(options.role);
-    let Some(role) = options.role.narrowed_to(asked) else {
-        let detail = format!("role {asked} is not allowed here, only {}", options.role);
+    let most = match token {
+        Some(token) => options.role.and(token.role),
+        None => Some(options.role),
+    };
+    let most =
+        most.ok_or_else(|| Refusal::unauthorized_for(format_args!("role {}", options.role)))?;
+    let asked = hello.role.unwrap_or(most);
+    let Some(role) = most.narrowed_to(asked) else {
+        let detail = format!("role {asked} is not allowed here, only {most}");
         return Err(Refusal::bad_hello(detail));
     };
     let format = hello.format.unwrap_or(options.format);
-    let hub = match &hello.channel {
-        None => channels.of_listener(&options.channel),
-        Some(name) => channels.open(name).ok_or_else(Refusal::no_channel)?,
+    let asked = hello.channel.as_ref();
+    let channel = match token {
+        Some(token) => token.channel(asked, &options.channel),
+        None => Some(asked.unwrap_or(&options.channel)),
+    };
+    let channel = channel.ok_or_else(|| {
+        let channel = asked.unwrap_or(&options.channel);
+        Refusal::unauthorized_for(format_args!("channel {channel}"))
+    })?;
+    let hub = match channel == &options.channel && asked.is_none() {
+        true => channels.of_listener(channel),
+        false => channels.open(channel).ok_or_else(Refusal::no_channel)?,
     };
     let listed = (options.role, options.format, &options.channel);
     let options = if (role, format, hub.name()) == listed {
@@ -118,7 +151,10 @@ fn grant(
 }
 
 /// The first line that a connection sends.
-async fn hello_line(stream: &mut Stream, reader: &mut HelloReader) -> Result<Vec<u8>, Refusal> {
+async fn hello_line(
+    stream: &mut Stream,
+    reader: &mut HelloReader,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     loop {
         let mut answers = Vec::new();
         let line = stream.read_part(|bytes| {

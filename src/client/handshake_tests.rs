@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
 
-use super::{ClientPolicy, Clients, PendingHandshake, SharedOptions};
+use super::{Authorizer, ClientPolicy, Clients, PendingHandshake, SharedOptions};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -50,6 +50,7 @@ impl Served {
         let acceptor = Acceptor::new(
             channels.clone(),
             Arc::new(ClientPolicy::from(&config)),
+            Arc::new(Authorizer::from(&config)),
             permits.clone(),
             clients.clone(),
             Arc::new(Counters::default()),

@@ -22,6 +22,11 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads the options that a file sets.
 pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
+    parse(&read_text(path)?, path)
+}
+
+/// Reads the text of a file.
+pub(super) fn read_text(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |error: &dyn std::fmt::Display| ConfigError {
         place: path.display().to_string(),
         reason: format!("cannot be read: {error}"),
@@ -30,13 +35,22 @@ pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(unreadable(&"it is larger than 1 MiB"));
     }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path),
-        Err(error) => {
-            let line = line_of(&bytes, error.valid_up_to());
-            Err(wrong_line(path, line, "the text is not UTF-8".to_owned()))
-        }
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = line_of(error.as_bytes(), error.utf8_error().valid_up_to());
+        wrong_line(path, line, "the text is not UTF-8".to_owned())
+    })
+}
+
+/// Reads the text of a file as TOML; errors name `path`.
+pub(super) fn parse_table<'a>(
+    text: &'a str,
+    path: &Path,
+) -> Result<Spanned<DeTable<'a>>, ConfigError> {
+    DeTable::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let message: Vec<&str> = error.message().lines().collect();
+        wrong_line(path, line_of(text.as_bytes(), at), message.join(", "))
+    })
 }
 
 /// Reads at most one byte more of a file than [`FILE_BYTES_MAX`].
@@ -50,13 +64,8 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Reads the options that the text of a file sets; errors name `path`.
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
-    let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let message: Vec<&str> = error.message().lines().collect();
-        wrong_line(path, line_of(text.as_bytes(), at), message.join(", "))
-    })?;
-    let path = path.into();
-    let file = FileText { text, path };
+    let table = parse_table(text, path)?;
+    let file = FileText::new(text, path);
     let mut options = Options::default();
     for (key, value) in in_order(table.get_ref()) {
         let name: &str = key.get_ref();
@@ -78,23 +87,28 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
 }
 
 /// The text of a file, where values of it stand.
-struct FileText<'a> {
+pub(super) struct FileText<'a> {
     text: &'a str,
     path: Arc<Path>,
 }
 
-type Key<'a> = Spanned<DeString<'a>>;
-type Value<'a> = Spanned<DeValue<'a>>;
+pub(super) type Key<'a> = Spanned<DeString<'a>>;
+pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 
 /// The entries of a table in the order of the file, so that the first mistake in it is the one that is
 /// named.
-fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Key<'a>, &'t Value<'a>)> {
+pub(super) fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Key<'a>, &'t Value<'a>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
 
-impl FileText<'_> {
+impl<'a> FileText<'a> {
+    pub(super) fn new(text: &'a str, path: &Path) -> FileText<'a> {
+        let path = path.into();
+        FileText { text, path }
+    }
+
     fn place<T>(&self, spanned: &Spanned<T>) -> ValueSource {
         ValueSource::File {
             path: self.path.clone(),
@@ -102,7 +116,7 @@ impl FileText<'_> {
         }
     }
 
-    fn wrong<T>(&self, at: &Spanned<T>, option: &str, reason: String) -> ConfigError {
+    pub(super) fn wrong<T>(&self, at: &Spanned<T>, option: &str, reason: String) -> ConfigError {
         ConfigError {
             place: self.place(at).name(option),
             reason,
@@ -225,7 +239,7 @@ impl FileText<'_> {
     }
 }
 
-fn kind(value: &DeValue<'_>) -> &'static str {
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) | DeValue::Float(_) => "a number",

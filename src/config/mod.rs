@@ -26,6 +26,7 @@ mod source;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod tokens;
 pub(crate) mod values;
 pub(crate) mod words;
 
@@ -45,5 +46,7 @@ pub use self::options::Config;
 pub(crate) use self::options::OPTIONS;
 pub use self::source::Source;
 pub(crate) use self::spec::{Applies, Kind, OptionSpec};
+pub(crate) use self::tokens::Identity;
+pub use self::tokens::{Token, Tokens};
 pub use self::values::Grace;
 pub use self::words::{HalfClose, LogLevel, LongLine, SlowClient};

@@ -20,6 +20,7 @@ use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
 use super::spec::{Applies, Difference, NONE, OptionSpec, options};
+use super::tokens::{self, Tokens};
 use super::values::{self, Grace};
 use super::words::{self, HalfClose, LogLevel, LongLine, SlowClient};
 use crate::wire::channel::ChannelName;
@@ -29,6 +30,7 @@ use crate::wire::format::Format;
 pub(super) const LISTENING: &str = "Listening";
 pub(super) const SEEN: &str = "What clients see";
 pub(super) const LIMITS: &str = "Limits";
+pub(super) const ACCESS: &str = "Who comes in";
 pub(super) const SLOW: &str = "Slow clients";
 pub(super) const ADMIN: &str = "Watching";
 /// Heading of the options about the process, which those of [`Cli`](super::cli::Cli) itself share.
@@ -79,6 +81,18 @@ options! {
     option("half-close", Word(&["close", "keep"]), "close|keep", SEEN, default = "close", AtOnce)
     /// What the end of a client's input means.
     half_close: HalfClose = one(words::half_close);
+
+    /// Let those in by `hello` who have a token in FILE
+    ///
+    /// TOML: a [[token]] for each, with a name and the sha256 of a secret, as `linehub generate token NAME`
+    /// prints it, or with certificate, a CN or SAN of a TLS client certificate, in place of sha256; and, if
+    /// they are to say less than anything, role, channels and expires. A token is good to the end of the day
+    /// that expires names, in UTC, or to its time. Clients of listeners with `hello` say `token=SECRET` in it;
+    /// who says none that is right is told `Error: not authorized`, later each time. A reload reads FILE
+    /// again, and closes those whose token is gone.
+    option("tokens", Value, "FILE|off", ACCESS, default = "off", AtOnce)
+    /// Who comes in by listeners with `hello`. `None`: everybody.
+    tokens: Option<Arc<Tokens>> = one(tokens::read);
 
     /// Close a client whose first line is an HTTP request
     ///

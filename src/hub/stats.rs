@@ -161,7 +161,7 @@ impl Hub {
         // What is being assembled waits for clients too.
         state.flush();
         let all = state.slots.iter();
-        all.map(|(_, slot)| self.stats_of(&state, slot, now))
+        all.map(|(key, slot)| self.stats_of(&state, key, slot, now))
             .collect()
     }
 
@@ -179,20 +179,27 @@ impl Hub {
         )
     }
 
-    fn stats_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
+    fn stats_of(&self, state: &State, key: usize, slot: &Slot, now: Micros) -> ClientStats {
         let totals = slot.totals();
         let (bytes_pending, messages_behind) = self.owed(state, slot, &totals);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
         let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
         ClientStats {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.name),
+            connection: self.connection_of(state, key),
             totals,
             bytes_pending,
             messages_behind,
             idle: now.since(still_since),
             leaving: slot.left,
         }
+    }
+
+    /// How the client in `key` came.
+    pub(super) fn connection_of(&self, state: &State, key: usize) -> ConnectionInfo {
+        let identity = state.identities.get(&key);
+        let meta = &state.slots[key].meta;
+        meta.connection(&state.listeners, &self.name, identity)
     }
 
     /// The bytes and the messages that wait for a client.
@@ -239,7 +246,7 @@ impl Hub {
         let totals = slot.totals();
         let client = ClosedClient {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.name),
+            connection: self.connection_of(&state, key),
             totals,
             reason,
             at: SystemTime::now(),

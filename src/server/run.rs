@@ -33,6 +33,7 @@ impl Server {
         let acceptor = Acceptor::new(
             self.channels.clone(),
             self.policy,
+            self.authorizer,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),

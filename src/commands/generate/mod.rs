@@ -3,11 +3,13 @@
 
 mod configuration;
 mod manual;
+mod token;
 mod units;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
+use zeroize::Zeroizing;
 
 use crate::config::OPTIONS;
 use crate::config::cli::{Cli, Generate};
@@ -47,17 +49,22 @@ fn with_values() -> Command {
         })
 }
 
-/// The text that `linehub generate WHAT` prints, ready to be written to a file.
-pub fn text(what: Generate) -> String {
-    match what {
-        Generate::Service { socket_activated } => units::service(socket_activated),
+/// What `linehub generate WHAT` prints, ready to be written to a file, and what it says on stderr.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn text(what: &Generate) -> anyhow::Result<(String, Zeroizing<String>)> {
+    let text = match what {
+        Generate::Service { socket_activated } => units::service(*socket_activated),
         Generate::Socket => units::SOCKET.to_owned(),
         Generate::Sysusers => units::SYSUSERS.to_owned(),
         Generate::Dropin => units::DROPIN.to_owned(),
         Generate::Config => configuration::toml(),
         Generate::Man => manual::roff(&mut Cli::command()),
-        Generate::Completions { shell } => completions(shell),
-    }
+        Generate::Completions { shell } => completions(*shell),
+        Generate::Token(args) => return token::generate(args),
+    };
+    Ok((text, Zeroizing::default()))
 }
 
 /// Completions for a shell, which offer files only where a file is wanted.

@@ -20,7 +20,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueHint};
 
 #[cfg(feature = "bench")]
 pub use self::bench::BenchArgs;
-pub use self::commands::{Command, Generate, StatusArgs};
+pub use self::commands::{Command, Generate, StatusArgs, TokenArgs};
 #[cfg(feature = "connect")]
 pub use self::connect::ConnectArgs;
 pub use self::explain::unknown_variables;

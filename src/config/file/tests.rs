@@ -83,7 +83,7 @@ fn mistakes_are_named_with_file_line_and_what_is_allowed() {
             "1: zzz: no such option; allowed: admin, admin-host, buffer, channel, drain-timeout, echo, \
              format, half-close, hello-timeout, http-guard, idle-timeout, listen, log, long-line, \
              max-clients, max-line, no-notices, open-channels, slow-client, slow-grace, stall-timeout, \
-             worker-threads",
+             tokens, worker-threads",
         ),
         (
             "listen = []",
