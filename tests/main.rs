@@ -57,6 +57,8 @@ mod structure;
 mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.
 mod telnet;
+/// Tokens: who comes in by a listener with a hello, under which name, and for how long.
+mod tokens;
 /// The systemd units that the binary prints, as systemd itself sees them.
 mod units;
 /// Taking over from a daemon of the build before.

@@ -11,7 +11,7 @@ use rustix::net::SocketFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::peer::Peer;
 use super::sockopt::register;
@@ -120,6 +120,25 @@ impl Listener {
             hello = hello.then_some(true),
             "listening"
         );
+    }
+
+    /// Whether what its clients say can be read by nobody on the way.
+    fn is_private(&self) -> bool {
+        match &self.name {
+            ListenAddr::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            ListenAddr::Unix(_) => true,
+        }
+    }
+
+    /// Warns if its clients say their tokens where others can read them.
+    pub(crate) fn warn_of_plain_tokens(&self) {
+        if self.options.hello && !self.is_private() {
+            warn!(
+                listener = %self.name,
+                "anybody on the way can read the tokens of its clients: it is neither TLS, nor a Unix socket, \
+                 nor on loopback"
+            );
+        }
     }
 
     /// Gives newcomers other options; clients that are there keep theirs.

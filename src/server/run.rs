@@ -60,6 +60,10 @@ impl Server {
             executable: self.executable,
         };
         self.listeners.iter().for_each(Listener::log_listening);
+        if running.config.tokens.is_some() {
+            let listeners = self.listeners.iter();
+            listeners.for_each(Listener::warn_of_plain_tokens);
+        }
         if let Some(socket) = self.admin {
             let admin = socket.serve(running.admin_state.clone());
             running.admin = Some(admin.context("cannot start the thread of --admin")?);

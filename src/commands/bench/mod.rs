@@ -121,8 +121,8 @@ fn measure(plan: &Plan) -> Result<bool> {
     let mut failure = None;
     for run in &plan.runs {
         let progress = Progress::new(run.duration, plan.json);
-        let (address, channel) = (plan.address.as_ref(), plan.channel.as_ref());
-        let outcome = Target::reach(address, channel, run).and_then(|(target, first)| {
+        let (address, hello) = (plan.address.as_ref(), plan.hello.as_ref());
+        let outcome = Target::reach(address, hello, run).and_then(|(target, first)| {
             load::run(run, &target, Some(first), &mut interrupt, &progress)
         });
         match outcome {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connections::Role;
+use super::hello::Hello;
 use super::line::{HEAD_BYTES, SENDERS_MAX};
 use crate::config::Address;
-use crate::config::cli::BenchArgs;
+use crate::config::cli::{BenchArgs, read_token};
 use crate::config::values::{self, SizeRange};
 use crate::config::words;
-use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 /// Connections of one kind. More than one machine has ports for.
@@ -36,8 +36,8 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 pub(super) struct Plan {
     /// The daemon to load. `None`: one of its own.
     pub(super) address: Option<Address>,
-    /// The channel to load, which is asked for in a hello. `None`: whatever the listener's is.
-    pub(super) channel: Option<ChannelName>,
+    /// What to load, which is asked for in a hello. `None`: whatever the listener's is.
+    pub(super) hello: Option<Hello>,
     /// What to run, one after another. One without a sweep.
     pub(super) runs: Vec<Run>,
     /// The axis option.
@@ -147,9 +147,14 @@ impl Plan {
                  limit lets; allowed: {fit} in all"
             ));
         }
+        let channel = args.channel.clone();
+        let hello = channel.map(|channel| {
+            let token = read_token(args.token_file.as_deref())?;
+            Ok::<_, String>(Hello { channel, token })
+        });
         Ok(Plan {
             address,
-            channel: args.channel.clone(),
+            hello: hello.transpose()?,
             runs,
             sweep,
             json: args.json,

@@ -8,9 +8,10 @@ use socket2::Socket;
 
 use super::daemon::Daemon;
 use super::endpoint::Endpoint;
-use super::hello;
+use super::hello::{self, Hello};
 use super::plan::Run;
 use crate::config::Address;
+use crate::config::cli::TOKEN_VARIABLE;
 use crate::ops::procfs;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
@@ -29,13 +30,13 @@ impl Target {
     /// Reaches the daemon at `address`, or starts one. Returns the first connection to it.
     pub(super) fn reach(
         address: Option<&Address>,
-        channel: Option<&ChannelName>,
+        hello: Option<&Hello>,
         run: &Run,
     ) -> Result<(Target, Socket)> {
         let (address, own) = match address {
             Some(address) => (address.clone(), None),
             None => {
-                let mut own = Daemon::start(own_command(run, channel.is_some()))?;
+                let mut own = Daemon::start(own_command(run, hello.is_some()))?;
                 let address = own.address(" listening ")?;
                 let (host, port) = (address.ip().to_string(), address.port());
                 (Address::Tcp { host, port }, Some(own))
@@ -43,16 +44,16 @@ impl Target {
         };
         let (mut endpoint, first) =
             Endpoint::reach(&address).with_context(|| format!("cannot connect to {address}"))?;
-        if let Some(channel) = channel {
+        if let Some(hello) = hello {
             if own.is_none() {
-                hello::try_out(&endpoint, &address, channel)?;
+                hello::try_out(&endpoint, &address, hello)?;
             }
-            endpoint = endpoint.saying([hello::line(channel, run.format)]);
+            endpoint = endpoint.saying([hello.line(run.format)]);
         }
         let target = Target {
             address,
             endpoint,
-            channel: channel.cloned(),
+            channel: hello.map(|hello| hello.channel.clone()),
             own,
         };
         Ok((target, first))
@@ -96,6 +97,7 @@ fn own_command(run: &Run, with_hello: bool) -> Command {
     // Variables that are not about how lines travel.
     for name in [
         "LINEHUB_CONFIG",
+        TOKEN_VARIABLE,
         "RUST_LOG",
         "JOURNAL_STREAM",
         "NOTIFY_SOCKET",

@@ -8,6 +8,8 @@ mod commands;
 mod connect;
 mod explain;
 mod help;
+#[cfg(any(feature = "bench", feature = "connect"))]
+mod token;
 mod typed;
 
 use std::ffi::OsString;
@@ -25,6 +27,10 @@ pub use self::commands::{Command, Generate, StatusArgs, TokenArgs};
 pub use self::connect::ConnectArgs;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
+#[cfg(feature = "bench")]
+pub(crate) use self::token::TOKEN_VARIABLE;
+#[cfg(any(feature = "bench", feature = "connect"))]
+pub(crate) use self::token::read_token;
 use super::options::PROCESS;
 pub(crate) use super::raw::STATE_VARIABLE;
 pub use super::raw::{Options, RawValue, ValueSource};
