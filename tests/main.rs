@@ -57,6 +57,9 @@ mod structure;
 mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.
 mod telnet;
+/// TLS from the client's side: `connect --tls`, `bench --tls`.
+#[cfg(feature = "connect")]
+mod tls_client;
 /// Tokens: who comes in by a listener with a hello, under which name, and for how long.
 mod tokens;
 /// The systemd units that the binary prints, as systemd itself sees them.

@@ -532,8 +532,12 @@ fn secret_is_in_no_log_list_or_command_line() {
         command
     };
     let cmdline = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    let by_file = |command: &mut Command| drop(command.arg("--token-file").arg(&file));
-    let by_variable = |command: &mut Command| drop(command.env("LINEHUB_TOKEN", "secret-b"));
+    let by_file = |command: &mut Command| {
+        command.arg("--token-file").arg(&file);
+    };
+    let by_variable = |command: &mut Command| {
+        command.env("LINEHUB_TOKEN", "secret-b");
+    };
     let ways: [(&str, &dyn Fn(&mut Command)); 2] = [("a", &by_file), ("b", &by_variable)];
     for (name, way) in ways {
         let mut program = Program::spawn(&mut connect(way));

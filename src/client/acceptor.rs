@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::authorizer::{Authorizer, CutShort};
-use super::handshake::{Ending, Handshakes};
+use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::shared_options::SharedOptions;
@@ -27,6 +27,7 @@ use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
+use crate::net::tls::ServerTls;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
 
@@ -38,6 +39,10 @@ const ACCEPTS_A_TURN: (usize, usize) = (256, 4);
 /// How long to wait when the system has no descriptor or memory left: first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// How long a handover waits for TLS that is half agreed on, as it cannot be saved then: a few times what
+/// the way to the other side of the earth takes.
+const TLS_TIME: Duration = Duration::from_secs(1);
+
 /// Refused connections that are waited for at a time. Beyond that they are told and closed at once:
 /// they must not take the descriptors that were kept back for the daemon itself.
 const REFUSALS_MAX: usize = 32;
@@ -45,15 +50,13 @@ const REFUSALS_MAX: usize = 32;
 /// What every accept loop needs to make clients of connections.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    channels: Arc<Channels>,
+    context: HandshakeContext,
     policy: Arc<ClientPolicy>,
-    authorizer: Arc<Authorizer>,
     permits: Arc<ConnectionLimit>,
     clients: Arc<Clients>,
     counters: Arc<Counters>,
     handshakes: Handshakes,
     parked: Mutex<Vec<PendingHandshake>>,
-    options: SharedOptions,
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
@@ -103,17 +106,21 @@ impl Acceptor {
         clients: Arc<Clients>,
         counters: Arc<Counters>,
         options: SharedOptions,
+        tls: Arc<ServerTls>,
     ) -> Acceptor {
         Acceptor {
-            channels,
+            context: HandshakeContext {
+                channels,
+                options,
+                tls,
+                authorizer,
+            },
             policy,
-            authorizer,
             permits,
             clients,
             counters,
             handshakes: Handshakes::default(),
             parked: Mutex::default(),
-            options,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             full: AtomicBool::new(false),
         }
@@ -166,13 +173,13 @@ impl Acceptor {
 
     /// The hub of the channel that a listener's clients join.
     fn hub_of(&self, options: &ListenerOptions) -> Joining {
-        self.channels.of_listener(&options.channel)
+        self.context.channels.of_listener(&options.channel)
     }
 
     /// Waits until the loop is to accept although no connection is known to be there: see `rest`.
     async fn nudged(&self) {
         #[cfg(debug_assertions)]
-        self.channels.nudged().await;
+        self.context.channels.nudged().await;
         #[cfg(not(debug_assertions))]
         std::future::pending::<()>().await;
     }
@@ -277,12 +284,11 @@ impl Acceptor {
             biased;
             // The sender lives in `self`.
             _ = ended.changed() => None,
-            outcome = handshake.run(&self.channels, &self.authorizer, &self.options, time) => Some(outcome),
+            outcome = handshake.run(&self.context, time) => Some(outcome),
         };
         // Whose hello was taken has nothing left that another daemon could go on with.
         if outcome.is_none() && *ended.borrow() == Ending::Park && handshake.cut_short.is_none() {
-            self.parked.lock().push(handshake);
-            return;
+            return self.park(handshake).await;
         }
         let PendingHandshake {
             accepted,
@@ -301,7 +307,7 @@ impl Acceptor {
                 };
                 let hello = match stage {
                     Stage::Hello(reader) => Some(reader),
-                    Stage::Join => None,
+                    _ => None,
                 };
                 self.join(accepted, stream, permit, &hub, hello);
             }
@@ -316,6 +322,23 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    /// Leaves a handshake to a handover, once it can be saved. It has [`TLS_TIME`] to get there.
+    async fn park(&self, mut handshake: PendingHandshake) {
+        if handshake.is_unsaveable() {
+            let agreed = handshake.agree_on_tls(&self.context.tls);
+            let agreed = tokio::time::timeout(TLS_TIME, agreed).await;
+            let outcome = agreed.unwrap_or_else(|_| Err(Refusal::stopping()));
+            if let Err(refusal) = outcome {
+                let PendingHandshake {
+                    accepted, stream, ..
+                } = handshake;
+                self.refuse(&accepted, stream, &refusal);
+                return;
+            }
+        }
+        self.parked.lock().push(handshake);
     }
 
     /// Makes a connection a client. Room for its notice has been waited for.
@@ -347,7 +370,12 @@ impl Acceptor {
         let name = identity.as_ref().map(|identity| identity.name.as_str());
         info!(client = feed.subscriber().id.0, name, %peer, %listener, channel, "client connected");
         // A reload may have taken its token since that was looked at. One that comes now finds the client.
-        if identity.is_some_and(|it| !self.authorizer.allows(&it, options.role, &options.channel)) {
+        if identity.is_some_and(|it| {
+            !self
+                .context
+                .authorizer
+                .allows(&it, options.role, &options.channel)
+        }) {
             let denied = Commands::close(CloseReason::Denied);
             feed.subscriber().command(denied);
         }
@@ -385,8 +413,9 @@ impl Acceptor {
             refused.add_one();
         }
         let reason = refusal.reason.label();
-        debug!(%listener, %peer, reason, "connection refused");
-        refusal.tell(stream, options.format)
+        let detail = Some(&*refusal.detail).filter(|detail| !detail.is_empty());
+        debug!(%listener, %peer, reason, detail, "connection refused");
+        refusal.tell(stream, options)
     }
 
     /// Ends the handshakes that wait for their peers: before a drain, once the accept loops are closed, so

@@ -298,7 +298,7 @@ impl World {
             feed,
             Arc::new(ListenerOptions {
                 role,
-                ..ListenerOptions::unlisted("unix:/x", defaults)
+                ..ListenerOptions::unlisted("unix:/x", &defaults)
             }),
             self.policy.clone(),
             self.permits.force_acquire(),

@@ -27,11 +27,21 @@ use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
 use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
+use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
+
+/// What handshakes need of the daemon.
+#[derive(Debug)]
+pub(super) struct HandshakeContext {
+    pub(super) channels: Arc<Channels>,
+    pub(super) options: SharedOptions,
+    pub(super) tls: Arc<ServerTls>,
+    pub(super) authorizer: Arc<Authorizer>,
+}
 
 impl PendingHandshake {
     /// Goes through the stages that are left; the channel that the connection joins then. Cancel safe: it
@@ -41,53 +51,73 @@ impl PendingHandshake {
     /// Why the connection does not become a client.
     pub(super) async fn run(
         &mut self,
-        channels: &Channels,
-        authorizer: &Authorizer,
-        shared: &SharedOptions,
+        context: &HandshakeContext,
         time: Duration,
     ) -> Result<Joining, Refusal> {
         let outcome = tokio::select! {
-            outcome = self.run_stages(channels, authorizer, shared) => Some(outcome),
+            outcome = self.run_stages(context) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
             () = clock::sleep(time) => None,
         };
         let outcome = outcome.unwrap_or_else(|| Err(self.timed_out(time)));
         let crlf = match &self.stage {
             Stage::Hello(reader) => reader.crlf(),
-            Stage::Join => false,
+            _ => false,
         };
         outcome.map_err(|refusal| Refusal { crlf, ..refusal })
     }
 
-    async fn run_stages(
-        &mut self,
-        channels: &Channels,
-        authorizer: &Authorizer,
-        shared: &SharedOptions,
-    ) -> Result<Joining, Refusal> {
-        let Accepted {
-            peer,
-            options,
-            certificate,
-            identity,
-            ..
-        } = &mut self.accepted;
-        let (hello, token) = match &mut self.stage {
-            Stage::Hello(reader) => {
-                let line = hello_line(&mut self.stream, reader).await?;
-                let hello = hello::parse(&line)?;
-                let secret = hello.token.as_ref();
-                // Before anything else that may be wrong with it, so that it tells nobody else anything.
-                let token = authorizer.authorize(*peer, secret, certificate, &mut self.cut_short);
-                let token = token.await?;
-                (hello, token)
+    async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
+        let (hello, token) = loop {
+            let Accepted {
+                peer, certificate, ..
+            } = &self.accepted;
+            match &mut self.stage {
+                Stage::Tls => self.agree_on_tls(&context.tls).await?,
+                Stage::Hello(reader) => {
+                    let line = hello_line(&mut self.stream, reader).await?;
+                    let hello = hello::parse(&line)?;
+                    let secret = hello.token.as_ref();
+                    // Before anything else that may be wrong with it, so that it tells nobody else anything.
+                    let cut_short = &mut self.cut_short;
+                    let authorizer = &context.authorizer;
+                    let token = authorizer.authorize(*peer, secret, certificate, cut_short);
+                    let token = token.await?;
+                    break (hello, token);
+                }
+                Stage::Join => {
+                    let token = context.authorizer.by_certificate(certificate);
+                    break (Hello::default(), token);
+                }
             }
-            Stage::Join => (Hello::default(), authorizer.by_certificate(certificate)),
         };
-        let (hub, granted) = grant(hello, token.as_deref(), options, channels, shared)?;
+        let options = &mut self.accepted.options;
+        let (hub, granted) = grant(hello, token.as_deref(), options, context)?;
         *options = granted;
-        *identity = token.map(|token| token.identity.clone());
+        self.accepted.identity = token.map(|token| token.identity.clone());
         Ok(hub)
+    }
+
+    /// Agrees on TLS, and goes on to the next stage. Cancel safe.
+    ///
+    /// # Errors
+    /// The peer speaks something else, or TLS that is not spoken here.
+    pub(super) async fn agree_on_tls(&mut self, tls: &ServerTls) -> Result<(), Refusal> {
+        let begun = self.stream.is_negotiating();
+        if !begun && !self.stream.begins_tls().await? {
+            return Err(Refusal::tls_expected());
+        }
+        let server = tls.of(&self.accepted.options);
+        let server = server.ok_or_else(|| Refusal::tls("its certificate is no longer there"))?;
+        let negotiated = self.stream.negotiate(&server).await;
+        negotiated.map_err(|error| Refusal::tls(error.to_string()))?;
+        self.stage = Stage::behind_tls(&self.accepted.options);
+        Ok(())
+    }
+
+    /// Whether it cannot be saved before it has come further: TLS is half agreed on.
+    pub(super) fn is_unsaveable(&self) -> bool {
+        matches!(self.stage, Stage::Tls) && self.stream.is_negotiating()
     }
 
     /// Refusal of a peer that took longer than it had.
@@ -96,6 +126,7 @@ impl PendingHandshake {
         match (self.cut_short, &self.stage) {
             (Some(CutShort::Unchecked), _) => Refusal::too_many_guesses(self.accepted.peer),
             (Some(CutShort::Wrong), _) => Refusal::unauthorized(),
+            (None, Stage::Tls) => Refusal::tls(format!("no TLS within {seconds}s")),
             (None, Stage::Hello(_) | Stage::Join) => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))
             }
@@ -108,8 +139,7 @@ fn grant(
     hello: Hello,
     token: Option<&Token>,
     options: &Arc<ListenerOptions>,
-    channels: &Channels,
-    shared: &SharedOptions,
+    context: &HandshakeContext,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
     let most = match token {
         Some(token) => options.role.and(token.role),
@@ -133,14 +163,17 @@ fn grant(
         Refusal::unauthorized_for(format_args!("channel {channel}"))
     })?;
     let hub = match channel == &options.channel && asked.is_none() {
-        true => channels.of_listener(channel),
-        false => channels.open(channel).ok_or_else(Refusal::no_channel)?,
+        true => context.channels.of_listener(channel),
+        false => context
+            .channels
+            .open(channel)
+            .ok_or_else(Refusal::no_channel)?,
     };
     let listed = (options.role, options.format, &options.channel);
     let options = if (role, format, hub.name()) == listed {
         options.clone()
     } else {
-        shared.share(ListenerOptions {
+        context.options.share(ListenerOptions {
             role,
             format,
             channel: hub.name().clone(),

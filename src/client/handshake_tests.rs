@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,7 @@ impl Served {
             clients.clone(),
             Arc::new(Counters::default()),
             SharedOptions::default(),
+            Arc::default(),
         );
         let mut served = Served {
             channels,
@@ -188,8 +190,9 @@ async fn stop_ends_handshakes_and_tells_why_and_a_handover_keeps_them() {
         assert_eq!(parked.len(), 1);
         for hello in parked {
             let options = SharedOptions::default();
-            let (saved, PendingHandshake { stream, permit, .. }) = (hello.save(), hello);
-            let hello = PendingHandshake::restore(saved, stream, &options, permit).unwrap();
+            let socket = hello.as_fd().try_clone_to_owned().unwrap();
+            let (saved, PendingHandshake { permit, .. }) = (hello.save(), hello);
+            let hello = PendingHandshake::restore(saved, socket, &options, permit).unwrap();
             served.acceptor.begin(hello);
         }
         let start = Instant::now();

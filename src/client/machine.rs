@@ -1,7 +1,6 @@
 //! The state machine of one client: input and output in one poll, and what ends them.
 
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -24,9 +23,13 @@ use crate::wire::ids::Seq;
 /// not read from until it does. One read may add as much again as it brought.
 const OWN_BYTES_MAX: usize = 4 * 1024;
 
-/// Bytes that a draining daemon still reads from one client: more than a sender's kernel holds
+/// What a draining daemon counts of a read: as much as the smallest that a read may be held to, so that a
+/// whole read never counts for more than it brings.
+const DRAIN_BLOCK_BYTES: usize = 256;
+
+/// Blocks that a draining daemon still reads from one client, 16 MiB: more than a sender's kernel holds
 /// by default, so all that had been sent comes in, while one that never stops is cut off.
-const DRAIN_BYTES_MAX: u32 = 16 * 1024 * 1024;
+const DRAIN_BLOCKS_MAX: u16 = u16::MAX;
 
 /// A connection that has become a client.
 #[derive(Debug)]
@@ -41,8 +44,6 @@ pub(crate) struct Client<S: Connection = Stream> {
     pub(super) input: InputState,
     pub(super) output: OutputState,
     pub(super) reason: Option<CloseReason>,
-    /// [`PeerProgress::acknowledged`](crate::net::stream::PeerProgress) when the peer was last probed.
-    pub(super) acknowledged: u32,
     /// The connection broke without a word from the peer.
     pub(super) timed_out: bool,
     pub(super) permit: Option<ConnectionPermit>,
@@ -53,8 +54,8 @@ pub(crate) struct Client<S: Connection = Stream> {
 pub(super) enum InputState {
     /// Bytes are published.
     Open,
-    /// Bytes are published, so many at most, as far as they are there already: the daemon stops.
-    Draining(u32),
+    /// Bytes are published as far as they are there already, so many blocks at most: the daemon stops.
+    Draining(u16),
     /// Bytes are left in the socket until the close notice has been written.
     Paused,
     /// Bytes are thrown away: the client is being closed. Not reading them would make the kernel
@@ -105,7 +106,6 @@ impl<S: Connection> Client<S> {
             input: InputState::Open,
             output: OutputState::Streaming,
             reason: None,
-            acknowledged: 0,
             timed_out: false,
             permit: Some(permit),
         }
@@ -143,7 +143,7 @@ impl<S: Connection> Client<S> {
             match self.input {
                 // Nobody waits for what would be thrown away.
                 InputState::Open if !self.options.role.publishes() => self.pause_input(),
-                InputState::Open => self.input = InputState::Draining(DRAIN_BYTES_MAX),
+                InputState::Open => self.input = InputState::Draining(DRAIN_BLOCKS_MAX),
                 _ => self.feed.input_done(),
             }
         }
@@ -162,10 +162,8 @@ impl<S: Connection> Client<S> {
         let Ok(peer) = self.stream.progress() else {
             return false;
         };
+        self.feed.note_acknowledged(peer.acknowledged);
         let member = self.feed.subscriber();
-        if mem::replace(&mut self.acknowledged, peer.acknowledged) != peer.acknowledged {
-            member.note_progress();
-        }
         member.set(Condition::Unacknowledged, !peer.has_all);
         if peer.is_gone && self.output != OutputState::Broken {
             self.break_output(true);
@@ -275,8 +273,8 @@ impl<S: Connection> Client<S> {
             .reader
             .poll(cx, &mut self.stream, &mut self.feed, policy, &mut answers);
         self.writer.answer(&mut self.feed, answers);
-        if self.reader.crlf() {
-            self.writer.use_crlf(&mut self.feed);
+        if self.reader.crlf() && !self.feed.crlf() {
+            self.feed.use_crlf();
         }
         if self.reader.takes_cr_for_text() && self.policy.is_first_warning_of_cr() {
             warn!(
@@ -287,7 +285,7 @@ impl<S: Connection> Client<S> {
         }
         match (read, self.input) {
             (Poll::Ready(Read::Bytes(read)), InputState::Draining(left)) => {
-                let read = u32::try_from(read).unwrap_or(u32::MAX);
+                let read = u16::try_from(read.div_ceil(DRAIN_BLOCK_BYTES)).unwrap_or(u16::MAX);
                 self.input = InputState::Draining(left.saturating_sub(read));
                 cx.waker().wake_by_ref();
                 if read >= left {
@@ -419,6 +417,7 @@ impl<S: Connection> Client<S> {
             // The input was passed over in this poll, which registers for nothing.
             cx.waker().wake_by_ref();
         }
+        self.stream.rest();
         Poll::Pending
     }
 }

@@ -1,6 +1,6 @@
 //! A connection that is in its handshake, put away for a handover, and taken up again.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use crate::config::{Identity, ListenerOptions};
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
+use crate::net::tls::SavedTls;
 use crate::wire::hello::{HelloReader, HelloReaderState};
 
 /// A connection that is no client yet.
@@ -41,6 +42,8 @@ pub(crate) struct PendingHandshake {
 /// this order.
 #[derive(Debug)]
 pub(super) enum Stage {
+    /// It agrees on TLS.
+    Tls,
     /// Its hello line.
     Hello(HelloReader),
     /// Nothing: it becomes a client.
@@ -53,13 +56,35 @@ pub(crate) struct SavedHandshake {
     peer: Peer,
     listener: Arc<str>,
     options: String,
+    #[serde(default)]
+    stage: SavedStage,
     /// What has come of a hello line; `None` in another stage.
     reader: Option<HelloReaderState>,
+    #[serde(default)]
+    tls: Option<SavedTls>,
+}
+
+/// Which [`Stage`] it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SavedStage {
+    Tls,
+    #[default]
+    Hello,
+    Join,
 }
 
 impl Stage {
     /// The stage that a connection with these options begins with.
     pub(super) fn first(options: &ListenerOptions) -> Stage {
+        match options.tls {
+            true => Stage::Tls,
+            false => Stage::behind_tls(options),
+        }
+    }
+
+    /// The stage that comes when TLS is agreed on, or not asked for.
+    pub(super) fn behind_tls(options: &ListenerOptions) -> Stage {
         match options.hello {
             true => Stage::Hello(HelloReader::new(options.format, options.line_end)),
             false => Stage::Join,
@@ -68,35 +93,51 @@ impl Stage {
 }
 
 impl PendingHandshake {
+    /// Gets ready for [`PendingHandshake::save`]; whether it can be saved.
+    pub(crate) fn put_away(&mut self) -> bool {
+        self.stream.put_away().is_ok()
+    }
+
     /// The connection as the next daemon needs it. It must not be in the hands of a task.
     pub(crate) fn save(&self) -> SavedHandshake {
         SavedHandshake {
             peer: self.accepted.peer,
             listener: self.accepted.listener.clone(),
             options: self.accepted.options.to_string(),
+            stage: match &self.stage {
+                Stage::Tls => SavedStage::Tls,
+                Stage::Hello(_) => SavedStage::Hello,
+                Stage::Join => SavedStage::Join,
+            },
             reader: match &self.stage {
                 Stage::Hello(reader) => Some(reader.save()),
-                Stage::Join => None,
+                _ => None,
             },
+            tls: self.stream.save_tls(),
         }
     }
 
     /// Goes on where [`PendingHandshake::save`] was called. Its time begins anew.
     ///
     /// # Errors
-    /// The options cannot be read.
+    /// The options cannot be read, or the socket cannot be served.
     pub(crate) fn restore(
         saved: SavedHandshake,
-        stream: Stream,
+        socket: OwnedFd,
         shared: &SharedOptions,
         permit: ConnectionPermit,
-    ) -> Result<PendingHandshake, String> {
-        let options = shared.share(ListenerOptions::restore(&saved.options)?);
-        let reader = saved.reader;
+    ) -> anyhow::Result<PendingHandshake> {
+        let options = ListenerOptions::restore(&saved.options).map_err(anyhow::Error::msg)?;
+        let options = shared.share(options);
+        let stream = Stream::restore(socket, saved.tls)?;
         Ok(PendingHandshake {
-            stage: match reader {
-                Some(reader) => Stage::Hello(HelloReader::restore(reader, options.line_end)),
-                None => Stage::first(&options),
+            stage: match (saved.stage, saved.reader) {
+                (SavedStage::Tls, _) => Stage::Tls,
+                (SavedStage::Join, _) => Stage::Join,
+                (SavedStage::Hello, Some(reader)) => {
+                    Stage::Hello(HelloReader::restore(reader, options.line_end))
+                }
+                (SavedStage::Hello, None) => Stage::behind_tls(&options),
             },
             accepted: Accepted {
                 peer: saved.peer,

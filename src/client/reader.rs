@@ -199,6 +199,13 @@ impl Reader {
                     self.finish(feed, permit, policy);
                     return Poll::Ready(Read::Over(CloseReason::Reset));
                 }
+                // TLS ended without its word for that: what has no end may have been cut.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Poll::Ready(Read::End);
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return Poll::Ready(Read::Over(CloseReason::Tls));
+                }
                 Err(_) => return Poll::Ready(Read::Over(CloseReason::Reset)),
             };
             feed.subscriber().counters.bytes_in.add(read as u64);

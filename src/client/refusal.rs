@@ -5,6 +5,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use crate::config::ListenerOptions;
 use crate::net::peer::Peer;
 use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
@@ -75,6 +76,16 @@ impl Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
     }
 
+    /// TLS could not be agreed on. The peer has been told as TLS has it.
+    pub(super) fn tls(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::Tls, detail)
+    }
+
+    /// The peer does not speak TLS.
+    pub(super) fn tls_expected() -> Refusal {
+        Refusal::new(CloseReason::Tls, "TLS expected")
+    }
+
     /// The peer has shut its sending side, or asked to leave.
     pub(super) fn left() -> Refusal {
         Refusal::new(CloseReason::Eof, "")
@@ -84,10 +95,13 @@ impl Refusal {
     /// a while (see [`linger`]).
     ///
     /// In `raw`, which has no words, a reset says it: an end would look as if what was sent had been
-    /// taken.
-    pub(super) fn tell(&self, mut stream: Stream, format: Format) -> Option<Stream> {
+    /// taken. Who is to speak TLS and does not yet would not understand words.
+    pub(super) fn tell(&self, mut stream: Stream, options: &ListenerOptions) -> Option<Stream> {
+        let format = options.format;
         let mut words = Vec::new();
+        let is_plain = !options.tls || self.reason == CloseReason::Tls;
         match self.reason {
+            _ if !stream.takes_words(is_plain) => {}
             CloseReason::Eof | CloseReason::Reset => return None,
             _ if format == Format::Raw => {
                 // Without the reset, the connection ends all the same.

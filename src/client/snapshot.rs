@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use super::machine::{Client, InputState, OutputState};
 use super::policy::ClientPolicy;
@@ -14,6 +15,7 @@ use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
+use crate::net::tls::SavedTls;
 use crate::wire::close_reason::CloseReason;
 
 /// A client without its socket.
@@ -29,6 +31,8 @@ pub(crate) struct SavedClient {
     /// Options of the listener that it came by, as they were then; a state of version 4 has none.
     #[serde(default)]
     options: Option<String>,
+    #[serde(default)]
+    pub(crate) tls: Option<SavedTls>,
     /// The client counts against `--max-clients`.
     pub(crate) has_permit: bool,
 }
@@ -37,10 +41,7 @@ impl SavedClient {
     /// Options as they were saved; without, those of a listener that only had a format. A daemon that
     /// knows more may have written what cannot be read here.
     fn options(&self) -> ListenerOptions {
-        let defaults = ListenerDefaults {
-            format: self.writer.format,
-            http_guard: true,
-        };
+        let defaults = &ListenerDefaults::new(self.writer.format);
         let connection = self.feed.connection();
         let saved = self.options.as_deref().map(ListenerOptions::restore);
         saved
@@ -62,9 +63,19 @@ impl Client {
             output: self.output,
             reason: self.reason,
             reader: self.reader.save(),
-            writer: self.writer.save(self.options.format),
-            options: Some(self.options.to_string()),
+            writer: self.writer.save(self.options.format, self.feed.crlf()),
+            options: Some(format!("{:#}", self.options)),
+            tls: self.stream.save_tls(),
             has_permit: self.permit.is_some(),
+        }
+    }
+
+    /// Gets ready for [`Client::save`]: the client must have stopped.
+    pub(crate) fn put_away(&mut self) {
+        if let Err(error) = self.stream.put_away() {
+            let client = self.feed.subscriber().id.0;
+            debug!(client, %error, "its TLS does not come along");
+            self.reason.get_or_insert(CloseReason::Reset);
         }
     }
 
@@ -91,7 +102,6 @@ impl Client {
             input: saved.input,
             output: saved.output,
             reason: saved.reason,
-            acknowledged: 0,
             timed_out: false,
             permit,
         }

@@ -22,7 +22,6 @@ const WRITE_BYTES_MAX: usize = 1024 * 1024;
 /// Writes what one client is owed, in order.
 #[derive(Debug)]
 pub(super) struct Writer {
-    crlf: bool,
     /// What is written before anything more of the feed: telnet's answers and the daemon's words to
     /// this client, each after a whole line.
     control_queue: Vec<u8>,
@@ -52,7 +51,6 @@ pub(super) struct SavedWriter {
 impl Writer {
     pub(super) fn new() -> Writer {
         Writer {
-            crlf: false,
             control_queue: Vec::new(),
             written: 0,
             marks: 0,
@@ -61,7 +59,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn save(&self, format: Format) -> SavedWriter {
+    pub(super) fn save(&self, format: Format, crlf: bool) -> SavedWriter {
         let mut own = self.own_unwritten().to_vec();
         let mut marks = self.marks;
         while marks > 0 {
@@ -71,7 +69,7 @@ impl Writer {
         }
         SavedWriter {
             format,
-            crlf: self.crlf,
+            crlf,
             control_queue: ByteBuf::from(own),
             skipped: self.skipped,
             close_notice: self.close_notice.as_deref().cloned(),
@@ -81,20 +79,11 @@ impl Writer {
     /// Goes on where [`Writer::save`] was called.
     pub(super) fn restore(saved: SavedWriter) -> Writer {
         Writer {
-            crlf: saved.crlf,
             control_queue: saved.control_queue.into_vec(),
             written: 0,
             marks: 0,
             skipped: saved.skipped,
             close_notice: saved.close_notice.map(Box::new),
-        }
-    }
-
-    /// Has the client's lines end in CRLF from now on.
-    pub(super) fn use_crlf(&mut self, feed: &mut Feed) {
-        if !self.crlf {
-            self.crlf = true;
-            feed.use_crlf();
         }
     }
 
@@ -199,7 +188,7 @@ impl Writer {
                 written
             } else if self.skipped > 0 {
                 let skipped = std::mem::take(&mut self.skipped);
-                self.say(|out| format::skip(format, skipped, out));
+                self.say(feed.crlf(), |out| format::skip(format, skipped, out));
                 continue;
             } else if ready!(feed.poll_more(cx)) {
                 let mut slices = [IoSlice::new(&[]); SLICES];
@@ -208,7 +197,9 @@ impl Writer {
                 feed.advance(written);
                 written
             } else if let Some((reason, detail)) = self.take_close_notice() {
-                self.say(|out| format::error(format, reason, &detail, out));
+                self.say(feed.crlf(), |out| {
+                    format::error(format, reason, &detail, out)
+                });
                 continue;
             } else {
                 return Poll::Ready(Ok(()));
@@ -225,10 +216,10 @@ impl Writer {
         self.close_notice.take().map(|notice| *notice)
     }
 
-    fn say(&mut self, words: impl FnOnce(&mut Vec<u8>)) {
+    fn say(&mut self, crlf: bool, words: impl FnOnce(&mut Vec<u8>)) {
         let start = self.control_queue.len();
         words(&mut self.control_queue);
-        if self.crlf {
+        if crlf {
             let line = self.control_queue.split_off(start);
             format::crlf(&line, &mut self.control_queue);
         }

@@ -10,11 +10,11 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::channels::TABLES;
 use super::error::ConfigError;
-use super::listener::{ADDRESS, OPTION};
+use super::listener::{ADDRESS, LISTENER_KEYS, MODE, OPTION};
 use super::nearest::no_such_option;
 use super::options::OPTIONS;
 use super::raw::{Options, RawValue, ValueSource};
-use super::spec::{Kind, OptionSpec};
+use super::spec::{Kind, NONE, OptionSpec};
 
 /// Largest file, in bytes: more than any configuration needs, and little enough to read whatever the
 /// path names.
@@ -182,8 +182,25 @@ impl<'a> FileText<'a> {
             let reason = format!("{ADDRESS}: {kind} is no value for it; allowed: a string");
             return Err(self.wrong(address, OPTION, reason));
         };
+        let of_key = |key: &str| format!("{OPTION}: {text}: {key}");
         self.table(text, self.place(address), entries, |key, value| {
-            self.one(&format!("{OPTION}: {text}: {key}"), value)
+            let repeats = LISTENER_KEYS
+                .iter()
+                .any(|known| known.name == key && known.repeats);
+            match value.get_ref() {
+                DeValue::Array(several) if repeats && several.is_empty() => {
+                    Ok(vec![RawValue::text(NONE, self.place(value))])
+                }
+                DeValue::Array(several) if repeats => several
+                    .iter()
+                    .map(|value| self.one(&of_key(key), value))
+                    .collect(),
+                // 0o660 has the digits that 0660 has in a text.
+                DeValue::Integer(digits) if key == MODE => {
+                    Ok(vec![RawValue::text(digits.as_str(), self.place(value))])
+                }
+                _ => Ok(vec![self.one(&of_key(key), value)?]),
+            }
         })
     }
 
@@ -213,27 +230,29 @@ impl<'a> FileText<'a> {
                     );
                     Err(self.wrong(value, &format!("{option}: {key}"), reason))
                 }
-                _ => self.one(&format!("{option}: {key}"), value),
+                _ => Ok(vec![self.one(&format!("{option}: {key}"), value)?]),
             };
             channels.push(self.table(name.get_ref(), self.place(name), in_order(table), read)?);
         }
         Ok(channels)
     }
 
-    /// What a table says about `text`, each of its keys with the value that is read for it.
+    /// What a table says about `text`, each of its keys with the values that are read for it.
     fn table(
         &self,
         text: &str,
         place: ValueSource,
         entries: Vec<(&Key<'_>, &Value<'_>)>,
-        read: impl Fn(&str, &Value<'_>) -> Result<RawValue, ConfigError>,
+        read: impl Fn(&str, &Value<'_>) -> Result<Vec<RawValue>, ConfigError>,
     ) -> Result<RawValue, ConfigError> {
-        let table = entries.into_iter().map(|(key, value)| {
+        let mut table = Vec::new();
+        for (key, value) in entries {
             let key: &str = key.get_ref();
-            Ok((key.to_owned(), read(key, value)?))
-        });
+            let values = read(key, value)?.into_iter();
+            table.extend(values.map(|value| (key.to_owned(), value)));
+        }
         Ok(RawValue {
-            table: Some(table.collect::<Result<_, _>>()?),
+            table: Some(table),
             ..RawValue::text(text, place)
         })
     }

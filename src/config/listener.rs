@@ -2,12 +2,18 @@
 //! of a key, and what [`ListenerOptions`] makes of it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::address::{Address, AddressError};
 use super::error::ConfigError;
+use super::key::{each, maybe, one};
 use super::nearest::no_such_option;
+use super::network::{self, network};
 use super::raw::{RawValue, ValueSource};
+use super::values;
 use super::words;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
@@ -23,6 +29,9 @@ pub(super) const OPTION: &str = "listen";
 /// The key of a listener's table that has its address.
 pub(super) const ADDRESS: &str = "address";
 
+/// The key whose value is a number in octal digits.
+pub(super) const MODE: &str = "mode";
+
 /// What is known of a listener's key beside the field that it sets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListenerKey {
@@ -34,32 +43,50 @@ pub(crate) struct ListenerKey {
     pub(crate) help: &'static str,
     /// Value of the key alone; `None` if it needs one.
     alone: Option<&'static str>,
+    /// Whether it may be given several times.
+    pub(super) repeats: bool,
 }
 
 /// What a listener is told that its entry leaves open: options of the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerDefaults {
     /// Format in which clients see the stream.
     pub format: Format,
     /// Whether a client whose first line is an HTTP request is closed.
     pub http_guard: bool,
+    /// Addresses that alone may connect; all if there are none.
+    pub allow: Vec<IpNet>,
+    /// Addresses that may not.
+    pub deny: Vec<IpNet>,
+}
+
+impl ListenerDefaults {
+    /// Those of a daemon that nothing but the format is said of.
+    pub(crate) const fn new(format: Format) -> ListenerDefaults {
+        ListenerDefaults {
+            format,
+            http_guard: true,
+            allow: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
 }
 
 /// Makes `LISTENER_KEYS` and `ListenerOptions` from rows of this form; `defaults` names the
-/// [`ListenerDefaults`], and a field is displayed as its key is read:
+/// [`ListenerDefaults`], a field is displayed as its key is read, and `one` may be `maybe` or `each`:
 ///
 /// ```text
 /// /// Help.
 /// key("name", "PLACEHOLDER", default = "in words", alone = Option)
 /// /// Doc of the field.
-/// field: Type = read(parser), display(function), or(default);
+/// field: Type = one(parser), display(function), or(default);
 /// ```
 macro_rules! listener_keys {
     ($defaults:ident: $(
         $(#[doc = $help:literal])+
         key($name:literal, $placeholder:literal, default = $words:literal, alone = $alone:expr)
         $(#[doc = $doc:literal])+
-        $field:ident: $type:ty = read($parse:path), display($display:path), or($default:expr);
+        $field:ident: $type:ty = $read:ident($parse:path), display($display:path), or($default:expr);
     )+) => {
         /// Every key of a listener, in the order of the help. The format is the first.
         pub(crate) const LISTENER_KEYS: &[ListenerKey] = &[$(ListenerKey {
@@ -67,12 +94,14 @@ macro_rules! listener_keys {
             usage: concat!($name, "=", $placeholder),
             help: concat!($($help,)+ " Default: ", $words, ".").trim_ascii_start(),
             alone: $alone,
+            repeats: $read::REPEATS,
         }),+];
 
         /// All that one listener is told: one value, which its clients share. A reload makes another
         /// one, for those who come after it.
         ///
-        /// Displays as it is typed, with every key.
+        /// Displays as it is typed, with every key that has a value; in the alternate form (`{:#}`)
+        /// without those that may be given several times.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub struct ListenerOptions {
             /// Address as it was typed: a host name may stand for several, and port 0 for a free one.
@@ -82,7 +111,7 @@ macro_rules! listener_keys {
 
         impl ListenerOptions {
             /// Options of a listener at this address that nothing else is said of.
-            pub(crate) fn new(address: Address, $defaults: ListenerDefaults) -> ListenerOptions {
+            pub(crate) fn new(address: Address, $defaults: &ListenerDefaults) -> ListenerOptions {
                 ListenerOptions {
                     address,
                     $($field: $default,)+
@@ -97,23 +126,23 @@ macro_rules! listener_keys {
                 None
             }
 
-            /// Sets what a known key is for; whether there is such a key.
+            /// Sets what a key is for; one that is not known does nothing. The `first` value of a key
+            /// takes the place of its default.
             ///
             /// # Errors
             /// What is wrong with the value, and what is allowed.
-            fn set(&mut self, key: &str, value: &str) -> Result<bool, String> {
+            fn set(&mut self, key: &str, value: &str, first: bool) -> Result<(), String> {
                 match key {
-                    $($name => self.$field = $parse(value)?,)+
-                    _ => return Ok(false),
+                    $($name => $read::set(&mut self.$field, value, first, $parse),)+
+                    _ => Ok(()),
                 }
-                Ok(true)
             }
         }
 
         impl fmt::Display for ListenerOptions {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.address.fmt(f)?;
-                $(write!(f, concat!(",", $name, "={}"), $display(&self.$field))?;)+
+                $($read::show(f, $name, &self.$field, $display)?;)+
                 Ok(())
             }
         }
@@ -124,35 +153,81 @@ listener_keys! { defaults:
     /// How its clients see the stream.
     key("format", "text|json|raw", default = "as --format", alone = None)
     /// Format in which its clients see the stream.
-    format: Format = read(words::format), display(ToString::to_string), or(defaults.format);
+    format: Format = one(words::format), display(ToString::to_string), or(defaults.format);
 
     /// The channel that its clients join. Each channel is a stream of its own: lines, notices and
     /// buffer.
     key("channel", "NAME", default = "main", alone = None)
     /// Channel that its clients join.
-    channel: ChannelName = read(words::named_channel), display(ToString::to_string), or(ChannelName::main());
+    channel: ChannelName = one(words::named_channel), display(ToString::to_string), or(ChannelName::main());
 
     /// What its clients may do. publish: they get nothing. subscribe: what they send is read, counted
     /// and thrown away.
     key("role", "both|publish|subscribe", default = "both", alone = None)
     /// What its clients may do in their channel.
-    role: Role = read(words::role), display(ToString::to_string), or(Role::Both);
+    role: Role = one(words::role), display(ToString::to_string), or(Role::Both);
 
     /// What ends a line that its clients send. any: LF, CR LF or CR alone. nul: NUL.
     key("line-end", "lf|any|nul", default = "lf", alone = None)
     /// What ends a line that its clients send.
-    line_end: LineEnd = read(words::line_end), display(ToString::to_string), or(LineEnd::Lf);
+    line_end: LineEnd = one(words::line_end), display(ToString::to_string), or(LineEnd::Lf);
 
     /// Whether a client whose first line is an HTTP request is closed.
     key("http-guard", "on|off", default = "as --http-guard", alone = Some("on"))
     /// Whether a client whose first line is an HTTP request is closed.
-    http_guard: bool = read(words::parse_bool), display(words::on_or_off), or(defaults.http_guard);
+    http_guard: bool = one(words::parse_bool), display(words::on_or_off), or(defaults.http_guard);
 
     /// Whether the first line of every client has to be a hello, as in `LINEHUB/1 channel=nmea`.
     key("hello", "on|off", default = "off", alone = Some("on"))
     /// Whether the first line of every client has to be a hello.
-    hello: bool = read(words::parse_bool), display(words::on_or_off), or(false);
+    hello: bool = one(words::parse_bool), display(words::on_or_off), or(false);
+
+    /// Lets only clients from this address or network connect; repeatable, and in a table an array.
+    /// none: everybody. A network is ADDRESS/BITS, as in allow=10.0.0.0/8,allow=::1. Whoever connects by
+    /// a Unix socket is allowed always.
+    key("allow", "CIDR", default = "as --allow", alone = None)
+    /// Addresses that alone may connect; all if there are none.
+    allow: Vec<IpNet> = each(network), display(network::show), or(defaults.allow.clone());
+
+    /// Refuses clients from this address or network, allowed or not; repeatable. none: nobody.
+    key("deny", "CIDR", default = "as --deny", alone = None)
+    /// Addresses that may not connect, even if they are in `allow`.
+    deny: Vec<IpNet> = each(network), display(network::show), or(defaults.deny.clone());
+
+    /// Takes connections from this address or network for those of a proxy, which says in a PROXY
+    /// protocol header, version 1 or 2, whom each is for; one without it is closed. Repeatable.
+    key("proxy", "CIDR", default = "none", alone = None)
+    /// Addresses of proxies, whose connections begin with a PROXY protocol header.
+    proxy: Vec<IpNet> = each(network), display(network::show), or(Vec::new());
+
+    /// Whether its clients speak TLS, 1.2 or 1.3.
+    key("tls", "on|off", default = "off", alone = Some("on"))
+    /// Whether its clients speak TLS.
+    tls: bool = one(words::parse_bool), display(words::on_or_off), or(false);
+
+    /// A certificate of its own, in a PEM file.
+    key("tls-cert", "FILE", default = "as --tls-cert", alone = None)
+    /// Certificates of its own, as PEM.
+    tls_cert: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
+
+    /// The key of that certificate.
+    key("tls-key", "FILE", default = "as --tls-key", alone = None)
+    /// Key of `tls_cert`.
+    tls_key: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
+
+    /// Who may connect to its Unix socket: the permissions of its file, in octal digits.
+    key("mode", "0660", default = "all that the umask leaves", alone = None)
+    /// Permissions of its Unix socket.
+    mode: Option<u32> = maybe(values::mode), display(values::show_mode), or(None);
+
+    /// The group of its Unix socket, by name or number.
+    key("group", "NAME", default = "that of the process", alone = None)
+    /// Group of its Unix socket.
+    group: Option<String> = maybe(values::group), display(String::clone), or(None);
 }
+
+/// Keys that are of a Unix socket's file.
+const OF_FILE: [&str; 2] = [MODE, "group"];
 
 impl ListenerOptions {
     /// Reads `ADDR[,KEY[=VALUE]]…`, or a table with the same keys.
@@ -161,7 +236,7 @@ impl ListenerOptions {
     /// What is wrong, where it was typed, and what is allowed.
     pub(super) fn read(
         raw: &RawValue,
-        defaults: ListenerDefaults,
+        defaults: &ListenerDefaults,
     ) -> Result<ListenerOptions, ConfigError> {
         // A path may have a comma in a table.
         let (address, parts) = match &raw.table {
@@ -186,22 +261,25 @@ impl ListenerOptions {
         });
         let mut seen = Vec::new();
         for (typed, key, value, place) in in_text.chain(in_table) {
+            let again = seen.contains(&key);
             options
-                .set_once(typed, key, value, &seen, raw.table.is_some())
+                .set_typed(typed, key, value, again, raw.table.is_some())
                 .map_err(|wrong| wrong_at(place, address, &wrong))?;
-            seen.push(key);
+            if !again {
+                seen.push(key);
+            }
         }
         Ok(options)
     }
 
-    /// Sets what a key is for that was `typed` like this in a text or a table, after those that were
-    /// `seen`.
-    fn set_once(
+    /// Sets what a key is for that was `typed` like this in a text or a table, perhaps not for the first
+    /// time.
+    fn set_typed(
         &mut self,
         typed: &str,
         key: &str,
         value: Option<&str>,
-        seen: &[&str],
+        again: bool,
         in_table: bool,
     ) -> Result<(), String> {
         if typed.is_empty() {
@@ -213,19 +291,24 @@ impl ListenerOptions {
             let names = names.chain(in_table.then_some(ADDRESS));
             return Err(format!("{typed}: {}", no_such_option(key, names)));
         };
-        if seen.contains(&key) {
+        if again && !known.repeats {
             return Err(format!("{key}: is given twice; allowed: once"));
         }
         let value = value.or(known.alone);
         let value = value
             .ok_or_else(|| format!("{key}: the value is missing; allowed: {}", known.usage))?;
-        let set = self.set(key, value);
-        set.map(drop).map_err(|wrong| format!("{key}: {wrong}"))
+        if OF_FILE.contains(&key) && !matches!(self.address, Address::Unix(_)) {
+            return Err(format!(
+                "{key}: is of a Unix socket; allowed: behind unix:PATH"
+            ));
+        }
+        let set = self.set(key, value, !again);
+        set.map_err(|wrong| format!("{key}: {wrong}"))
     }
 
     /// Options of a listener that no entry of the configuration stands for. `bound` is its address as
     /// it is logged; a socket without a name has an empty path.
-    pub(crate) fn unlisted(bound: &str, defaults: ListenerDefaults) -> ListenerOptions {
+    pub(crate) fn unlisted(bound: &str, defaults: &ListenerDefaults) -> ListenerOptions {
         let path = || Address::Unix(bound.strip_prefix("unix:").unwrap_or(bound).into());
         let address = bound.parse().unwrap_or_else(|_| path());
         ListenerOptions::new(address, defaults)
@@ -241,15 +324,12 @@ impl ListenerOptions {
         let at = text
             .rfind(",format=")
             .ok_or_else(|| format!("'{text}' has no format"))?;
-        let defaults = ListenerDefaults {
-            format: Format::Text,
-            http_guard: true,
-        };
-        let mut options = ListenerOptions::unlisted(&text[..at], defaults);
+        let defaults = ListenerDefaults::new(Format::Text);
+        let mut options = ListenerOptions::unlisted(&text[..at], &defaults);
         for part in text[at + 1..].split(',') {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             options
-                .set(key, value)
+                .set(key, value, false)
                 .map_err(|wrong| format!("'{text}': {key}: {wrong}"))?;
         }
         Ok(options)

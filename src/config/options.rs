@@ -8,14 +8,18 @@
 //! hub's `Settings`, or by [`Live::build`](super::Live::build)), and the README lists it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::address::Address;
 use super::capacity::clients_that_fit;
 use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
 use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
+use super::network::network;
 use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
@@ -29,8 +33,8 @@ use crate::wire::format::Format;
 /// Headings of `--help`, in the order they are shown.
 pub(super) const LISTENING: &str = "Listening";
 pub(super) const SEEN: &str = "What clients see";
-pub(super) const LIMITS: &str = "Limits";
 pub(super) const ACCESS: &str = "Who comes in";
+pub(super) const LIMITS: &str = "Limits";
 pub(super) const SLOW: &str = "Slow clients";
 pub(super) const ADMIN: &str = "Watching";
 /// Heading of the options about the process, which those of [`Cli`](super::cli::Cli) itself share.
@@ -82,6 +86,55 @@ options! {
     /// What the end of a client's input means.
     half_close: HalfClose = one(words::half_close);
 
+    /// Let only clients from CIDR connect; repeatable
+    ///
+    /// CIDR is an address, or a network as ADDRESS/BITS: 10.0.0.0/8, 192.168.1.7 or 2001:db8::/32. Bits of
+    /// ADDRESS behind the first BITS do not matter. IPv4 addresses are IPv4 on an IPv6 listener too, so
+    /// that 0.0.0.0/0 and ::/0 together are everybody. Who is not allowed is told
+    /// `Error: not allowed` and closed; so is, at a reload, who is allowed no more. Whoever connects by a
+    /// Unix socket is allowed always. Holds for listeners that do not say it for themselves.
+    option("allow", List, "CIDR", ACCESS, default = NONE, AtOnce)
+    /// Addresses that alone may connect, to listeners that do not say; all if there are none.
+    allow: Vec<IpNet> = each(network);
+
+    /// Refuse clients from CIDR; repeatable
+    ///
+    /// Wins over --allow, and is written as that is. Holds for listeners that do not say it for
+    /// themselves.
+    option("deny", List, "CIDR", ACCESS, default = NONE, AtOnce)
+    /// Addresses that may not connect, to listeners that do not say.
+    deny: Vec<IpNet> = each(network);
+
+    /// Show this certificate to who speaks TLS
+    ///
+    /// A PEM file: the certificate, and behind it those that lead to its authority. For listeners with
+    /// `tls` that name none of their own. It is read again at a reload, for newcomers; what cannot be read
+    /// then leaves the one in use. The log warns 14 days before it ends.
+    option("tls-cert", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Certificates, as PEM, of listeners with TLS that name none.
+    tls_cert: Option<PathBuf> = one(values::file);
+
+    /// The key of --tls-cert
+    ///
+    /// A PEM file. Nobody but the daemon should be able to read it.
+    option("tls-key", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Key of `tls_cert`.
+    tls_key: Option<PathBuf> = one(values::file);
+
+    /// Take only clients with a certificate of this authority
+    ///
+    /// A PEM file with the certificates of one or more authorities. Holds for all listeners with `tls`.
+    option("tls-client-ca", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Authorities, as PEM, that the clients of listeners with TLS need a certificate of.
+    tls_client_ca: Option<PathBuf> = one(values::file);
+
+    /// Refuse clients whose certificate is in this list
+    ///
+    /// A PEM file with a CRL of each authority in --tls-client-ca, and of those between. A client is
+    /// refused, too, if the list of its authority is missing or out of date.
+    option("tls-crl", Value, "FILE", ACCESS, default = "off", AtOnce)
+    /// Lists, as PEM, of revoked certificates of clients.
+    tls_crl: Option<PathBuf> = one(values::file);
     /// Let those in by `hello` who have a token in FILE
     ///
     /// TOML: a [[token]] for each, with a name and the sha256 of a secret, as `linehub generate token NAME`
@@ -146,9 +199,9 @@ options! {
     /// Most channels at a time that clients open by naming them: 0 to 1,000,000.
     open_channels: usize = one(values::open_channels);
 
-    /// Close a client whose hello takes longer than this
+    /// Close a client whose hello or TLS handshake takes longer than this
     ///
-    /// Holds for listeners with `hello`, whose clients have to say it first. 1ms to 10y; cannot be
+    /// Holds for listeners with `hello` or `tls`, whose clients have to do that first. 1ms to 10y; cannot be
     /// off, because who says nothing would stay for ever.
     option("hello-timeout", Value, "DURATION", LIMITS, default = "10s", AtOnce)
     /// How long a client may take for its hello: 1 ms to 10 years.
@@ -243,6 +296,8 @@ impl Config {
         ListenerDefaults {
             format: self.format,
             http_guard: self.http_guard,
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
         }
     }
 
@@ -267,7 +322,41 @@ impl Config {
         let named = self.listen.iter().map(|listener| &listener.channel);
         let tables = options.get(channels::TABLES).unwrap_or_default();
         self.channels = channels::read(named, tables, self.channel_defaults())?;
+        self.check_tls(options)?;
         Ok(self)
+    }
+
+    /// Checks that whoever needs a certificate has one, and that nobody has half of what TLS needs.
+    fn check_tls(&self, options: &Options) -> Result<(), ConfigError> {
+        let wrong = |option: &str, reason: &str| {
+            let typed = options.get(option).and_then(<[RawValue]>::last);
+            let value = typed.cloned().unwrap_or_else(|| "".into());
+            Err(ConfigError::at(option, &value, reason.to_owned()))
+        };
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (Some(_), None, _) => return wrong("tls-cert", "needs --tls-key, too"),
+            (None, Some(_), _) => return wrong("tls-key", "needs --tls-cert, too"),
+            (.., None) if self.tls_crl.is_some() => {
+                return wrong("tls-crl", "needs --tls-client-ca, too");
+            }
+            _ => {}
+        }
+        for listener in &self.listen {
+            let own = [&listener.tls_cert, &listener.tls_key];
+            let reason = match own.map(Option::is_some) {
+                [true, true] if listener.tls => continue,
+                [true, true] => "tls-cert: needs tls, too",
+                [true, false] => "tls-cert: needs tls-key, too",
+                [false, true] => "tls-key: needs tls-cert, too",
+                [false, false] if !listener.tls || self.tls_cert.is_some() => continue,
+                [false, false] => "tls: needs --tls-cert and --tls-key",
+            };
+            return Err(ConfigError {
+                place: "--listen".to_owned(),
+                reason: format!("{}: {reason}", listener.address),
+            });
+        }
+        Ok(())
     }
 
     /// The channels that are only in one of two configurations, or differ in what they have of their
@@ -302,8 +391,16 @@ impl Context {
         let admin = one("admin", &values_of(options, "admin"), values::admin)?;
         let http_guard = values_of(options, "http-guard");
         let http_guard = one("http-guard", &http_guard, words::parse_bool)?;
+        let allow = each("allow", &values_of(options, "allow"), network)?;
+        let deny = each("deny", &values_of(options, "deny"), network)?;
+        let listener_defaults = ListenerDefaults {
+            format,
+            http_guard,
+            allow,
+            deny,
+        };
         Ok(Context {
-            listener_defaults: ListenerDefaults { format, http_guard },
+            listener_defaults,
             clients_that_fit: clients_that_fit(open_files, admin.is_some()),
         })
     }

@@ -159,7 +159,7 @@ macro_rules! options {
                     listen_given: options.get("listen").is_some(),
                     channels: BTreeMap::new(),
                     $($field: $read($name, &values_of(options, $name), |text| {
-                        $parse(text $(, context.$context)*)
+                        $parse(text $(, &context.$context)*)
                     })?,)+
                 };
                 config.with_channels(options)

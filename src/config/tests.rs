@@ -37,11 +37,8 @@ fn tcp(host: &str, port: u16) -> Address {
 
 #[test]
 fn nothing_typed_gives_the_documented_defaults() {
-    let defaults = ListenerDefaults {
-        format: Format::Text,
-        http_guard: true,
-    };
-    let listen = ListenerOptions::new(tcp("127.0.0.1", 2345), defaults);
+    let defaults = ListenerDefaults::new(Format::Text);
+    let listen = ListenerOptions::new(tcp("127.0.0.1", 2345), &defaults);
     let main = ChannelOptions {
         buffer_bytes: 67_108_864,
         slow_client: SlowClient::Disconnect,
@@ -49,6 +46,10 @@ fn nothing_typed_gives_the_documented_defaults() {
         notices: true,
     };
     let expected = Config {
+        tls_cert: None,
+        tls_key: None,
+        tls_client_ca: None,
+        tls_crl: None,
         listen: vec![listen.into()],
         listen_given: false,
         channels: [(ChannelName::main(), main)].into(),
@@ -56,6 +57,8 @@ fn nothing_typed_gives_the_documented_defaults() {
         echo: false,
         notices: true,
         half_close: HalfClose::Close,
+        allow: Vec::new(),
+        deny: Vec::new(),
         clients_max: Some(960),
         line_bytes_max: 65_536,
         long_line: LongLine::Close,
@@ -106,6 +109,7 @@ fn differences_are_the_names_of_options() {
             "admin-host" => "status.example",
             "tokens" => "/dev/null",
             "listen" => "127.0.0.1:1",
+            "allow" | "deny" => "10.0.0.0/8",
             "max-clients" | "worker-threads" | "open-channels" => "77",
             "max-line" | "buffer" => "7777",
             _ => "77s",

@@ -1,5 +1,6 @@
 //! The values of options: how each is read, its bounds, and what an error says is allowed.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -48,6 +49,53 @@ pub(super) fn admin(text: &str) -> Result<Option<Address>, String> {
     }
 }
 
+/// Permissions of a file, in octal digits.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    let is_octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let mode = is_octal.then(|| u32::from_str_radix(text, 8).unwrap_or(u32::MAX));
+    mode.filter(|mode| *mode <= 0o777).ok_or_else(|| {
+        format!("'{text}' is no mode of a socket; allowed: 0 to 0777 in octal digits, such as 0660")
+    })
+}
+
+/// As [`mode`] reads it.
+pub(crate) fn show_mode(mode: &u32) -> String {
+    format!("{mode:04o}")
+}
+
+/// Name or number of a group. Whether there is one is found out when it is needed.
+pub(super) fn group(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains([',', ':', '/', '\0']) {
+        true => Err(format!(
+            "'{text}' is no group; allowed: a name such as dialout, or a number"
+        )),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Path of a file that may be left out.
+pub(super) fn file(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "off" => Ok(None),
+        "" => Err("is empty; allowed: a path, or off".to_owned()),
+        path => Ok(Some(path.into())),
+    }
+}
+
+/// Path of a file of one listener.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("is empty; allowed: a path".to_owned()),
+        path if path.contains(',') => Err("has a comma; allowed: a path without".to_owned()),
+        path => Ok(path.into()),
+    }
+}
+
+/// A path as it is typed.
+pub(super) fn show_path(path: &PathBuf) -> String {
+    path.display().to_string()
+}
+
 /// Host name without a port, in lower case.
 pub(super) fn host(text: &str) -> Result<String, String> {
     host_name(text)
@@ -69,9 +117,9 @@ pub enum Grace {
 }
 
 /// Most clients at a time; `auto` is how many there is room for.
-pub(super) fn clients(text: &str, auto: usize) -> Result<Option<usize>, String> {
+pub(super) fn clients(text: &str, auto: &usize) -> Result<Option<usize>, String> {
     match whole_number(text) {
-        _ if text == "auto" => Ok(Some(auto)),
+        _ if text == "auto" => Ok(Some(*auto)),
         _ if text == "off" => Ok(None),
         Some(0) => Ok(None),
         Some(number) if number <= CLIENTS_CEILING => Ok(Some(number)),
@@ -236,7 +284,7 @@ mod tests {
             ("off", None),
             ("auto", Some(9)),
         ] {
-            assert_eq!(clients(text, 9), Ok(expected), "{text}");
+            assert_eq!(clients(text, &9), Ok(expected), "{text}");
         }
         for (text, wrong) in [
             ("", "'' is not a whole number"),
@@ -248,7 +296,7 @@ mod tests {
         ] {
             let expected =
                 format!("{wrong}; allowed: 1 to 100000000, auto, or 0 or off for no limit");
-            assert_eq!(clients(text, 9), Err(expected), "{text}");
+            assert_eq!(clients(text, &9), Err(expected), "{text}");
         }
     }
 

@@ -29,12 +29,14 @@ use crate::wire::role::Role;
 pub(crate) struct Feed {
     pub(super) hub: Arc<Hub>,
     pub(super) subscriber: Arc<Subscriber>,
-    /// Its slot in the hub.
-    pub(super) key: usize,
     /// Node before the first batch not yet delivered whole; `None` once the feed is detached.
     cursor: Option<Arc<Node>>,
     /// Bytes of that batch's view that are delivered, or are not for this client.
     offset: usize,
+    /// Its slot in the hub: four bytes, because there is one for every client.
+    key: u32,
+    /// What the peer had acknowledged when it was last probed: see [`Feed::note_acknowledged`].
+    acknowledged: u32,
     /// It joined behind so many parts of the batch that its cursor stands at, which was not in the
     /// stream yet: they become bytes of `offset` once it is.
     parts_before: u32,
@@ -92,7 +94,8 @@ impl Feed {
         Feed {
             hub,
             subscriber,
-            key,
+            key: slot_number(key),
+            acknowledged: 0,
             cursor: subscribes.then_some(start.node),
             offset: 0,
             parts_before: start.parts_before,
@@ -120,7 +123,8 @@ impl Feed {
         Feed {
             hub,
             subscriber,
-            key,
+            key: slot_number(key),
+            acknowledged: 0,
             cursor,
             offset: place.offset,
             parts_before: place.parts_before,
@@ -151,6 +155,11 @@ impl Feed {
     /// Node that the feed has come to; `None` once the feed is detached.
     pub(super) fn node(&self) -> Option<&Arc<Node>> {
         self.cursor.as_ref()
+    }
+
+    /// Its slot in the hub.
+    pub(super) fn key(&self) -> usize {
+        self.key as usize
     }
 
     /// What the hub and this client share.
@@ -192,7 +201,7 @@ impl Feed {
             self.subscriber.counters.lines_in.add(messages as u64);
             if let Some(index) =
                 self.hub
-                    .publish(self.key, &self.subscriber, permit, lines, messages)
+                    .publish(self.key(), &self.subscriber, permit, lines, messages)
             {
                 self.own_end = index + 1;
             }
@@ -205,7 +214,7 @@ impl Feed {
     pub(crate) fn leave(&mut self) {
         if !self.left {
             self.left = true;
-            if let Some(own_end) = self.hub.leave(self.key, self.subscriber.id) {
+            if let Some(own_end) = self.hub.leave(self.key(), self.subscriber.id) {
                 self.own_end = own_end;
             }
         }
@@ -213,18 +222,23 @@ impl Feed {
 
     /// Its connection ends, for this reason, which the hub remembers. Returns what went through it.
     pub(crate) fn closed(&self, reason: CloseReason) -> TrafficTotals {
-        self.hub.note_closed(self.key, reason)
+        self.hub.note_closed(self.key(), reason)
     }
 
     /// Its input has been read as far as it will be, which a drain waits for.
     pub(crate) fn input_done(&self) {
-        self.hub.input_done(self.key);
+        self.hub.input_done(self.key());
+    }
+
+    /// Whether its lines end in CRLF: for `text` alone.
+    pub(crate) fn crlf(&self) -> bool {
+        self.encoding == Encoding::TextCrlf
     }
 
     /// From the next batch on, its lines end in CRLF. Only for `text`.
     pub(crate) fn use_crlf(&mut self) {
         if self.encoding == Encoding::Text {
-            self.hub.change_encoding(self.key, Encoding::TextCrlf);
+            self.hub.change_encoding(self.key(), Encoding::TextCrlf);
             self.encoding = Encoding::TextCrlf;
             if let Some(place) = &self.cursor {
                 self.subscriber.move_to(place, self.offset, self.encoding);
@@ -259,7 +273,7 @@ impl Feed {
             if self.parked == self.hub.version() {
                 return Poll::Pending;
             }
-            match self.hub.park(cursor, self.key, cx.waker()) {
+            match self.hub.park(cursor, self.key(), cx.waker()) {
                 Park::MoreCame => {}
                 Park::Parked { version } => {
                     self.parked = version;
@@ -389,7 +403,7 @@ impl Feed {
         self.offset = 0;
         self.current = self.encoding;
         self.subscriber.move_to(&place, 0, self.encoding);
-        self.hub.note_skipped(self.key, missed);
+        self.hub.note_skipped(self.key(), missed);
         let is_at_end = place.index >= self.end;
         self.cursor = Some(place);
         if is_at_end {
@@ -427,13 +441,20 @@ impl Feed {
         self.hub.discarded.fetch_add(lines, Relaxed);
     }
 
+    /// What the peer has acknowledged by now: a number that changes with it. What is acknowledged counts as taken.
+    pub(crate) fn note_acknowledged(&mut self, acknowledged: u32) {
+        if mem::replace(&mut self.acknowledged, acknowledged) != acknowledged {
+            self.subscriber.progressed.store(true, Relaxed);
+        }
+    }
+
     /// Takes no more from the stream, and lets go of what it has not had.
     pub(crate) fn detach(&mut self) {
         if self.offset > 0 {
             self.count_begun();
         }
         if self.cursor.take().is_some() {
-            self.hub.note_detached(self.key);
+            self.hub.note_detached(self.key());
         }
         self.offset = 0;
         self.subscriber.position.store(DETACHED, Relaxed);
@@ -453,11 +474,16 @@ impl Feed {
     }
 }
 
+/// Clients have descriptors, of which there are fewer than 2^31.
+fn slot_number(key: usize) -> u32 {
+    u32::try_from(key).expect("there are fewer clients than descriptors")
+}
+
 impl Drop for Feed {
     fn drop(&mut self) {
         self.give_up_permit();
         self.detach();
         self.leave();
-        self.hub.remove(self.key);
+        self.hub.remove(self.key());
     }
 }

@@ -173,10 +173,10 @@ impl Feed {
     /// Its client's end of the hub, for a handover. The client must not be running.
     pub(crate) fn save(&self) -> SavedFeed {
         let state = self.hub.lock();
-        let slot = &state.slots[self.key];
+        let slot = &state.slots[self.key()];
         SavedFeed {
             id: self.subscriber.id,
-            connection: self.hub.connection_of(&state, self.key),
+            connection: self.hub.connection_of(&state, self.key()),
             messages_before: slot.meta.messages_before,
             place: self.place(),
             left: slot.left,

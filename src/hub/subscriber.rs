@@ -185,11 +185,6 @@ impl Subscriber {
         self.conditions.load(Relaxed) & condition as u8 != 0
     }
 
-    /// Notes that the peer has acknowledged something, which counts as taken.
-    pub(crate) fn note_progress(&self) {
-        self.progressed.store(true, Relaxed);
-    }
-
     pub(crate) fn command(&self, command: Commands) {
         // Of two reasons to close, the first stays.
         let _ = self.commands.fetch_update(AcqRel, Relaxed, |held| {

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::inherited::{InheritedFd, InheritedListeners};
 use super::listener::{BACKLOG, ListenAddr, Listener, Origin, RestoredListener, takes_all_ipv4};
 use super::sockopt::set_tcp_options;
-use super::unix::{SocketFile, remove_stale};
+use super::unix::{Permissions, SocketFile, remove_stale};
 use crate::config::{Address, Config, ListenerDefaults, ListenerOptions};
 use crate::wire::format::Format;
 
@@ -24,6 +24,7 @@ pub(super) struct ResolvedListen {
     pub(super) options: Arc<ListenerOptions>,
     /// A host name may have several: all of them are listened on.
     names: Vec<ListenAddr>,
+    permissions: Permissions,
     /// A Unix socket is for its user alone.
     is_private: bool,
 }
@@ -64,7 +65,7 @@ pub(crate) async fn open_all(
         }
     }
     // An address may be free only after what it was part of has been closed.
-    let mut listeners = inherited.into_listeners(config.listener_defaults())?;
+    let mut listeners = inherited.into_listeners(&config.listener_defaults())?;
     for (options, wanted) in missing {
         let others: Vec<ListenAddr> = listeners.iter().map(|other| other.name().clone()).collect();
         match wanted.open(&others, specs, |_| false) {
@@ -88,6 +89,7 @@ impl ResolvedListen {
         Ok(ResolvedListen {
             options: options.clone(),
             names,
+            permissions: Permissions::of(options)?,
             is_private: false,
         })
     }
@@ -119,7 +121,9 @@ impl ResolvedListen {
         let mut listeners: Vec<Listener> = Vec::new();
         for name in self.names {
             let listener = match name {
-                ListenAddr::Unix(path) => open_unix(&path, &self.options, self.is_private)?,
+                ListenAddr::Unix(path) => {
+                    open_unix(&path, &self.options, self.permissions, self.is_private)?
+                }
                 ListenAddr::Tcp(mut address) => {
                     if let Some(ListenAddr::Tcp(first)) =
                         listeners.first().map(|first| first.name())
@@ -153,11 +157,8 @@ impl ResolvedPrivate {
     /// The address stands for none that can be listened on.
     pub(crate) async fn resolve(address: &Address) -> anyhow::Result<ResolvedPrivate> {
         // Nobody who connects there becomes a client.
-        let defaults = ListenerDefaults {
-            format: Format::Text,
-            http_guard: false,
-        };
-        let options = ListenerOptions::new(address.clone(), defaults);
+        let defaults = ListenerDefaults::new(Format::Text);
+        let options = ListenerOptions::new(address.clone(), &defaults);
         let wanted = ResolvedListen::resolve(&Arc::new(options)).await?;
         Ok(ResolvedPrivate(ResolvedListen {
             is_private: true,
@@ -227,6 +228,7 @@ fn open_tcp(
 fn open_unix(
     path: &Path,
     options: &Arc<ListenerOptions>,
+    permissions: Permissions,
     is_private: bool,
 ) -> anyhow::Result<Listener> {
     remove_stale(path)?;
@@ -237,6 +239,8 @@ fn open_unix(
     }
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::new(path)?;
+    // Nobody can connect before it listens.
+    permissions.set(path)?;
     socket.listen(BACKLOG as i32)?;
     let origin = Origin::Configured(options.address.to_string());
     let name = ListenAddr::Unix(path.to_path_buf());

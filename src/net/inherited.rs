@@ -122,17 +122,17 @@ impl InheritedListeners {
     }
 
     /// Options to listen with on each socket, in their order; `None` for a socket to be closed.
-    pub(super) fn options(&self, defaults: ListenerDefaults) -> Vec<Option<Arc<ListenerOptions>>> {
+    pub(super) fn options(&self, defaults: &ListenerDefaults) -> Vec<Option<Arc<ListenerOptions>>> {
         let options = |inherited: &InheritedListener| match (&inherited.options, &inherited.origin)
         {
             (Some(options), _) => Some(options.clone()),
             (None, Origin::Manager(name)) => {
                 let defaults = ListenerDefaults {
                     format: format_named(name).unwrap_or(defaults.format),
-                    ..defaults
+                    ..defaults.clone()
                 };
                 let bound = inherited.name.to_string();
-                Some(Arc::new(ListenerOptions::unlisted(&bound, defaults)))
+                Some(Arc::new(ListenerOptions::unlisted(&bound, &defaults)))
             }
             (None, Origin::Configured(_)) => None,
         };
@@ -142,7 +142,7 @@ impl InheritedListeners {
     /// Listeners of the sockets, in their order. Sockets without options are closed.
     pub(super) fn into_listeners(
         self,
-        defaults: ListenerDefaults,
+        defaults: &ListenerDefaults,
     ) -> anyhow::Result<Vec<Listener>> {
         let mut listeners = Vec::new();
         let options = self.options(defaults);
@@ -163,13 +163,10 @@ impl InheritedListeners {
                 Origin::Configured(_) => Origin::Configured(options.address.to_string()),
                 manager => manager,
             };
-            listeners.push(Listener::new(
-                inherited.socket.into(),
-                inherited.name,
-                options,
-                origin,
-                file,
-            )?);
+            let socket = inherited.socket.into();
+            let listener = Listener::new(socket, inherited.name, options, origin, file)?;
+            listener.set_permissions();
+            listeners.push(listener);
         }
         Ok(listeners)
     }
@@ -186,11 +183,8 @@ mod tests {
     use crate::wire::role::Role;
 
     fn options(address: &str, format: Format) -> Arc<ListenerOptions> {
-        let defaults = ListenerDefaults {
-            format,
-            http_guard: true,
-        };
-        Arc::new(ListenerOptions::new(address.parse().unwrap(), defaults))
+        let defaults = ListenerDefaults::new(format);
+        Arc::new(ListenerOptions::new(address.parse().unwrap(), &defaults))
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustix::net::SocketFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
@@ -15,8 +16,8 @@ use tracing::{info, warn};
 
 use super::peer::Peer;
 use super::sockopt::register;
-use super::unix::{FileIdentity, SocketFile};
-use crate::config::{Address, ListenerOptions};
+use super::unix::{FileIdentity, Permissions, SocketFile};
+use crate::config::{Address, ListenerOptions, show_all, show_mode};
 use crate::wire::format::Format;
 use crate::wire::line_end::LineEnd;
 use crate::wire::role::Role;
@@ -108,8 +109,17 @@ impl Listener {
             line_end,
             http_guard,
             hello,
+            allow,
+            deny,
+            proxy,
+            mode,
+            group,
+            tls,
+            tls_cert,
+            tls_key: _,
             address: _,
         } = &*self.options;
+        let networks = |networks: &[IpNet]| (!networks.is_empty()).then(|| show_all(networks));
         info!(
             address = %self.name,
             %format,
@@ -118,6 +128,13 @@ impl Listener {
             line_end = (*line_end != LineEnd::Lf).then(|| line_end.name()),
             http_guard = (!http_guard).then_some(false),
             hello = hello.then_some(true),
+            allow = networks(allow),
+            deny = networks(deny),
+            proxy = networks(proxy),
+            mode = mode.as_ref().map(show_mode),
+            group,
+            tls = tls.then_some(true),
+            tls_cert = tls_cert.as_ref().map(|path| path.display().to_string()),
             "listening"
         );
     }
@@ -143,7 +160,31 @@ impl Listener {
 
     /// Gives newcomers other options; clients that are there keep theirs.
     pub(super) fn set_options(&mut self, options: Arc<ListenerOptions>) {
-        self.options = options;
+        let before = std::mem::replace(&mut self.options, options);
+        let is_given_up = |before: bool, now: bool| before && !now;
+        if is_given_up(before.mode.is_some(), self.options.mode.is_some())
+            || is_given_up(before.group.is_some(), self.options.group.is_some())
+        {
+            warn!(address = %self.name, "mode and group stay as they were until the next start");
+        }
+        self.set_permissions();
+    }
+
+    /// Gives the file of a Unix socket that was open already the permissions of its options.
+    pub(super) fn set_permissions(&self) {
+        if self.options.mode.is_none() && self.options.group.is_none() {
+            return;
+        }
+        let set = match &self.file {
+            Some(file) => Permissions::of(&self.options).and_then(|wanted| wanted.set(&file.path)),
+            None => Err(anyhow::anyhow!(
+                "it is the service manager's: its socket unit says them"
+            )),
+        };
+        if let Err(error) = set {
+            let error = format!("{error:#}");
+            warn!(address = %self.name, error, "mode and group stay as they are");
+        }
     }
 
     /// Format in which newcomers see the stream.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! sockopt ◄─ unix ◄─ listener ◄─ inherited ◄─ bind ◄─ rebind
-//!         ◄─ stream
+//!         ◄─ tls ◄─ stream
 //! ```
 
 pub mod bind;
@@ -17,4 +17,5 @@ pub mod permits;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
 pub(crate) mod stream;
+pub(crate) mod tls;
 mod unix;

@@ -50,7 +50,7 @@ impl ListenPlan {
                 missing.push(wanted.map_err(|error| cannot_listen(&address, error))?);
             }
         }
-        let all_options = inherited.options(config.listener_defaults());
+        let all_options = inherited.options(&config.listener_defaults());
         let closing = open
             .iter()
             .zip(&all_options)

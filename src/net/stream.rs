@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use super::sockopt::{outstanding_bytes, register};
+use super::tls::{self, LoadedTls, PeerNames, SavedTls, TlsSession};
 
 /// How long a peer may be silent that owes an answer: gone within a minute, as a silent one that owes
 /// none. Not left to TCP_USER_TIMEOUT, which also ends a peer that answers every probe of its closed
@@ -27,6 +28,8 @@ const PART_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Stream {
     io: AsyncFd<StreamSocket>,
+    /// `None`: what is written is what is sent. Boxed: others must not be larger for it.
+    tls: Option<Box<TlsSession>>,
 }
 
 /// What a client asks of its connection: a [`Stream`], or what a test has in its place.
@@ -50,6 +53,9 @@ pub(crate) trait Connection {
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+
+    /// Gives back what only work needs: nothing is to be done for a while.
+    fn rest(&mut self) {}
 
     /// How far the peer has come in taking the output.
     ///
@@ -97,7 +103,62 @@ impl Stream {
                 socket,
                 Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
             )?,
+            tls: None,
         })
+    }
+
+    /// A connection of a predecessor, with its TLS.
+    pub(crate) fn restore(socket: OwnedFd, tls: Option<SavedTls>) -> io::Result<Stream> {
+        let mut stream = Stream::new(socket)?;
+        stream.tls = tls.map(|saved| Box::new(TlsSession::restore(saved)));
+        Ok(stream)
+    }
+
+    /// Gets ready for [`Stream::save_tls`]: nothing may be read or written until then.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(crate) fn put_away(&mut self) -> io::Result<()> {
+        self.tls.as_mut().map_or(Ok(()), |tls| tls.put_away())
+    }
+
+    /// What the next daemon needs beside the socket.
+    pub(crate) fn save_tls(&self) -> Option<SavedTls> {
+        self.tls.as_ref().map(|tls| tls.save())
+    }
+
+    /// Whether the peer has sent something that begins as TLS does; once something is there. Nothing is read.
+    /// Cancel safe.
+    pub(crate) async fn begins_tls(&mut self) -> io::Result<bool> {
+        self.read_part(|bytes| (0, tls::begins(bytes))).await
+    }
+
+    /// Whether the peer understands what is written: not before it has agreed on TLS, unless it speaks none
+    /// (`is_plain`).
+    pub(crate) fn takes_words(&self, is_plain: bool) -> bool {
+        match &self.tls {
+            Some(tls) => tls.is_established(),
+            None => is_plain,
+        }
+    }
+
+    /// Whether a TLS handshake has begun and is not done: then it cannot be saved.
+    pub(crate) fn is_negotiating(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_negotiating())
+    }
+
+    /// Has the peer agree on TLS with this server. Cancel safe: called again, it goes on.
+    ///
+    /// # Errors
+    /// Why it does not. The peer has been told as TLS has it.
+    pub(crate) async fn negotiate(&mut self, server: &LoadedTls) -> io::Result<PeerNames> {
+        let Stream { io, tls } = self;
+        if tls.is_none() {
+            *tls = Some(Box::new(TlsSession::new(server)?));
+        }
+        let tls = tls.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        poll_fn(|cx| tls.poll_negotiate(io, cx)).await?;
+        tls.finish_handshake(server)
     }
 
     /// Whether a read that brought less than it could has emptied the socket, as a rule: edge-triggered
@@ -113,6 +174,9 @@ impl Stream {
 
     /// Writes what a fresh socket takes without waiting: a line always fits.
     pub(crate) fn write_at_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            return tls.encrypt(self.io.as_fd(), &[IoSlice::new(bytes)]);
+        }
         Ok(rustix::net::send(
             self.io.as_fd(),
             bytes,
@@ -122,7 +186,12 @@ impl Stream {
 
     /// Writes what a fresh socket takes without waiting, and shuts the sending side.
     pub(crate) fn end_at_once(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_at_once(bytes)?;
+        if !bytes.is_empty() {
+            self.write_at_once(bytes)?;
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.close(self.io.as_fd())?;
+        }
         Ok(rustix::net::shutdown(self.io.as_fd(), Shutdown::Write)?)
     }
 
@@ -132,6 +201,15 @@ impl Stream {
         &mut self,
         mut take: impl FnMut(&[u8]) -> (usize, T),
     ) -> io::Result<T> {
+        if self.tls.is_some() {
+            let mut bytes = vec![0; PART_BYTES];
+            let read = poll_fn(|cx| Connection::poll_read(self, cx, &mut bytes)).await?;
+            let (part, taken) = take(&bytes[..read]);
+            if let Some(tls) = &mut self.tls {
+                tls.unread(&bytes[part..read]);
+            }
+            return Ok(taken);
+        }
         loop {
             let mut guard = self.io.ready(Interest::READABLE).await?;
             match self.read_part_now(&mut take) {
@@ -169,12 +247,18 @@ impl Stream {
 
 impl Connection for Stream {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.tls.as_ref().is_some_and(|tls| tls.has_input()) {
+            return Poll::Ready(Ok(()));
+        }
         self.io
             .poll_read_ready(cx)
             .map_ok(|mut guard| guard.retain_ready())
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &mut self.tls {
+            return tls.poll_read(&self.io, cx, buf);
+        }
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
             match rustix::net::recv(self.io.as_fd(), &mut *buf, RecvFlags::empty()) {
@@ -196,6 +280,9 @@ impl Connection for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &mut self.tls {
+            return tls.poll_write(&self.io, cx, slices);
+        }
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         loop {
             let mut guard = ready!(self.io.poll_write_ready(cx))?;
@@ -219,18 +306,41 @@ impl Connection for Stream {
         }
     }
 
-    fn progress(&self) -> io::Result<PeerProgress> {
-        match self.io.get_ref().is_tcp {
-            true => tcp_progress(self.io.as_fd()),
-            false => unix_progress(self.io.as_fd()),
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.tls {
+            Some(tls) => tls.poll_flush(&self.io, cx),
+            None => Poll::Ready(Ok(())),
         }
+    }
+
+    fn rest(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.rest();
+        }
+    }
+
+    fn progress(&self) -> io::Result<PeerProgress> {
+        let progress = match self.io.get_ref().is_tcp {
+            true => tcp_progress(self.io.as_fd())?,
+            false => unix_progress(self.io.as_fd())?,
+        };
+        let is_flushed = self.tls.as_ref().is_none_or(|tls| tls.is_flushed());
+        Ok(PeerProgress {
+            has_all: progress.has_all && is_flushed,
+            ..progress
+        })
     }
 
     fn reset_on_close(&self) -> io::Result<()> {
         SockRef::from(&self.io).set_linger(Some(Duration::ZERO))
     }
 
-    fn poll_shut_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shut_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(tls) = &mut self.tls {
+            ready!(tls.poll_flush(&self.io, cx))?;
+            tls.close(self.io.as_fd())?;
+            ready!(tls.poll_flush(&self.io, cx))?;
+        }
         let shut = rustix::net::shutdown(self.io.as_fd(), Shutdown::Write);
         Poll::Ready(shut.map_err(io::Error::from))
     }

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use nix::unistd::{Gid, Group};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::ListenerOptions;
 
 /// The file of a Unix listener. Removed when dropped, unless another took its place.
 #[derive(Debug)]
@@ -48,6 +51,46 @@ impl FileIdentity {
             device: file.dev(),
             inode: file.ino(),
         })
+    }
+}
+
+/// Who may connect to a Unix socket, as its listener's options say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Permissions {
+    mode: Option<u32>,
+    group: Option<Gid>,
+}
+
+impl Permissions {
+    /// Permissions that the options ask for. Looks the group up.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub(super) fn of(options: &ListenerOptions) -> anyhow::Result<Permissions> {
+        let group = options.group.as_deref().map(|name| {
+            let group = Group::from_name(name).context("cannot look the group up")?;
+            let number = || name.parse().map(Gid::from_raw).ok();
+            let group = group.map(|group| group.gid).or_else(number);
+            group.with_context(|| format!("there is no group '{name}'"))
+        });
+        Ok(Permissions {
+            mode: options.mode,
+            group: group.transpose()?,
+        })
+    }
+
+    /// Gives them to the file of a socket. What is not asked for stays.
+    pub(super) fn set(self, path: &Path) -> anyhow::Result<()> {
+        if let Some(group) = self.group {
+            std::os::unix::fs::lchown(path, None, Some(group.as_raw())).context(
+                "cannot give the socket its group, which has to be one of this user's own",
+            )?;
+        }
+        if let Some(mode) = self.mode {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(path, mode).context("cannot set the mode of the socket")?;
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,8 @@
 //! It happens whole or not at all: the configuration is read and checked, and new listeners are
 //! opened, before anything changes, and nothing that changes then can fail.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use tracing::{error, info, warn};
 
@@ -11,6 +13,7 @@ use super::running::RunningServer;
 use crate::config::{Applies, Config, Source};
 use crate::net::listener::Listener;
 use crate::net::rebind::ListenPlan;
+use crate::net::tls::{ServerTls, TlsMaterial};
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::lifecycle::{Command, CommandSource};
 use crate::ops::logging;
@@ -22,6 +25,7 @@ pub(super) struct Reload {
     config: Config,
     wanted: ListenPlan,
     admin: Option<ResolvedAdmin>,
+    tls: TlsMaterial,
 }
 
 /// What another configuration wants open is, and only going by it is left, which cannot fail.
@@ -32,6 +36,19 @@ struct Prepared {
     closing: Vec<Listener>,
     /// `None` also where the daemon answers already.
     admin: Option<AdminSocket>,
+    tls: TlsMaterial,
+}
+
+/// Reads the certificates and keys of a configuration; those that cannot be used stay as they are in
+/// `before`. Cancel safe.
+pub(super) async fn read_tls(
+    config: &Config,
+    before: &Arc<ServerTls>,
+) -> anyhow::Result<TlsMaterial> {
+    let (config, before) = (config.clone(), before.clone());
+    tokio::task::spawn_blocking(move || TlsMaterial::read(&config, &before))
+        .await
+        .context("reading the TLS files was given up")?
 }
 
 /// Reads the configuration as it is now. Cancel safe.
@@ -46,14 +63,16 @@ pub(super) async fn read(source: &Source) -> anyhow::Result<Config> {
 
 impl Reload {
     /// Does what takes time: reads the file, and looks names up. Cancel safe.
-    pub(super) async fn prepare(source: &Source) -> anyhow::Result<Reload> {
+    pub(super) async fn prepare(source: &Source, tls: &Arc<ServerTls>) -> anyhow::Result<Reload> {
         let config = read(source).await?;
+        let tls = read_tls(&config, tls).await?;
         let wanted = ListenPlan::resolve(&config).await?;
         let admin = ResolvedAdmin::resolve(&config).await?;
         Ok(Reload {
             config,
             wanted,
             admin,
+            tls,
         })
     }
 }
@@ -68,7 +87,7 @@ impl RunningServer {
     ) -> Option<Command> {
         let mut later = None;
         let prepared = tokio::select! {
-            prepared = Reload::prepare(source) => prepared,
+            prepared = Reload::prepare(source, &self.tls) => prepared,
             // What was being prepared is dropped: it has changed nothing yet.
             stop = stop_asked(commands, &mut later) => return Some(stop),
         };
@@ -91,6 +110,7 @@ impl RunningServer {
                     // Who had connected to it while the others were opened.
                     self.acceptor.drain_backlog(listener);
                 }
+                self.tls.set(opened.tls);
                 self.apply_config(opened.config, opened.admin, source);
                 self.reload_failure.send_replace(None);
             }
@@ -121,6 +141,7 @@ impl RunningServer {
             config: reload.config,
             closing,
             admin,
+            tls: reload.tls,
         })
     }
 

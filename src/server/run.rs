@@ -38,6 +38,7 @@ impl Server {
             clients.clone(),
             self.counters.clone(),
             self.options,
+            self.tls.clone(),
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),
@@ -51,6 +52,7 @@ impl Server {
             counters: self.counters,
             clients,
             acceptor: Arc::new(acceptor),
+            tls: self.tls,
             accept_loops: AcceptLoops::default(),
             admin: None,
             admin_state,

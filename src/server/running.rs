@@ -10,6 +10,7 @@ use crate::config::Live;
 use crate::hub::Channels;
 use crate::hub::counters::Counters;
 use crate::net::listener::Listener;
+use crate::net::tls::ServerTls;
 use crate::ops::admin::{Admin, AdminState};
 use crate::ops::handover::exec::Executable;
 use crate::ops::lifecycle::Lifecycle;
@@ -24,6 +25,7 @@ pub(super) struct RunningServer {
     pub(super) counters: Arc<Counters>,
     pub(super) clients: Arc<Clients>,
     pub(super) acceptor: Arc<Acceptor>,
+    pub(super) tls: Arc<ServerTls>,
     pub(super) accept_loops: AcceptLoops,
     pub(super) admin: Option<Admin>,
     pub(super) admin_state: Arc<AdminState>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tracing::error;
 
+use super::reload;
 use crate::client::{Authorizer, Client, ClientPolicy, PendingHandshake, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
@@ -15,6 +16,7 @@ use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
 use crate::net::stream::Stream;
+use crate::net::tls::ServerTls;
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
 use crate::ops::handover::predecessor::{Predecessor, STARTING_AFRESH};
@@ -33,6 +35,7 @@ pub struct Server {
     pub(super) permits: Arc<ConnectionLimit>,
     pub(super) counters: Arc<Counters>,
     pub(super) options: SharedOptions,
+    pub(super) tls: Arc<ServerTls>,
     /// The clients that were connected to the daemon before.
     pub(super) restored: Vec<Client>,
     /// The connections that were in their handshake then.
@@ -79,6 +82,17 @@ impl Server {
                 "serving on without a listener"
             );
         }
+        let tls = Arc::new(ServerTls::default());
+        match reload::read_tls(&config, &tls).await {
+            Ok(material) => tls.set(material),
+            Err(error) if state.is_none() => return Err(error),
+            Err(error) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "serving on without TLS for newcomers"
+                );
+            }
+        }
         let admin = open_admin(&config, admin_before).await;
         let admin = admin.or_else(|error| match state {
             None => Err(error),
@@ -122,6 +136,7 @@ impl Server {
             permits,
             counters: Arc::new(counters),
             options,
+            tls,
             restored,
             handshakes,
             admin,
@@ -166,7 +181,6 @@ fn restore_handshakes(
     handshakes: Vec<RestoredHandshake>,
 ) -> Vec<PendingHandshake> {
     let handshakes = handshakes.into_iter().filter_map(|(saved, socket)| {
-        let socket = Stream::new(socket).ok()?;
         PendingHandshake::restore(saved, socket, options, permits.force_acquire()).ok()
     });
     handshakes.collect()
@@ -182,10 +196,11 @@ fn restore(
     clients: Vec<RestoredClient>,
 ) -> anyhow::Result<(Arc<Channels>, Vec<Client>)> {
     let (channels, places) = saved.restore(config)?;
-    let clients = clients.into_iter().map(|(saved, socket)| {
+    let clients = clients.into_iter().map(|(mut saved, socket)| {
         let feed = places.restore(saved.feed.clone())?;
         let permit = saved.has_permit.then(|| permits.force_acquire());
-        let socket = Stream::new(socket).context("cannot serve a connection")?;
+        let socket = Stream::restore(socket, saved.tls.take());
+        let socket = socket.context("cannot serve a connection")?;
         let policy = policy.clone();
         Ok(Client::restore(
             saved, socket, feed, options, policy, permit,

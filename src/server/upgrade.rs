@@ -126,8 +126,12 @@ impl RunningServer {
         self.lifecycle.enter(Phase::HandingOver);
         // Nobody joins while clients freeze.
         let listeners = self.accept_loops.close().await;
-        let handshakes = self.acceptor.park_handshakes().await;
-        let clients = self.clients.freeze(&self.channels).await;
+        let mut handshakes = self.acceptor.park_handshakes().await;
+        handshakes.retain_mut(PendingHandshake::put_away);
+        let mut clients = self.clients.freeze(&self.channels).await;
+        clients
+            .iter_mut()
+            .for_each(|frozen| frozen.client.put_away());
         Paused {
             listeners,
             clients,

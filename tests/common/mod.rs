@@ -5,6 +5,7 @@
 //! proves that something did *not* come by sending a marker line and seeing that it comes next.
 
 mod browser;
+mod certificates;
 mod client;
 mod flood;
 mod hello;
@@ -16,6 +17,7 @@ mod server;
 mod tmux;
 
 pub(crate) use browser::{Browser, Page, Scheme};
+pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Event};
 pub(crate) use flood::{Flood, payload};
 pub(crate) use hello::{Place, exec};

@@ -4,10 +4,7 @@ use super::*;
 use crate::config::Config;
 use crate::config::raw::Options;
 
-const DEFAULTS: ListenerDefaults = ListenerDefaults {
-    format: Format::Text,
-    http_guard: true,
-};
+const DEFAULTS: &ListenerDefaults = &ListenerDefaults::new(Format::Text);
 
 fn read(text: &str) -> Result<ListenerOptions, String> {
     ListenerOptions::read(&text.into(), DEFAULTS).map_err(|error| error.to_string())
@@ -15,16 +12,25 @@ fn read(text: &str) -> Result<ListenerOptions, String> {
 
 #[test]
 fn every_key_sets_its_field() {
-    let text =
-        "127.0.0.1:1,format=json,channel=nmea,role=publish,line-end=any,http-guard=off,hello";
+    let text = "unix:/x,format=json,channel=nmea,role=publish,line-end=any,http-guard=off,hello,\
+         allow=10.0.0.0/8,deny=::1,allow=10.1.2.3,proxy=127.0.0.1,mode=0660,group=dialout";
+    let net = |text: &str| network(text).unwrap();
     let expected = ListenerOptions {
-        address: "127.0.0.1:1".parse().unwrap(),
+        tls: false,
+        tls_cert: None,
+        tls_key: None,
+        address: "unix:/x".parse().unwrap(),
         format: Format::Json,
         channel: "nmea".parse().unwrap(),
         role: Role::Publish,
         line_end: LineEnd::Any,
         http_guard: false,
         hello: true,
+        allow: vec![net("10.0.0.0/8"), net("10.1.2.3")],
+        deny: vec![net("::1")],
+        proxy: vec![net("127.0.0.1")],
+        mode: Some(0o660),
+        group: Some("dialout".to_owned()),
     };
     assert_eq!(read(text), Ok(expected));
 }
@@ -55,6 +61,48 @@ fn keys_that_are_left_out_have_their_defaults() {
 }
 
 #[test]
+fn lists_of_a_listener_take_the_place_of_those_of_the_daemon() {
+    let listen = ["h:1", "h:2,allow=::1,allow=::2", "h:3,deny=none"];
+    let options = Options::from_iter([
+        ("allow", vec!["10.0.0.0/8".into()]),
+        ("deny", vec!["10.1.0.0/16".into(), "10.2.0.0/16".into()]),
+        ("listen", listen.map(RawValue::from).to_vec()),
+    ]);
+    let config = Config::from_options(&options, 1024).unwrap();
+    let lists = config.listen.iter().map(|listener| {
+        let shown = |networks| crate::config::show_all(networks);
+        (shown(&listener.allow), shown(&listener.deny))
+    });
+    let lists: Vec<_> = lists.collect();
+    let listed = |allow: &str, deny: &str| (allow.to_owned(), deny.to_owned());
+    assert_eq!(
+        lists,
+        [
+            listed("10.0.0.0/8", "10.1.0.0/16 10.2.0.0/16"),
+            listed("::1 ::2", "10.1.0.0/16 10.2.0.0/16"),
+            listed("10.0.0.0/8", ""),
+        ]
+    );
+}
+
+#[test]
+fn long_lists_are_not_in_the_alternate_form() {
+    let options = read("unix:/x,allow=::1,mode=0660,proxy=::2").unwrap();
+    let text = format!("{options:#}");
+    assert!(
+        !text.contains("::") && text.ends_with(",hello=off,mode=0660"),
+        "{text}"
+    );
+    let restored = ListenerOptions::restore(&text).unwrap();
+    let without = ListenerOptions {
+        allow: Vec::new(),
+        proxy: Vec::new(),
+        ..options
+    };
+    assert_eq!(restored, without);
+}
+
+#[test]
 fn switch_is_read_as_everywhere() {
     for (text, expected) in [
         ("hello", true),
@@ -74,10 +122,11 @@ fn switch_is_read_as_everywhere() {
 
 #[test]
 fn mistakes_name_the_listener_the_key_and_what_is_allowed() {
-    let all = "allowed: channel, format, hello, http-guard, line-end, role";
+    let mut all: Vec<_> = LISTENER_KEYS.iter().map(|key| key.name).collect();
+    all.sort_unstable();
+    let all = format!("allowed: {}", all.join(", "));
     for (text, wrong) in [
-        ("h:1,tls", format!("tls: no such option; {all}")),
-        ("h:1,proxy=10.0.0.0/8", format!("proxy=10.0.0.0/8: no such option; {all}")),
+        ("h:1,zzz", format!("zzz: no such option; {all}")),
         ("h:1,history=5", format!("history=5: no such option; {all}")),
         ("h:1,address=h:2", format!("address=h:2: no such option; {all}")),
         ("h:1,=x", format!("=x: no such option; {all}")),
@@ -127,6 +176,14 @@ fn mistakes_name_the_listener_the_key_and_what_is_allowed() {
             "format: is given twice; allowed: once".into(),
         ),
         ("h:1,hello,hello=off", "hello: is given twice; allowed: once".into()),
+        ("h:1,mode=0660", "mode: is of a Unix socket; allowed: behind unix:PATH".into()),
+        ("h:1,group=x", "group: is of a Unix socket; allowed: behind unix:PATH".into()),
+        (
+            "h:1,allow=10.0.0.0/8,allow=x",
+            "allow: 'x' is not an IP address or network; allowed: such as 10.0.0.0/8, 192.168.1.7, \
+             2001:db8::/32 or ::1"
+                .into(),
+        ),
     ] {
         assert_eq!(read(text), Err(format!("--listen: h:1: {wrong}")), "{text}");
     }
@@ -156,17 +213,14 @@ fn unlisted_listener_has_the_address_that_it_is_bound_to() {
 #[test]
 fn restored_options_are_what_is_known_of_them() {
     let options = ListenerOptions::restore("unix:/x,format=json").unwrap();
-    let defaults = ListenerDefaults {
-        format: Format::Json,
-        http_guard: true,
-    };
+    let defaults = &ListenerDefaults::new(Format::Json);
     assert_eq!(options, ListenerOptions::unlisted("unix:/x", defaults));
 
-    let later = "h:1,format=raw,tls,role=publish,allow=10.0.0.0/8,allow=::/0,hello=on";
+    let later = "h:1,format=raw,later,role=publish,allow=10.0.0.0/8,later=1,allow=::/0,hello=on";
     let options = ListenerOptions::restore(later).unwrap();
     assert_eq!(
         options.to_string().replace("format=raw,", ""),
-        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on"
+        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on,allow=10.0.0.0/8,allow=::/0"
     );
 
     for wrong in [
@@ -191,12 +245,23 @@ fn any_options() -> impl Strategy<Value = ListenerOptions> {
         Just("unix:/x,format=raw,hello".to_owned()),
     ];
     let words = (0..3usize, 0..3usize, 0..3usize, any::<[bool; 2]>());
+    let nets = || prop::collection::vec(any::<std::net::IpAddr>().prop_map(Into::into), 0..4);
+    let lists = (nets(), nets(), nets(), prop::option::of(0..=0o777u32));
     let formats = [Format::Text, Format::Json, Format::Raw];
     // The name that metrics have for others is none for a listener.
     let name = "[A-Za-z0-9._-]{1,64}";
     let channel = name.prop_filter_map("no name", |name| words::named_channel(&name).ok());
-    (address, channel, words).prop_map(move |(address, channel, words)| {
+    (address, channel, words, lists).prop_map(move |(address, channel, words, lists)| {
         let (format, role, line_end, [http_guard, hello]) = words;
+        let (allow, deny, proxy, mode) = lists;
+        // Those that are IPv4 in another notation are read as IPv4.
+        let plain = |nets: Vec<IpNet>| {
+            nets.iter()
+                .map(network::show)
+                .map(|net| network(&net).unwrap())
+                .collect()
+        };
+        let mode = mode.filter(|_| address.starts_with("unix:"));
         ListenerOptions {
             format: formats[format],
             channel,
@@ -204,6 +269,10 @@ fn any_options() -> impl Strategy<Value = ListenerOptions> {
             line_end: LineEnd::ALL[line_end],
             http_guard,
             hello,
+            allow: plain(allow),
+            deny: plain(deny),
+            proxy: plain(proxy),
+            mode,
             ..ListenerOptions::unlisted(&address, DEFAULTS)
         }
     })

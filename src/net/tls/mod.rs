@@ -1,0 +1,35 @@
+//! TLS 1.2 and 1.3: what a connection needs for it, and where the certificates come from.
+//!
+//! s2n-tls does the cryptography, and is given bytes and asked for bytes: it never sees a socket, and it is
+//! only ever given whole records. So all that stands half way is kept here, and [`session`] can put a
+//! connection away for a handover at any moment: the record that has come in part, what is decrypted and
+//! not read, what is encrypted and not sent.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | [`records`] | where records begin and end |
+//! | [`exchange`] | the bytes that s2n-tls takes and gives, and the only callbacks |
+//! | [`session`] | one connection: handshake, decrypting, encrypting, its end, its saved form |
+//! | [`server`] | certificates and keys from files, for listeners |
+//! | [`revocation`] | certificates of clients that were revoked |
+
+mod exchange;
+mod records;
+pub(crate) mod revocation;
+pub(crate) mod server;
+pub(crate) mod session;
+
+use s2n_tls::security::Policy;
+
+pub(crate) use self::records::begins_handshake as begins;
+pub(crate) use self::server::{LoadedTls, ServerTls, TlsMaterial};
+pub(crate) use self::session::{PeerNames, SavedTls, TlsSession};
+
+/// TLS 1.2 and 1.3 with forward secrecy and authenticated encryption: nothing older, no CBC.
+const POLICY: &str = "CloudFront-TLS-1-2-2021";
+
+/// The ciphers, groups and versions that are spoken.
+pub(crate) fn policy() -> Policy {
+    // Only a name with a NUL is refused here; one that is not known, when it is used.
+    Policy::from_version(POLICY).unwrap_or(s2n_tls::security::DEFAULT_TLS13)
+}

@@ -1,0 +1,573 @@
+//! TLS of one connection.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use s2n_tls::config::{Builder, Config};
+use s2n_tls::connection::Connection;
+use s2n_tls::enums::{Blinding, PeerKeyUpdate, SerializationVersion};
+use s2n_tls::error::{Error, ErrorType};
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use tokio::io::unix::AsyncFd;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::exchange::{self, Outcome};
+use super::records::{self, Whole};
+use super::revocation::names;
+use super::server::LoadedTls;
+
+/// Plaintext that is encrypted at a time. What a stuck peer does not take of it stays with its
+/// connection, so that this is also the most that one costs: four records.
+const SEAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Room for so much plaintext in records, which s2n-tls hands to the socket at once.
+const SEND_BUFFER_BYTES: u32 = (SEAL_BYTES_MAX + 4 * 256) as u32;
+
+/// Ciphertext that is read at a time.
+const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Names in a client's certificate.
+pub(crate) type PeerNames = Vec<String>;
+
+/// TLS of one connection, as a server.
+pub(crate) struct TlsSession {
+    /// `None` while it is put away, and when nothing more is to be encrypted or decrypted.
+    connection: Option<Connection>,
+    /// Keys of a connection that is put away. Whoever makes a connection of them takes them from here:
+    /// two with the same keys would use a nonce twice.
+    keys: Option<Zeroizing<Vec<u8>>>,
+    /// The handshake is not done.
+    is_negotiating: bool,
+    /// Ciphertext that has come and is not decrypted yet.
+    incoming: Vec<u8>,
+    /// Plaintext that was decrypted, and is not read yet.
+    plain: Zeroizing<Vec<u8>>,
+    /// Ciphertext that the socket has not taken yet.
+    outgoing: Vec<u8>,
+    /// Bytes of `outgoing` that it has.
+    sent: usize,
+    /// The peer has said that it sends no more.
+    peer_closed: bool,
+    /// The peer has been told that no more comes.
+    closed: bool,
+    /// The peer asked for new keys, and has not got them yet.
+    owes_key_update: bool,
+}
+
+/// A [`TlsSession`], with its keys.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SavedTls {
+    /// `None` when nothing more is to be encrypted or decrypted.
+    keys: Option<ByteBuf>,
+    incoming: ByteBuf,
+    plain: ByteBuf,
+    outgoing: ByteBuf,
+    peer_closed: bool,
+    closed: bool,
+    owes_key_update: bool,
+}
+
+/// For connections whose handshake is done: they need no certificate any more.
+fn resumed() -> Result<Config, Error> {
+    static RESUMED: OnceLock<Config> = OnceLock::new();
+    if let Some(config) = RESUMED.get() {
+        return Ok(config.clone());
+    }
+    let mut builder = Builder::new();
+    builder.with_system_certs(false)?;
+    prepare(&mut builder)?;
+    let config = builder.build()?;
+    Ok(RESUMED.get_or_init(|| config).clone())
+}
+
+/// Sets what all configurations of servers have in common.
+pub(super) fn prepare(builder: &mut Builder) -> Result<(), Error> {
+    builder
+        .set_security_policy(&super::policy())?
+        .set_serialization_version(SerializationVersion::V1)?
+        .set_send_buffer_size(SEND_BUFFER_BYTES)?
+        // A delay hides how long an error took. It is for ciphers that are not spoken here.
+        .set_max_blinding_delay(0)?;
+    Ok(())
+}
+
+impl TlsSession {
+    /// A connection whose handshake is to come.
+    pub(crate) fn new(server: &LoadedTls) -> io::Result<TlsSession> {
+        let connection = connection(&server.config).map_err(invalid)?;
+        Ok(TlsSession {
+            is_negotiating: true,
+            ..TlsSession::over(Some(connection))
+        })
+    }
+
+    fn over(connection: Option<Connection>) -> TlsSession {
+        TlsSession {
+            connection,
+            keys: None,
+            is_negotiating: false,
+            incoming: Vec::new(),
+            plain: Zeroizing::default(),
+            outgoing: Vec::new(),
+            sent: 0,
+            peer_closed: false,
+            closed: false,
+            owes_key_update: false,
+        }
+    }
+
+    /// Goes through the handshake. Cancel safe: it goes on where it was.
+    ///
+    /// # Errors
+    /// `InvalidData` if the peer does not speak TLS as it should, else what the socket said.
+    pub(crate) fn poll_negotiate<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_flush(io, cx))?;
+            let whole = records::whole(&self.incoming);
+            if whole.bytes > 0 {
+                let input = self.take_records(whole.bytes);
+                let (negotiated, outcome) = exchange::with(input, Some(io.as_fd()), || {
+                    let connection = self.connection.as_mut();
+                    connection.map(|connection| connection.poll_negotiate().map_ok(drop))
+                });
+                self.take_back(outcome)?;
+                match negotiated {
+                    Some(Poll::Ready(Ok(()))) => return self.poll_flush(io, cx),
+                    Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(self.fail(io, error))),
+                    Some(Poll::Pending) => continue,
+                    None => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+                }
+            }
+            if ready!(self.poll_receive(io, cx, whole.missing))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Ends a handshake that was agreed on: names in the certificate that the peer has shown, none if it has
+    /// shown none. What only the handshake needed is let go of.
+    ///
+    /// # Errors
+    /// The certificate was revoked.
+    pub(crate) fn finish_handshake(&mut self, server: &LoadedTls) -> io::Result<PeerNames> {
+        self.is_negotiating = false;
+        let chain = self.peer_certificates().map_err(invalid)?;
+        if let (Some(revoked), [_, ..]) = (&server.revoked, &chain[..]) {
+            let checked = revoked.check(&chain);
+            checked.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
+        }
+        self.put_away()?;
+        self.connection()?;
+        Ok(chain.first().map(|own| names(own)).unwrap_or_default())
+    }
+
+    /// What the peer has shown of itself, each certificate in DER, its own first.
+    fn peer_certificates(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let Some(connection) = self.connection.as_ref().filter(|c| c.client_cert_used()) else {
+            return Ok(Vec::new());
+        };
+        let chain = connection.peer_cert_chain()?;
+        chain.iter().map(|one| Ok(one?.der()?.to_vec())).collect()
+    }
+
+    /// Whether something can be said over it.
+    pub(crate) fn is_established(&self) -> bool {
+        !self.is_negotiating && (self.connection.is_some() || self.keys.is_some())
+    }
+
+    /// Whether the handshake is not done.
+    pub(crate) fn is_negotiating(&self) -> bool {
+        self.is_negotiating
+    }
+
+    /// The connection, which is made of its keys if it was put away.
+    fn connection(&mut self) -> io::Result<Option<&mut Connection>> {
+        self.make_connection().map_err(invalid)?;
+        Ok(self.connection.as_mut())
+    }
+
+    fn make_connection(&mut self) -> Result<(), Error> {
+        if let Some(keys) = self.keys.take() {
+            let mut connection = connection(&resumed()?)?;
+            connection.deserialize(&keys)?;
+            if mem::take(&mut self.owes_key_update) {
+                connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)?;
+            }
+            self.connection = Some(connection);
+        }
+        Ok(())
+    }
+
+    /// Makes keys of the connection, which is none any more until they are needed.
+    ///
+    /// # Errors
+    /// It is broken, or its handshake is not done.
+    pub(crate) fn put_away(&mut self) -> io::Result<()> {
+        self.make_keys().map_err(invalid)
+    }
+
+    fn make_keys(&mut self) -> Result<(), Error> {
+        let Some(mut connection) = self.connection.take() else {
+            return Ok(());
+        };
+        let mut part = Zeroizing::new(vec![0; connection.peek_len()]);
+        let (read, outcome) = exchange::with(Vec::new(), None, || connection.poll_recv(&mut part));
+        self.outgoing.extend(outcome.output);
+        if let Poll::Ready(Ok(read)) = read {
+            self.plain.extend_from_slice(&part[..read]);
+        }
+        if let Ok(counts) = connection.key_update_counts() {
+            self.owes_key_update |= counts.recv_key_updates > counts.send_key_updates;
+        }
+        let mut keys = Zeroizing::new(vec![0; connection.serialization_length()?]);
+        connection.serialize(&mut keys)?;
+        self.keys = Some(keys);
+        Ok(())
+    }
+
+    /// The session as the next daemon needs it. It must be [put away](TlsSession::put_away).
+    pub(crate) fn save(&self) -> SavedTls {
+        SavedTls {
+            keys: self.keys.as_ref().map(|keys| ByteBuf::from(&keys[..])),
+            incoming: ByteBuf::from(&self.incoming[..]),
+            plain: ByteBuf::from(&self.plain[..]),
+            outgoing: ByteBuf::from(&self.outgoing[self.sent..]),
+            peer_closed: self.peer_closed,
+            closed: self.closed,
+            owes_key_update: self.owes_key_update,
+        }
+    }
+
+    /// Goes on where [`TlsSession::save`] was called.
+    pub(crate) fn restore(mut saved: SavedTls) -> TlsSession {
+        let mut take = |bytes: &mut ByteBuf| mem::take(&mut **bytes);
+        TlsSession {
+            keys: saved.keys.as_mut().map(&mut take).map(Zeroizing::new),
+            incoming: take(&mut saved.incoming),
+            plain: Zeroizing::new(take(&mut saved.plain)),
+            outgoing: take(&mut saved.outgoing),
+            peer_closed: saved.peer_closed,
+            closed: saved.closed,
+            owes_key_update: saved.owes_key_update,
+            ..TlsSession::over(None)
+        }
+    }
+
+    /// Whether a read brings something without the socket.
+    pub(crate) fn has_input(&self) -> bool {
+        !self.plain.is_empty()
+            || self.peer_closed
+            || self.connection.as_ref().is_some_and(|c| c.peek_len() > 0)
+            || records::whole(&self.incoming).bytes > 0
+    }
+
+    /// Puts decrypted bytes back that were read and not used.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        self.plain.splice(..0, bytes.iter().copied());
+    }
+
+    /// Reads and decrypts what is there; 0 when the peer has said that it sends no more.
+    ///
+    /// Once the end was said, nothing is decrypted any more: it only looks for the peer's own end.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the stream ends and the peer has not said so, `InvalidData` if what came is not
+    /// what it sent.
+    pub(crate) fn poll_read<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.closed {
+                self.incoming.clear();
+                return self.poll_receive(io, cx, 1);
+            }
+            if !self.plain.is_empty() {
+                let read = self.plain.len().min(buf.len());
+                buf[..read].copy_from_slice(&self.plain[..read]);
+                self.plain.drain(..read);
+                return Poll::Ready(Ok(read));
+            }
+            if self.peer_closed {
+                return Poll::Ready(Ok(0));
+            }
+            let whole = records::whole(&self.incoming);
+            match self.decrypt(io, whole, buf)? {
+                0 if self.peer_closed => continue,
+                0 if whole.bytes > 0 => continue,
+                0 => {}
+                read => return Poll::Ready(Ok(read)),
+            }
+            let wanted = buf.len().saturating_sub(self.incoming.len());
+            let wanted = wanted.min(READ_BYTES_MAX).max(whole.missing);
+            if ready!(self.poll_receive(io, cx, wanted))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Decrypts whole records that are there, as much of them as `buf` holds.
+    fn decrypt<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        whole: Whole,
+        buf: &mut [u8],
+    ) -> io::Result<usize> {
+        let is_held = self.connection.as_ref().is_some_and(|c| c.peek_len() > 0);
+        if !is_held && whole.bytes == 0 {
+            return Ok(0);
+        }
+        let ends = !is_held && records::may_be_alert(&self.incoming[whole.last..whole.bytes]);
+        let input = match (is_held, ends) {
+            (true, _) => Vec::new(),
+            // What comes before it is not put at risk with it.
+            (_, true) if whole.last > 0 => self.take_records(whole.last),
+            _ => self.take_records(whole.bytes),
+        };
+        // A connection that has seen the end of its input cannot be put away, so that another one looks
+        // at it.
+        let before = match ends && whole.last == 0 {
+            true => {
+                self.put_away()?;
+                self.keys.clone().map(|keys| (keys, self.owes_key_update))
+            }
+            false => None,
+        };
+        let connection = self.connection()?;
+        let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
+        let (decrypted, outcome) = exchange::with(input, Some(io.as_fd()), || {
+            let mut read = 0;
+            while read < buf.len() {
+                match connection.poll_recv(&mut buf[read..]) {
+                    Poll::Pending => break,
+                    Poll::Ready(Ok(0)) => return Ok((read, true)),
+                    Poll::Ready(Ok(some)) => read += some,
+                    Poll::Ready(Err(error)) => return Err(error),
+                }
+            }
+            Ok((read, false))
+        });
+        self.take_back(outcome)?;
+        let (read, is_end) = decrypted.map_err(|error| self.fail(io, error))?;
+        if is_end {
+            self.peer_closed = true;
+            if let Some((keys, owes_key_update)) = before {
+                (self.keys, self.owes_key_update) = (Some(keys), owes_key_update);
+            }
+        }
+        Ok(read)
+    }
+
+    /// Encrypts as much of `slices` as goes at once, and writes what the socket takes of it: what it does
+    /// not take is kept, and is written before anything else.
+    pub(crate) fn poll_write<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(io, cx))?;
+        Poll::Ready(self.encrypt(io.as_fd(), slices))
+    }
+
+    /// [`TlsSession::poll_write`] to a socket that has taken all so far.
+    pub(crate) fn encrypt(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> io::Result<usize> {
+        let gathered: Vec<u8>;
+        let plain = match slices {
+            [first, ..] if first.len() >= SEAL_BYTES_MAX || slices.len() == 1 => {
+                &first[..first.len().min(SEAL_BYTES_MAX)]
+            }
+            // Records of their own would cost more than the copy.
+            slices => {
+                gathered = gather(slices);
+                &gathered
+            }
+        };
+        let connection = self.connection()?;
+        let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
+        let (sent, outcome) =
+            exchange::with(Vec::new(), Some(socket), || connection.poll_send(plain));
+        self.take_back(outcome)?;
+        match sent {
+            Poll::Ready(Ok(sent)) => Ok(sent),
+            Poll::Ready(Err(error)) => Err(invalid(error)),
+            // What it gives is always taken.
+            Poll::Pending => Err(io::ErrorKind::Other.into()),
+        }
+    }
+
+    /// Says that no more comes, behind what was written.
+    pub(crate) fn close(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        if mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
+        if let Ok(Some(connection)) = self.connection() {
+            let (_, outcome) = exchange::with(Vec::new(), Some(socket), || {
+                connection.poll_shutdown_send().map_ok(drop)
+            });
+            self.take_back(outcome)?;
+        }
+        self.connection = None;
+        Ok(())
+    }
+
+    /// Ready when all that was encrypted is with the socket.
+    pub(crate) fn poll_flush<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.is_flushed() {
+            let mut guard = ready!(io.poll_write_ready(cx))?;
+            self.sent += exchange::send_now(io.as_fd(), &self.outgoing[self.sent..])?;
+            if self.sent < self.outgoing.len() {
+                guard.clear_ready();
+            } else {
+                (self.outgoing, self.sent) = (Vec::new(), 0);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether all that was encrypted is with the socket.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    /// Gives back the memory that only work needs.
+    pub(crate) fn rest(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            // What is still to be read of a record stays.
+            let _ = connection.release_buffers();
+        }
+    }
+
+    /// Receives ciphertext, at most `wanted` bytes; how many.
+    fn poll_receive<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        cx: &mut Context<'_>,
+        wanted: usize,
+    ) -> Poll<io::Result<usize>> {
+        let before = self.incoming.len();
+        loop {
+            let mut guard = ready!(io.poll_read_ready(cx))?;
+            self.incoming.reserve_exact(wanted);
+            let space = rustix::buffer::spare_capacity(&mut self.incoming);
+            match rustix::net::recv(io.as_fd(), space, RecvFlags::empty()) {
+                Ok(_) => return Poll::Ready(Ok(self.incoming.len() - before)),
+                Err(Errno::AGAIN) => {
+                    guard.clear_ready();
+                    self.incoming.shrink_to_fit();
+                }
+                Err(Errno::INTR) => {}
+                // A line that has not ended is none, as nobody knows whether it was cut.
+                Err(Errno::CONNRESET) => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Takes so many bytes from the front of the ciphertext.
+    fn take_records(&mut self, bytes: usize) -> Vec<u8> {
+        let rest = self.incoming.split_off(bytes);
+        mem::replace(&mut self.incoming, rest)
+    }
+
+    /// Keeps what some work has left.
+    fn take_back(&mut self, outcome: Outcome) -> io::Result<()> {
+        let Outcome {
+            rest,
+            output,
+            error,
+        } = outcome;
+        self.incoming.splice(..0, rest);
+        match self.outgoing.is_empty() {
+            true => self.outgoing = output,
+            false => self.outgoing.extend(output),
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Tells the peer of an error, as far as it takes that at once, and ends the connection.
+    fn fail<S: AsFd + std::os::fd::AsRawFd>(&mut self, io: &AsyncFd<S>, error: Error) -> io::Error {
+        if let Some(mut connection) = self.connection.take() {
+            // The alert is all that there is to be said: nothing becomes of an error here.
+            let (_, _) = exchange::with(Vec::new(), Some(io.as_fd()), || {
+                connection.poll_shutdown().map_ok(drop)
+            });
+        }
+        invalid(error)
+    }
+}
+
+/// A connection of a server that has sent and received nothing.
+fn connection(config: &Config) -> Result<Connection, Error> {
+    let mut connection = Connection::new_server();
+    connection.set_config(config.clone())?;
+    connection.set_blinding(Blinding::SelfService)?;
+    exchange::attach(&mut connection)?;
+    Ok(connection)
+}
+
+/// What comes first of these, as much as is encrypted at a time.
+fn gather(slices: &[IoSlice<'_>]) -> Vec<u8> {
+    let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+    let mut gathered = Vec::with_capacity(bytes.min(SEAL_BYTES_MAX));
+    for slice in slices {
+        let room = SEAL_BYTES_MAX - gathered.len();
+        gathered.extend_from_slice(&slice[..slice.len().min(room)]);
+    }
+    gathered
+}
+
+/// An error of TLS, as one of the connection.
+fn invalid(error: Error) -> io::Error {
+    let kind = match error.kind() {
+        ErrorType::ConnectionClosed => io::ErrorKind::ConnectionAborted,
+        _ => io::ErrorKind::InvalidData,
+    };
+    io::Error::new(kind, format!("{} ({})", error.message(), error.name()))
+}
+
+impl fmt::Debug for TlsSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No keys, and nothing of what is said.
+        f.debug_struct("TlsSession")
+            .field("peer_closed", &self.peer_closed)
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SavedTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SavedTls").finish_non_exhaustive()
+    }
+}
+
+impl Drop for SavedTls {
+    fn drop(&mut self) {
+        self.keys.iter_mut().for_each(|keys| keys.zeroize());
+        self.plain.zeroize();
+    }
+}
