@@ -377,7 +377,9 @@ fn name_and_token_go_along_in_a_handover() {
     let tokens = Tokens::of(&[("meter-7", ""), ("gone", "")]);
     let server = tokens.start(&[]);
     let mut watcher = Client::connect_to(&server, PLAIN);
-    let (mut meter, _) = Client::introduced(server.addr(JSON), "token=secret-meter-7");
+    let mut meter = Client::dial(server.addr(JSON));
+    meter.send_line("LINEHUB/1 token=secret-meter-7");
+    assert_eq!(meter.read_json()["event"], "hello");
     watcher.read_line();
     exec(&server);
     meter.send_line("hello");
