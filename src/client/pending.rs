@@ -62,6 +62,8 @@ pub(crate) struct SavedHandshake {
     reader: Option<HelloReaderState>,
     #[serde(default)]
     tls: Option<SavedTls>,
+    #[serde(default)]
+    certificate: Vec<String>,
 }
 
 /// Which [`Stage`] it is.
@@ -114,6 +116,7 @@ impl PendingHandshake {
                 _ => None,
             },
             tls: self.stream.save_tls(),
+            certificate: self.accepted.certificate.clone(),
         }
     }
 
@@ -143,7 +146,7 @@ impl PendingHandshake {
                 peer: saved.peer,
                 listener: saved.listener,
                 options,
-                certificate: Vec::new(),
+                certificate: saved.certificate,
                 identity: None,
             },
             stream,
