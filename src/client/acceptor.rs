@@ -14,20 +14,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::authorizer::{Authorizer, CutShort};
+use super::authorizer::CutShort;
 use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
-use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, Commands, ConnectionInfo, Hub, Joining};
+use crate::hub::{Commands, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
-use crate::net::tls::ServerTls;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
 
@@ -99,22 +97,14 @@ impl AcceptLoops {
 
 impl Acceptor {
     pub(crate) fn new(
-        channels: Arc<Channels>,
+        context: HandshakeContext,
         policy: Arc<ClientPolicy>,
-        authorizer: Arc<Authorizer>,
         permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
-        options: SharedOptions,
-        tls: Arc<ServerTls>,
     ) -> Acceptor {
         Acceptor {
-            context: HandshakeContext {
-                channels,
-                options,
-                tls,
-                authorizer,
-            },
+            context,
             policy,
             permits,
             clients,

@@ -36,11 +36,11 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// What handshakes need of the daemon.
 #[derive(Debug)]
-pub(super) struct HandshakeContext {
-    pub(super) channels: Arc<Channels>,
-    pub(super) options: SharedOptions,
-    pub(super) tls: Arc<ServerTls>,
-    pub(super) authorizer: Arc<Authorizer>,
+pub(crate) struct HandshakeContext {
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) options: SharedOptions,
+    pub(crate) tls: Arc<ServerTls>,
+    pub(crate) authorizer: Arc<Authorizer>,
 }
 
 impl PendingHandshake {

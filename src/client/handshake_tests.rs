@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::acceptor::{AcceptLoops, Acceptor};
 
 use super::pending::Stage;
-use super::{Authorizer, ClientPolicy, Clients, PendingHandshake, SharedOptions};
+use super::{Authorizer, ClientPolicy, Clients, HandshakeContext, PendingHandshake, SharedOptions};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -55,15 +55,18 @@ impl Served {
         let channels = Channels::new(&config);
         let clients = Arc::new(Clients::default());
         let permits = ConnectionLimit::new(clients_max);
+        let context = HandshakeContext {
+            channels: channels.clone(),
+            options: SharedOptions::default(),
+            tls: Arc::default(),
+            authorizer: Arc::new(Authorizer::from(&config)),
+        };
         let acceptor = Acceptor::new(
-            channels.clone(),
+            context,
             Arc::new(ClientPolicy::from(&config)),
-            Arc::new(Authorizer::from(&config)),
             permits.clone(),
             clients.clone(),
             Arc::new(Counters::default()),
-            SharedOptions::default(),
-            Arc::default(),
         );
         let mut served = Served {
             channels,

@@ -35,6 +35,7 @@ mod snapshot;
 mod writer;
 
 pub(crate) use authorizer::Authorizer;
+pub(crate) use handshake::HandshakeContext;
 pub(crate) use machine::Client;
 pub(crate) use pending::{PendingHandshake, SavedHandshake};
 pub(crate) use policy::ClientPolicy;

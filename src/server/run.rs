@@ -10,8 +10,8 @@ use tracing::warn;
 use super::commands::{next, stop_again};
 use super::running::RunningServer;
 use super::start::Server;
-use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
+use crate::client::{Clients, HandshakeContext};
 use crate::config::Source;
 use crate::hub;
 use crate::net::listener::Listener;
@@ -30,15 +30,18 @@ impl Server {
     /// client or one accept ends nothing else.
     pub async fn run(self, mut commands: CommandSource, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
+        let context = HandshakeContext {
+            channels: self.channels.clone(),
+            options: self.options,
+            tls: self.tls.clone(),
+            authorizer: self.authorizer,
+        };
         let acceptor = Acceptor::new(
-            self.channels.clone(),
+            context,
             self.policy,
-            self.authorizer,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
-            self.options,
-            self.tls.clone(),
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),
