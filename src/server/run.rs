@@ -14,7 +14,7 @@ use crate::client::acceptor::{AcceptLoops, Acceptor};
 use crate::client::{Clients, HandshakeContext};
 use crate::config::Source;
 use crate::hub;
-use crate::net::listener::Listener;
+use crate::net::listener::{self, Listener};
 use crate::ops::admin::AdminState;
 use crate::ops::lifecycle::{Command, CommandSource, Phase};
 use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
@@ -66,8 +66,7 @@ impl Server {
         };
         self.listeners.iter().for_each(Listener::log_listening);
         if running.config.tokens.is_some() {
-            let listeners = self.listeners.iter();
-            listeners.for_each(Listener::warn_of_plain_tokens);
+            listener::warn_of_tokens(&self.listeners);
         }
         if let Some(socket) = self.admin {
             let admin = socket.serve(running.admin_state.clone());
