@@ -619,9 +619,14 @@ fn bench_says_a_token() {
         "--duration=50ms",
         "--json",
     ];
-    let exit = run(&args, &[("LINEHUB_TOKEN", "secret-a")]);
-    assert_eq!(exit.code, Some(0), "{exit:?}");
-    assert!(!exit.stdout.contains("secret-a"), "{exit:?}");
+    for format in ["--format=text", "--format=json", "--format=raw"] {
+        let exit = run(
+            &[&args[..], &[format]].concat(),
+            &[("LINEHUB_TOKEN", "secret-a")],
+        );
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        assert!(!exit.stdout.contains("secret-a"), "{exit:?}");
+    }
     let exit = run(&args, &[]);
     assert_eq!(exit.code, Some(1), "{exit:?}");
     assert!(exit.stderr.contains("not authorized"), "{exit:?}");

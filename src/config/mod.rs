@@ -28,6 +28,7 @@ mod source;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tokens;
 pub(crate) mod values;
 pub(crate) mod words;

@@ -15,8 +15,8 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
-use super::file::{FileText, Key, Value, in_order, kind, parse_table, read_text};
 use super::nearest::no_such_option;
+use super::text::{FileText, Key, Value, in_order, kind, parse_table, read_text};
 use super::words;
 use crate::wire::channel::{ChannelName, InvalidChannelName};
 use crate::wire::client_name::ClientName;

@@ -17,15 +17,16 @@ use crate::config::cli::{Cli, Generate};
 /// The command line with the words that its options take. Elsewhere they are read with the rest of the
 /// configuration, so that an error names the place that a word was typed at.
 fn with_values() -> Command {
-    let words = |name: &str| -> &'static [&'static str] {
+    fn words(name: &str) -> &'static [&'static str] {
         match (name, OPTIONS.iter().find(|option| option.name == name)) {
             (_, Some(option)) => option.words(),
+            ("role", None) => &["both", "publish", "subscribe"],
             ("retry", None) => &["true", "false"],
             ("sweep", None) => &["senders=", "readers=", "size=", "rate=", "stuck="],
             _ => &[],
         }
-    };
-    let offer = |arg: Arg| {
+    }
+    fn offer(arg: Arg) -> Arg {
         let has_value = arg.get_action().takes_values();
         let known = words(arg.get_id().as_str().replace('_', "-").as_str());
         match known {
@@ -40,13 +41,11 @@ fn with_values() -> Command {
                 .value_hint(ValueHint::Other),
             _ => arg.value_parser(PossibleValuesParser::new(known)),
         }
-    };
-    Cli::command()
-        .mut_args(offer)
-        .mut_subcommands(|sub| match sub.has_subcommands() {
-            true => sub,
-            false => sub.mut_args(offer),
-        })
+    }
+    fn offer_in(command: Command) -> Command {
+        command.mut_args(offer).mut_subcommands(offer_in)
+    }
+    offer_in(Cli::command())
 }
 
 /// What `linehub generate WHAT` prints, ready to be written to a file, and what it says on stderr.

@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 use super::bench::{self, BenchArgs};
 #[cfg(feature = "connect")]
 use super::connect::{self, ConnectArgs};
-use crate::config::{tokens, words};
+use crate::config::tokens;
+use crate::config::words;
 use crate::wire::channel::ChannelName;
 use crate::wire::client_name::ClientName;
 use crate::wire::role::Role;
