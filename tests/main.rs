@@ -64,6 +64,8 @@ mod telnet;
 /// TLS from the client's side: `connect --tls`, `bench --tls`.
 #[cfg(feature = "connect")]
 mod tls_client;
+/// Tokens: who comes in by a listener with a hello, under which name, and for how long.
+mod tokens;
 /// The systemd units that the binary prints, as systemd itself sees them.
 mod units;
 /// Taking over from a daemon of the build before.

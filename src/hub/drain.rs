@@ -46,7 +46,7 @@ impl Hub {
         if state.phase == Phase::Sealed {
             return;
         }
-        self.notify(&mut state, Kind::Shutdown, SYSTEM);
+        self.notify(&mut state, Kind::Shutdown, SYSTEM, usize::MAX);
         state.flush();
         state.phase = Phase::Sealed;
         self.release_and_wake(state, usize::MAX);

@@ -139,6 +139,15 @@ impl Listener {
         );
     }
 
+    /// Whether what its clients say can be read by nobody on the way.
+    fn is_private(&self) -> bool {
+        let is_local = match &self.name {
+            ListenAddr::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            ListenAddr::Unix(_) => true,
+        };
+        is_local || self.options.tls
+    }
+
     /// Gives newcomers other options; clients that are there keep theirs.
     pub(super) fn set_options(&mut self, options: Arc<ListenerOptions>) {
         let before = std::mem::replace(&mut self.options, options);
@@ -214,6 +223,23 @@ impl Listener {
             Peer::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
         });
         Ok((socket, peer))
+    }
+}
+
+/// Warns of listeners whose clients say tokens where others can read them, and if nobody is asked for one.
+pub(crate) fn warn_of_tokens(listeners: &[Listener]) {
+    for listener in listeners {
+        if listener.options.hello && !listener.is_private() {
+            warn!(
+                listener = %listener.name,
+                "anybody on the way can read the tokens of its clients: it is neither TLS, nor a Unix socket, \
+                 nor on loopback"
+            );
+        }
+    }
+    let asks = |listener: &Listener| listener.options.hello || listener.options.tls;
+    if !listeners.iter().any(asks) {
+        warn!("--tokens keeps nobody out: no listener has `hello`");
     }
 }
 
