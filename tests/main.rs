@@ -43,6 +43,8 @@ mod package;
 mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
+/// Connections of proxies: headers of the PROXY protocol, and a real haproxy.
+mod proxy;
 /// What clients may do in their channel: `publish`, `subscribe`.
 mod roles;
 /// SIGTERM, SIGINT and what clients see of it.

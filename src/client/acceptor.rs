@@ -128,7 +128,7 @@ impl Acceptor {
                 // Notices go to the buffer: accepting waits for room there as sending does. Who has a
                 // handshake does so by itself, since its channel may be another.
                 let options = listener.options();
-                Ok(match Stage::first(options) {
+                Ok(match Stage::of_peer(options) {
                     Stage::Join => Some(self.hub_of(options).admit().await),
                     _ => None,
                 })
@@ -193,7 +193,7 @@ impl Acceptor {
     ) -> io::Result<()> {
         let options = listener.options();
         // A handshake may lead to another channel.
-        let joins = matches!(Stage::first(options), Stage::Join);
+        let joins = matches!(Stage::of_peer(options), Stage::Join);
         let hub = joins.then(|| self.hub_of(options));
         for _ in 0..connections {
             match listener.accept() {
@@ -242,17 +242,16 @@ impl Acceptor {
             }
         };
         self.full.store(false, Relaxed);
-        if let Some(hub) = hub {
-            self.join(accepted, stream, permit, hub, None);
-            return;
+        match (Stage::first(&accepted.options, peer), hub) {
+            (Stage::Join, Some(hub)) => self.join(accepted, stream, permit, hub, None),
+            (stage, _) => self.begin(PendingHandshake {
+                accepted,
+                stream,
+                permit,
+                stage,
+                cut_short: None,
+            }),
         }
-        self.begin(PendingHandshake {
-            stage: Stage::first(&accepted.options),
-            accepted,
-            stream,
-            permit,
-            cut_short: None,
-        });
     }
 
     /// Has a handshake go on, in a task of its own.

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use super::authorizer::{Authorizer, CutShort};
 use super::pending::{Accepted, PendingHandshake, Stage};
+use super::proxied;
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
@@ -29,6 +30,7 @@ use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
+use crate::wire::proxy::ProxyError;
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
@@ -54,6 +56,12 @@ impl PendingHandshake {
         context: &HandshakeContext,
         time: Duration,
     ) -> Result<Joining, Refusal> {
+        let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
+        if joins && matches!(self.stage, Stage::Proxy) {
+            // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
+            // with the client's first bytes, as AWS's does.
+            self.stream.readable().await?;
+        }
         let outcome = tokio::select! {
             outcome = self.run_stages(context) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
@@ -70,9 +78,16 @@ impl PendingHandshake {
     async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
         let (hello, token) = loop {
             let Accepted {
-                peer, certificate, ..
-            } = &self.accepted;
+                peer,
+                options,
+                certificate,
+                ..
+            } = &mut self.accepted;
             match &mut self.stage {
+                Stage::Proxy => {
+                    *peer = proxied::take_header(&mut self.stream, *peer).await?;
+                    self.stage = Stage::of_peer(options);
+                }
                 Stage::Tls => self.agree_on_tls(&context.tls).await?,
                 Stage::Hello(reader) => {
                     let line = hello_line(&mut self.stream, reader).await?;
@@ -126,6 +141,9 @@ impl PendingHandshake {
         match (self.cut_short, &self.stage) {
             (Some(CutShort::Unchecked), _) => Refusal::too_many_guesses(self.accepted.peer),
             (Some(CutShort::Wrong), _) => Refusal::unauthorized(),
+            (None, Stage::Proxy) => {
+                Refusal::proxy(format!("{} within {seconds}s", ProxyError::Expected))
+            }
             (None, Stage::Tls) => Refusal::tls(format!("no TLS within {seconds}s")),
             (None, Stage::Hello(_) | Stage::Join) => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))

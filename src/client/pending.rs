@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::authorizer::CutShort;
 use super::shared_options::SharedOptions;
 use crate::config::{Identity, ListenerOptions};
+use crate::net::access;
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
@@ -42,6 +43,8 @@ pub(crate) struct PendingHandshake {
 /// this order.
 #[derive(Debug)]
 pub(super) enum Stage {
+    /// The header that says whose connection its proxy passes on. None of it is taken before all is there.
+    Proxy,
     /// It agrees on TLS.
     Tls,
     /// Its hello line.
@@ -70,6 +73,7 @@ pub(crate) struct SavedHandshake {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum SavedStage {
+    Proxy,
     Tls,
     #[default]
     Hello,
@@ -77,8 +81,16 @@ enum SavedStage {
 }
 
 impl Stage {
-    /// The stage that a connection with these options begins with.
-    pub(super) fn first(options: &ListenerOptions) -> Stage {
+    /// The stage that a connection of this peer begins with.
+    pub(super) fn first(options: &ListenerOptions, peer: Peer) -> Stage {
+        match peer {
+            Peer::Tcp(address) if access::contain(&options.proxy, address.ip()) => Stage::Proxy,
+            _ => Stage::of_peer(options),
+        }
+    }
+
+    /// The stage that is the first once it is known whose connection it is.
+    pub(super) fn of_peer(options: &ListenerOptions) -> Stage {
         match options.tls {
             true => Stage::Tls,
             false => Stage::behind_tls(options),
@@ -107,6 +119,7 @@ impl PendingHandshake {
             listener: self.accepted.listener.clone(),
             options: self.accepted.options.to_string(),
             stage: match &self.stage {
+                Stage::Proxy => SavedStage::Proxy,
                 Stage::Tls => SavedStage::Tls,
                 Stage::Hello(_) => SavedStage::Hello,
                 Stage::Join => SavedStage::Join,
@@ -135,6 +148,7 @@ impl PendingHandshake {
         let stream = Stream::restore(socket, saved.tls)?;
         Ok(PendingHandshake {
             stage: match (saved.stage, saved.reader) {
+                (SavedStage::Proxy, _) => Stage::Proxy,
                 (SavedStage::Tls, _) => Stage::Tls,
                 (SavedStage::Join, _) => Stage::Join,
                 (SavedStage::Hello, Some(reader)) => {

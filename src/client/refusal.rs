@@ -11,6 +11,7 @@ use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
+use crate::wire::proxy::ProxyError;
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -76,6 +77,10 @@ impl Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
     }
 
+    pub(super) fn proxy(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::Proxy, detail)
+    }
+
     /// TLS could not be agreed on. The peer has been told as TLS has it.
     pub(super) fn tls(detail: impl Into<String>) -> Refusal {
         Refusal::new(CloseReason::Tls, detail)
@@ -123,6 +128,12 @@ impl Refusal {
 impl From<HelloError> for Refusal {
     fn from(wrong: HelloError) -> Refusal {
         Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(wrong: ProxyError) -> Refusal {
+        Refusal::proxy(wrong.to_string())
     }
 }
 

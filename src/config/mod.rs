@@ -3,7 +3,7 @@
 //! ```text
 //! cli: flags, variables ─┐
 //!                        ├─► raw: text with its place ─► options: the table of options ─► Config
-//! file: keys ────────────┘                               words, values, listener, channels: the parsers
+//! file: keys ────────────┘                               words, values, rate, listener, channels: the parsers
 //! ```
 //!
 //! A value is kept as text with the place it came from until its row in `options` gives it a meaning,
@@ -22,6 +22,7 @@ mod live;
 mod nearest;
 mod network;
 mod options;
+mod rate;
 mod raw;
 mod read;
 mod source;

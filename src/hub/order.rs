@@ -64,6 +64,8 @@ pub(crate) struct Hub {
     pub(super) contention: Mutex<Contention>,
     /// Lines that were dropped for being too long.
     pub(super) discarded: AtomicU64,
+    /// Reads that had to wait for a client's rates.
+    pub(super) throttled: AtomicU64,
     /// Lines that were thrown away, from clients that may not publish.
     pub(super) ignored: AtomicU64,
 }
@@ -165,6 +167,7 @@ impl Hub {
             active_encodings: AtomicU8::new(0),
             drained: Notify::new(),
             discarded: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
             ignored: AtomicU64::new(0),
         }
     }

@@ -49,6 +49,8 @@ pub(crate) enum Condition {
     Waiting = 1 << 2,
     /// When last probed, its peer had not acknowledged all that was sent to it.
     Unacknowledged = 1 << 3,
+    /// The client has something to send, and its rates make it wait.
+    Throttled = 1 << 4,
 }
 
 /// The position of a client that takes nothing more from the stream.

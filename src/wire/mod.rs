@@ -12,5 +12,6 @@ pub mod hello;
 pub mod http_guard;
 pub mod ids;
 pub mod line_end;
+pub mod proxy;
 pub mod role;
 pub mod telnet;

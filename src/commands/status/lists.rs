@@ -100,6 +100,7 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
                    messages_behind,
                    idle_seconds,
                    leaving,
+                   throttled,
                }: &ClientRow| {
         let mut format = printable(&who.format);
         if who.role != Role::Both.name() {
@@ -107,6 +108,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         }
         if *leaving {
             format.push_str(", leaving");
+        }
+        if *throttled {
+            format.push_str(", throttled");
         }
         let mut cells = vec![
             who.id.to_string(),

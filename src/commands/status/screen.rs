@@ -227,6 +227,7 @@ mod tests {
             messages_behind: 5000 - id,
             idle_seconds: 75.5,
             leaving: id == 2,
+            throttled: false,
         };
         let closed = ClosedRow {
             who: who(99, "unix"),

@@ -159,6 +159,9 @@ pub(crate) struct ClientRow {
     pub(crate) idle_seconds: f64,
     /// The client has left, with output pending: it does not count as connected any more.
     pub(crate) leaving: bool,
+    /// It has something to send, and its rates make it wait.
+    #[serde(default)]
+    pub(crate) throttled: bool,
 }
 
 /// A client that was closed.

@@ -83,6 +83,7 @@ impl From<&ClientStats> for ClientRow {
             messages_behind: client.messages_behind,
             idle_seconds: seconds(client.idle),
             leaving: client.leaving,
+            throttled: client.throttled,
         }
     }
 }

@@ -168,6 +168,11 @@ impl Snapshot {
             "linehub_lines_ignored",
             "Lines that were thrown away, from clients that may not publish",
             stats.ignored,
+        )?;
+        out.counter(
+            "linehub_reads_throttled",
+            "Reads from clients that had to wait, because the client was over its rates",
+            stats.throttled,
         )
     }
 
