@@ -49,6 +49,8 @@ mod proxy;
 mod rates;
 /// What clients may do in their channel: `publish`, `subscribe`.
 mod roles;
+/// What keeps keys out of cores.
+mod secrets;
 /// SIGTERM, SIGINT and what clients see of it.
 mod shutdown;
 /// Readers that do not read, and what they cost the others.

@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::net::peer::Peer;
+use crate::net::source::Source;
 
 /// How long the gate stays closed: after the first wrong token, and at most. Each one doubles it.
 const DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
@@ -18,16 +18,16 @@ const DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// How long after its gate has opened an address is forgotten.
 const MEMORY_TIME: Duration = Duration::from_secs(60);
 
-/// Addresses that are remembered are at most twice as many: about 700 KB. Whoever has more of them guesses
+/// Addresses that are remembered are at most twice as many: about 800 KB. Whoever has more of them guesses
 /// with each as if it were new.
 const SOURCES_MAX: usize = 4096;
 
 /// Who was wrong of late.
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
-    gates: HashMap<IpAddr, Gate>,
+    gates: HashMap<Option<Source>, Gate>,
     /// Those before: they go when there are too many again.
-    older: HashMap<IpAddr, Gate>,
+    older: HashMap<Option<Source>, Gate>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,8 @@ impl Guesses {
         now: Instant,
         check: impl FnOnce() -> Option<T>,
     ) -> Attempt<T> {
-        let source = source(peer);
+        // All Unix sockets together.
+        let source = Source::of(peer);
         let gate = self.gates.get(&source).or(self.older.get(&source));
         let gate = gate.filter(|gate| now < gate.opens + MEMORY_TIME).copied();
         if let Some(gate) = gate.filter(|gate| now < gate.opens) {
@@ -72,18 +73,6 @@ impl Guesses {
         }
         self.gates.insert(source, Gate { opens, delay });
         Attempt::Wrong(opens)
-    }
-}
-
-/// Whose guesses are counted together: those of an IPv4 address, of an IPv6 network of 64 bits, which one
-/// customer has to himself, or of all Unix sockets.
-fn source(peer: Peer) -> IpAddr {
-    match peer {
-        Peer::Tcp(address) => match address.ip().to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-            ip => ip,
-        },
-        Peer::Unix => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
