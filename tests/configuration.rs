@@ -468,6 +468,8 @@ fn zsh_and_fish_offer_known_values_and_nothing_that_is_hidden() {
     line("-l sweep ", "-r -f -a \"senders=\\t''");
     line("-l max-line ", "-r -f");
     line("-l config ", "-r -F");
+    line("-l tokens ", "-r -F");
+    line("-l role ", "-r -f -a \"both\\t''");
     assert!(!zsh.contains("handover") && !fish.contains("handover"));
 }
 

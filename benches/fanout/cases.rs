@@ -1,6 +1,6 @@
 //! The list of cases, and how each is run once.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use linehub::commands::bench::{self, Run};
 
 use crate::channels::Channels;
@@ -8,8 +8,9 @@ use crate::flood::Flood;
 use crate::launch::{Busy, Cores, Launch, Program, Server};
 use crate::settings::Settings;
 use crate::table::Unit;
+use crate::tls::Front;
 use crate::watch::Watchers;
-use crate::{raw_loop, storms};
+use crate::{raw_loop, storms, tls};
 
 /// Bytes of a line without its LF, where lines are sent at a rate.
 const PAYLOAD_BYTES: usize = 64;
@@ -19,6 +20,12 @@ const PAYLOAD_BYTES: usize = 64;
 pub(crate) enum Plan {
     /// Lines delivered a second.
     Throughput(Flood),
+    /// Bytes of lines delivered a second, over TLS.
+    TlsThroughput(Flood),
+    /// Bytes a second that a core encrypts, without any server.
+    Cipher,
+    /// TLS handshakes a second that one core would do.
+    Handshakes(usize),
     /// Lines delivered a second while the status page is open and the metrics are read.
     WatchedThroughput(Flood),
     /// CPU time a delivered line of a flood.
@@ -59,6 +66,10 @@ pub(crate) struct Side {
 impl Side {
     /// Starts the server, measures, ends the server.
     pub(crate) fn run(&self, cores: &Cores, settings: &Settings) -> Result<Vec<Figure>> {
+        if let Plan::Cipher = self.plan {
+            let speed = tls::cipher_speed(cores, settings)?;
+            return Ok(vec![Figure::new("", Unit::BytesPerSecond, speed)]);
+        }
         let mut server = self.launch.start(cores)?;
         self.plan
             .run(&mut server, settings, self.launch.frames_lines())
@@ -104,6 +115,18 @@ impl Plan {
                     line_bytes: Some(figures.line_bytes),
                     ..rate.while_busy(figures.busy)
                 }]
+            }
+            Plan::TlsThroughput(flood) => {
+                let figures = flood.run(server, settings, framed)?;
+                let rate = figures.lines_per_second * figures.line_bytes;
+                let figure = Figure::new("", Unit::BytesPerSecond, rate);
+                vec![figure.while_busy(figures.busy)]
+            }
+            Plan::Cipher => bail!("it needs no server"),
+            Plan::Handshakes(clients) => {
+                let (rate, busy) = storms::handshakes(server, clients)?;
+                let figure = Figure::new("", Unit::HandshakesPerSecond, rate);
+                vec![figure.while_busy(busy)]
             }
             Plan::FloodCost(flood) => {
                 let figures = flood.run(server, settings, framed)?;
@@ -184,6 +207,11 @@ const RAW_LOOP: &str = "raw loop";
 const CHANNEL_CLIENTS: usize = 10_000;
 const CLIENTS_A_CHANNEL: usize = 10;
 
+const MANY: &str = "many-to-many/500x500";
+
+/// Clients that only connect, over TLS.
+const TLS_CLIENTS: usize = 2000;
+
 /// Loses nothing, however slow the load is to read: the terms on which the raw loop works too.
 const LOSSLESS: &[&str] = &[
     "--no-notices",
@@ -210,6 +238,8 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
             flags: flags.iter().map(ToString::to_string).collect(),
             pinned: true,
             hello: false,
+            tls: false,
+            front: None,
         },
         plan,
     };
@@ -221,6 +251,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         readers,
         payload_bytes,
         stuck: false,
+        blind: false,
     };
 
     let mut plans = Vec::new();
@@ -238,7 +269,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         senders: 500,
         ..flood(500, 64)
     };
-    plans.push(("many-to-many/500x500".into(), Plan::Throughput(many)));
+    plans.push((MANY.into(), Plan::Throughput(many)));
     let at_rate = |senders, readers, rate| Run {
         senders,
         readers,
@@ -321,13 +352,62 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         side.launch.hello = true;
         side
     };
-    let many = clients_in_channels / CLIENTS_A_CHANNEL;
+    let count = clients_in_channels / CLIENTS_A_CHANNEL;
     add(
-        &format!("channels/{many}x{CLIENTS_A_CHANNEL}"),
-        channels(many),
+        &format!("channels/{count}x{CLIENTS_A_CHANNEL}"),
+        channels(count),
         "one channel",
         channels(1),
     );
+    let over_tls = |front: Option<Front>, plan| {
+        let mut side = linehub(&[LOSSLESS], plan);
+        (side.launch.tls, side.launch.front) = (true, front);
+        side
+    };
+    for (name, flood) in [
+        ("firehose/100-readers/64-bytes", flood(100, 64)),
+        (MANY, many),
+    ] {
+        let blind = Plan::TlsThroughput(Flood {
+            blind: true,
+            ..flood
+        });
+        let subject = || over_tls(None, blind);
+        let name = format!("tls/{name}");
+        add(
+            &name,
+            subject(),
+            "openssl speed",
+            over_tls(None, Plan::Cipher),
+        );
+        for (against, front) in [("stunnel", Front::Stunnel), ("nginx", Front::Nginx)] {
+            add(&name, subject(), against, over_tls(Some(front), blind));
+        }
+        let (checked, plain) = (
+            Plan::Throughput(flood),
+            linehub(&[LOSSLESS], Plan::Throughput(flood)),
+        );
+        add(
+            &format!("{name}/decrypted"),
+            over_tls(None, checked),
+            "plain",
+            plain,
+        );
+    }
+    let tls_clients = clients.min(TLS_CLIENTS);
+    let plan = Plan::Memory(tls_clients);
+    let name = format!("tls/memory-per-client/{tls_clients}");
+    add(
+        &name,
+        over_tls(None, plan),
+        "plain",
+        linehub(&[LOSSLESS], plan),
+    );
+    let name = format!("tls/handshakes/{tls_clients}");
+    let (ours, theirs) = [None, Some(Front::Nginx)]
+        .map(|front| over_tls(front, Plan::Handshakes(tls_clients)))
+        .into();
+    add(&name, ours, "nginx", theirs);
     let notices = ["--slow-grace", "forever", "--worker-threads", "1"];
     let notices = linehub(&[&notices], Plan::NoticeStorm(clients));
     cases.push(Case {

@@ -7,9 +7,11 @@ use std::process::{self, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use linehub::commands::bench::Daemon;
+use linehub::commands::bench::{Daemon, Endpoint};
 use linehub::ops::procfs;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::tls::{Front, Pair};
 
 /// First argument with which the benchmark starts itself as the raw loop.
 pub(crate) const RAW_LOOP: &str = "__raw-loop";
@@ -31,6 +33,15 @@ impl Cores {
     /// Whether there are two, one for the server and one for the load.
     pub(crate) fn can_pin(&self) -> bool {
         self.all.len() >= 2
+    }
+
+    /// Does something on the core of the servers, and goes back to that of the load.
+    pub(crate) fn on_the_servers<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        let (for_server, for_load) = self.shares(true);
+        run_on(for_server)?;
+        let done = work();
+        run_on(for_load)?;
+        Ok(done)
     }
 
     /// The cores for the server and for the load.
@@ -69,6 +80,10 @@ pub(crate) struct Launch {
     pub pinned: bool,
     /// Whether clients say hello first.
     pub hello: bool,
+    /// Whether clients speak TLS.
+    pub tls: bool,
+    /// What speaks TLS for the daemon, on the same core; without, it does so itself.
+    pub front: Option<Front>,
 }
 
 impl Launch {
@@ -79,14 +94,18 @@ impl Launch {
 
     /// Starts the server, waits until it listens, and moves the load to its core.
     pub(crate) fn start(&self, cores: &Cores) -> Result<Server> {
+        let pair = self.tls.then(Pair::new).transpose()?;
         let mut command = match &self.program {
             Program::Linehub(path) => {
                 let mut command = Command::new(path);
-                let listen = match self.hello {
-                    true => "127.0.0.1:0,hello",
-                    false => "127.0.0.1:0",
-                };
-                command.args(["--listen", listen]).args(&self.flags);
+                let mut listen = "127.0.0.1:0".to_owned();
+                listen += if self.hello { ",hello" } else { "" };
+                if let (Some(pair), None) = (&pair, self.front) {
+                    listen += ",tls";
+                    command.arg("--tls-cert").arg(pair.certificate());
+                    command.arg("--tls-key").arg(pair.key());
+                }
+                command.args(["--listen", &listen]).args(&self.flags);
                 command
             }
             Program::RawLoop { read_bytes } => {
@@ -99,24 +118,49 @@ impl Launch {
         command.env_clear();
         let (for_server, for_load) = cores.shares(self.pinned);
         run_on(for_server)?;
-        let started = Daemon::start(command);
+        let started = Daemon::start(command).and_then(|mut daemon| {
+            let address = daemon.address("listening")?;
+            let front = self.front.zip(pair.as_ref());
+            let front = front.map(|(front, pair)| front.start(pair, address));
+            Ok((daemon, address, front.transpose()?))
+        });
         run_on(for_load)?;
-        let mut daemon = started?;
-        let address = daemon.address("listening")?;
-        Ok(Server { daemon, address })
+        let (daemon, address, front) = started?;
+        let (front, address) = match front {
+            Some((front, address)) => (Some(front), address),
+            None => (None, address),
+        };
+        Ok(Server {
+            daemon,
+            front,
+            address,
+            pair,
+        })
     }
 }
 
 /// A running server.
 pub(crate) struct Server {
     daemon: Daemon,
+    /// What clients are connected to, if that is not the daemon.
+    front: Option<Daemon>,
     address: SocketAddr,
+    /// What is shown to clients, if they speak TLS.
+    pair: Option<Pair>,
 }
 
 impl Server {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients are connected to, and how.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
+        match &self.pair {
+            Some(pair) => pair.endpoint(self.address),
+            None => Ok(Endpoint::resetting(self.address)),
+        }
     }
 
     /// Where it serves its status page and metrics, if it was told to.
@@ -127,8 +171,9 @@ impl Server {
     /// CPU time that it and the load have used.
     pub(crate) fn usage(&self) -> Result<Usage> {
         let time = |pid| procfs::cpu_time(pid).context("the server is gone");
+        let front = self.front.as_ref().map(|front| time(front.pid()));
         Ok(Usage {
-            server: time(self.daemon.pid())?,
+            server: time(self.daemon.pid())? + front.transpose()?.unwrap_or_default(),
             load: time(process::id())?,
             at: Instant::now(),
         })

@@ -10,6 +10,7 @@
 //! cases ─► launch ─► linehub | raw_loop            a child process, on its core
 //!       ├► flood (stream) | channels | storms | bench::load   the clients, on theirs
 //!       ├► watch                                   who looks at the status page meanwhile
+//!       ├► tls                                     certificates, what stands before a plain daemon, a core's cipher
 //!       └► table
 //! ```
 
@@ -22,6 +23,7 @@ mod settings;
 mod storms;
 mod stream;
 mod table;
+mod tls;
 mod watch;
 
 use std::env;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use linehub::commands::bench::{Barrier, Connections, Endpoint, Got, Histogram, Interrupt, Role};
+use linehub::commands::bench::{Barrier, Connections, Got, Histogram, Interrupt, Role};
 
-use crate::launch::Server;
+use crate::launch::{Busy, Server};
 
 /// How long all notices of a storm may take: there are a hundred million of them.
 const NOTICES_PATIENCE: Duration = Duration::from_secs(180);
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(20);
 fn storm(server: &Server, clients: usize) -> Result<(Connections, Instant)> {
     let mut roles: Vec<Role> = (1..clients).map(Role::Reader).collect();
     roles.push(Role::Sender(0));
-    let endpoint = Endpoint::resetting(server.address());
+    let endpoint = server.endpoint()?;
     Connections::connect(&endpoint, None, &roles, clients, &mut Interrupt::never())
 }
 
@@ -36,6 +36,15 @@ fn gather(server: &Server, clients: usize) -> Result<(Connections, Barrier, Dura
 pub(crate) fn connect_storm(server: &Server, clients: usize) -> Result<f64> {
     let (_, _, took) = gather(server, clients)?;
     Ok(took.as_secs_f64())
+}
+
+/// Connects `clients` at once. Returns how many one core of the server would take in a second, by what
+/// they cost it: the load checks certificates, which costs more than to show them.
+pub(crate) fn handshakes(server: &Server, clients: usize) -> Result<(f64, Busy)> {
+    let before = server.usage()?;
+    gather(server, clients)?;
+    let busy = before.until(&server.usage()?);
+    Ok((clients as f64 / busy.server.as_secs_f64(), busy))
 }
 
 /// What a storm with notices costs.

@@ -9,6 +9,8 @@ use linehub::commands::table::{Align, Table};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     LinesPerSecond,
+    BytesPerSecond,
+    HandshakesPerSecond,
     Seconds,
     Bytes,
 }
@@ -17,7 +19,10 @@ impl Unit {
     /// The number with three or four digits and a unit that fits it.
     fn show(self, value: f64) -> String {
         match self {
-            Unit::LinesPerSecond => format!("{}/s", bench::count(value)),
+            Unit::LinesPerSecond | Unit::HandshakesPerSecond => {
+                format!("{}/s", bench::count(value))
+            }
+            Unit::BytesPerSecond => format!("{}B/s", bench::count(value)),
             Unit::Seconds if value < 1e-6 => format!("{:.2} ns", value * 1e9),
             Unit::Seconds => bench::time(Duration::from_secs_f64(value)),
             Unit::Bytes if value < 1e4 => format!("{value:.0} B"),

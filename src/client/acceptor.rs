@@ -14,19 +14,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::authorizer::CutShort;
 use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
-use super::shared_options::SharedOptions;
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, Commands, ConnectionInfo, Hub, Joining};
+use crate::hub::{Commands, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
-use crate::net::tls::ServerTls;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
 
@@ -98,22 +97,14 @@ impl AcceptLoops {
 
 impl Acceptor {
     pub(crate) fn new(
-        channels: Arc<Channels>,
+        context: HandshakeContext,
         policy: Arc<ClientPolicy>,
         permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
-        options: SharedOptions,
-        tls: Arc<ServerTls>,
-        entrance: Arc<Entrance>,
     ) -> Acceptor {
         Acceptor {
-            context: HandshakeContext {
-                channels,
-                options,
-                tls,
-                entrance,
-            },
+            context,
             policy,
             permits,
             clients,
@@ -236,6 +227,8 @@ impl Acceptor {
             peer,
             listener: listener.label(),
             options: listener.options().clone(),
+            certificate: Vec::new(),
+            identity: None,
         };
         let stage = Stage::first(&accepted.options, peer);
         // Whose connection it is that a proxy passes on is not known yet.
@@ -265,6 +258,7 @@ impl Acceptor {
                 stream,
                 permit,
                 stage,
+                cut_short: None,
             }),
         }
     }
@@ -290,7 +284,8 @@ impl Acceptor {
             _ = ended.changed() => None,
             outcome = handshake.run(&self.context, time) => Some(outcome),
         };
-        if outcome.is_none() && *ended.borrow() == Ending::Park {
+        // Whose hello was taken has nothing left that another daemon could go on with.
+        if outcome.is_none() && *ended.borrow() == Ending::Park && handshake.cut_short.is_none() {
             return self.park(handshake).await;
         }
         let PendingHandshake {
@@ -298,6 +293,7 @@ impl Acceptor {
             stream,
             permit,
             stage,
+            cut_short,
         } = handshake;
         match outcome {
             Some(Ok(hub)) => {
@@ -322,7 +318,11 @@ impl Acceptor {
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             None => {
-                if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
+                let refusal = match cut_short {
+                    Some(CutShort::Wrong) => Refusal::unauthorized(),
+                    _ => Refusal::stopping(),
+                };
+                if let Some(stream) = self.tell(&accepted, stream, &refusal) {
                     linger(stream, END_TIME).await;
                 }
             }
@@ -359,6 +359,8 @@ impl Acceptor {
             peer,
             listener,
             options,
+            identity,
+            ..
         } = accepted;
         let (feed, before) = hub.join_behind(ConnectionInfo {
             peer,
@@ -367,9 +369,21 @@ impl Acceptor {
             role: options.role,
             channel: options.channel.clone(),
             at: SystemTime::now(),
+            identity: identity.clone(),
         });
         let channel = options.channel.as_unusual();
-        info!(client = feed.subscriber().id.0, %peer, %listener, channel, "client connected");
+        let name = identity.as_ref().map(|identity| identity.name.as_str());
+        info!(client = feed.subscriber().id.0, name, %peer, %listener, channel, "client connected");
+        // A reload may have taken its token since that was looked at. One that comes now finds the client.
+        if identity.is_some_and(|it| {
+            !self
+                .context
+                .authorizer
+                .allows(&it, options.role, &options.channel)
+        }) {
+            let denied = Commands::close(CloseReason::Denied);
+            feed.subscriber().command(denied);
+        }
         let mut client = Client::new(stream, feed, options, self.policy.clone(), permit);
         if let Some(hello) = hello {
             client.answer_hello(hello, hub, before);
@@ -398,6 +412,7 @@ impl Acceptor {
             peer,
             listener,
             options,
+            ..
         } = accepted;
         if let Some(refused) = self.counters.refused_for(refusal.reason) {
             refused.add_one();

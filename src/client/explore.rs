@@ -552,7 +552,13 @@ impl World {
             }
             if self.traces() == before && !self.guests.iter().any(|guest| guest.flag.is_raised()) {
                 let mut clients = self.clients().map(|(client, _)| client);
-                if !clients.any(Client::is_throttled) {
+                let waits = |client: &Client<Link>| {
+                    client
+                        .throttle
+                        .as_ref()
+                        .is_some_and(|throttle| throttle.is_waiting())
+                };
+                if !clients.any(waits) {
                     break;
                 }
                 drop(clients);

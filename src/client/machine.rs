@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -256,6 +256,29 @@ impl<S: Connection> Client<S> {
             && self.writer.own_pending() > OWN_BYTES_MAX
     }
 
+    /// How many bytes the next read may bring by the client's rates. Pending while there is something to be
+    /// read and the rates do not allow it; a client that waits so holds nothing that others wait for.
+    ///
+    /// A drain does not wait for rates, nor what is thrown away because the client is being closed.
+    fn poll_rates(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let rates = self.policy.rates();
+        if rates.are_off() || self.input != InputState::Open {
+            if self.throttle.take().is_some() {
+                self.feed.set_throttled(false);
+            }
+            return Poll::Ready(usize::MAX);
+        }
+        // An error is found by the read.
+        let _ = ready!(self.stream.poll_readable(cx));
+        let throttle = self.throttle.get_or_insert_with(Box::default);
+        let allowed = throttle.poll(cx, rates);
+        if allowed.is_pending() {
+            self.feed.give_up_permit();
+        }
+        self.feed.set_throttled(allowed.is_pending());
+        allowed
+    }
+
     /// Reads once; whether to go at once.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
         let Poll::Ready(read_bytes_max) = self.poll_rates(cx) else {
@@ -299,7 +322,7 @@ impl<S: Connection> Client<S> {
         if let (Some(throttle), Poll::Ready(Read::Brought { bytes, lines })) =
             (&mut self.throttle, read)
         {
-            throttle.take(lines, bytes, self.policy.rates());
+            throttle.take(lines, bytes);
         }
         match (read, self.input) {
             (Poll::Ready(Read::Brought { bytes, .. }), InputState::Draining(left)) => {

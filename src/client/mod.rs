@@ -9,6 +9,7 @@
 //! | [`acceptor`] | the accept loops: who becomes a client |
 //! | [`entrance`] | which addresses may come in, how many and how often |
 //! | [`handshake`] | what happens before that, and how a connection is refused |
+//! | [`authorizer`], [`guesses`] | by what a connection shows who it is, and how fast that can be guessed |
 //! | [`machine`] | one client: the states of its input and its output |
 //! | [`reader`], [`writer`] | bytes to lines, and lines to bytes |
 //! | [`throttle`] | a client that is held to rates |
@@ -18,10 +19,12 @@
 //! | [`snapshot`] | a client put away for a handover |
 
 pub(crate) mod acceptor;
+mod authorizer;
 mod barrier;
 mod entrance;
 #[cfg(test)]
 mod explore;
+mod guesses;
 mod handshake;
 #[cfg(test)]
 mod handshake_tests;
@@ -37,7 +40,9 @@ mod snapshot;
 mod throttle;
 mod writer;
 
+pub(crate) use authorizer::Authorizer;
 pub(crate) use entrance::Entrance;
+pub(crate) use handshake::HandshakeContext;
 pub(crate) use machine::Client;
 pub(crate) use pending::{PendingHandshake, SavedHandshake};
 pub(crate) use policy::ClientPolicy;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::authorizer::CutShort;
 use super::shared_options::SharedOptions;
-use crate::config::ListenerOptions;
+use crate::config::{Identity, ListenerOptions};
 use crate::net::access;
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionPermit;
@@ -21,6 +22,10 @@ pub(super) struct Accepted {
     /// The listener, as it is logged.
     pub(super) listener: Arc<str>,
     pub(super) options: Arc<ListenerOptions>,
+    /// Names of the certificate that its peer showed: its CN and its SANs.
+    pub(super) certificate: Vec<String>,
+    /// Who the peer is, if it has shown that.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 /// A connection that is in its handshake.
@@ -30,6 +35,8 @@ pub(crate) struct PendingHandshake {
     pub(super) stream: Stream,
     pub(super) permit: ConnectionPermit,
     pub(super) stage: Stage,
+    /// Why it cannot go on once its stage is cancelled.
+    pub(super) cut_short: Option<CutShort>,
 }
 
 /// A stage of a handshake: what the peer is waited for. A listener asks for some of them, which come in
@@ -58,6 +65,8 @@ pub(crate) struct SavedHandshake {
     reader: Option<HelloReaderState>,
     #[serde(default)]
     tls: Option<SavedTls>,
+    #[serde(default)]
+    certificate: Vec<String>,
 }
 
 /// Which [`Stage`] it is.
@@ -120,6 +129,7 @@ impl PendingHandshake {
                 _ => None,
             },
             tls: self.stream.save_tls(),
+            certificate: self.accepted.certificate.clone(),
         }
     }
 
@@ -153,9 +163,12 @@ impl PendingHandshake {
                 peer: saved.peer,
                 listener: saved.listener,
                 options,
+                certificate: saved.certificate,
+                identity: None,
             },
             stream,
             permit,
+            cut_short: None,
         })
     }
 }

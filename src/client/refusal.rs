@@ -1,5 +1,6 @@
 //! Refusals: why a connection does not become a client, and what its peer is told.
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::time::Duration;
@@ -51,6 +52,25 @@ impl Refusal {
 
     pub(super) fn bad_hello(detail: impl Into<String>) -> Refusal {
         Refusal::new(CloseReason::BadHello, detail)
+    }
+
+    /// Its token is missing, wrong or has expired: which of them is not told.
+    pub(super) fn unauthorized() -> Refusal {
+        Refusal::new(CloseReason::Unauthorized, "not authorized")
+    }
+
+    /// Its token is right, and not for this.
+    pub(super) fn unauthorized_for(what: impl fmt::Display) -> Refusal {
+        Refusal::new(
+            CloseReason::Unauthorized,
+            format!("not authorized for {what}"),
+        )
+    }
+
+    /// Its address has brought so many wrong tokens that none of it was looked at in time.
+    pub(super) fn too_many_guesses(peer: Peer) -> Refusal {
+        let detail = format!("too many wrong tokens from {}", peer.address());
+        Refusal::new(CloseReason::TooMany, detail)
     }
 
     pub(super) fn no_channel() -> Refusal {

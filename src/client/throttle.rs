@@ -8,9 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::machine::{Client, InputState};
 use crate::net::rate::Bucket;
-use crate::net::stream::Connection;
 
 /// Parts of a second's worth that have to be there for a read: so often at most is a client read from that
 /// always has more.
@@ -33,6 +31,8 @@ pub(super) struct Rates {
 /// What one client has left of its rates.
 #[derive(Debug)]
 pub(super) struct Throttle {
+    /// Rates that it counts by; `None` until it is asked.
+    rates: Option<Rates>,
     lines: Bucket,
     bytes: Bucket,
     /// While the client has to wait.
@@ -45,40 +45,6 @@ pub(super) struct Throttle {
 pub(super) struct SavedThrottle {
     lines: Duration,
     bytes: Duration,
-}
-
-impl<S: Connection> Client<S> {
-    /// How many bytes the next read may bring by the client's rates. Pending while there is something to be
-    /// read and the rates do not allow it; a client that waits so holds nothing that others wait for.
-    ///
-    /// A drain does not wait for rates, nor what is thrown away because the client is being closed.
-    pub(super) fn poll_rates(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let rates = self.policy.rates();
-        if rates.are_off() || self.input != InputState::Open {
-            if self.throttle.take().is_some() {
-                self.feed.set_throttled(false);
-            }
-            return Poll::Ready(usize::MAX);
-        }
-        // An error is found by the read.
-        let _ = ready!(self.stream.poll_readable(cx));
-        let throttle = self.throttle.get_or_insert_with(Box::default);
-        let allowed = throttle.poll(cx, rates);
-        if allowed.is_pending() {
-            self.feed.give_up_permit();
-        }
-        self.feed.set_throttled(allowed.is_pending());
-        allowed
-    }
-}
-
-#[cfg(test)]
-impl<S: Connection> Client<S> {
-    /// Whether it waits until its rates allow the next read.
-    pub(super) fn is_throttled(&self) -> bool {
-        let throttle = self.throttle.as_ref();
-        throttle.is_some_and(|throttle| throttle.wait.is_some())
-    }
 }
 
 impl Rates {
@@ -105,14 +71,19 @@ impl Throttle {
     /// Goes on where [`Throttle::save`] was called.
     pub(super) fn restore(saved: SavedThrottle) -> Throttle {
         Throttle {
+            rates: None,
             lines: Bucket::full_in(saved.lines),
             bytes: Bucket::full_in(saved.bytes),
             wait: None,
         }
     }
 
-    /// Ready with how many bytes the next read may bring.
+    /// Ready with how many bytes the next read may bring. With other rates than before, it begins afresh.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, rates: Rates) -> Poll<usize> {
+        if self.rates.is_some_and(|before| before != rates) {
+            *self = Throttle::default();
+        }
+        self.rates = Some(rates);
         loop {
             let now = Instant::now();
             let both = [(&self.lines, rates.lines), (&self.bytes, rates.bytes)];
@@ -137,14 +108,23 @@ impl Throttle {
     }
 
     /// Notes what a read has brought.
-    pub(super) fn take(&mut self, lines: usize, bytes: usize, rates: Rates) {
+    pub(super) fn take(&mut self, lines: usize, bytes: usize) {
         let now = Instant::now();
+        let rates = self.rates.unwrap_or_default();
         if let Some(rate) = rates.lines {
             self.lines.take(lines as u64, rate, now);
         }
         if let Some(rate) = rates.bytes {
             self.bytes.take(bytes as u64, rate, now);
         }
+    }
+}
+
+#[cfg(test)]
+impl Throttle {
+    /// Whether it waits until the next read is allowed.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.wait.is_some()
     }
 }
 
@@ -187,7 +167,7 @@ mod tests {
                         let brought = most.min(65_536);
                         read_before = read;
                         read += brought;
-                        throttle.take(read / line_bytes - read_before / line_bytes, brought, rates);
+                        throttle.take(read / line_bytes - read_before / line_bytes, brought);
                         if let Some(bytes) = bytes {
                             assert!(read as f64 <= bytes as f64 * (passed + 1.0) + 0.001);
                         }

@@ -75,7 +75,7 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
         ("role ", CloseReason::BadHello),
         ("not authorized", CloseReason::Unauthorized),
         ("not allowed", CloseReason::Denied),
-        ("too many connections", CloseReason::TooMany),
+        ("too many ", CloseReason::TooMany),
     ];
     let begins = begins.iter().find(|(words, _)| detail.starts_with(words));
     let in_hello = || {

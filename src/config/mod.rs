@@ -29,6 +29,8 @@ mod source;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod text;
+mod tokens;
 pub(crate) mod values;
 pub(crate) mod words;
 
@@ -49,6 +51,8 @@ pub use self::options::Config;
 pub(crate) use self::options::OPTIONS;
 pub use self::source::Source;
 pub(crate) use self::spec::{Applies, Kind, OptionSpec};
+pub(crate) use self::tokens::Identity;
+pub use self::tokens::{Token, Tokens};
 pub use self::values::Grace;
 pub(crate) use self::values::show_mode;
 pub use self::words::{HalfClose, LogLevel, LongLine, SlowClient};

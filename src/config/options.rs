@@ -26,6 +26,7 @@ use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
 use super::spec::{Applies, Difference, NONE, OptionSpec, options};
+use super::tokens::{self, Tokens};
 use super::values::{self, Grace};
 use super::words::{self, HalfClose, LogLevel, LongLine, SlowClient};
 use crate::wire::channel::ChannelName;
@@ -155,6 +156,17 @@ options! {
     option("tls-crl", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Lists, as PEM, of revoked certificates of clients.
     tls_crl: Option<PathBuf> = one(values::file);
+    /// Let those in by `hello` who have a token in FILE
+    ///
+    /// TOML: a [[token]] for each, with a name and the sha256 of a secret, as `linehub generate token NAME`
+    /// prints it, or with certificate, a CN or SAN of a TLS client certificate, in place of sha256; and, if
+    /// they are to say less than anything, role, channels and expires. A token is good to the end of the day
+    /// that expires names, in UTC, or to its time. Clients of listeners with `hello` say `token=SECRET` in it;
+    /// who says none that is right is told `Error: not authorized`, later each time. A reload reads FILE
+    /// again, and closes those whose token is gone.
+    option("tokens", Value, "FILE|off", ACCESS, default = "off", AtOnce)
+    /// Who comes in by listeners with `hello`. `None`: everybody.
+    tokens: Option<Arc<Tokens>> = one(tokens::read);
 
     /// Close a client whose first line is an HTTP request
     ///

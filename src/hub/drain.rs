@@ -16,7 +16,7 @@ impl Hub {
             .for_each(|(_, slot)| slot.subscriber.command(command));
     }
 
-    /// Closes every client of which this holds, for this reason.
+    /// Closes every client of which this holds, for this reason. It is not told who a client is.
     pub(super) fn close_where(
         &self,
         reason: CloseReason,
@@ -24,7 +24,7 @@ impl Hub {
     ) {
         let state = self.lock();
         for (_, slot) in &state.slots {
-            if holds(&slot.meta.connection(&state.listeners, &self.name)) {
+            if holds(&slot.meta.connection(&state.listeners, &self.name, None)) {
                 slot.subscriber.command(Commands::close(reason));
             }
         }
@@ -62,7 +62,7 @@ impl Hub {
         if state.phase == Phase::Sealed {
             return;
         }
-        self.notify(&mut state, Kind::Shutdown, SYSTEM);
+        self.notify(&mut state, Kind::Shutdown, SYSTEM, usize::MAX);
         state.flush();
         state.phase = Phase::Sealed;
         self.release_and_wake(state, usize::MAX);

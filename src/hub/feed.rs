@@ -210,7 +210,7 @@ impl Feed {
             self.subscriber.counters.lines_in.add(messages as u64);
             if let Some(index) =
                 self.hub
-                    .publish(self.key(), self.subscriber.id, permit, lines, messages)
+                    .publish(self.key(), &self.subscriber, permit, lines, messages)
             {
                 self.own_end = index + 1;
             }

@@ -125,7 +125,8 @@ impl Places {
             (true, false) => saved.messages_before.wrapping_sub(saved.counters.lines_in),
             _ => saved.messages_before,
         };
-        let subscriber = Arc::new(Subscriber::new(saved.id));
+        let identity = saved.connection.identity.clone();
+        let subscriber = Arc::new(Subscriber::new(saved.id, identity.is_some()));
         subscriber.counters.restore(saved.counters);
         if let Some(node) = &cursor {
             subscriber.move_to(node, saved.place.offset, saved.place.encoding);
@@ -146,7 +147,13 @@ impl Places {
         let mut meta =
             ConnectionMeta::new(&saved.connection, messages_before, &mut state.listeners);
         meta.skipped = saved.counters.skipped;
-        let key = hub.insert_slot(&mut state, subscriber.clone(), saved.place.encoding, meta);
+        let key = hub.insert_slot(
+            &mut state,
+            subscriber.clone(),
+            saved.place.encoding,
+            meta,
+            identity,
+        );
         let slot = &mut state.slots[key];
         slot.input_done = saved.input_done;
         slot.left = saved.left;
@@ -168,7 +175,7 @@ impl Feed {
     pub(crate) fn peer(&self) -> Peer {
         let state = self.hub.lock();
         let meta = &state.slots[self.key()].meta;
-        meta.connection(&state.listeners, &self.hub.name).peer
+        meta.connection(&state.listeners, &self.hub.name, None).peer
     }
 
     /// Its client's end of the hub, for a handover. The client must not be running.
@@ -177,7 +184,7 @@ impl Feed {
         let slot = &state.slots[self.key()];
         SavedFeed {
             id: self.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.hub.name),
+            connection: self.hub.connection_of(&state, self.key()),
             messages_before: slot.meta.messages_before,
             place: self.place(),
             left: slot.left,

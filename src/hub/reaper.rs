@@ -48,7 +48,8 @@ const JAM: Duration = Duration::from_secs(5);
 const TRIM_BYTES: usize = 1024 * 1024;
 
 /// Looks after the clients for as long as the daemon lives: closes those that stall, idle, fall
-/// behind, or take too long over their close. Ends channels that their clients have left.
+/// behind, or take too long over their close, or whose tokens expire. Ends channels that their clients have
+/// left.
 pub(crate) async fn run(channels: Arc<Channels>) {
     let shared = channels.shared();
     let mut running = RunningTime::start();
@@ -86,6 +87,7 @@ pub(crate) async fn run(channels: Arc<Channels>) {
         }
         drop(hubs);
         channels.end_unused();
+        channels.close_expired();
     }
 }
 

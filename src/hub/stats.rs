@@ -168,7 +168,7 @@ impl Hub {
         // What is being assembled waits for clients too.
         state.flush();
         let all = state.slots.iter();
-        all.map(|(_, slot)| self.stats_of(&state, slot, now))
+        all.map(|(key, slot)| self.stats_of(&state, key, slot, now))
             .collect()
     }
 
@@ -186,14 +186,14 @@ impl Hub {
         )
     }
 
-    fn stats_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
+    fn stats_of(&self, state: &State, key: usize, slot: &Slot, now: Micros) -> ClientStats {
         let totals = slot.totals();
         let (bytes_pending, messages_behind) = self.owed(state, slot, &totals);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
         let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
         ClientStats {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.name),
+            connection: self.connection_of(state, key),
             totals,
             bytes_pending,
             messages_behind,
@@ -201,6 +201,13 @@ impl Hub {
             leaving: slot.left,
             throttled: slot.subscriber.is(Condition::Throttled),
         }
+    }
+
+    /// How the client in `key` came.
+    pub(super) fn connection_of(&self, state: &State, key: usize) -> ConnectionInfo {
+        let identity = state.identities.get(&key);
+        let meta = &state.slots[key].meta;
+        meta.connection(&state.listeners, &self.name, identity)
     }
 
     /// The bytes and the messages that wait for a client.
@@ -247,7 +254,7 @@ impl Hub {
         let totals = slot.totals();
         let client = ClosedClient {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.name),
+            connection: self.connection_of(&state, key),
             totals,
             reason,
             at: SystemTime::now(),

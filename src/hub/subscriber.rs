@@ -17,6 +17,8 @@ use crate::wire::ids::ClientId;
 pub(crate) struct Subscriber {
     /// Number of the client.
     pub(crate) id: ClientId,
+    /// Whether the hub has an identity of it: few have.
+    pub(super) is_named: bool,
     /// Traffic, as the client itself counts it.
     pub(crate) counters: ClientCounters,
     /// Commands that the client has been given and has not yet taken.
@@ -124,9 +126,10 @@ impl Slot {
 
 impl Subscriber {
     /// A subscriber that takes nothing until it is said to have come somewhere: [`Subscriber::move_to`].
-    pub(super) fn new(id: ClientId) -> Subscriber {
+    pub(super) fn new(id: ClientId, is_named: bool) -> Subscriber {
         Subscriber {
             id,
+            is_named,
             counters: ClientCounters::default(),
             commands: AtomicU32::new(0),
             position: AtomicU64::new(DETACHED),

@@ -21,4 +21,6 @@ pub(crate) mod sockopt;
 pub(crate) mod source;
 pub(crate) mod stream;
 pub(crate) mod tls;
+#[cfg(any(feature = "bench", feature = "connect"))]
+pub(crate) mod tls_client;
 mod unix;

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use zeroize::Zeroizing;
 
 use super::sockopt::{outstanding_bytes, register};
 use super::tls::{self, LoadedTls, PeerNames, SavedTls, TlsSession};
@@ -202,7 +203,7 @@ impl Stream {
         mut take: impl FnMut(&[u8]) -> (usize, T),
     ) -> io::Result<T> {
         if self.tls.is_some() {
-            let mut bytes = vec![0; PART_BYTES];
+            let mut bytes = Zeroizing::new(vec![0; PART_BYTES]);
             let read = poll_fn(|cx| Connection::poll_read(self, cx, &mut bytes)).await?;
             let (part, taken) = take(&bytes[..read]);
             if let Some(tls) = &mut self.tls {
@@ -257,8 +258,9 @@ impl Stream {
 
     /// [`Stream::read_part`] of what is there now. Its bytes are on the stack, and not in a future.
     fn read_part_now<T>(&self, take: &mut impl FnMut(&[u8]) -> (usize, T)) -> Result<T, Errno> {
-        let mut bytes = [0; PART_BYTES];
-        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut bytes, RecvFlags::PEEK)?;
+        // A hello may have a token in it.
+        let mut bytes = Zeroizing::new([0; PART_BYTES]);
+        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut *bytes, RecvFlags::PEEK)?;
         let (part, taken) = take(&bytes[..seen]);
         self.read_seen(&mut bytes[..part])?;
         Ok(taken)

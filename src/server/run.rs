@@ -10,11 +10,11 @@ use tracing::warn;
 use super::commands::{next, stop_again};
 use super::running::RunningServer;
 use super::start::Server;
-use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
+use crate::client::{Clients, HandshakeContext};
 use crate::config::Source;
 use crate::hub;
-use crate::net::listener::Listener;
+use crate::net::listener::{self, Listener};
 use crate::ops::admin::AdminState;
 use crate::ops::lifecycle::{Command, CommandSource, Phase};
 use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
@@ -30,15 +30,19 @@ impl Server {
     /// client or one accept ends nothing else.
     pub async fn run(self, mut commands: CommandSource, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
+        let context = HandshakeContext {
+            channels: self.channels.clone(),
+            options: self.options,
+            tls: self.tls.clone(),
+            authorizer: self.authorizer,
+            entrance: self.entrance,
+        };
         let acceptor = Acceptor::new(
-            self.channels.clone(),
+            context,
             self.policy,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
-            self.options,
-            self.tls.clone(),
-            self.entrance,
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),
@@ -62,7 +66,10 @@ impl Server {
             executable: self.executable,
         };
         self.listeners.iter().for_each(Listener::log_listening);
-        self.listeners.iter().for_each(Listener::warn_if_open);
+        listener::warn_of_open(&self.listeners, running.config.tokens.is_some());
+        if running.config.tokens.is_some() {
+            listener::warn_of_tokens(&self.listeners);
+        }
         if let Some(socket) = self.admin {
             let admin = socket.serve(running.admin_state.clone());
             running.admin = Some(admin.context("cannot start the thread of --admin")?);

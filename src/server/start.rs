@@ -8,7 +8,7 @@ use anyhow::Context;
 use tracing::error;
 
 use super::reload;
-use crate::client::{Client, ClientPolicy, Entrance, PendingHandshake, SharedOptions};
+use crate::client::{Authorizer, Client, ClientPolicy, Entrance, PendingHandshake, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
 use crate::hub::{Channels, SavedChannels};
@@ -31,6 +31,7 @@ pub struct Server {
     pub(super) listeners: Vec<Listener>,
     pub(super) channels: Arc<Channels>,
     pub(super) policy: Arc<ClientPolicy>,
+    pub(super) authorizer: Arc<Authorizer>,
     pub(super) permits: Arc<ConnectionLimit>,
     pub(super) counters: Arc<Counters>,
     pub(super) options: SharedOptions,
@@ -106,6 +107,8 @@ impl Server {
             |config| Arc::new(ClientPolicy::from(config)),
             ClientPolicy::set,
         );
+        // Before the channels: see `Acceptor::join`.
+        let authorizer = config.build(|config| Arc::new(Authorizer::from(config)), Authorizer::set);
         let permits = config.build(
             |config| {
                 let permits = ConnectionLimit::new(config.clients_max);
@@ -139,6 +142,7 @@ impl Server {
             listeners,
             channels,
             policy,
+            authorizer,
             permits,
             counters: Arc::new(counters),
             options,
@@ -222,5 +226,7 @@ fn restore(
             .ok()
     });
     let clients = clients.collect();
+    // What they came in by may be gone since.
+    channels.close_denied();
     Ok((channels, clients))
 }

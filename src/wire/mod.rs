@@ -1,6 +1,7 @@
 //! What goes over the wire, and how it is read and written: pure, no await, log, clock or socket.
 
 pub mod channel;
+pub mod client_name;
 pub mod close_reason;
 mod compact;
 pub mod format;

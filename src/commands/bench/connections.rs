@@ -1,5 +1,8 @@
 //! All connections to the daemon, and one epoll for them.
 
+use std::io;
+use std::mem;
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -17,7 +20,9 @@ use socket2::Socket;
 use super::endpoint::Endpoint;
 use super::interrupt::Interrupt;
 use super::line_decoder::CloseNotice;
+use super::records::Records;
 use super::senders::Written;
+use crate::net::tls_client::TlsConnection;
 use crate::wire::close_reason::CloseReason;
 
 /// How long the daemon may take for what it does at once.
@@ -67,6 +72,10 @@ impl Role {
 #[derive(Debug)]
 struct Connection {
     socket: Socket,
+    /// `None` for plain bytes.
+    tls: Option<Box<TlsConnection>>,
+    /// What comes is counted by its records, and not decrypted.
+    records: Option<Records>,
     role: Role,
     established: bool,
     open: bool,
@@ -86,6 +95,8 @@ pub struct Connections {
     senders: Vec<usize>,
     /// Space for bytes that nobody looks at.
     sink: Vec<u8>,
+    /// Who has decrypted bytes that were not read: epoll does not tell of them.
+    unread: Vec<usize>,
 }
 
 /// What a read brought.
@@ -139,9 +150,12 @@ impl Connections {
             all: Vec::with_capacity(roles.len()),
             senders: vec![0; senders.count()],
             sink: vec![0; DISCARD_BYTES],
+            unread: Vec::new(),
         };
+        let mut pending = 0;
         if let Some(first) = first {
-            connections.add(first, roles[0], true, endpoint)?;
+            let done = connections.add(first, roles[0], true, endpoint)?;
+            pending += usize::from(!done);
         }
         // Sockets are made before the clock runs.
         let sockets = (connections.len()..roles.len())
@@ -150,7 +164,6 @@ impl Connections {
         let mut sockets: Vec<Socket> = sockets.collect::<Result<_, _>>()?;
 
         let begun = Instant::now();
-        let mut pending = 0;
         let mut ready = Vec::new();
         while pending > 0 || !sockets.is_empty() {
             interrupt.check()?;
@@ -161,10 +174,10 @@ impl Connections {
             for _ in 0..BURST.min(at_once - pending) {
                 let Some(socket) = sockets.pop() else { break };
                 match endpoint.begin(&socket) {
-                    Ok(established) => {
-                        pending += usize::from(!established);
+                    Ok(is_made) => {
                         let role = roles[connections.len()];
-                        connections.add(socket, role, established, endpoint)?;
+                        let done = connections.add(socket, role, is_made, endpoint)?;
+                        pending += usize::from(!done);
                     }
                     // A Unix socket's backlog is full.
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -179,7 +192,9 @@ impl Connections {
             connections.wait(Duration::from_millis(waits.into()), &mut ready)?;
             for event in &ready {
                 if !connections.all[event.who].established {
-                    connections.establish(event.who, endpoint)?;
+                    if !connections.establish(event.who, endpoint)? {
+                        continue;
+                    }
                     pending -= 1;
                 }
                 if event.readable {
@@ -211,13 +226,14 @@ impl Connections {
         said.unwrap_or_else(|| CloseNotice::silent(reason))
     }
 
+    /// Adds a connection, which may be made already. Returns whether it is established.
     fn add(
         &mut self,
         socket: Socket,
         role: Role,
-        established: bool,
+        is_made: bool,
         endpoint: &Endpoint,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let who = self.all.len();
         if let Role::Sender(number) = role {
             self.senders[number] = who;
@@ -226,31 +242,58 @@ impl Connections {
         epoll::add(&self.epoll, &socket, data, EventFlags::OUT)?;
         self.all.push(Connection {
             socket,
+            tls: endpoint.session()?.map(Box::new),
+            records: None,
             role,
             established: false,
             open: true,
             received: 0,
             tail: Vec::new(),
         });
-        if established {
-            self.establish(who, endpoint)?;
+        match is_made {
+            true => self.establish(who, endpoint),
+            false => Ok(false),
         }
-        Ok(())
     }
 
     /// A connection has been made: what is to be said first on it is said here. What the daemon answers
-    /// is dropped with all else that comes before the run.
-    fn establish(&mut self, who: usize, endpoint: &Endpoint) -> Result<()> {
-        if let Some(error) = self.all[who].socket.take_error()? {
+    /// is dropped with all else that comes before the run. Returns whether that is done; over TLS it takes
+    /// several turns.
+    fn establish(&mut self, who: usize, endpoint: &Endpoint) -> Result<bool> {
+        let connection = &mut self.all[who];
+        if let Some(error) = connection.socket.take_error()? {
             return Err(error).context("cannot connect");
         }
-        self.all[who].established = true;
-        endpoint.say_hello(who, &self.all[who].socket)?;
+        if let Some(tls) = &mut connection.tls {
+            match tls.handshake(connection.socket.as_fd()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let flags = match tls.waits_to_write() {
+                        true => EventFlags::OUT,
+                        false => EventFlags::IN,
+                    };
+                    self.watch(who, flags)?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error).context("cannot connect"),
+            }
+        }
+        connection.established = true;
+        if let Some(hello) = endpoint.hello(who) {
+            match connection.send(hello) {
+                Ok(sent) if sent == hello.len() => {}
+                Ok(_) => bail!("a new connection has no room for its hello"),
+                // The daemon has refused it: reading tells why.
+                Err(error) if is_refusal(&error) => {}
+                Err(error) => return Err(error).context("cannot say hello"),
+            }
+        }
         let flags = match self.all[who].role {
             Role::Stuck(_) => EventFlags::empty(),
             Role::Reader(_) | Role::Sender(_) => EventFlags::IN,
         };
-        Ok(self.watch(who, flags)?)
+        self.watch(who, flags)?;
+        Ok(true)
     }
 
     fn watch(&self, who: usize, flags: EventFlags) -> rustix::io::Result<()> {
@@ -297,7 +340,13 @@ impl Connections {
     /// Waits at most `timeout`, in whole milliseconds, or as long as [`wake_after`] says.
     ///
     /// [`wake_after`]: Connections::wake_after
-    pub fn wait(&self, timeout: Duration, ready: &mut Vec<Ready>) -> Result<()> {
+    pub fn wait(&mut self, timeout: Duration, ready: &mut Vec<Ready>) -> Result<()> {
+        let unread = mem::take(&mut self.unread);
+        let timeout = if unread.is_empty() {
+            timeout
+        } else {
+            Duration::ZERO
+        };
         let mut events: Vec<epoll::Event> = Vec::with_capacity(EVENTS_PER_WAIT);
         let timeout = Timespec::try_from(timeout)?;
         match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout)) {
@@ -318,6 +367,16 @@ impl Connections {
                 }),
             }
         }
+        for who in unread {
+            match ready.iter_mut().find(|event| event.who == who) {
+                Some(event) => event.readable = true,
+                None => ready.push(Ready {
+                    who,
+                    writable: false,
+                    readable: true,
+                }),
+            }
+        }
         Ok(())
     }
 
@@ -331,10 +390,34 @@ impl Connections {
         Ok(())
     }
 
-    /// Reads once.
+    /// Over TLS 1.3, decrypts nothing from here on: whole records count as what is in them. All that was
+    /// sent so far must have been read.
+    pub fn count_records(&mut self) {
+        for connection in &mut self.all {
+            connection.records = Some(Records::default());
+        }
+    }
+
+    /// Reads once. With [`count_records`](Connections::count_records), what comes is not to be looked at.
     pub fn read(&mut self, who: usize, buffer: &mut [u8]) -> Got {
         let connection = &mut self.all[who];
-        let read = recv(&connection.socket, &mut *buffer, RecvFlags::empty());
+        if let Some(records) = &mut connection.records {
+            let read = recv(&connection.socket, &mut *buffer, RecvFlags::empty());
+            return match read.map(|(_, count)| (count, records.take(&buffer[..count]))) {
+                Ok((1.., 0)) => Got::Nothing,
+                read => connection.count(read.map(|(_, plain)| plain).map_err(Into::into)),
+            };
+        }
+        let read = match &mut connection.tls {
+            None => recv(&connection.socket, &mut *buffer, RecvFlags::empty())
+                .map(|(_, count)| count)
+                .map_err(Into::into),
+            Some(tls) => {
+                let read = tls.receive(connection.socket.as_fd(), buffer);
+                self.unread.extend(tls.has_unread().then_some(who));
+                read
+            }
+        };
         let got = connection.count(read);
         if let Got::Bytes(count) = got {
             let last = &buffer[count.saturating_sub(TAIL_BYTES)..count];
@@ -346,23 +429,34 @@ impl Connections {
         got
     }
 
-    /// Counts and drops up to `bytes_max` bytes of one read: the kernel need not even copy them.
+    /// Counts and drops up to `bytes_max` bytes of one read: plain ones the kernel need not even copy.
     pub fn discard(&mut self, who: usize, bytes_max: usize) -> Got {
-        let sink = &mut self.sink[..bytes_max.min(DISCARD_BYTES)];
+        let mut sink = mem::take(&mut self.sink);
+        let bytes = &mut sink[..bytes_max.min(DISCARD_BYTES)];
         let connection = &mut self.all[who];
-        connection.count(recv(&connection.socket, sink, RecvFlags::TRUNC))
+        let got = match connection.tls {
+            None => {
+                let read = recv(&connection.socket, bytes, RecvFlags::TRUNC);
+                connection.count(read.map(|(_, count)| count).map_err(Into::into))
+            }
+            Some(_) => self.read(who, bytes),
+        };
+        self.sink = sink;
+        got
     }
 
-    /// Sends as this sender what its socket takes.
-    pub fn write(&self, sender: usize, bytes: &[u8]) -> Written {
+    /// Sends as this sender what its socket takes. What it did not take is to be given again.
+    pub fn write(&mut self, sender: usize, bytes: &[u8]) -> Written {
         let who = self.senders[sender];
-        match send(&self.all[who].socket, bytes, SendFlags::NOSIGNAL) {
+        match self.all[who].send(bytes) {
             Ok(count) => Written::Bytes(count),
-            Err(Errno::INTR) => Written::Bytes(0),
-            Err(Errno::AGAIN) => match self.watch(who, EventFlags::IN | EventFlags::OUT) {
-                Ok(()) => Written::Full,
-                Err(_) => Written::Gone,
-            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Written::Bytes(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match self.watch(who, EventFlags::IN | EventFlags::OUT) {
+                    Ok(()) => Written::Full,
+                    Err(_) => Written::Gone,
+                }
+            }
             Err(_) => Written::Gone,
         }
     }
@@ -375,7 +469,7 @@ impl Connections {
     /// Watches a connection no more, which has ended.
     pub(super) fn close(&mut self, who: usize) {
         let connection = &mut self.all[who];
-        if std::mem::replace(&mut connection.open, false) {
+        if mem::replace(&mut connection.open, false) {
             // Fails only for a socket that is not watched.
             let _ = epoll::delete(&self.epoll, &connection.socket);
         }
@@ -400,15 +494,30 @@ impl Connections {
 }
 
 impl Connection {
-    fn count<T>(&mut self, read: rustix::io::Result<(T, usize)>) -> Got {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => Ok(send(&self.socket, bytes, SendFlags::NOSIGNAL)?),
+            Some(tls) => tls.send(self.socket.as_fd(), bytes),
+        }
+    }
+
+    fn count(&mut self, read: io::Result<usize>) -> Got {
+        use io::ErrorKind::{Interrupted, WouldBlock};
         match read {
-            Ok((_, 0)) => Got::End(CloseReason::Eof),
-            Ok((_, count)) => {
+            Ok(0) => Got::End(CloseReason::Eof),
+            Ok(count) => {
                 self.received += count as u64;
                 Got::Bytes(count)
             }
-            Err(Errno::AGAIN | Errno::INTR) => Got::Nothing,
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => Got::Nothing,
+            Err(_) if self.tls.is_some() => Got::End(CloseReason::Tls),
             Err(_) => Got::End(CloseReason::Reset),
         }
     }
+}
+
+/// Whether the daemon has closed a connection before it was spoken to.
+fn is_refusal(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }

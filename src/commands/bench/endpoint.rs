@@ -1,22 +1,24 @@
 //! Where connections are made to, and how one is begun.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
-
 use crate::config::Address;
+use crate::config::cli::TlsArgs;
+use crate::net::tls_client::{TlsConnection, TlsConnector};
 
 /// Connections from one source address on loopback, well below the number of ports that it has.
 const CONNECTIONS_PER_SOURCE: usize = 4096;
 
 /// A receive buffer that is soon full. The kernel doubles it.
 const STUCK_BUFFER_BYTES: usize = 4096;
+
+/// How long the daemon may take for each word of the TLS handshake of a [`Talk`].
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where connections are made to.
 #[derive(Debug)]
@@ -26,6 +28,15 @@ pub struct Endpoint {
     resets: bool,
     /// The lines that connections begin with, in rotation; none if they say no hello.
     hellos: Vec<String>,
+    /// `None` for plain bytes.
+    tls: Option<TlsConnector>,
+}
+
+/// A connection whose reads wait, perhaps over TLS.
+#[derive(Debug)]
+pub(super) struct Talk {
+    socket: Socket,
+    tls: Option<TlsConnection>,
 }
 
 impl Endpoint {
@@ -35,7 +46,20 @@ impl Endpoint {
             address: address.into(),
             resets: true,
             hellos: Vec::new(),
+            tls: None,
         }
+    }
+
+    /// All connections speak TLS, if that was typed.
+    ///
+    /// # Errors
+    /// What is wrong with which file, in one line.
+    pub fn over_tls(self, args: &TlsArgs, address: &Address) -> Result<Endpoint, String> {
+        Ok(self.over(TlsConnector::load(args, address)?))
+    }
+
+    pub(super) fn over(self, tls: Option<TlsConnector>) -> Endpoint {
+        Endpoint { tls, ..self }
     }
 
     /// Connection `n` begins with hello `n`, modulo their number: each a line without its LF.
@@ -59,6 +83,7 @@ impl Endpoint {
                 address,
                 resets: false,
                 hellos: Vec::new(),
+                tls: None,
             };
             let connected = endpoint.connect().and_then(|socket| {
                 socket.set_nonblocking(true)?;
@@ -77,6 +102,17 @@ impl Endpoint {
         let socket = self.new_socket()?;
         socket.connect(&self.address)?;
         Ok(socket)
+    }
+
+    /// Makes a connection to talk on, one word at a time.
+    pub(super) fn talk(&self) -> io::Result<Talk> {
+        let socket = self.connect()?;
+        let mut tls = self.session()?;
+        if let Some(tls) = &mut tls {
+            socket.set_read_timeout(Some(HANDSHAKE_TIMEOUT))?;
+            tls.handshake(socket.as_fd())?;
+        }
+        Ok(Talk { socket, tls })
     }
 
     fn new_socket(&self) -> io::Result<Socket> {
@@ -104,18 +140,15 @@ impl Endpoint {
         Ok(socket)
     }
 
-    /// Says the hello of the connection with this number, which has just been made.
-    pub(super) fn say_hello(&self, number: usize, socket: &Socket) -> Result<()> {
-        let Some(hello) = self.hellos.get(number % self.hellos.len().max(1)) else {
-            return Ok(());
-        };
-        match send(socket, hello.as_bytes(), SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == hello.len() => Ok(()),
-            Ok(_) => bail!("a new connection has no room for its hello"),
-            // The daemon has refused it: reading tells why.
-            Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-            Err(error) => Err(error).context("cannot say hello"),
-        }
+    /// The hello of the connection with this number.
+    pub(super) fn hello(&self, number: usize) -> Option<&[u8]> {
+        let hello = self.hellos.get(number % self.hellos.len().max(1));
+        hello.map(String::as_bytes)
+    }
+
+    /// TLS for one more connection; `None` for plain bytes.
+    pub(super) fn session(&self) -> io::Result<Option<TlsConnection>> {
+        self.tls.as_ref().map(TlsConnector::session).transpose()
     }
 
     /// Begins a connection; whether it is made already.
@@ -125,5 +158,43 @@ impl Endpoint {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+impl Talk {
+    /// Says that no more comes.
+    pub(super) fn shut(&mut self) -> io::Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.shut(self.socket.as_fd())?;
+        }
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// How long a read waits.
+    pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))
+    }
+}
+
+impl Read for Talk {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.read(bytes),
+            // More would be waited for until it is full.
+            Some(tls) => tls.receive_some(self.socket.as_fd(), bytes),
+        }
+    }
+}
+
+impl Write for Talk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => tls.send(self.socket.as_fd(), bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

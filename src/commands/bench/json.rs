@@ -17,6 +17,7 @@ pub(super) fn of_run(outcome: &Outcome) -> Value {
     check["delivered"] = outcome.delivered.into();
     let mut document = json!({
         "address": outcome.address.to_string(),
+        "tls": outcome.is_tls,
         "own_daemon": outcome.is_own,
         "format": outcome.format.name(),
         "senders": run.senders,

@@ -140,6 +140,7 @@ pub(super) fn run(
         format,
         address: target.address.clone(),
         channel: target.channel.clone(),
+        is_tls: target.is_tls,
         is_own: target.own.is_some(),
         interrupted,
         complete,
@@ -249,7 +250,7 @@ impl Load<'_> {
                 tick(self, now);
                 return Ok(());
             }
-            let (connections, arrived) = (&self.connections, self.check.arrived());
+            let (connections, arrived) = (&mut self.connections, self.check.arrived());
             let mut write = |sender, bytes: &[u8]| connections.write(sender, bytes);
             let now = now.as_nanos() as u64;
             let more = self.senders.turn(now, arrived, &mut write);
@@ -278,7 +279,7 @@ impl Load<'_> {
         self.last_read = Instant::now();
         loop {
             let now = self.nanos();
-            let connections = &self.connections;
+            let connections = &mut self.connections;
             let mut write = |sender, bytes: &[u8]| connections.write(sender, bytes);
             let is_sent = self.senders.flush(now, &mut write);
             if is_sent && self.check.is_complete(&self.sent_by_each()) {

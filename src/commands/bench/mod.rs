@@ -11,6 +11,7 @@
 //! | `plan` | what was asked for |
 //! | `target`, `daemon` | the daemon that is loaded, and one that is a child of this process |
 //! | `endpoint`, `hello`, `connections`, `barrier` | all connections, until each of them is served |
+//! | `records` | TLS that is counted and not read, for `cargo bench` |
 //! | `load`, `interrupt` | the run: one thread that sends, receives and checks, until it is told to end |
 //! | `senders`, `line_source`, `line` | who sends what, when |
 //! | `line_decoder`, `check`, `expected_stream`, `tracker` | whether it came: pure |
@@ -39,6 +40,7 @@ mod outcome;
 mod plan;
 mod plot;
 mod progress;
+mod records;
 mod report;
 mod senders;
 mod target;
@@ -106,6 +108,7 @@ pub fn load(run: &Run, address: SocketAddr) -> Result<Outcome> {
         address: Address::Tcp { host, port },
         endpoint: Endpoint::resetting(address),
         channel: None,
+        is_tls: false,
         own: None,
     };
     let progress = Progress::new(run.duration, true);
@@ -121,8 +124,7 @@ fn measure(plan: &Plan) -> Result<bool> {
     let mut failure = None;
     for run in &plan.runs {
         let progress = Progress::new(run.duration, plan.json);
-        let (address, channel) = (plan.address.as_ref(), plan.channel.as_ref());
-        let outcome = Target::reach(address, channel, run).and_then(|(target, first)| {
+        let outcome = Target::reach(plan, run).and_then(|(target, first)| {
             load::run(run, &target, Some(first), &mut interrupt, &progress)
         });
         match outcome {

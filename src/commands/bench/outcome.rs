@@ -19,6 +19,7 @@ pub struct Outcome {
     pub(super) address: Address,
     /// The channel that was asked for.
     pub(super) channel: Option<ChannelName>,
+    pub(super) is_tls: bool,
     pub(super) is_own: bool,
     /// Whether the run was ended before its time.
     pub(super) interrupted: bool,

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connections::Role;
+use super::hello::Hello;
 use super::line::{HEAD_BYTES, SENDERS_MAX};
 use crate::config::Address;
-use crate::config::cli::BenchArgs;
+use crate::config::cli::{BenchArgs, read_token};
 use crate::config::values::{self, SizeRange};
 use crate::config::words;
-use crate::wire::channel::ChannelName;
+use crate::net::tls_client::TlsConnector;
 use crate::wire::format::Format;
 
 /// Connections of one kind. More than one machine has ports for.
@@ -36,8 +37,10 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 pub(super) struct Plan {
     /// The daemon to load. `None`: one of its own.
     pub(super) address: Option<Address>,
-    /// The channel to load, which is asked for in a hello. `None`: whatever the listener's is.
-    pub(super) channel: Option<ChannelName>,
+    /// What to load, which is asked for in a hello. `None`: whatever the listener's is.
+    pub(super) hello: Option<Hello>,
+    /// `None` for plain bytes.
+    pub(super) tls: Option<TlsConnector>,
     /// What to run, one after another. One without a sweep.
     pub(super) runs: Vec<Run>,
     /// The axis option.
@@ -118,6 +121,13 @@ impl Plan {
         if let Some(Address::Tcp { port: 0, .. }) = address {
             return Err("address: port 0 is nobody's; allowed: 1 to 65535".to_owned());
         }
+        let tls = match &address {
+            Some(address) => TlsConnector::load(&args.tls, address)?,
+            None if args.tls.tls => {
+                return Err("--tls: allowed: with the address of a daemon".to_owned());
+            }
+            None => None,
+        };
         let mut run = Run::default();
         for axis in &AXES {
             if let Some(text) = (axis.typed)(args) {
@@ -147,9 +157,15 @@ impl Plan {
                  limit lets; allowed: {fit} in all"
             ));
         }
+        let channel = args.channel.clone();
+        let hello = channel.map(|channel| {
+            let token = read_token(args.token_file.as_deref())?;
+            Ok::<_, String>(Hello { channel, token })
+        });
         Ok(Plan {
             address,
-            channel: args.channel.clone(),
+            hello: hello.transpose()?,
+            tls,
             runs,
             sweep,
             json: args.json,

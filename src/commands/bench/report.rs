@@ -24,6 +24,7 @@ pub(super) fn of_run(outcome: &Outcome) -> String {
     };
     let channel = outcome.channel.as_ref();
     let channel = channel.map_or(String::new(), |name| format!(", channel {name}"));
+    let tls = if outcome.is_tls { ", over TLS" } else { "" };
     let pace = match run.rate {
         0 => "as fast as it goes".to_owned(),
         rate => format!("{} a second", thousands(rate as u64)),
@@ -51,7 +52,7 @@ pub(super) fn of_run(outcome: &Outcome) -> String {
     let load = vec!["load".to_owned(), load];
     let mut lines = vec![
         format!("{senders}, {readers}{stuck}, {size}-byte lines, {pace}, for {time}{ended}"),
-        format!("against {whose}{channel}, in {}\n", outcome.format),
+        format!("against {whose}{channel}{tls}, in {}\n", outcome.format),
         table(&["", "lines/s", "MB/s"], [rate_in, rate_out]),
         table(&["", "p50", "p90", "p99", "p99.9", "max"], [latency]),
         table(&["", "CPU", "memory", "peak"], [daemon, load]),

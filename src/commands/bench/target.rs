@@ -9,8 +9,9 @@ use socket2::Socket;
 use super::daemon::Daemon;
 use super::endpoint::Endpoint;
 use super::hello;
-use super::plan::Run;
+use super::plan::{Plan, Run};
 use crate::config::Address;
+use crate::config::cli::TOKEN_VARIABLE;
 use crate::ops::procfs;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
@@ -22,37 +23,37 @@ pub(super) struct Target {
     pub(super) endpoint: Endpoint,
     /// The channel that all connections ask for; `None` if they say no hello.
     pub(super) channel: Option<ChannelName>,
+    pub(super) is_tls: bool,
     pub(super) own: Option<Daemon>,
 }
 
 impl Target {
-    /// Reaches the daemon at `address`, or starts one. Returns the first connection to it.
-    pub(super) fn reach(
-        address: Option<&Address>,
-        channel: Option<&ChannelName>,
-        run: &Run,
-    ) -> Result<(Target, Socket)> {
-        let (address, own) = match address {
+    /// Reaches the daemon of a plan, or starts one. Returns the first connection to it.
+    pub(super) fn reach(plan: &Plan, run: &Run) -> Result<(Target, Socket)> {
+        let hello = plan.hello.as_ref();
+        let (address, own) = match &plan.address {
             Some(address) => (address.clone(), None),
             None => {
-                let mut own = Daemon::start(own_command(run, channel.is_some()))?;
+                let mut own = Daemon::start(own_command(run, hello.is_some()))?;
                 let address = own.address(" listening ")?;
                 let (host, port) = (address.ip().to_string(), address.port());
                 (Address::Tcp { host, port }, Some(own))
             }
         };
-        let (mut endpoint, first) =
+        let (endpoint, first) =
             Endpoint::reach(&address).with_context(|| format!("cannot connect to {address}"))?;
-        if let Some(channel) = channel {
+        let mut endpoint = endpoint.over(plan.tls.clone());
+        if let Some(hello) = hello {
             if own.is_none() {
-                hello::try_out(&endpoint, &address, channel)?;
+                hello::try_out(&endpoint, &address, hello)?;
             }
-            endpoint = endpoint.saying([hello::line(channel, run.format)]);
+            endpoint = endpoint.saying([hello.line(run.format)]);
         }
         let target = Target {
             address,
             endpoint,
-            channel: channel.cloned(),
+            channel: hello.map(|hello| hello.channel.clone()),
+            is_tls: plan.tls.is_some(),
             own,
         };
         Ok((target, first))
@@ -96,6 +97,7 @@ fn own_command(run: &Run, with_hello: bool) -> Command {
     // Variables that are not about how lines travel.
     for name in [
         "LINEHUB_CONFIG",
+        TOKEN_VARIABLE,
         "RUST_LOG",
         "JOURNAL_STREAM",
         "NOTIFY_SOCKET",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use super::backoff::Backoff;
 use super::close_notice::{CloseNotice, Reason};
@@ -18,6 +19,7 @@ use super::outbox::Outbox;
 use super::output::Output;
 use super::watched::Input;
 use crate::config::Address;
+use crate::net::tls_client::TlsConnector;
 
 /// Exit code: no connection could be made, or it ended before all was done.
 pub(super) const FAILED: u8 = 1;
@@ -50,8 +52,10 @@ const NO_ANSWER: &str = "the server has not answered the hello: its listener tak
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) address: Address,
+    /// `None` for plain bytes.
+    pub(super) tls: Option<TlsConnector>,
     /// The line, with its LF, that each connection begins with; empty for none.
-    pub(super) hello: Vec<u8>,
+    pub(super) hello: Zeroizing<Vec<u8>>,
     /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
     /// to others than it is meant for, and nothing would show that it did.
     pub(super) awaits_answer: bool,
@@ -95,7 +99,7 @@ struct Link {
     connection: Connection,
     /// What is still to be sent of the hello. It is no part of the input, so not of the outbox either,
     /// which counts and keeps that.
-    hello: Vec<u8>,
+    hello: Zeroizing<Vec<u8>>,
     notice: CloseNotice,
     guard: EotGuard,
     /// Whether it was said that the hello was not taken as one.
@@ -130,13 +134,15 @@ impl Session {
 
     async fn serve(&mut self) -> Result<Infallible, Stop> {
         let mut backoff = Backoff::new();
-        let address = self.plan.address.clone();
+        let (address, tls) = (self.plan.address.clone(), self.plan.tls.clone());
         loop {
             let (mut lasted, mut goes_on) = (Duration::ZERO, String::new());
-            match self.meanwhile(Connection::dial(&address)).await? {
+            let dial = Connection::dial(&address, tls.as_ref());
+            match self.meanwhile(dial).await? {
                 Err(error) => {
                     let why = format!("cannot connect to {address}: {error}");
-                    if !self.plan.retry {
+                    // Another certificate does not come soon, and somebody has to look at it.
+                    if !self.plan.retry || error.kind() == io::ErrorKind::InvalidData {
                         return Err(Stop::Failed(why));
                     }
                     goes_on = why + "; ";

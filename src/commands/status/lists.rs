@@ -8,6 +8,9 @@ use crate::wire::role::Role;
 /// The column that is there only if there are channels to tell apart.
 const CHANNEL: (&str, Align) = ("CHANNEL", Align::Left);
 
+/// The column that is there only if some client has a name.
+const NAME: (&str, Align) = ("NAME", Align::Left);
+
 /// An empty line, the head of the list, and so many channels at most, with how many more there are;
 /// nothing if all is in `main`.
 pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
@@ -66,6 +69,10 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         return vec!["no clients".to_owned()];
     }
     let has_channels = status.has_channels();
+    let has_names = status
+        .furthest_behind
+        .iter()
+        .any(|row| row.who.name.is_some());
     let mut columns = vec![
         ("CLIENT", Align::Right),
         ("BEHIND", Align::Right),
@@ -82,6 +89,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
     ];
     if has_channels {
         columns.insert(1, CHANNEL);
+    }
+    if has_names {
+        columns.insert(1, NAME);
     }
     let mut table = Table::new(&columns);
     let row = |ClientRow {
@@ -119,6 +129,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         if has_channels {
             cells.insert(1, printable(&who.channel));
         }
+        if has_names {
+            cells.insert(1, printable(who.name.as_deref().unwrap_or("")));
+        }
         cells
     };
     let shown = status.furthest_behind.iter().take(most);
@@ -140,6 +153,8 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
         return Vec::new();
     }
     let has_channels = status.has_channels();
+    let mut rows = status.recently_closed.iter();
+    let has_names = rows.any(|row| row.who.name.is_some());
     let mut columns = vec![
         ("CLOSED", Align::Right),
         ("REASON", Align::Left),
@@ -152,6 +167,9 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
     ];
     if has_channels {
         columns.insert(1, CHANNEL);
+    }
+    if has_names {
+        columns.insert(1, NAME);
     }
     let mut table = Table::new(&columns);
     for ClosedRow {
@@ -174,6 +192,9 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
         ];
         if has_channels {
             cells.insert(1, printable(&who.channel));
+        }
+        if has_names {
+            cells.insert(1, printable(who.name.as_deref().unwrap_or("")));
         }
         table.row(cells);
     }

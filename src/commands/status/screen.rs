@@ -183,6 +183,7 @@ mod tests {
     fn who(id: u64, peer: &str) -> Who {
         Who {
             id,
+            name: None,
             peer: peer.to_owned(),
             listener: "127.0.0.1:2345".to_owned(),
             format: "text".to_owned(),

@@ -130,6 +130,9 @@ pub(crate) enum ChannelKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Who {
     pub(crate) id: u64,
+    /// Name of the token that the client came in by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     /// The client's address, or `unix`.
     pub(crate) peer: String,
     pub(crate) listener: String,

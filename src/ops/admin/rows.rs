@@ -59,6 +59,7 @@ impl Who {
     fn new(id: ClientId, connection: &ConnectionInfo, totals: &TrafficTotals) -> Who {
         Who {
             id: id.0,
+            name: connection.identity.as_ref().map(|it| it.name.to_string()),
             peer: connection.peer.to_string(),
             listener: connection.listener.to_string(),
             format: Format::name(connection.format).to_owned(),
