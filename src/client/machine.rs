@@ -465,6 +465,8 @@ impl<S: Connection> Client<S> {
 
 impl<S: Connection> Drop for Client<S> {
     fn drop(&mut self) {
+        // Whoever sees the notice may come in its place.
+        self.permit = None;
         self.feed.leave();
         self.feed.detach();
         if self.is_untold() && self.input == InputState::Ended && self.peer_has_all() {
