@@ -5,6 +5,8 @@
 
 mod common;
 
+/// Who may come in: addresses, how many and how often from each, the mode of a Unix socket.
+mod access;
 /// What an operator sees: metrics, lists, health, and `linehub status`.
 mod admin;
 /// `linehub bench`: load, and proof that it finds what is wrong.

@@ -18,7 +18,7 @@ use super::authorizer::CutShort;
 use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
-use super::{Client, ClientPolicy, Clients};
+use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
 use crate::hub::{Commands, ConnectionInfo, Hub, Joining};
@@ -230,7 +230,13 @@ impl Acceptor {
             certificate: Vec::new(),
             identity: None,
         };
-        let permit = match self.permits.try_acquire() {
+        let stage = Stage::first(&accepted.options, peer);
+        // Whose connection it is that a proxy passes on is not known yet.
+        let is_proxied = matches!(stage, Stage::Proxy);
+        if !is_proxied && let Err(refusal) = self.context.entrance.admits(&accepted) {
+            return self.refuse(&accepted, stream, &refusal);
+        }
+        let mut permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(max) => {
                 self.refuse(&accepted, stream, &Refusal::full(max));
@@ -242,7 +248,10 @@ impl Acceptor {
             }
         };
         self.full.store(false, Relaxed);
-        match (Stage::first(&accepted.options, peer), hub) {
+        if !is_proxied && let Err(refusal) = Entrance::count(&accepted, &mut permit) {
+            return self.refuse(&accepted, stream, &refusal);
+        }
+        match (stage, hub) {
             (Stage::Join, Some(hub)) => self.join(accepted, stream, permit, hub, None),
             (stage, _) => self.begin(PendingHandshake {
                 accepted,
@@ -298,7 +307,14 @@ impl Acceptor {
                     Stage::Hello(reader) => Some(reader),
                     _ => None,
                 };
-                self.join(accepted, stream, permit, &hub, hello);
+                // A reload waits for the lists, and looks who joined when it has them.
+                let lists = self.context.entrance.lists();
+                if lists.admit(&accepted.listener, accepted.peer) {
+                    self.join(accepted, stream, permit, &hub, hello);
+                } else {
+                    drop(lists);
+                    self.refuse(&accepted, stream, &Refusal::denied());
+                }
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             None => {
@@ -405,6 +421,25 @@ impl Acceptor {
         let detail = Some(&*refusal.detail).filter(|detail| !detail.is_empty());
         debug!(%listener, %peer, reason, detail, "connection refused");
         refusal.tell(stream, options)
+    }
+
+    /// Goes by the options that these listeners have now.
+    pub(crate) fn set_listeners(&self, listeners: &[Listener]) {
+        self.context.entrance.set_listeners(listeners);
+    }
+
+    /// Closes the clients that may not come in any more, and counts those by address who came when nobody
+    /// did.
+    pub(crate) fn recheck_clients(&self) {
+        let channels = &self.context.channels;
+        let lists = self.context.entrance.lists();
+        channels.close_where(CloseReason::Denied, |connection| {
+            !lists.admit(&connection.listener, connection.peer)
+        });
+        drop(lists);
+        if self.permits.counts_by_source() {
+            channels.command_all(Commands::COUNT);
+        }
     }
 
     /// Ends the handshakes that wait for their peers: before a drain, once the accept loops are closed, so

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use super::authorizer::{Authorizer, CutShort};
+use super::entrance::Entrance;
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::proxied;
 use super::refusal::Refusal;
@@ -43,6 +44,7 @@ pub(crate) struct HandshakeContext {
     pub(crate) options: SharedOptions,
     pub(crate) tls: Arc<ServerTls>,
     pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) entrance: Arc<Entrance>,
 }
 
 impl PendingHandshake {
@@ -87,6 +89,8 @@ impl PendingHandshake {
                 Stage::Proxy => {
                     *peer = proxied::take_header(&mut self.stream, *peer).await?;
                     self.stage = Stage::of_peer(options);
+                    context.entrance.admits(&self.accepted)?;
+                    Entrance::count(&self.accepted, &mut self.permit)?;
                 }
                 Stage::Tls => self.agree_on_tls(&context.tls).await?,
                 Stage::Hello(reader) => {

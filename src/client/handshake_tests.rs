@@ -12,7 +12,9 @@ use tokio::net::TcpStream;
 use super::acceptor::{AcceptLoops, Acceptor};
 
 use super::pending::Stage;
-use super::{Authorizer, ClientPolicy, Clients, HandshakeContext, PendingHandshake, SharedOptions};
+use super::{
+    Authorizer, ClientPolicy, Clients, Entrance, HandshakeContext, PendingHandshake, SharedOptions,
+};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -60,6 +62,7 @@ impl Served {
             options: SharedOptions::default(),
             tls: Arc::default(),
             authorizer: Arc::new(Authorizer::from(&config)),
+            entrance: Arc::new(Entrance::new(&config)),
         };
         let acceptor = Acceptor::new(
             context,

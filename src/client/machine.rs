@@ -143,6 +143,11 @@ impl<S: Connection> Client<S> {
         if commands.contain(Commands::PROBE) && self.probe() {
             return true;
         }
+        if commands.contain(Commands::COUNT)
+            && let Some(permit) = &mut self.permit
+        {
+            permit.force_count_by(self.feed.peer());
+        }
         if commands.contain(Commands::DRAIN) {
             match self.input {
                 // Nobody waits for what would be thrown away.

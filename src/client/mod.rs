@@ -7,6 +7,7 @@
 //! | file | what it has |
 //! |---|---|
 //! | [`acceptor`] | the accept loops: who becomes a client |
+//! | [`entrance`] | which addresses may come in, how many and how often |
 //! | [`handshake`] | what happens before that, and how a connection is refused |
 //! | [`authorizer`], [`guesses`] | by what a connection shows who it is, and how fast that can be guessed |
 //! | [`machine`] | one client: the states of its input and its output |
@@ -20,6 +21,7 @@
 pub(crate) mod acceptor;
 mod authorizer;
 mod barrier;
+mod entrance;
 #[cfg(test)]
 mod explore;
 mod guesses;
@@ -39,6 +41,7 @@ mod throttle;
 mod writer;
 
 pub(crate) use authorizer::Authorizer;
+pub(crate) use entrance::Entrance;
 pub(crate) use handshake::HandshakeContext;
 pub(crate) use machine::Client;
 pub(crate) use pending::{PendingHandshake, SavedHandshake};

@@ -141,11 +141,14 @@ impl PendingHandshake {
         saved: SavedHandshake,
         socket: OwnedFd,
         shared: &SharedOptions,
-        permit: ConnectionPermit,
+        mut permit: ConnectionPermit,
     ) -> anyhow::Result<PendingHandshake> {
         let options = ListenerOptions::restore(&saved.options).map_err(anyhow::Error::msg)?;
         let options = shared.share(options);
         let stream = Stream::restore(socket, saved.tls)?;
+        if saved.stage != SavedStage::Proxy {
+            permit.force_count_by(saved.peer);
+        }
         Ok(PendingHandshake {
             stage: match (saved.stage, saved.reader) {
                 (SavedStage::Proxy, _) => Stage::Proxy,

@@ -77,6 +77,23 @@ impl Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
     }
 
+    /// Its address may not connect.
+    pub(super) fn denied() -> Refusal {
+        Refusal::new(CloseReason::Denied, "not allowed")
+    }
+
+    /// Its address has as many clients, or comes as often, as it may.
+    pub(super) fn too_many(peer: Peer) -> Refusal {
+        let address = match peer {
+            Peer::Tcp(address) => address.ip().to_string(),
+            Peer::Unix => peer.to_string(),
+        };
+        Refusal::new(
+            CloseReason::TooMany,
+            format!("too many connections from {address}"),
+        )
+    }
+
     pub(super) fn proxy(detail: impl Into<String>) -> Refusal {
         Refusal::new(CloseReason::Proxy, detail)
     }

@@ -14,6 +14,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 
 use super::closed::ClosedClient;
+use super::connection::ConnectionInfo;
 use super::liveness::Liveness;
 use super::order::{Hub, new_epoch};
 use super::shared::Shared;
@@ -21,6 +22,7 @@ use super::stats::{ClientStats, HubStats};
 use super::subscriber::Commands;
 use crate::config::{Config, Tokens};
 use crate::wire::channel::ChannelName;
+use crate::wire::close_reason::CloseReason;
 
 /// All channels of the daemon, by name.
 #[derive(Debug)]
@@ -254,6 +256,12 @@ impl Channels {
     /// Tells every client of every channel to do something.
     pub(crate) fn command_all(&self, command: Commands) {
         self.hubs().iter().for_each(|hub| hub.command_all(command));
+    }
+
+    /// Closes every client of which this holds, for this reason.
+    pub(crate) fn close_where(&self, reason: CloseReason, holds: impl Fn(&ConnectionInfo) -> bool) {
+        let hubs = self.hubs();
+        hubs.iter().for_each(|hub| hub.close_where(reason, &holds));
     }
 
     /// Stops the time that the reaper counts: nobody is late while a handover stops the clients.

@@ -12,6 +12,7 @@ use super::feed::{Feed, SavedPlace};
 use super::order::Hub;
 use super::saved_batch::CorruptState;
 use super::subscriber::{Condition, Subscriber};
+use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::ClientId;
 
@@ -170,6 +171,13 @@ impl Places {
 }
 
 impl Feed {
+    /// The other end of its client's connection.
+    pub(crate) fn peer(&self) -> Peer {
+        let state = self.hub.lock();
+        let meta = &state.slots[self.key()].meta;
+        meta.connection(&state.listeners, &self.hub.name, None).peer
+    }
+
     /// Its client's end of the hub, for a handover. The client must not be running.
     pub(crate) fn save(&self) -> SavedFeed {
         let state = self.hub.lock();

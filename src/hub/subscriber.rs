@@ -74,6 +74,8 @@ impl Commands {
     /// Poll once more: see `rest`.
     #[cfg(debug_assertions)]
     pub(crate) const NUDGE: Commands = Commands(1 << 14);
+    /// Count your permit by your address.
+    pub(crate) const COUNT: Commands = Commands(1 << 15);
     /// See how far the peer has come, and whether it is still there.
     pub(crate) const PROBE: Commands = Commands(1 << 13);
 

@@ -139,6 +139,13 @@ impl Listener {
         );
     }
 
+    /// Whether anybody who reaches it from another machine can connect: nothing asks who it is. An
+    /// `allow` says that it is meant so.
+    fn is_open(&self, with_tokens: bool) -> bool {
+        let asks = self.options.tls || self.options.hello && with_tokens;
+        !self.is_private() && !asks && self.options.allow.is_empty()
+    }
+
     /// Whether what its clients say can be read by nobody on the way.
     fn is_private(&self) -> bool {
         let is_local = match &self.name {
@@ -246,6 +253,19 @@ pub(crate) fn warn_of_tokens(listeners: &[Listener]) {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
+    }
+}
+
+/// Warns of listeners that anybody can connect to.
+pub(crate) fn warn_of_open(listeners: &[Listener], with_tokens: bool) {
+    for listener in listeners
+        .iter()
+        .filter(|listener| listener.is_open(with_tokens))
+    {
+        warn!(
+            address = %listener.name,
+            "anybody who reaches this address can connect: set tls, hello and --tokens, or allow=CIDR"
+        );
     }
 }
 

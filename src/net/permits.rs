@@ -83,6 +83,11 @@ impl ConnectionLimit {
         self.max_per_source.store(max, Relaxed);
     }
 
+    /// Whether permits are counted by source.
+    pub(crate) fn counts_by_source(&self) -> bool {
+        self.max_per_source.load(Relaxed) < usize::MAX
+    }
+
     /// How many permits there are; `None` when nothing but the open-file limit bounds them.
     pub(crate) fn max(&self) -> Option<usize> {
         Some(self.max.load(Relaxed)).filter(|max| *max < usize::MAX)
@@ -129,7 +134,7 @@ impl ConnectionPermit {
         let Some((limit, source)) = self.0.limit.upgrade().zip(Source::of(peer)) else {
             return Ok(());
         };
-        if self.0.source.is_some() || limit.max_per_source.load(Relaxed) == usize::MAX {
+        if self.0.source.is_some() || !limit.counts_by_source() {
             return Ok(());
         }
         let mut sources = limit.sources.lock();

@@ -117,6 +117,7 @@ impl RunningServer {
                 }
                 self.tls.set(opened.tls);
                 self.apply_config(opened.config, opened.admin, source);
+                self.acceptor.recheck_clients();
                 self.reload_failure.send_replace(None);
             }
             Err(error) => {

@@ -37,6 +37,7 @@ impl Server {
             options: self.options,
             tls: self.tls.clone(),
             authorizer: self.authorizer,
+            entrance: self.entrance,
         };
         let acceptor = Acceptor::new(
             context,
@@ -68,6 +69,7 @@ impl Server {
             executable: self.executable,
         };
         self.listeners.iter().for_each(Listener::log_listening);
+        listener::warn_of_open(&self.listeners, running.config.tokens.is_some());
         if running.config.tokens.is_some() {
             listener::warn_of_tokens(&self.listeners);
         }
@@ -84,6 +86,8 @@ impl Server {
             running.acceptor.begin(handshake);
         }
         running.open(self.listeners);
+        // Clients of the daemon before are held to the lists of today.
+        running.acceptor.recheck_clients();
         running.lifecycle.enter(Phase::Running);
         let notifier = running.notifier.clone();
         notifier.ready().await;
