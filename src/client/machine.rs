@@ -236,7 +236,7 @@ impl<S: Connection> Client<S> {
     pub(super) fn is_untold(&self) -> bool {
         matches!(
             self.reason,
-            Some(CloseReason::LineTooLong | CloseReason::Http)
+            Some(CloseReason::LineTooLong | CloseReason::Http | CloseReason::Tls)
         ) && self.options.format == Format::Raw
     }
 

@@ -19,6 +19,7 @@ use crate::wire::framing::{Framer, LineEndState, LineEnds, LineLimit, Lines, Tra
 use crate::wire::http_guard;
 use crate::wire::line_end::LineEnd;
 use crate::wire::telnet::{self, Telnet, TelnetState};
+use crate::wire::tls_guard;
 
 /// Bytes of a line that has not ended after which it is looked at for CR.
 const MUCH_BYTES: usize = 1024;
@@ -213,6 +214,9 @@ impl Reader {
             };
             feed.subscriber().counters.bytes_in.add(read as u64);
             let buf = &mut scratch[..telnet::HEADROOM + read];
+            if policy.http_guard && !self.has_begun && self.begins_tls(&buf[telnet::HEADROOM..]) {
+                return Poll::Ready(Read::Over(CloseReason::Tls));
+            }
             let data = match &mut self.telnet {
                 Some(telnet) => telnet.filter(buf, answers),
                 None => &mut buf[telnet::HEADROOM..],
@@ -243,6 +247,13 @@ impl Reader {
             }
             Poll::Ready(Read::Brought { bytes: read, lines })
         })
+    }
+
+    /// Whether the first that came is TLS, which is not spoken here.
+    fn begins_tls(&self, data: &[u8]) -> bool {
+        let begun = self.framer.unfinished().iter();
+        let begin = begun.chain(data).copied().take(tls_guard::BEGIN_BYTES);
+        tls_guard::begins_hello(&begin.collect::<Vec<u8>>())
     }
 
     /// Whether the first line begins as an HTTP request does and is, with this data, too long to be kept:

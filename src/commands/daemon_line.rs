@@ -70,6 +70,7 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
         ("server full", CloseReason::Full),
         ("stalled", CloseReason::Stalled),
         ("HTTP request", CloseReason::Http),
+        ("TLS", CloseReason::Tls),
         ("no such channel", CloseReason::NoChannel),
         ("hello expected", CloseReason::BadHello),
         ("role ", CloseReason::BadHello),

@@ -1,6 +1,7 @@
 //! What runs, and in which order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use crate::client::{Clients, HandshakeContext};
 use crate::config::Source;
 use crate::hub;
 use crate::net::listener::{self, Listener};
+use crate::net::tls::ServerTls;
 use crate::ops::admin::AdminState;
 use crate::ops::lifecycle::{Command, CommandSource, Phase};
 use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
@@ -49,6 +51,7 @@ impl Server {
             self.lifecycle.clone(),
             self.counters.clone(),
             self.permits,
+            self.tls.clone(),
         ));
         let mut running = RunningServer {
             config: self.config,
@@ -75,6 +78,7 @@ impl Server {
             running.admin = Some(admin.context("cannot start the thread of --admin")?);
         }
         let _reaper = AbortOnDropHandle::new(tokio::spawn(hub::reap(running.channels.clone())));
+        let _warnings = AbortOnDropHandle::new(tokio::spawn(warn_daily(running.tls.clone())));
         for client in self.restored {
             running.clients.spawn(client);
         }
@@ -133,5 +137,14 @@ impl Server {
         }
         lifecycle.enter(Phase::Stopped);
         Ok(())
+    }
+}
+
+/// Warns of certificates that end soon, once a day. What was read has been looked at.
+async fn warn_daily(tls: Arc<ServerTls>) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    loop {
+        tokio::time::sleep(DAY).await;
+        tls.warn_of_ends();
     }
 }

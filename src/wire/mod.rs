@@ -15,3 +15,4 @@ pub mod line_end;
 pub mod proxy;
 pub mod role;
 pub mod telnet;
+pub(crate) mod tls_guard;

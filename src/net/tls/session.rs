@@ -251,7 +251,7 @@ impl TlsSession {
 
     /// Goes on where [`TlsSession::save`] was called.
     pub(crate) fn restore(mut saved: SavedTls) -> TlsSession {
-        let mut take = |bytes: &mut ByteBuf| mem::take(&mut **bytes);
+        let take = |bytes: &mut ByteBuf| mem::take(&mut **bytes);
         TlsSession {
             keys: saved.keys.take().map(Zeroizing::new),
             incoming: take(&mut saved.incoming),
