@@ -93,6 +93,8 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
 }
 
 /// A path as it is typed.
+// A field is displayed by its own type.
+#[allow(clippy::ptr_arg)]
 pub(super) fn show_path(path: &PathBuf) -> String {
     path.display().to_string()
 }
