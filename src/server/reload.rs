@@ -47,8 +47,10 @@ pub(super) async fn read_tls(
     before: &Arc<ServerTls>,
 ) -> anyhow::Result<TlsMaterial> {
     let mut listeners = config.listen.iter();
-    if config.tls_key.is_some() || listeners.any(|listener| listener.tls_key.is_some()) {
-        secrets::keep_out_of_cores().context("cannot keep keys out of cores")?;
+    let has_keys = config.tls_key.is_some() || listeners.any(|listener| listener.tls_key.is_some());
+    // Tokens are read, too, though only for a moment.
+    if has_keys || config.tokens.is_some() {
+        secrets::keep_out_of_cores().context("cannot keep secrets out of cores")?;
     }
     let (config, before) = (config.clone(), before.clone());
     tokio::task::spawn_blocking(move || TlsMaterial::read(&config, &before))

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`records`] | where records begin and end |
 //! | [`exchange`] | the bytes that s2n-tls takes and gives, and the only callbacks |
+//! | [`settings`] | what is spoken, and in which pieces |
 //! | [`session`] | one connection: handshake, decrypting, encrypting, its end, its saved form |
 //! | [`server`] | certificates and keys from files, for listeners |
 //! | [`revocation`] | certificates of clients that were revoked |
@@ -18,18 +19,8 @@ mod records;
 pub(crate) mod revocation;
 pub(crate) mod server;
 pub(crate) mod session;
-
-use s2n_tls::security::Policy;
+mod settings;
 
 pub(crate) use self::records::begins_handshake as begins;
 pub(crate) use self::server::{CertificateEnd, LoadedTls, ServerTls, TlsMaterial};
 pub(crate) use self::session::{PeerNames, SavedTls, TlsSession};
-
-/// TLS 1.2 and 1.3 with forward secrecy and authenticated encryption: nothing older, no CBC.
-const POLICY: &str = "CloudFront-TLS-1-2-2021";
-
-/// The ciphers, groups and versions that are spoken.
-pub(crate) fn policy() -> Policy {
-    // Only a name with a NUL is refused here; one that is not known, when it is used.
-    Policy::from_version(POLICY).unwrap_or(s2n_tls::security::DEFAULT_TLS13)
-}

@@ -16,7 +16,7 @@ use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::revocation::RevocationLists;
-use super::session;
+use super::settings;
 use crate::config::{Config, ListenerOptions};
 
 /// How long before its end a certificate is warned of.
@@ -83,7 +83,7 @@ impl TlsFiles {
         let expires = end_of(&chain).with_context(|| named("tls-cert", &self.certificate))?;
         let mut builder = Builder::new();
         builder.with_system_certs(false)?;
-        session::prepare(&mut builder)?;
+        settings::prepare(&mut builder)?;
         builder.load_pem(&chain, &key).map_err(|error| {
             anyhow!(
                 "{} and {} do not fit together, or one of them is damaged: {}",

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use s2n_tls::config::{Builder, Config};
 use s2n_tls::connection::Connection;
-use s2n_tls::enums::{Blinding, PeerKeyUpdate, SerializationVersion};
+use s2n_tls::enums::{Blinding, PeerKeyUpdate};
 use s2n_tls::error::{Error, ErrorType};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -22,13 +22,7 @@ use super::exchange::{self, Outcome};
 use super::records::{self, Whole};
 use super::revocation::names;
 use super::server::LoadedTls;
-
-/// Plaintext that is encrypted at a time. What a stuck peer does not take of it stays with its
-/// connection, so that this is also the most that one costs: four records.
-const SEAL_BYTES_MAX: usize = 64 * 1024;
-
-/// Room for so much plaintext in records, which s2n-tls hands to the socket at once.
-const SEND_BUFFER_BYTES: u32 = (SEAL_BYTES_MAX + 4 * 256) as u32;
+use super::settings::{SEAL_BYTES_MAX, prepare};
 
 /// Ciphertext that is read at a time.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -85,17 +79,6 @@ fn resumed() -> Result<Config, Error> {
     prepare(&mut builder)?;
     let config = builder.build()?;
     Ok(RESUMED.get_or_init(|| config).clone())
-}
-
-/// Sets what all configurations of servers have in common.
-pub(super) fn prepare(builder: &mut Builder) -> Result<(), Error> {
-    builder
-        .set_security_policy(&super::policy())?
-        .set_serialization_version(SerializationVersion::V1)?
-        .set_send_buffer_size(SEND_BUFFER_BYTES)?
-        // A delay hides how long an error took. It is for ciphers that are not spoken here.
-        .set_max_blinding_delay(0)?;
-    Ok(())
 }
 
 impl TlsSession {
