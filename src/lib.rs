@@ -43,6 +43,7 @@
 //! | an option of a listener | one row in `config/listener.rs`, and its field in `Listener::log_listening`; clients have it as `ListenerOptions`, and what counts over them is in `net::listener::Listener` |
 //! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
 //! | a key of the hello line | `wire/hello/line.rs`, and what is granted of it in `client/handshake.rs` |
+//! | a key of a token | `config/tokens.rs`, and what is granted by it in `client/handshake.rs` |
 //! | a step before a connection is a client | `client/acceptor.rs`: `Acceptor::admit` if it is done at once, `Acceptor::wait` if it waits for the peer |
 //! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/handshake.rs` if it never was a client |
 //! | a format | `wire/format`: a file for it, its name in `names.rs`, and what else is said in it in `said.rs` and `hello/answer.rs` |

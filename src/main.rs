@@ -83,8 +83,13 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> ExitCode {
     match command {
         Command::Generate { what } => {
+            let (text, aside) = match generate::text(what) {
+                Ok(text) => text,
+                Err(error) => return refuse(FAILED, &format!("{error:#}")),
+            };
             // Who closed stdout does not want the text.
-            let _ = io::stdout().write_all(generate::text(*what).as_bytes());
+            let _ = io::stdout().write_all(text.as_bytes());
+            let _ = io::stderr().write_all(aside.as_bytes());
             ExitCode::SUCCESS
         }
         Command::Status(args) => status::run(args),

@@ -290,18 +290,11 @@ fn wrong_hellos_are_told_in_text_and_are_no_clients() {
     ] {
         refused(&server, first, words);
     }
-    for key in [
-        "token=secret",
-        "history=5",
-        "since=5f3a9c11:4711",
-        "session=me",
-        "ack",
-    ] {
+    for key in ["history=5", "since=5f3a9c11:4711", "session=me", "ack"] {
         let mut client = dial(&server, TEXT, format!("LINEHUB/1 {key}\n"));
         let line = client.read_line();
         let name = key.split('=').next().unwrap();
         assert!(line.starts_with(&format!("Error: \"{name}\" ")), "{line}");
-        assert!(!line.contains("secret"), "{line}");
         client.expect_eof();
     }
     for name in [

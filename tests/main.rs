@@ -5,6 +5,8 @@
 
 mod common;
 
+/// Who may come in: addresses, how many and how often from each, the mode of a Unix socket.
+mod access;
 /// What an operator sees: metrics, lists, health, and `linehub status`.
 mod admin;
 /// `linehub bench`: load, and proof that it finds what is wrong.
@@ -43,8 +45,14 @@ mod package;
 mod page;
 /// The programs people really use: nc, ncat, socat.
 mod programs;
+/// Connections of proxies: headers of the PROXY protocol, and a real haproxy.
+mod proxy;
+/// Clients that are held to a rate of lines or bytes.
+mod rates;
 /// What clients may do in their channel: `publish`, `subscribe`.
 mod roles;
+/// What keeps keys out of cores.
+mod secrets;
 /// SIGTERM, SIGINT and what clients see of it.
 mod shutdown;
 /// Readers that do not read, and what they cost the others.
@@ -60,6 +68,8 @@ mod telnet;
 /// TLS from the client's side: `connect --tls`, `bench --tls`.
 #[cfg(feature = "connect")]
 mod tls_client;
+/// Tokens: who comes in by a listener with a hello, under which name, and for how long.
+mod tokens;
 /// The systemd units that the binary prints, as systemd itself sees them.
 mod units;
 /// Taking over from a daemon of the build before.

@@ -93,6 +93,30 @@ fn a_service_with_the_network_verifies_and_is_tight() {
     assert!(exposure <= 1.1, "{exposure}");
 }
 
+/// What a service with tokens out of systemd's credentials is told.
+#[test]
+fn credentials_are_two_lines_that_verify_and_loosen_nothing() {
+    let Some(units) = Units::write(&[("linehub.service", &["service"])]) else {
+        return;
+    };
+    let path = units.path("linehub.service");
+    let unit = std::fs::read_to_string(&path).unwrap();
+    let credentials = [
+        "#LoadCredential=tokens.toml:",
+        "#Environment=LINEHUB_TOKENS=%d/",
+    ];
+    for line in credentials {
+        assert_eq!(unit.matches(line).count(), 1, "{unit}");
+    }
+    let with = credentials
+        .iter()
+        .fold(unit, |unit, line| unit.replace(line, &line[1..]));
+    std::fs::write(&path, with).unwrap();
+    assert_eq!(units.verify("linehub.service"), "");
+    let exposure = units.exposure("linehub.service");
+    assert!(exposure <= 1.1, "{exposure}");
+}
+
 #[test]
 fn a_service_without_a_network_of_its_own_verifies_and_is_tighter() {
     let Some(units) = Units::write(&[

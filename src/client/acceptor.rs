@@ -14,19 +14,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::authorizer::CutShort;
 use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
-use super::shared_options::SharedOptions;
-use super::{Client, ClientPolicy, Clients};
+use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, ConnectionInfo, Hub, Joining};
+use crate::hub::{Commands, ConnectionInfo, Hub, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
-use crate::net::tls::ServerTls;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
 
@@ -98,20 +97,14 @@ impl AcceptLoops {
 
 impl Acceptor {
     pub(crate) fn new(
-        channels: Arc<Channels>,
+        context: HandshakeContext,
         policy: Arc<ClientPolicy>,
         permits: Arc<ConnectionLimit>,
         clients: Arc<Clients>,
         counters: Arc<Counters>,
-        options: SharedOptions,
-        tls: Arc<ServerTls>,
     ) -> Acceptor {
         Acceptor {
-            context: HandshakeContext {
-                channels,
-                options,
-                tls,
-            },
+            context,
             policy,
             permits,
             clients,
@@ -135,7 +128,7 @@ impl Acceptor {
                 // Notices go to the buffer: accepting waits for room there as sending does. Who has a
                 // handshake does so by itself, since its channel may be another.
                 let options = listener.options();
-                Ok(match Stage::first(options) {
+                Ok(match Stage::of_peer(options) {
                     Stage::Join => Some(self.hub_of(options).admit().await),
                     _ => None,
                 })
@@ -200,7 +193,7 @@ impl Acceptor {
     ) -> io::Result<()> {
         let options = listener.options();
         // A handshake may lead to another channel.
-        let joins = matches!(Stage::first(options), Stage::Join);
+        let joins = matches!(Stage::of_peer(options), Stage::Join);
         let hub = joins.then(|| self.hub_of(options));
         for _ in 0..connections {
             match listener.accept() {
@@ -234,8 +227,16 @@ impl Acceptor {
             peer,
             listener: listener.label(),
             options: listener.options().clone(),
+            certificate: Vec::new(),
+            identity: None,
         };
-        let permit = match self.permits.try_acquire() {
+        let stage = Stage::first(&accepted.options, peer);
+        // Whose connection it is that a proxy passes on is not known yet.
+        let is_proxied = matches!(stage, Stage::Proxy);
+        if !is_proxied && let Err(refusal) = self.context.entrance.admits(&accepted) {
+            return self.refuse(&accepted, stream, &refusal);
+        }
+        let mut permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(max) => {
                 self.refuse(&accepted, stream, &Refusal::full(max));
@@ -247,16 +248,19 @@ impl Acceptor {
             }
         };
         self.full.store(false, Relaxed);
-        if let Some(hub) = hub {
-            self.join(accepted, stream, permit, hub, None);
-            return;
+        if !is_proxied && let Err(refusal) = Entrance::count(&accepted, &mut permit) {
+            return self.refuse(&accepted, stream, &refusal);
         }
-        self.begin(PendingHandshake {
-            stage: Stage::first(&accepted.options),
-            accepted,
-            stream,
-            permit,
-        });
+        match (stage, hub) {
+            (Stage::Join, Some(hub)) => self.join(accepted, stream, permit, hub, None),
+            (stage, _) => self.begin(PendingHandshake {
+                accepted,
+                stream,
+                permit,
+                stage,
+                cut_short: None,
+            }),
+        }
     }
 
     /// Has a handshake go on, in a task of its own.
@@ -280,7 +284,8 @@ impl Acceptor {
             _ = ended.changed() => None,
             outcome = handshake.run(&self.context, time) => Some(outcome),
         };
-        if outcome.is_none() && *ended.borrow() == Ending::Park {
+        // Whose hello was taken has nothing left that another daemon could go on with.
+        if outcome.is_none() && *ended.borrow() == Ending::Park && handshake.cut_short.is_none() {
             return self.park(handshake).await;
         }
         let PendingHandshake {
@@ -288,6 +293,7 @@ impl Acceptor {
             stream,
             permit,
             stage,
+            cut_short,
         } = handshake;
         match outcome {
             Some(Ok(hub)) => {
@@ -301,11 +307,22 @@ impl Acceptor {
                     Stage::Hello(reader) => Some(reader),
                     _ => None,
                 };
-                self.join(accepted, stream, permit, &hub, hello);
+                // A reload waits for the lists, and looks who joined when it has them.
+                let lists = self.context.entrance.lists();
+                if lists.admit(&accepted.listener, accepted.peer) {
+                    self.join(accepted, stream, permit, &hub, hello);
+                } else {
+                    drop(lists);
+                    self.refuse(&accepted, stream, &Refusal::denied());
+                }
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             None => {
-                if let Some(stream) = self.tell(&accepted, stream, &Refusal::stopping()) {
+                let refusal = match cut_short {
+                    Some(CutShort::Wrong) => Refusal::unauthorized(),
+                    _ => Refusal::stopping(),
+                };
+                if let Some(stream) = self.tell(&accepted, stream, &refusal) {
                     linger(stream, END_TIME).await;
                 }
             }
@@ -342,6 +359,8 @@ impl Acceptor {
             peer,
             listener,
             options,
+            identity,
+            ..
         } = accepted;
         let (feed, before) = hub.join_behind(ConnectionInfo {
             peer,
@@ -350,9 +369,21 @@ impl Acceptor {
             role: options.role,
             channel: options.channel.clone(),
             at: SystemTime::now(),
+            identity: identity.clone(),
         });
         let channel = options.channel.as_unusual();
-        info!(client = feed.subscriber().id.0, %peer, %listener, channel, "client connected");
+        let name = identity.as_ref().map(|identity| identity.name.as_str());
+        info!(client = feed.subscriber().id.0, name, %peer, %listener, channel, "client connected");
+        // A reload may have taken its token since that was looked at. One that comes now finds the client.
+        if identity.is_some_and(|it| {
+            !self
+                .context
+                .authorizer
+                .allows(&it, options.role, &options.channel)
+        }) {
+            let denied = Commands::close(CloseReason::Denied);
+            feed.subscriber().command(denied);
+        }
         let mut client = Client::new(stream, feed, options, self.policy.clone(), permit);
         if let Some(hello) = hello {
             client.answer_hello(hello, hub, before);
@@ -381,6 +412,7 @@ impl Acceptor {
             peer,
             listener,
             options,
+            ..
         } = accepted;
         if let Some(refused) = self.counters.refused_for(refusal.reason) {
             refused.add_one();
@@ -389,6 +421,25 @@ impl Acceptor {
         let detail = Some(&*refusal.detail).filter(|detail| !detail.is_empty());
         debug!(%listener, %peer, reason, detail, "connection refused");
         refusal.tell(stream, options)
+    }
+
+    /// Goes by the options that these listeners have now.
+    pub(crate) fn set_listeners(&self, listeners: &[Listener]) {
+        self.context.entrance.set_listeners(listeners);
+    }
+
+    /// Closes the clients that may not come in any more, and counts those by address who came when nobody
+    /// did.
+    pub(crate) fn recheck_clients(&self) {
+        let channels = &self.context.channels;
+        let lists = self.context.entrance.lists();
+        channels.close_where(CloseReason::Denied, |connection| {
+            !lists.admit(&connection.listener, connection.peer)
+        });
+        drop(lists);
+        if self.permits.counts_by_source() {
+            channels.command_all(Commands::COUNT);
+        }
     }
 
     /// Ends the handshakes that wait for their peers: before a drain, once the accept loops are closed, so

@@ -4,14 +4,14 @@
 //! **Simulated.** A seed is a schedule, the same every time. It makes a hub of some configuration
 //! and up to [`CLIENTS_MAX`] clients, each on a [`Link`] to a [`Peer`], which stands for the socket
 //! too. Clients have any role; the first has both. Peers read, trickle or are stuck; they send lines of every kind in pieces of any size, leave
-//! in any way, and break; they act between polls and in the middle of them. A task is polled only when
+//! in any way, and break; they act between polls and in the middle of them. Some are held to rates. A task is polled only when
 //! it was woken, one at a time, in any order. Newcomers wait to be let in, the reaper looks, a
 //! handover freezes all and lets them go on, and in the end the daemon drains, or all leave.
 //!
 //! **Asserted.** At rest, when nobody is woken any more, one more poll of everybody changes nothing:
 //! else a `Pending` was returned without anybody to wake for it. Who waits for the buffer then waits
 //! for a peer that refuses, and no longer than the grace allows; nobody keeps what is behind its own
-//! end. In the end the buffer is empty, all that was sent is published, and every peer has got
+//! end. A drain waits for no rate. In the end the buffer is empty, all that was sent is published, and every peer has got
 //! its part of the one order, whole and in order, and was told how much of it it missed. The one order
 //! is what the first client got, the observer: it reads at once and says nothing.
 //!
@@ -26,6 +26,7 @@ mod peer;
 use std::cell::{Cell, RefCell};
 use std::env;
 use std::mem;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -36,6 +37,8 @@ use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::advance;
 
 use super::barrier::FreezeBarrier;
 use super::machine::{Client, InputState, OutputState, Stop};
@@ -71,7 +74,10 @@ fn no_schedule_loses_a_wake_up_or_a_line() {
     });
     for seed in seeds {
         let _named = Seed(seed);
-        World::new(seed).run();
+        let mut world = World::new(seed);
+        let runtime = world.runtime.handle().clone();
+        let _entered = runtime.enter();
+        world.run();
     }
 }
 
@@ -177,6 +183,8 @@ enum Turn {
 }
 
 struct World {
+    /// Has the clock that rates go by, which stands still unless it is told how far to go.
+    runtime: Runtime,
     rng: Rng,
     config: Config,
     channels: Arc<Channels>,
@@ -205,12 +213,20 @@ impl World {
         config.slow_grace = one_of(&mut rng, [graces.as_slice(), &[Grace::Forever]].concat());
         config.half_close = one_of(&mut rng, [HalfClose::Close, HalfClose::Keep]);
         config.notices = rng.u8(0..4) > 0;
+        let mut rate =
+            |least: u64| NonZeroU64::new(least << rng.u8(0..12)).filter(|_| rng.u8(0..4) == 0);
+        (config.rate_lines, config.rate_bytes) = (rate(20), rate(2_000));
         // Without options of its own, the channel goes by those of all.
         config.channels.clear();
         config.echo = rng.u8(0..4) == 0;
         let channels = Channels::new(&config);
         let hub = channels.main();
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
         let mut world = World {
+            runtime: runtime.unwrap(),
             policy: Arc::new(ClientPolicy::from(&config)),
             permits: ConnectionLimit::new(None),
             barrier: Arc::default(),
@@ -333,6 +349,7 @@ impl World {
         // Time passes while tasks wait for their turn, but it is not to make the observer slow.
         self.guests[0].poll();
         let time = Duration::from_millis(millis);
+        self.runtime.block_on(advance(time));
         self.hub.pass(time);
         assert!(!self.hub.is_jammed(), "jammed");
     }
@@ -485,6 +502,13 @@ impl World {
         let hub = self.hub.clone();
         let mut drain = Task::new(async move { hub.drain().await });
         let is_done = drain.poll().is_ready();
+        self.come_to_rest();
+        let mut clients = self.clients().map(|(client, _)| client);
+        assert!(
+            clients.all(|client| client.throttle.is_none()),
+            "waits for a rate"
+        );
+        drop(clients);
         self.let_peers_read(false);
         let is_done = is_done || drain.flag.is_raised() && drain.poll().is_ready();
         assert!(is_done, "no drain");
@@ -527,7 +551,18 @@ impl World {
                 guest.peer.borrow_mut().get_done(may_send);
             }
             if self.traces() == before && !self.guests.iter().any(|guest| guest.flag.is_raised()) {
-                break;
+                let mut clients = self.clients().map(|(client, _)| client);
+                let waits = |client: &Client<Link>| {
+                    client
+                        .throttle
+                        .as_ref()
+                        .is_some_and(|throttle| throttle.is_waiting())
+                };
+                if !clients.any(waits) {
+                    break;
+                }
+                drop(clients);
+                self.runtime.block_on(advance(Duration::from_secs(1)));
             }
         }
         for (client, peer) in self.clients() {

@@ -18,15 +18,20 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
-use super::pending::{PendingHandshake, Stage};
+use super::authorizer::{Authorizer, CutShort};
+use super::entrance::Entrance;
+use super::pending::{Accepted, PendingHandshake, Stage};
+use super::proxied;
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
-use crate::config::ListenerOptions;
+use crate::config::{ListenerOptions, Token};
 use crate::hub::{Channels, Joining, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
-use crate::wire::hello::{self, HelloError, HelloInput, HelloReader};
+use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
+use crate::wire::proxy::ProxyError;
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
@@ -34,10 +39,12 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// What handshakes need of the daemon.
 #[derive(Debug)]
-pub(super) struct HandshakeContext {
-    pub(super) channels: Arc<Channels>,
-    pub(super) options: SharedOptions,
-    pub(super) tls: Arc<ServerTls>,
+pub(crate) struct HandshakeContext {
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) options: SharedOptions,
+    pub(crate) tls: Arc<ServerTls>,
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) entrance: Arc<Entrance>,
 }
 
 impl PendingHandshake {
@@ -51,12 +58,18 @@ impl PendingHandshake {
         context: &HandshakeContext,
         time: Duration,
     ) -> Result<Joining, Refusal> {
+        let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
+        if joins && matches!(self.stage, Stage::Proxy) {
+            // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
+            // with the client's first bytes, as AWS's does.
+            self.stream.readable().await?;
+        }
         let outcome = tokio::select! {
             outcome = self.run_stages(context) => Some(outcome),
             // Time in which the daemon did not run is not the peer's.
             () = clock::sleep(time) => None,
         };
-        let outcome = outcome.unwrap_or_else(|| Err(self.stage.timed_out(time)));
+        let outcome = outcome.unwrap_or_else(|| Err(self.timed_out(time)));
         let crlf = match &self.stage {
             Stage::Hello(reader) => reader.crlf(),
             _ => false,
@@ -65,19 +78,43 @@ impl PendingHandshake {
     }
 
     async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
-        loop {
-            let options = &mut self.accepted.options;
+        let (hello, token) = loop {
+            let Accepted {
+                peer,
+                options,
+                certificate,
+                ..
+            } = &mut self.accepted;
             match &mut self.stage {
+                Stage::Proxy => {
+                    *peer = proxied::take_header(&mut self.stream, *peer).await?;
+                    self.stage = Stage::of_peer(options);
+                    context.entrance.admits(&self.accepted)?;
+                    Entrance::count(&self.accepted, &mut self.permit)?;
+                }
                 Stage::Tls => self.agree_on_tls(&context.tls).await?,
                 Stage::Hello(reader) => {
                     let line = hello_line(&mut self.stream, reader).await?;
-                    let (hub, granted) = grant(hello::parse(&line)?, options, context)?;
-                    *options = granted;
-                    return Ok(hub);
+                    let hello = hello::parse(&line)?;
+                    let secret = hello.token.as_ref();
+                    // Before anything else that may be wrong with it, so that it tells nobody else anything.
+                    let cut_short = &mut self.cut_short;
+                    let authorizer = &context.authorizer;
+                    let token = authorizer.authorize(*peer, secret, certificate, cut_short);
+                    let token = token.await?;
+                    break (hello, token);
                 }
-                Stage::Join => return Ok(context.channels.of_listener(&options.channel)),
+                Stage::Join => {
+                    let token = context.authorizer.by_certificate(certificate);
+                    break (Hello::default(), token);
+                }
             }
-        }
+        };
+        let options = &mut self.accepted.options;
+        let (hub, granted) = grant(hello, token.as_deref(), options, context)?;
+        *options = granted;
+        self.accepted.identity = token.map(|token| token.identity.clone());
+        Ok(hub)
     }
 
     /// Agrees on TLS, and goes on to the next stage. Cancel safe.
@@ -92,7 +129,7 @@ impl PendingHandshake {
         let server = tls.of(&self.accepted.options);
         let server = server.ok_or_else(|| Refusal::tls("its certificate is no longer there"))?;
         let negotiated = self.stream.negotiate(&server).await;
-        negotiated.map_err(|error| Refusal::tls(error.to_string()))?;
+        self.accepted.certificate = negotiated.map_err(|error| Refusal::tls(error.to_string()))?;
         self.stage = Stage::behind_tls(&self.accepted.options);
         Ok(())
     }
@@ -101,38 +138,57 @@ impl PendingHandshake {
     pub(super) fn is_unsaveable(&self) -> bool {
         matches!(self.stage, Stage::Tls) && self.stream.is_negotiating()
     }
-}
 
-impl Stage {
     /// Refusal of a peer that took longer than it had.
     fn timed_out(&self, time: Duration) -> Refusal {
         let seconds = time.as_secs_f64();
-        match self {
-            Stage::Tls => Refusal::tls(format!("no TLS within {seconds}s")),
-            Stage::Hello(_) | Stage::Join => {
+        match (self.cut_short, &self.stage) {
+            (Some(CutShort::Unchecked), _) => Refusal::too_many_guesses(self.accepted.peer),
+            (Some(CutShort::Wrong), _) => Refusal::unauthorized(),
+            (None, Stage::Proxy) => {
+                Refusal::proxy(format!("{} within {seconds}s", ProxyError::Expected))
+            }
+            (None, Stage::Tls) => Refusal::tls(format!("no TLS within {seconds}s")),
+            (None, Stage::Hello(_) | Stage::Join) => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))
             }
         }
     }
 }
 
-/// Gives a client what its hello asks for, as far as its listener lets it.
+/// Gives a client what its hello asks for, as far as its listener and its token let it.
 fn grant(
-    hello: hello::Hello,
+    hello: Hello,
+    token: Option<&Token>,
     options: &Arc<ListenerOptions>,
     context: &HandshakeContext,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
-    let asked = hello.role.unwrap_or(options.role);
-    let Some(role) = options.role.narrowed_to(asked) else {
-        let detail = format!("role {asked} is not allowed here, only {}", options.role);
+    let most = match token {
+        Some(token) => options.role.and(token.role),
+        None => Some(options.role),
+    };
+    let most =
+        most.ok_or_else(|| Refusal::unauthorized_for(format_args!("role {}", options.role)))?;
+    let asked = hello.role.unwrap_or(most);
+    let Some(role) = most.narrowed_to(asked) else {
+        let detail = format!("role {asked} is not allowed here, only {most}");
         return Err(Refusal::bad_hello(detail));
     };
     let format = hello.format.unwrap_or(options.format);
-    let hub = match &hello.channel {
-        None => context.channels.of_listener(&options.channel),
-        Some(name) => context
+    let asked = hello.channel.as_ref();
+    let channel = match token {
+        Some(token) => token.channel(asked, &options.channel),
+        None => Some(asked.unwrap_or(&options.channel)),
+    };
+    let channel = channel.ok_or_else(|| {
+        let channel = asked.unwrap_or(&options.channel);
+        Refusal::unauthorized_for(format_args!("channel {channel}"))
+    })?;
+    let hub = match channel == &options.channel && asked.is_none() {
+        true => context.channels.of_listener(channel),
+        false => context
             .channels
-            .open(name)
+            .open(channel)
             .ok_or_else(Refusal::no_channel)?,
     };
     let listed = (options.role, options.format, &options.channel);
@@ -150,7 +206,10 @@ fn grant(
 }
 
 /// The first line that a connection sends.
-async fn hello_line(stream: &mut Stream, reader: &mut HelloReader) -> Result<Vec<u8>, Refusal> {
+async fn hello_line(
+    stream: &mut Stream,
+    reader: &mut HelloReader,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     loop {
         let mut answers = Vec::new();
         let line = stream.read_part(|bytes| {

@@ -11,7 +11,10 @@ use tokio::net::TcpStream;
 
 use super::acceptor::{AcceptLoops, Acceptor};
 
-use super::{ClientPolicy, Clients, PendingHandshake, SharedOptions};
+use super::pending::Stage;
+use super::{
+    Authorizer, ClientPolicy, Clients, Entrance, HandshakeContext, PendingHandshake, SharedOptions,
+};
 use crate::config::Config;
 use crate::config::cli::Options;
 use crate::hub::Channels;
@@ -19,6 +22,7 @@ use crate::hub::counters::Counters;
 use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
+use crate::wire::role::Role;
 
 struct Served {
     channels: Arc<Channels>,
@@ -31,9 +35,14 @@ struct Served {
 
 impl Served {
     async fn new(format: &str, clients_max: Option<usize>) -> Served {
+        Served::with(format, clients_max, "off").await
+    }
+
+    async fn with(format: &str, clients_max: Option<usize>, tokens: &str) -> Served {
         let options = [
             ("listen", vec!["127.0.0.1:0,hello".into()]),
             ("format", vec![format.into()]),
+            ("tokens", vec![tokens.into()]),
         ];
         let options = Options::from_iter(options);
         let config = Config::from_options(&options, 1024).unwrap();
@@ -48,14 +57,19 @@ impl Served {
         let channels = Channels::new(&config);
         let clients = Arc::new(Clients::default());
         let permits = ConnectionLimit::new(clients_max);
+        let context = HandshakeContext {
+            channels: channels.clone(),
+            options: SharedOptions::default(),
+            tls: Arc::default(),
+            authorizer: Arc::new(Authorizer::from(&config)),
+            entrance: Arc::new(Entrance::new(&config)),
+        };
         let acceptor = Acceptor::new(
-            channels.clone(),
+            context,
             Arc::new(ClientPolicy::from(&config)),
             permits.clone(),
             clients.clone(),
             Arc::new(Counters::default()),
-            SharedOptions::default(),
-            Arc::default(),
         );
         let mut served = Served {
             channels,
@@ -174,6 +188,38 @@ async fn refusal_is_told_in_the_listeners_format() {
             (outcome, _) => panic!("{format}: {outcome:?}"),
         }
         assert_eq!(served.channels.stats().joined, 0, "{format}");
+    }
+}
+
+#[tokio::test]
+async fn certificate_is_who_a_client_is_with_a_hello_or_without() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let tokens = "[[token]]\nname = 'meter'\ncertificate = 'Meter.example'\nrole = 'publish'\n";
+    std::fs::write(file.path(), tokens).unwrap();
+    for says_hello in [true, false] {
+        let mut served = Served::with("text", None, file.path().to_str().unwrap()).await;
+        let mut client = served.connect().await;
+        served.accept_loops.close().await;
+        let mut handshake = served.acceptor.park_handshakes().await.remove(0);
+        handshake.accepted.certificate = vec!["x".to_owned(), "meter.EXAMPLE".to_owned()];
+        let socket = handshake.as_fd().try_clone_to_owned().unwrap();
+        let (saved, PendingHandshake { permit, .. }) = (handshake.save(), handshake);
+        let options = SharedOptions::default();
+        let mut handshake = PendingHandshake::restore(saved, socket, &options, permit).unwrap();
+        if !says_hello {
+            handshake.stage = Stage::Join;
+        }
+        served.acceptor.begin(handshake);
+        if says_hello {
+            client.write_all(b"LINEHUB/1\n").await.unwrap();
+            expect(&mut client, "Hello client 1: channel main, at ").await;
+        }
+        while served.channels.stats().joined == 0 {
+            tokio::task::yield_now().await;
+        }
+        let connection = served.channels.client_stats().remove(0).connection;
+        assert_eq!(connection.identity.unwrap().name.as_str(), "meter");
+        assert_eq!(connection.role, Role::Publish);
     }
 }
 

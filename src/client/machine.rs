@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::policy::ClientPolicy;
 use super::reader::{InputPolicy, Read, Reader};
+use super::throttle::Throttle;
 use super::writer::Writer;
 use crate::config::{HalfClose, ListenerOptions};
 use crate::hub::{Commands, Condition, Feed, Hub};
@@ -47,6 +48,8 @@ pub(crate) struct Client<S: Connection = Stream> {
     /// The connection broke without a word from the peer.
     pub(super) timed_out: bool,
     pub(super) permit: Option<ConnectionPermit>,
+    /// What its rates allow, once it has sent something under one. Boxed: most clients have none.
+    pub(super) throttle: Option<Box<Throttle>>,
 }
 
 /// What becomes of the bytes the client sends.
@@ -108,6 +111,7 @@ impl<S: Connection> Client<S> {
             reason: None,
             timed_out: false,
             permit: Some(permit),
+            throttle: None,
         }
     }
 
@@ -138,6 +142,11 @@ impl<S: Connection> Client<S> {
         }
         if commands.contain(Commands::PROBE) && self.probe() {
             return true;
+        }
+        if commands.contain(Commands::COUNT)
+            && let Some(permit) = &mut self.permit
+        {
+            permit.force_count_by(self.feed.peer());
         }
         if commands.contain(Commands::DRAIN) {
             match self.input {
@@ -227,7 +236,7 @@ impl<S: Connection> Client<S> {
     pub(super) fn is_untold(&self) -> bool {
         matches!(
             self.reason,
-            Some(CloseReason::LineTooLong | CloseReason::Http)
+            Some(CloseReason::LineTooLong | CloseReason::Http | CloseReason::Tls)
         ) && self.options.format == Format::Raw
     }
 
@@ -247,8 +256,34 @@ impl<S: Connection> Client<S> {
             && self.writer.own_pending() > OWN_BYTES_MAX
     }
 
+    /// How many bytes the next read may bring by the client's rates. Pending while there is something to be
+    /// read and the rates do not allow it; a client that waits so holds nothing that others wait for.
+    ///
+    /// A drain does not wait for rates, nor what is thrown away because the client is being closed.
+    fn poll_rates(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let rates = self.policy.rates();
+        if rates.are_off() || self.input != InputState::Open {
+            if self.throttle.take().is_some() {
+                self.feed.set_throttled(false);
+            }
+            return Poll::Ready(usize::MAX);
+        }
+        // An error is found by the read.
+        let _ = ready!(self.stream.poll_readable(cx));
+        let throttle = self.throttle.get_or_insert_with(Box::default);
+        let allowed = throttle.poll(cx, rates);
+        if allowed.is_pending() {
+            self.feed.give_up_permit();
+        }
+        self.feed.set_throttled(allowed.is_pending());
+        allowed
+    }
+
     /// Reads once; whether to go at once.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
+        let Poll::Ready(read_bytes_max) = self.poll_rates(cx) else {
+            return false;
+        };
         match self.input {
             InputState::Open | InputState::Draining(_) => {}
             InputState::Discarded => return self.poll_discard(cx),
@@ -268,6 +303,7 @@ impl<S: Connection> Client<S> {
             http_guard: self.options.http_guard,
             publishes,
             end_is_line_end: !self.timed_out,
+            read_bytes_max,
         };
         let read = self
             .reader
@@ -283,16 +319,21 @@ impl<S: Connection> Client<S> {
                 "much input with CR and without LF: if CR ends its lines, the listener needs line-end=any"
             );
         }
+        if let (Some(throttle), Poll::Ready(Read::Brought { bytes, lines })) =
+            (&mut self.throttle, read)
+        {
+            throttle.take(lines, bytes);
+        }
         match (read, self.input) {
-            (Poll::Ready(Read::Bytes(read)), InputState::Draining(left)) => {
-                let read = u16::try_from(read.div_ceil(DRAIN_BLOCK_BYTES)).unwrap_or(u16::MAX);
+            (Poll::Ready(Read::Brought { bytes, .. }), InputState::Draining(left)) => {
+                let read = u16::try_from(bytes.div_ceil(DRAIN_BLOCK_BYTES)).unwrap_or(u16::MAX);
                 self.input = InputState::Draining(left.saturating_sub(read));
                 cx.waker().wake_by_ref();
                 if read >= left {
                     self.pause_input();
                 }
             }
-            (Poll::Ready(Read::Bytes(_)), _) => {
+            (Poll::Ready(Read::Brought { .. }), _) => {
                 // One read a poll: the others have their turn before the next. After a read that
                 // emptied the socket, this only registers for what comes.
                 if self.stream.poll_readable(cx).is_ready() {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::authorizer::CutShort;
 use super::shared_options::SharedOptions;
-use crate::config::ListenerOptions;
+use crate::config::{Identity, ListenerOptions};
+use crate::net::access;
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
@@ -20,6 +22,10 @@ pub(super) struct Accepted {
     /// The listener, as it is logged.
     pub(super) listener: Arc<str>,
     pub(super) options: Arc<ListenerOptions>,
+    /// Names of the certificate that its peer showed: its CN and its SANs.
+    pub(super) certificate: Vec<String>,
+    /// Who the peer is, if it has shown that.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 /// A connection that is in its handshake.
@@ -29,12 +35,16 @@ pub(crate) struct PendingHandshake {
     pub(super) stream: Stream,
     pub(super) permit: ConnectionPermit,
     pub(super) stage: Stage,
+    /// Why it cannot go on once its stage is cancelled.
+    pub(super) cut_short: Option<CutShort>,
 }
 
 /// A stage of a handshake: what the peer is waited for. A listener asks for some of them, which come in
 /// this order.
 #[derive(Debug)]
 pub(super) enum Stage {
+    /// The header that says whose connection its proxy passes on. None of it is taken before all is there.
+    Proxy,
     /// It agrees on TLS.
     Tls,
     /// Its hello line.
@@ -55,12 +65,15 @@ pub(crate) struct SavedHandshake {
     reader: Option<HelloReaderState>,
     #[serde(default)]
     tls: Option<SavedTls>,
+    #[serde(default)]
+    certificate: Vec<String>,
 }
 
 /// Which [`Stage`] it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum SavedStage {
+    Proxy,
     Tls,
     #[default]
     Hello,
@@ -68,8 +81,16 @@ enum SavedStage {
 }
 
 impl Stage {
-    /// The stage that a connection with these options begins with.
-    pub(super) fn first(options: &ListenerOptions) -> Stage {
+    /// The stage that a connection of this peer begins with.
+    pub(super) fn first(options: &ListenerOptions, peer: Peer) -> Stage {
+        match peer {
+            Peer::Tcp(address) if access::contain(&options.proxy, address.ip()) => Stage::Proxy,
+            _ => Stage::of_peer(options),
+        }
+    }
+
+    /// The stage that is the first once it is known whose connection it is.
+    pub(super) fn of_peer(options: &ListenerOptions) -> Stage {
         match options.tls {
             true => Stage::Tls,
             false => Stage::behind_tls(options),
@@ -98,6 +119,7 @@ impl PendingHandshake {
             listener: self.accepted.listener.clone(),
             options: self.accepted.options.to_string(),
             stage: match &self.stage {
+                Stage::Proxy => SavedStage::Proxy,
                 Stage::Tls => SavedStage::Tls,
                 Stage::Hello(_) => SavedStage::Hello,
                 Stage::Join => SavedStage::Join,
@@ -107,6 +129,7 @@ impl PendingHandshake {
                 _ => None,
             },
             tls: self.stream.save_tls(),
+            certificate: self.accepted.certificate.clone(),
         }
     }
 
@@ -118,13 +141,17 @@ impl PendingHandshake {
         saved: SavedHandshake,
         socket: OwnedFd,
         shared: &SharedOptions,
-        permit: ConnectionPermit,
+        mut permit: ConnectionPermit,
     ) -> anyhow::Result<PendingHandshake> {
         let options = ListenerOptions::restore(&saved.options).map_err(anyhow::Error::msg)?;
         let options = shared.share(options);
         let stream = Stream::restore(socket, saved.tls)?;
+        if saved.stage != SavedStage::Proxy {
+            permit.force_count_by(saved.peer);
+        }
         Ok(PendingHandshake {
             stage: match (saved.stage, saved.reader) {
+                (SavedStage::Proxy, _) => Stage::Proxy,
                 (SavedStage::Tls, _) => Stage::Tls,
                 (SavedStage::Join, _) => Stage::Join,
                 (SavedStage::Hello, Some(reader)) => {
@@ -136,9 +163,12 @@ impl PendingHandshake {
                 peer: saved.peer,
                 listener: saved.listener,
                 options,
+                certificate: saved.certificate,
+                identity: None,
             },
             stream,
             permit,
+            cut_short: None,
         })
     }
 }

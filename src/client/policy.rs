@@ -1,10 +1,12 @@
 //! What all clients go by, and what they are told when they are closed.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::throttle::Rates;
 use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::hub::Feed;
 use crate::wire::close_reason::CloseReason;
@@ -16,6 +18,8 @@ pub(crate) struct ClientPolicy {
     /// Looked at in every read: the rest is not.
     line_bytes_max: AtomicUsize,
     discards_long_lines: AtomicBool,
+    /// Lines and bytes a second from a client; 0 is no limit.
+    rates: [AtomicU64; 2],
     /// Whether the log has said of some client that its lines seem to end in CR.
     has_warned_of_cr: AtomicBool,
     last: Mutex<ClosePolicy>,
@@ -36,6 +40,7 @@ impl From<&Config> for ClientPolicy {
         ClientPolicy {
             line_bytes_max: AtomicUsize::new(config.line_bytes_max),
             discards_long_lines: AtomicBool::new(config.long_line == LongLine::Discard),
+            rates: rates(config).map(AtomicU64::new),
             has_warned_of_cr: AtomicBool::new(false),
             last: Mutex::new(ClosePolicy::from(config)),
         }
@@ -59,6 +64,9 @@ impl ClientPolicy {
         self.line_bytes_max.store(config.line_bytes_max, Relaxed);
         let discards = config.long_line == LongLine::Discard;
         self.discards_long_lines.store(discards, Relaxed);
+        for (rate, new) in self.rates.iter().zip(rates(config)) {
+            rate.store(new, Relaxed);
+        }
         self.has_warned_of_cr.store(false, Relaxed);
         *self.last() = ClosePolicy::from(config);
     }
@@ -79,9 +87,22 @@ impl ClientPolicy {
         }
     }
 
+    /// Rates that each client is held to.
+    pub(super) fn rates(&self) -> Rates {
+        let [lines, bytes] = &self.rates;
+        Rates {
+            lines: NonZeroU64::new(lines.load(Relaxed)),
+            bytes: NonZeroU64::new(bytes.load(Relaxed)),
+        }
+    }
+
     pub(super) fn last(&self) -> MutexGuard<'_, ClosePolicy> {
         self.last.lock()
     }
+}
+
+fn rates(config: &Config) -> [u64; 2] {
+    [config.rate_lines, config.rate_bytes].map(|rate| rate.map_or(0, NonZeroU64::get))
 }
 
 impl ClosePolicy {
@@ -110,13 +131,13 @@ impl ClosePolicy {
             CloseReason::Stalled => Some(format!("stalled for {}s", seconds(self.stall_timeout))),
             CloseReason::Idle => Some(format!("idle for {}s", seconds(self.idle_timeout))),
             CloseReason::Denied => Some("not allowed any more".to_owned()),
+            CloseReason::Tls => Some("TLS, but this listener speaks none".to_owned()),
             CloseReason::Http => Some("HTTP request, but this is no HTTP server".to_owned()),
             CloseReason::Eof
             | CloseReason::Reset
             | CloseReason::Full
             | CloseReason::NoChannel
             | CloseReason::BadHello
-            | CloseReason::Tls
             | CloseReason::Unauthorized
             | CloseReason::TooMany
             | CloseReason::Proxy

@@ -19,6 +19,7 @@ use crate::wire::framing::{Framer, LineEndState, LineEnds, LineLimit, Lines, Tra
 use crate::wire::http_guard;
 use crate::wire::line_end::LineEnd;
 use crate::wire::telnet::{self, Telnet, TelnetState};
+use crate::wire::tls_guard;
 
 /// Bytes of a line that has not ended after which it is looked at for CR.
 const MUCH_BYTES: usize = 1024;
@@ -84,13 +85,15 @@ pub(super) struct InputPolicy {
     pub(super) publishes: bool,
     /// Whether the end of the input ends a line: not if the peer never said that there is an end.
     pub(super) end_is_line_end: bool,
+    /// Bytes that the read may bring at most.
+    pub(super) read_bytes_max: usize,
 }
 
 /// Outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
-    /// So many bytes, published as far as they are whole lines.
-    Bytes(usize),
+    /// So many bytes, published as far as they are whole lines, of which there were so many.
+    Brought { bytes: usize, lines: usize },
     /// The peer shut its sending side. All it sent is published.
     End,
     /// The client is to be closed, for this reason. What came before it is published.
@@ -187,7 +190,8 @@ impl Reader {
         };
         let most = permit
             .as_ref()
-            .map_or(IGNORED_READ_BYTES, ReadPermit::read_bytes_max);
+            .map_or(IGNORED_READ_BYTES, ReadPermit::read_bytes_max)
+            .min(policy.read_bytes_max);
         SCRATCH.with_borrow_mut(|scratch| {
             let space = &mut scratch[telnet::HEADROOM..][..most];
             let read = match ready!(stream.poll_read(cx, space)) {
@@ -210,6 +214,9 @@ impl Reader {
             };
             feed.subscriber().counters.bytes_in.add(read as u64);
             let buf = &mut scratch[..telnet::HEADROOM + read];
+            if policy.http_guard && !self.has_begun && self.begins_tls(&buf[telnet::HEADROOM..]) {
+                return Poll::Ready(Read::Over(CloseReason::Tls));
+            }
             let data = match &mut self.telnet {
                 Some(telnet) => telnet.filter(buf, answers),
                 None => &mut buf[telnet::HEADROOM..],
@@ -228,17 +235,25 @@ impl Reader {
             if hides_request && lines.discarded > 0 {
                 return Poll::Ready(Read::Over(CloseReason::Http));
             }
-            if let Some(over) = self.take_in(feed, permit, &mut lines, policy) {
-                return Poll::Ready(over);
-            }
+            let lines = match self.take_in(feed, permit, &mut lines, policy) {
+                Ok(lines) => lines,
+                Err(over) => return Poll::Ready(over),
+            };
             if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
                 return Poll::Ready(match self.finish(feed, None, policy) {
                     Read::End => Read::Over(CloseReason::Eof),
                     over => over,
                 });
             }
-            Poll::Ready(Read::Bytes(read))
+            Poll::Ready(Read::Brought { bytes: read, lines })
         })
+    }
+
+    /// Whether the first that came is TLS, which is not spoken here.
+    fn begins_tls(&self, data: &[u8]) -> bool {
+        let begun = self.framer.unfinished().iter();
+        let begin = begun.chain(data).copied().take(tls_guard::BEGIN_BYTES);
+        tls_guard::begins_hello(&begin.collect::<Vec<u8>>())
     }
 
     /// Whether the first line begins as an HTTP request does and is, with this data, too long to be kept:
@@ -274,20 +289,20 @@ impl Reader {
         rest.too_long |= before.too_long;
         rest.discarded += before.discarded;
         match self.take_in(feed, permit, &mut rest, policy) {
-            None | Some(Read::Over(CloseReason::Eof)) => Read::End,
-            Some(over) => over,
+            Ok(_) | Err(Read::Over(CloseReason::Eof)) => Read::End,
+            Err(over) => over,
         }
     }
 
-    /// Publishes lines that have come in, as far as they are messages; what is to become of the
-    /// client, if they decide that.
+    /// Publishes lines that have come in, as far as they are messages; how many there were, or what is to
+    /// become of the client, if they decide that.
     fn take_in(
         &mut self,
         feed: &mut Feed,
         permit: Option<ReadPermit>,
         lines: &mut Lines<'_>,
         policy: InputPolicy,
-    ) -> Option<Read> {
+    ) -> Result<usize, Read> {
         let first = if self.has_begun {
             None
         } else {
@@ -296,14 +311,17 @@ impl Reader {
         if let Some(first) = first {
             self.has_begun = true;
             if policy.http_guard && http_guard::opens_request(first, self.line_ends.line_end()) {
-                return Some(Read::Over(CloseReason::Http));
+                return Err(Read::Over(CloseReason::Http));
             }
         }
         let leaves = self.telnet.is_some() && cut_at_eot_line(lines);
+        let mut came = lines.discarded as usize;
         if policy.publishes {
-            feed.publish(permit, lines);
+            came += feed.publish(permit, lines);
         } else {
-            feed.ignore(lines.count() as u64 + mem::take(&mut lines.discarded));
+            came += lines.count();
+            lines.discarded = 0;
+            feed.ignore(came as u64);
         }
         if lines.discarded > 0 {
             feed.note_discarded(lines.discarded);
@@ -316,11 +334,11 @@ impl Reader {
             }
         }
         if leaves {
-            Some(Read::Over(CloseReason::Eof))
+            Err(Read::Over(CloseReason::Eof))
         } else if lines.too_long {
-            Some(Read::Over(CloseReason::LineTooLong))
+            Err(Read::Over(CloseReason::LineTooLong))
         } else {
-            None
+            Ok(came)
         }
     }
 

@@ -1,14 +1,17 @@
 //! Refusals: why a connection does not become a client, and what its peer is told.
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::time::Duration;
 
 use crate::config::ListenerOptions;
+use crate::net::peer::Peer;
 use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
+use crate::wire::proxy::ProxyError;
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -51,8 +54,48 @@ impl Refusal {
         Refusal::new(CloseReason::BadHello, detail)
     }
 
+    /// Its token is missing, wrong or has expired: which of them is not told.
+    pub(super) fn unauthorized() -> Refusal {
+        Refusal::new(CloseReason::Unauthorized, "not authorized")
+    }
+
+    /// Its token is right, and not for this.
+    pub(super) fn unauthorized_for(what: impl fmt::Display) -> Refusal {
+        Refusal::new(
+            CloseReason::Unauthorized,
+            format!("not authorized for {what}"),
+        )
+    }
+
+    /// Its address has brought so many wrong tokens that none of it was looked at in time.
+    pub(super) fn too_many_guesses(peer: Peer) -> Refusal {
+        let detail = format!("too many wrong tokens from {}", peer.address());
+        Refusal::new(CloseReason::TooMany, detail)
+    }
+
     pub(super) fn no_channel() -> Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
+    }
+
+    /// Its address may not connect.
+    pub(super) fn denied() -> Refusal {
+        Refusal::new(CloseReason::Denied, "not allowed")
+    }
+
+    /// Its address has as many clients, or comes as often, as it may.
+    pub(super) fn too_many(peer: Peer) -> Refusal {
+        let address = match peer {
+            Peer::Tcp(address) => address.ip().to_string(),
+            Peer::Unix => peer.to_string(),
+        };
+        Refusal::new(
+            CloseReason::TooMany,
+            format!("too many connections from {address}"),
+        )
+    }
+
+    pub(super) fn proxy(detail: impl Into<String>) -> Refusal {
+        Refusal::new(CloseReason::Proxy, detail)
     }
 
     /// TLS could not be agreed on. The peer has been told as TLS has it.
@@ -102,6 +145,12 @@ impl Refusal {
 impl From<HelloError> for Refusal {
     fn from(wrong: HelloError) -> Refusal {
         Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(wrong: ProxyError) -> Refusal {
+        Refusal::proxy(wrong.to_string())
     }
 }
 

@@ -10,6 +10,7 @@ use super::machine::{Client, InputState, OutputState};
 use super::policy::ClientPolicy;
 use super::reader::{Reader, SavedReader};
 use super::shared_options::SharedOptions;
+use super::throttle::{SavedThrottle, Throttle};
 use super::writer::{SavedWriter, Writer};
 use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
@@ -35,6 +36,9 @@ pub(crate) struct SavedClient {
     pub(crate) tls: Option<SavedTls>,
     /// The client counts against `--max-clients`.
     pub(crate) has_permit: bool,
+    /// What its rates have left it, if it has any.
+    #[serde(default)]
+    throttle: Option<SavedThrottle>,
 }
 
 impl SavedClient {
@@ -67,6 +71,7 @@ impl Client {
             options: Some(format!("{:#}", self.options)),
             tls: self.stream.save_tls(),
             has_permit: self.permit.is_some(),
+            throttle: self.throttle.as_deref().map(Throttle::save),
         }
     }
 
@@ -104,6 +109,7 @@ impl Client {
             reason: saved.reason,
             timed_out: false,
             permit,
+            throttle: saved.throttle.map(Throttle::restore).map(Box::new),
         }
     }
 

@@ -70,12 +70,13 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
         ("server full", CloseReason::Full),
         ("stalled", CloseReason::Stalled),
         ("HTTP request", CloseReason::Http),
+        ("TLS", CloseReason::Tls),
         ("no such channel", CloseReason::NoChannel),
         ("hello expected", CloseReason::BadHello),
         ("role ", CloseReason::BadHello),
         ("not authorized", CloseReason::Unauthorized),
         ("not allowed", CloseReason::Denied),
-        ("too many connections", CloseReason::TooMany),
+        ("too many ", CloseReason::TooMany),
     ];
     let begins = begins.iter().find(|(words, _)| detail.starts_with(words));
     let in_hello = || {

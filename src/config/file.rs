@@ -1,12 +1,8 @@
 //! The configuration file: TOML with the names of the options. A mistake is found with its line.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
 
-use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::channels::TABLES;
 use super::error::ConfigError;
@@ -15,48 +11,17 @@ use super::nearest::no_such_option;
 use super::options::OPTIONS;
 use super::raw::{Options, RawValue, ValueSource};
 use super::spec::{Kind, NONE, OptionSpec};
-
-/// Largest file, in bytes: more than any configuration needs, and little enough to read whatever the
-/// path names.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use super::text::{FileText, Key, Value, in_order, kind, parse_table, read_text};
 
 /// Reads the options that a file sets.
 pub(super) fn read(path: &Path) -> Result<Options, ConfigError> {
-    let unreadable = |error: &dyn std::fmt::Display| ConfigError {
-        place: path.display().to_string(),
-        reason: format!("cannot be read: {error}"),
-    };
-    let bytes = read_some(path).map_err(|error| unreadable(&error))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(unreadable(&"it is larger than 1 MiB"));
-    }
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path),
-        Err(error) => {
-            let line = line_of(&bytes, error.valid_up_to());
-            Err(wrong_line(path, line, "the text is not UTF-8".to_owned()))
-        }
-    }
-}
-
-/// Reads at most one byte more of a file than [`FILE_BYTES_MAX`].
-fn read_some(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    parse(&read_text(path)?, path)
 }
 
 /// Reads the options that the text of a file sets; errors name `path`.
 pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
-    let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let message: Vec<&str> = error.message().lines().collect();
-        wrong_line(path, line_of(text.as_bytes(), at), message.join(", "))
-    })?;
-    let path = path.into();
-    let file = FileText { text, path };
+    let table = parse_table(text, path)?;
+    let file = FileText::new(text, path);
     let mut options = Options::default();
     for (key, value) in in_order(table.get_ref()) {
         let name: &str = key.get_ref();
@@ -77,38 +42,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<Options, ConfigError> {
     Ok(options)
 }
 
-/// The text of a file, where values of it stand.
-struct FileText<'a> {
-    text: &'a str,
-    path: Arc<Path>,
-}
-
-type Key<'a> = Spanned<DeString<'a>>;
-type Value<'a> = Spanned<DeValue<'a>>;
-
-/// The entries of a table in the order of the file, so that the first mistake in it is the one that is
-/// named.
-fn in_order<'t, 'a>(table: &'t DeTable<'a>) -> Vec<(&'t Key<'a>, &'t Value<'a>)> {
-    let mut entries: Vec<_> = table.iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    entries
-}
-
 impl FileText<'_> {
-    fn place<T>(&self, spanned: &Spanned<T>) -> ValueSource {
-        ValueSource::File {
-            path: self.path.clone(),
-            line: line_of(self.text.as_bytes(), spanned.span().start),
-        }
-    }
-
-    fn wrong<T>(&self, at: &Spanned<T>, option: &str, reason: String) -> ConfigError {
-        ConfigError {
-            place: self.place(at).name(option),
-            reason,
-        }
-    }
-
     /// Reads the one value of an option.
     fn one(&self, name: &str, value: &Value<'_>) -> Result<RawValue, ConfigError> {
         let text = match value.get_ref() {
@@ -242,29 +176,6 @@ impl FileText<'_> {
             ..RawValue::text(text, place)
         })
     }
-}
-
-fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) | DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-fn wrong_line(path: &Path, line: usize, reason: String) -> ConfigError {
-    ConfigError {
-        place: format!("{}:{line}", path.display()),
-        reason,
-    }
-}
-
-/// The number of the line, from 1, that holds the byte at `at`.
-fn line_of(text: &[u8], at: usize) -> usize {
-    1 + memchr::memchr_iter(b'\n', &text[..at.min(text.len())]).count()
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 pub(super) mod one {
     use std::fmt;
 
-    pub(in crate::config) const REPEATS: bool = false;
+    pub(crate) const REPEATS: bool = false;
 
-    pub(in crate::config) fn set<T>(
+    pub(crate) fn set<T>(
         field: &mut T,
         value: &str,
         _is_first: bool,
@@ -17,7 +17,7 @@ pub(super) mod one {
         Ok(())
     }
 
-    pub(in crate::config) fn show<T>(
+    pub(crate) fn show<T>(
         f: &mut fmt::Formatter<'_>,
         key: &str,
         field: &T,
@@ -31,9 +31,9 @@ pub(super) mod one {
 pub(super) mod maybe {
     use std::fmt;
 
-    pub(in crate::config) const REPEATS: bool = false;
+    pub(crate) const REPEATS: bool = false;
 
-    pub(in crate::config) fn set<T>(
+    pub(crate) fn set<T>(
         field: &mut Option<T>,
         value: &str,
         _is_first: bool,
@@ -43,7 +43,7 @@ pub(super) mod maybe {
         Ok(())
     }
 
-    pub(in crate::config) fn show<T>(
+    pub(crate) fn show<T>(
         f: &mut fmt::Formatter<'_>,
         key: &str,
         field: &Option<T>,
@@ -62,9 +62,9 @@ pub(super) mod each {
 
     use crate::config::spec::NONE;
 
-    pub(in crate::config) const REPEATS: bool = true;
+    pub(crate) const REPEATS: bool = true;
 
-    pub(in crate::config) fn set<T>(
+    pub(crate) fn set<T>(
         field: &mut Vec<T>,
         value: &str,
         is_first: bool,
@@ -81,7 +81,7 @@ pub(super) mod each {
 
     /// In the alternate form, nothing: such lists are long, and a client that is there does not need
     /// them.
-    pub(in crate::config) fn show<T>(
+    pub(crate) fn show<T>(
         f: &mut fmt::Formatter<'_>,
         key: &str,
         field: &[T],

@@ -182,6 +182,21 @@ listener_keys! { defaults:
     /// Whether the first line of every client has to be a hello.
     hello: bool = one(words::parse_bool), display(words::on_or_off), or(false);
 
+    /// Whether its clients speak TLS, 1.2 or 1.3.
+    key("tls", "on|off", default = "off", alone = Some("on"))
+    /// Whether its clients speak TLS.
+    tls: bool = one(words::parse_bool), display(words::on_or_off), or(false);
+
+    /// A certificate of its own, in a PEM file.
+    key("tls-cert", "FILE", default = "as --tls-cert", alone = None)
+    /// Certificates of its own, as PEM.
+    tls_cert: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
+
+    /// The key of that certificate.
+    key("tls-key", "FILE", default = "as --tls-key", alone = None)
+    /// Key of `tls_cert`.
+    tls_key: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
+
     /// Lets only clients from this address or network connect; repeatable, and in a table an array.
     /// none: everybody. A network is ADDRESS/BITS, as in allow=10.0.0.0/8,allow=::1. Whoever connects by
     /// a Unix socket is allowed always.
@@ -199,21 +214,6 @@ listener_keys! { defaults:
     key("proxy", "CIDR", default = "none", alone = None)
     /// Addresses of proxies, whose connections begin with a PROXY protocol header.
     proxy: Vec<IpNet> = each(network), display(network::show), or(Vec::new());
-
-    /// Whether its clients speak TLS, 1.2 or 1.3.
-    key("tls", "on|off", default = "off", alone = Some("on"))
-    /// Whether its clients speak TLS.
-    tls: bool = one(words::parse_bool), display(words::on_or_off), or(false);
-
-    /// A certificate of its own, in a PEM file.
-    key("tls-cert", "FILE", default = "as --tls-cert", alone = None)
-    /// Certificates of its own, as PEM.
-    tls_cert: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
-
-    /// The key of that certificate.
-    key("tls-key", "FILE", default = "as --tls-key", alone = None)
-    /// Key of `tls_cert`.
-    tls_key: Option<PathBuf> = maybe(values::path), display(values::show_path), or(None);
 
     /// Who may connect to its Unix socket: the permissions of its file, in octal digits.
     key("mode", "0660", default = "all that the umask leaves", alone = None)

@@ -3,7 +3,7 @@
 //! ```text
 //! cli: flags, variables ─┐
 //!                        ├─► raw: text with its place ─► options: the table of options ─► Config
-//! file: keys ────────────┘                               words, values, listener, channels: the parsers
+//! file: keys ────────────┘                               words, values, rate, listener, channels: the parsers
 //! ```
 //!
 //! A value is kept as text with the place it came from until its row in `options` gives it a meaning,
@@ -22,12 +22,15 @@ mod live;
 mod nearest;
 mod network;
 mod options;
+mod rate;
 mod raw;
 mod read;
 mod source;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod text;
+mod tokens;
 pub(crate) mod values;
 pub(crate) mod words;
 
@@ -48,6 +51,8 @@ pub use self::options::Config;
 pub(crate) use self::options::OPTIONS;
 pub use self::source::Source;
 pub(crate) use self::spec::{Applies, Kind, OptionSpec};
+pub(crate) use self::tokens::Identity;
+pub use self::tokens::{Token, Tokens};
 pub use self::values::Grace;
 pub(crate) use self::values::show_mode;
 pub use self::words::{HalfClose, LogLevel, LongLine, SlowClient};

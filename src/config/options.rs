@@ -8,6 +8,7 @@
 //! hub's `Settings`, or by [`Live::build`](super::Live::build)), and the README lists it.
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,12 @@ use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
 use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
 use super::network::network;
+use super::rate;
 use super::raw::{Options, RawValue};
 use super::read::{each, one};
 use super::spec::Kind::{List, Switch, Value, Word};
 use super::spec::{Applies, Difference, NONE, OptionSpec, options};
+use super::tokens::{self, Tokens};
 use super::values::{self, Grace};
 use super::words::{self, HalfClose, LogLevel, LongLine, SlowClient};
 use crate::wire::channel::ChannelName;
@@ -104,6 +107,25 @@ options! {
     /// Addresses that may not connect, to listeners that do not say.
     deny: Vec<IpNet> = each(network);
 
+    /// Connect at most N clients from one address
+    ///
+    /// An IPv6 address stands for its /64. One client more is told `Error: too many connections from
+    /// ADDRESS` and closed. Clients of Unix sockets are not counted. Nobody is closed when a reload lowers N.
+    /// 1 to 100000000; 0 or off: no limit.
+    option("max-clients-per-address", Value, "N", ACCESS, default = "off", AtOnce)
+    /// Most clients at a time from one IPv4 address, or one IPv6 /64: 1 to 100,000,000. `None`: as many as
+    /// there may be in all.
+    clients_per_address_max: Option<NonZeroUsize> = one(values::clients_per_address);
+
+    /// Let one address connect at most N times a second
+    ///
+    /// As many may come at once after a quiet second. An IPv6 address stands for its /64. Who comes more
+    /// often is told `Error: too many connections from ADDRESS` and closed. 1/s to 1099511627776/s; 0 or
+    /// off: no limit.
+    option("connects-per-address", Value, "N/s", ACCESS, default = "off", AtOnce)
+    /// Most connects a second from one IPv4 address, or one IPv6 /64. `None`: as many as it likes.
+    connects_per_address: Option<NonZeroU64> = one(rate::numbers);
+
     /// Show this certificate to who speaks TLS
     ///
     /// A PEM file: the certificate, and behind it those that lead to its authority. For listeners with
@@ -134,6 +156,17 @@ options! {
     option("tls-crl", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Lists, as PEM, of revoked certificates of clients.
     tls_crl: Option<PathBuf> = one(values::file);
+    /// Let those in by `hello` who have a token in FILE
+    ///
+    /// TOML: a [[token]] for each, with a name and the sha256 of a secret, as `linehub generate token NAME`
+    /// prints it, or with certificate, a CN or SAN of a TLS client certificate, in place of sha256; and, if
+    /// they are to say less than anything, role, channels and expires. A token is good to the end of the day
+    /// that expires names, in UTC, or to its time. Clients of listeners with `hello` say `token=SECRET` in it;
+    /// who says none that is right is told `Error: not authorized`, later each time. A reload reads FILE
+    /// again, and closes those whose token is gone.
+    option("tokens", Value, "FILE|off", ACCESS, default = "off", AtOnce)
+    /// Who comes in by listeners with `hello`. `None`: everybody.
+    tokens: Option<Arc<Tokens>> = one(tokens::read);
 
     /// Close a client whose first line is an HTTP request
     ///
@@ -169,6 +202,24 @@ options! {
     option("long-line", Word(&["close", "discard"]), "close|discard", LIMITS, default = "close", AtOnce)
     /// What happens when a client sends a longer line than `line_bytes_max`.
     long_line: LongLine = one(words::long_line);
+
+    /// Read at most N lines a second from a client
+    ///
+    /// As many may come at once after a quiet second. A client that sends more is not read from until its
+    /// time has come: it has to wait, nothing of it is dropped, and nobody else notices. What one read brings
+    /// may be more, and is made up for before the next. 1/s to 1099511627776/s; 0 or off: no limit.
+    option("rate-lines", Value, "N/s", LIMITS, default = "off", AtOnce)
+    /// Most lines a second from a client. `None`: as many as it likes.
+    rate_lines: Option<NonZeroU64> = one(rate::numbers);
+
+    /// Read at most SIZE a second from a client
+    ///
+    /// Counts the bytes that a client sends, line ends included. As many may come at once after a quiet
+    /// second. A client that sends more has to wait, as with --rate-lines. 1/s to 1TiB/s; 0 or off: no
+    /// limit.
+    option("rate-bytes", Value, "SIZE/s", LIMITS, default = "off", AtOnce)
+    /// Most bytes a second from a client. `None`: as many as it likes.
+    rate_bytes: Option<NonZeroU64> = one(rate::bytes);
 
     /// Hold at most SIZE of lines not yet delivered
     ///

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use clap::{Arg, ArgAction, value_parser};
+use clap::{Arg, ArgAction, ValueHint, value_parser};
 
 use super::raw::RawValue;
 
@@ -90,6 +90,10 @@ impl OptionSpec {
             .value_name(self.placeholder)
             .help_heading(self.heading)
             .help(paragraphs[0].clone())
+            .value_hint(match self.placeholder.starts_with("FILE") {
+                true => ValueHint::FilePath,
+                false => ValueHint::Unknown,
+            })
             .value_parser(value_parser!(RawValue));
         let arg = match paragraphs.len() {
             1 => arg,

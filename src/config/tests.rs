@@ -59,10 +59,15 @@ fn nothing_typed_gives_the_documented_defaults() {
         half_close: HalfClose::Close,
         allow: Vec::new(),
         deny: Vec::new(),
+        clients_per_address_max: None,
+        connects_per_address: None,
         clients_max: Some(960),
         line_bytes_max: 65_536,
         long_line: LongLine::Close,
+        tokens: None,
         http_guard: true,
+        rate_lines: None,
+        rate_bytes: None,
         buffer_bytes: 67_108_864,
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
@@ -106,10 +111,13 @@ fn differences_are_the_names_of_options() {
             "log" => "debug",
             "admin" => "unix:/x",
             "admin-host" => "status.example",
+            "tokens" => "/dev/null",
             "listen" => "127.0.0.1:1",
             "allow" | "deny" => "10.0.0.0/8",
-            "max-clients" | "worker-threads" | "open-channels" => "77",
+            "max-clients" | "max-clients-per-address" | "worker-threads" | "open-channels" => "77",
+            "connects-per-address" => "77/s",
             "max-line" | "buffer" => "7777",
+            "rate-lines" | "rate-bytes" => "77/s",
             _ => "77s",
         };
         (option.name, vec![text.into()])
@@ -236,8 +244,13 @@ fn error_names_the_place_where_the_value_was_typed() {
 
 #[test]
 fn every_option_is_read_under_its_own_name() {
-    for OptionSpec { name, .. } in OPTIONS {
-        let error = refused(typed([(*name, "?")]));
+    for OptionSpec {
+        name, placeholder, ..
+    } in OPTIONS
+    {
+        // Any other text may be a path.
+        let wrong = if *placeholder == "FILE" { "" } else { "?" };
+        let error = refused(typed([(*name, wrong)]));
         assert!(error.starts_with(&format!("--{name}: ")), "{error}");
         assert!(
             error.contains("; allowed: ") && !error.contains('\n'),

@@ -1,5 +1,6 @@
 //! The values of options: how each is read, its bounds, and what an error says is allowed.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,6 +128,20 @@ pub(super) fn clients(text: &str, auto: &usize) -> Result<Option<usize>, String>
             let wrong = not_a_number(text);
             Err(format!(
                 "{wrong}; allowed: 1 to {CLIENTS_CEILING}, auto, or 0 or off for no limit"
+            ))
+        }
+    }
+}
+
+/// Most clients at a time from one address.
+pub(super) fn clients_per_address(text: &str) -> Result<Option<NonZeroUsize>, String> {
+    match whole_number(text) {
+        _ if text == "off" => Ok(None),
+        Some(number) if number <= CLIENTS_CEILING => Ok(NonZeroUsize::new(number)),
+        _ => {
+            let wrong = not_a_number(text);
+            Err(format!(
+                "{wrong}; allowed: 1 to {CLIENTS_CEILING}, or 0 or off for no limit"
             ))
         }
     }

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use super::budget::Reservation;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::Part;
+use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::ids::{ClientId, Seq};
 
 /// Consecutive messages and notices of the one order.
@@ -15,6 +16,8 @@ pub(super) struct Batch {
     pub(super) first_seq: Seq,
     /// Who each part is from; an array of its own so that looking for one client's is a short scan.
     pub(super) origins: Box<[ClientId]>,
+    /// Names of the origins that have one, by the index of the part, in its order.
+    pub(super) names: Box<[(u32, ClientName)]>,
     pub(super) parts: Box<[Part]>,
     /// Messages in all parts.
     pub(super) messages: u64,
@@ -66,14 +69,25 @@ impl Batch {
     }
 
     /// Each part: its index, what it is, who it is from, and its first number.
-    fn each_part(&self) -> impl Iterator<Item = (usize, Part, ClientId, Seq)> {
+    fn each_part(&self) -> impl Iterator<Item = (usize, Part, Origin<'_>, Seq)> {
         let mut next = self.first_seq;
         let parts = self.parts.iter().zip(&self.origins).enumerate();
-        parts.map(move |(at, (part, origin))| {
+        parts.map(move |(at, (part, client))| {
             let seq = next;
             next = Seq(seq.0.wrapping_add(part.numbers()));
-            (at, *part, *origin, seq)
+            let origin = Origin {
+                client: *client,
+                name: self.name_of(at),
+            };
+            (at, *part, origin, seq)
         })
+    }
+
+    fn name_of(&self, part: usize) -> Option<&ClientName> {
+        let found = self
+            .names
+            .binary_search_by_key(&part, |(at, _)| *at as usize);
+        Some(&self.names[found.ok()?].1)
     }
 
     /// The end of the unit of which the bytes before `at` have only the beginning; `None` when they

@@ -494,7 +494,7 @@ mod tests {
     fn read_is_never_admitted_for_less_than_may_become_of_it() {
         for shift in 12..30 {
             let limit = 1 << shift;
-            for expansion in [1, 33, 76, 150] {
+            for expansion in [1, 33, 76, 150, 216] {
                 let read = read_bytes_max(limit, expansion);
                 let covered = permit(limit).max(READ_BYTES_MIN * expansion);
                 assert!(read * expansion <= covered, "{limit} {expansion}");

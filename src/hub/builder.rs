@@ -8,6 +8,7 @@ use super::budget::Reservation;
 use super::chain::Node;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
+use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
 
@@ -15,6 +16,8 @@ use crate::wire::ids::{ClientId, Seq};
 /// a million tiny lines cannot outgrow the buffer through their bookkeeping.
 const BATCH_BYTES: usize = 512;
 const PART_BYTES: usize = 32;
+/// What a part costs more whose origin has a name.
+const NAME_BYTES: usize = size_of::<(u32, ClientName)>();
 
 // With the counts of the `Arc` around it.
 const _: () = assert!(size_of::<Node>() + 2 * size_of::<usize>() <= BATCH_BYTES);
@@ -27,6 +30,7 @@ const _: () = assert!(size_of::<Node>() + 2 * size_of::<usize>() <= BATCH_BYTES)
 pub(super) struct BatchBuilder {
     first_seq: Option<Seq>,
     origins: Vec<ClientId>,
+    names: Vec<(u32, ClientName)>,
     parts: Vec<Part>,
     messages: u64,
     /// Sequence numbers of its parts.
@@ -69,14 +73,14 @@ impl BatchBuilder {
     pub(super) fn add_lines(
         &mut self,
         encodings: Encodings,
-        origin: ClientId,
+        origin: Origin<'_>,
         first_seq: Seq,
         lines: &Lines<'_>,
         messages: usize,
     ) -> usize {
         for encoding in sources(encodings) {
             let bytes = &mut self.sources[encoding].bytes;
-            encoding.write_source_lines(origin, lines, messages, bytes);
+            encoding.write_source_lines(origin.client, lines, messages, bytes);
         }
         let part = Part {
             kind: Kind::Lines,
@@ -89,13 +93,13 @@ impl BatchBuilder {
     pub(super) fn add_notice(
         &mut self,
         encodings: Encodings,
-        origin: ClientId,
+        origin: Origin<'_>,
         seq: Seq,
         kind: Kind,
     ) -> usize {
         for encoding in sources(encodings) {
             let bytes = &mut self.sources[encoding].bytes;
-            encoding.write_source_notice(origin, kind, bytes);
+            encoding.write_source_notice(origin.client, kind, bytes);
         }
         self.add_part(encodings, origin, seq, Part { kind, messages: 0 })
     }
@@ -103,7 +107,7 @@ impl BatchBuilder {
     fn add_part(
         &mut self,
         encodings: Encodings,
-        origin: ClientId,
+        origin: Origin<'_>,
         first_seq: Seq,
         part: Part,
     ) -> usize {
@@ -122,7 +126,11 @@ impl BatchBuilder {
         let begun = self.first_seq.get_or_insert(first_seq);
         debug_assert_eq!(begun.0 + self.numbers, first_seq.0, "a batch has no gaps");
         self.numbers += part.numbers();
-        self.origins.push(origin);
+        if let Some(name) = origin.name {
+            cost += NAME_BYTES;
+            self.names.push((self.parts.len() as u32, name.clone()));
+        }
+        self.origins.push(origin.client);
         self.parts.push(part);
         self.messages += u64::from(part.messages);
         for source in Encoding::ALL.into_iter().filter(|one| one.is_source()) {
@@ -147,6 +155,7 @@ impl BatchBuilder {
         let batch = Batch {
             first_seq: self.first_seq?,
             origins: self.origins.as_slice().into(),
+            names: self.names.as_slice().into(),
             parts: self.parts.as_slice().into(),
             messages: self.messages,
             encodings,
@@ -166,6 +175,7 @@ impl BatchBuilder {
         Batch {
             first_seq,
             origins: self.origins.into(),
+            names: self.names.into(),
             parts: self.parts.into(),
             messages: self.messages,
             encodings,
@@ -187,6 +197,7 @@ impl BatchBuilder {
         self.cost = 0;
         self.sizes = Sizes::default();
         self.origins.clear();
+        self.names.clear();
         self.parts.clear();
         for source in Encoding::ALL {
             self.sources[source].bytes.clear();

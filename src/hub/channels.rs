@@ -8,18 +8,21 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::SystemTime;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
 
 use super::closed::ClosedClient;
+use super::connection::ConnectionInfo;
 use super::liveness::Liveness;
 use super::order::{Hub, new_epoch};
 use super::shared::Shared;
 use super::stats::{ClientStats, HubStats};
 use super::subscriber::Commands;
-use crate::config::Config;
+use crate::config::{Config, Tokens};
 use crate::wire::channel::ChannelName;
+use crate::wire::close_reason::CloseReason;
 
 /// All channels of the daemon, by name.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ struct State {
     hubs: BTreeMap<ChannelName, Arc<Hub>>,
     /// How many of them clients have opened.
     open: usize,
+    /// The next time at which a token expires.
+    next_expiry: Option<SystemTime>,
     /// What was counted in channels that are no more.
     ended: HubStats,
 }
@@ -89,6 +94,7 @@ impl Channels {
             config: config.clone(),
             hubs,
             open: 0,
+            next_expiry: None,
             ended,
         };
         let channels = Channels {
@@ -117,6 +123,22 @@ impl Channels {
         let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
         state.open = open.count();
         state.end_unused();
+        drop(state);
+        self.close_denied();
+    }
+
+    /// The tokens there are, which are looked at now and again when the next one expires.
+    pub(super) fn tokens_until(&self, now: SystemTime) -> Option<Arc<Tokens>> {
+        let mut state = self.state.lock();
+        let tokens = state.config.tokens.clone();
+        state.next_expiry = tokens.as_ref().and_then(|tokens| tokens.next_expiry(now));
+        tokens
+    }
+
+    /// Whether a token has expired since they were last looked at.
+    pub(super) fn has_expired(&self, now: SystemTime) -> bool {
+        let next_expiry = self.state.lock().next_expiry;
+        next_expiry.is_some_and(|expiry| expiry <= now)
     }
 
     fn make(&self, state: &mut State, name: &ChannelName, is_open: bool) -> Arc<Hub> {
@@ -234,6 +256,12 @@ impl Channels {
     /// Tells every client of every channel to do something.
     pub(crate) fn command_all(&self, command: Commands) {
         self.hubs().iter().for_each(|hub| hub.command_all(command));
+    }
+
+    /// Closes every client of which this holds, for this reason.
+    pub(crate) fn close_where(&self, reason: CloseReason, holds: impl Fn(&ConnectionInfo) -> bool) {
+        let hubs = self.hubs();
+        hubs.iter().for_each(|hub| hub.close_where(reason, &holds));
     }
 
     /// Stops the time that the reaper counts: nobody is late while a handover stops the clients.

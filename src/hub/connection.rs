@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::activity::Activity;
+use crate::config::Identity;
 use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
@@ -31,6 +32,9 @@ pub(crate) struct ConnectionInfo {
     pub(crate) channel: ChannelName,
     /// Time of the connection, to the millisecond.
     pub(crate) at: SystemTime,
+    /// Who the client is, if it has shown that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<Arc<Identity>>,
 }
 
 /// Part of a client's entry that only the hub sees.
@@ -89,11 +93,12 @@ impl ConnectionMeta {
         }
     }
 
-    /// What it was made of, in this channel.
+    /// What it was made of, in this channel. What only few clients have is kept beside it.
     pub(super) fn connection(
         &self,
         names: &ListenerNames,
         channel: &ChannelName,
+        identity: Option<&Arc<Identity>>,
     ) -> ConnectionInfo {
         let address = SocketAddr::new(self.ip.to_canonical(), self.port);
         ConnectionInfo {
@@ -107,6 +112,7 @@ impl ConnectionMeta {
             role: self.role,
             channel: channel.clone(),
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(self.arrived_at),
+            identity: identity.cloned(),
         }
     }
 }
@@ -141,6 +147,7 @@ impl ConnectionInfo {
             role: Role::Both,
             channel: ChannelName::main(),
             at: SystemTime::UNIX_EPOCH,
+            identity: None,
         }
     }
 }
@@ -172,9 +179,13 @@ mod tests {
                     role: Role::Subscribe,
                     channel: ChannelName::main(),
                     at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123),
+                    identity: None,
                 };
                 let meta = ConnectionMeta::new(&connection, 7, &mut names);
-                assert_eq!(meta.connection(&names, &connection.channel), connection);
+                assert_eq!(
+                    meta.connection(&names, &connection.channel, None),
+                    connection
+                );
             }
         }
         assert_eq!(names.0.len(), 2);

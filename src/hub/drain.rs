@@ -1,8 +1,10 @@
 //! How the hub comes to its end: commands to all clients, and the wait for them.
 
+use super::connection::ConnectionInfo;
 use super::order::{Hub, Phase};
 use super::part::{Kind, SYSTEM};
 use super::subscriber::Commands;
+use crate::wire::close_reason::CloseReason;
 
 impl Hub {
     /// Tells every client that its time has come.
@@ -12,6 +14,20 @@ impl Hub {
             .slots
             .iter()
             .for_each(|(_, slot)| slot.subscriber.command(command));
+    }
+
+    /// Closes every client of which this holds, for this reason. It is not told who a client is.
+    pub(super) fn close_where(
+        &self,
+        reason: CloseReason,
+        holds: &impl Fn(&ConnectionInfo) -> bool,
+    ) {
+        let state = self.lock();
+        for (_, slot) in &state.slots {
+            if holds(&slot.meta.connection(&state.listeners, &self.name, None)) {
+                slot.subscriber.command(Commands::close(reason));
+            }
+        }
     }
 
     /// Whether some client has not seen this command yet.
@@ -46,7 +62,7 @@ impl Hub {
         if state.phase == Phase::Sealed {
             return;
         }
-        self.notify(&mut state, Kind::Shutdown, SYSTEM);
+        self.notify(&mut state, Kind::Shutdown, SYSTEM, usize::MAX);
         state.flush();
         state.phase = Phase::Sealed;
         self.release_and_wake(state, usize::MAX);

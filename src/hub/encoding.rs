@@ -24,6 +24,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::part::{Kind, Part};
+use crate::wire::client_name::Origin;
 use crate::wire::format::{self, Format, digits};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
@@ -74,9 +75,11 @@ impl Encoding {
     }
 
     /// Bytes that a byte which is read may become at worst. The worst is an LF: a prefix, with numbers
-    /// of eight digits for a client and of fourteen for `seq`.
-    fn expansion(self) -> usize {
+    /// of eight digits for a client and of fourteen for `seq`, and with the longest name if any client has
+    /// one.
+    fn expansion(self, named: bool) -> usize {
         match self {
+            Encoding::Json if named => 150,
             Encoding::Text => 32,
             Encoding::TextCrlf => 33,
             Encoding::Json => 76,
@@ -131,7 +134,7 @@ impl Encoding {
     pub(super) fn part_len(
         self,
         part: Part,
-        origin: ClientId,
+        origin: Origin<'_>,
         first_seq: Seq,
         source: &[u8],
     ) -> usize {
@@ -153,7 +156,7 @@ impl Encoding {
     pub(super) fn write_part(
         self,
         part: Part,
-        origin: ClientId,
+        origin: Origin<'_>,
         first_seq: Seq,
         source: &[u8],
         out: &mut Vec<u8>,
@@ -238,10 +241,10 @@ impl Encodings {
     }
 
     /// Bytes that a byte which is read may become at worst, in all encodings that a batch then has.
-    pub(super) fn expansion(self) -> usize {
+    pub(super) fn expansion(self, named: bool) -> usize {
         let all = Encoding::ALL.into_iter();
         all.filter(|encoding| self.contains(*encoding) || self.needs(*encoding))
-            .map(Encoding::expansion)
+            .map(|encoding| encoding.expansion(named))
             .sum()
     }
 }

@@ -191,21 +191,31 @@ impl Feed {
         self.waiter.is_some()
     }
 
-    /// Publishes one read's lines: they take the next places in the one order, together.
+    /// Says whether the client is not read from because of its rates, although it has sent something.
+    pub(crate) fn set_throttled(&self, throttled: bool) {
+        if throttled && !self.subscriber.is(Condition::Throttled) {
+            self.hub.throttled.fetch_add(1, Relaxed);
+        }
+        self.subscriber.set(Condition::Throttled, throttled);
+    }
+
+    /// Publishes one read's lines: they take the next places in the one order, together. Returns how many
+    /// there are.
     ///
     /// Never waits: the waiting was in [`Feed::poll_permit`]. Only the last line of a client that
     /// leaves goes without permit.
-    pub(crate) fn publish(&mut self, permit: Option<ReadPermit>, lines: &Lines<'_>) {
+    pub(crate) fn publish(&mut self, permit: Option<ReadPermit>, lines: &Lines<'_>) -> usize {
         let messages = lines.count();
         if messages > 0 {
             self.subscriber.counters.lines_in.add(messages as u64);
             if let Some(index) =
                 self.hub
-                    .publish(self.key(), self.subscriber.id, permit, lines, messages)
+                    .publish(self.key(), &self.subscriber, permit, lines, messages)
             {
                 self.own_end = index + 1;
             }
         }
+        messages
     }
 
     /// Tells everybody that this client is gone. It still gets what is published until it looks

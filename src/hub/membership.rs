@@ -10,6 +10,7 @@ use super::feed::{Feed, JoinPoint};
 use super::order::{Hub, Phase, State};
 use super::part::Kind;
 use super::subscriber::{Slot, Subscriber};
+use crate::config::Identity;
 use crate::wire::format::Notice;
 use crate::wire::ids::{ClientId, Seq};
 
@@ -33,16 +34,17 @@ impl Hub {
         }
         let start = state.start();
         let before = Seq(state.next_seq - 1);
-        let subscriber = Arc::new(Subscriber::new(id));
+        let identity = connection.identity.clone();
+        let subscriber = Arc::new(Subscriber::new(id, identity.is_some()));
         let messages_before = state.messages;
         let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
         if subscribes {
             subscriber.move_to(&start.node, 0, encoding);
         }
-        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta);
+        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta, identity);
         let mut own_end = 0;
         if state.settings.notices {
-            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id) + 1;
+            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id, key) + 1;
             self.release_and_wake(state, key);
         }
         let (hub, role) = (self.clone(), connection.role);
@@ -57,6 +59,7 @@ impl Hub {
         subscriber: Arc<Subscriber>,
         encoding: Encoding,
         meta: ConnectionMeta,
+        identity: Option<Arc<Identity>>,
     ) -> usize {
         let key = state.slots.insert(Slot {
             subscriber,
@@ -66,6 +69,9 @@ impl Hub {
             input_done: false,
             left: false,
         });
+        if let Some(identity) = identity {
+            state.identities.insert(key, identity);
+        }
         self.active_encodings_changed(state);
         key
     }
@@ -79,7 +85,7 @@ impl Hub {
         if !state.settings.notices || state.phase == Phase::Sealed {
             return None;
         }
-        let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id);
+        let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id, key);
         self.release_and_wake(state, key);
         Some(own + 1)
     }
@@ -94,6 +100,7 @@ impl Hub {
         let mut state = self.lock();
         self.finish_input(&mut state, key);
         state.pending.remove(&key);
+        state.identities.remove(&key);
         let slot = state.slots.remove(key);
         state.departed.add(slot.totals());
         state.unpark(&slot);
@@ -107,14 +114,16 @@ impl Hub {
                 self.shared.note_unused();
             }
         }
-        self.active_encodings_changed(&state);
+        self.active_encodings_changed(&mut state);
     }
 
     /// Clients, or their encodings, have changed: what a read is prepared in and charged for.
-    fn active_encodings_changed(&self, state: &State) {
+    fn active_encodings_changed(&self, state: &mut State) {
         let active_encodings = state.active_encodings(self.echo);
-        if self.active_encodings.swap(active_encodings.0, Relaxed) != active_encodings.0 {
-            self.budget.set_expansion(active_encodings.expansion());
+        self.active_encodings.store(active_encodings.0, Relaxed);
+        let expansion = active_encodings.expansion(!state.identities.is_empty());
+        if mem::replace(&mut state.expansion, expansion) != expansion {
+            self.budget.set_expansion(expansion);
         }
     }
 
@@ -137,7 +146,7 @@ impl Hub {
         }
         state.count_encoding(from, -1);
         state.count_encoding(to, 1);
-        self.active_encodings_changed(&state);
+        self.active_encodings_changed(&mut state);
     }
 }
 

@@ -23,6 +23,7 @@ mod closed;
 mod connection;
 mod contention;
 pub(crate) mod counters;
+mod denial;
 mod drain;
 mod encoding;
 mod eviction;

@@ -24,9 +24,10 @@ use super::encoding::{Encodings, PerEncoding};
 use super::part::Kind;
 use super::settings::Settings;
 use super::shared::Shared;
-use super::subscriber::Slot;
-use crate::config::Config;
+use super::subscriber::{Slot, Subscriber};
+use crate::config::{Config, Identity};
 use crate::wire::channel::ChannelName;
+use crate::wire::client_name::Origin;
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Epoch, Seq};
 
@@ -63,6 +64,8 @@ pub(crate) struct Hub {
     pub(super) contention: Mutex<Contention>,
     /// Lines that were dropped for being too long.
     pub(super) discarded: AtomicU64,
+    /// Reads that had to wait for a client's rates.
+    pub(super) throttled: AtomicU64,
     /// Lines that were thrown away, from clients that may not publish.
     pub(super) ignored: AtomicU64,
 }
@@ -85,6 +88,8 @@ pub(super) struct State {
     pub(super) departed: TrafficTotals,
     /// Clients that were closed, by the code of the reason.
     pub(super) closed: ByReason,
+    /// Who the clients are that have shown it, by slot.
+    pub(super) identities: HashMap<usize, Arc<Identity>>,
     /// Bytes and messages never delivered to clients that are detached and not closed yet, by slot.
     pub(super) pending: HashMap<usize, (u64, u64)>,
     /// Wakers, with their slots, for the next publish to wake.
@@ -94,6 +99,8 @@ pub(super) struct State {
     /// Clients by encoding; `encodings` is the set of those that have any.
     pub(super) encoded: PerEncoding<usize>,
     pub(super) encodings: Encodings,
+    /// What a byte that is read becomes at worst, as the budget was told.
+    pub(super) expansion: usize,
     /// Clients whose input a drain still waits for.
     pub(super) draining: usize,
     pub(super) phase: Phase,
@@ -146,11 +153,13 @@ impl Hub {
                 listeners: ListenerNames::default(),
                 departed: TrafficTotals::default(),
                 closed: ByReason::default(),
+                identities: HashMap::new(),
                 pending: HashMap::new(),
                 parked: Vec::new(),
                 wakes: 1,
                 encoded: PerEncoding::default(),
                 encodings: Encodings::default(),
+                expansion: 1,
                 draining: 0,
                 phase: Phase::Open,
             }),
@@ -158,6 +167,7 @@ impl Hub {
             active_encodings: AtomicU8::new(0),
             drained: Notify::new(),
             discarded: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
             ignored: AtomicU64::new(0),
         }
     }
@@ -205,12 +215,17 @@ impl Hub {
     pub(super) fn publish(
         &self,
         key: usize,
-        origin: ClientId,
+        subscriber: &Subscriber,
         permit: Option<ReadPermit>,
         lines: &Lines<'_>,
         messages: usize,
     ) -> Option<u64> {
+        let client = subscriber.id;
         let large = lines.first.len() + lines.rest.len() >= OWN_BATCH_BYTES;
+        // What is formatted outside the lock needs the name there.
+        let named = large && subscriber.is_named;
+        let identity = named.then(|| self.lock().identities.get(&key).cloned());
+        let identity = identity.flatten();
         let mut seen = Encodings(self.active_encodings.load(Relaxed));
         let charge = |cost| match permit {
             Some(permit) => permit.charge(cost),
@@ -222,6 +237,7 @@ impl Hub {
                 // Outside the lock: others go on publishing meanwhile.
                 let mut batch = BatchBuilder::default();
                 // Its numbers come with its place; what they cost is taken at their longest.
+                let origin = origin(client, identity.as_ref());
                 let cost = batch.add_lines(seen, origin, Seq(u64::MAX / 2), lines, messages);
                 prepared = Some((batch, cost));
             }
@@ -254,7 +270,12 @@ impl Hub {
                     if state.builder.cost() >= BATCH_BYTES_MAX {
                         state.flush();
                     }
-                    let builder = &mut state.builder;
+                    let State {
+                        builder,
+                        identities,
+                        ..
+                    } = &mut *state;
+                    let origin = origin(client, identities.get(&key));
                     let cost =
                         builder.add_lines(active_encodings, origin, first_seq, lines, messages);
                     builder.attach(charge(cost));
@@ -291,8 +312,14 @@ impl Hub {
         }
     }
 
-    /// Adds a notice to the stream; the index of the batch it is in.
-    pub(super) fn notify(&self, state: &mut State, kind: Kind, origin: ClientId) -> u64 {
+    /// Adds a notice about the client in `key` to the stream; the index of the batch it is in.
+    pub(super) fn notify(
+        &self,
+        state: &mut State,
+        kind: Kind,
+        client: ClientId,
+        key: usize,
+    ) -> u64 {
         let seq = match kind {
             // Not one of the numbered events: it has no `seq`.
             Kind::Shutdown => Seq(state.next_seq),
@@ -301,8 +328,8 @@ impl Hub {
         if state.builder.cost() >= BATCH_BYTES_MAX {
             state.flush();
         }
-        let encodings = state.encodings;
-        let cost = state.builder.add_notice(encodings, origin, seq, kind);
+        let origin = origin(client, state.identities.get(&key));
+        let cost = state.builder.add_notice(state.encodings, origin, seq, kind);
         state.builder.attach(self.budget.charge(cost));
         state.tail.index
     }
@@ -327,6 +354,14 @@ impl Hub {
         if state.parked.is_empty() && parked.capacity() <= 4 * state.slots.len() {
             state.parked = parked;
         }
+    }
+}
+
+/// A client as the origin of what it publishes.
+fn origin(client: ClientId, identity: Option<&Arc<Identity>>) -> Origin<'_> {
+    Origin {
+        client,
+        name: identity.map(|identity| &identity.name),
     }
 }
 

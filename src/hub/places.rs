@@ -12,6 +12,7 @@ use super::feed::{Feed, SavedPlace};
 use super::order::Hub;
 use super::saved_batch::CorruptState;
 use super::subscriber::{Condition, Subscriber};
+use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::ClientId;
 
@@ -124,7 +125,8 @@ impl Places {
             (true, false) => saved.messages_before.wrapping_sub(saved.counters.lines_in),
             _ => saved.messages_before,
         };
-        let subscriber = Arc::new(Subscriber::new(saved.id));
+        let identity = saved.connection.identity.clone();
+        let subscriber = Arc::new(Subscriber::new(saved.id, identity.is_some()));
         subscriber.counters.restore(saved.counters);
         if let Some(node) = &cursor {
             subscriber.move_to(node, saved.place.offset, saved.place.encoding);
@@ -145,7 +147,13 @@ impl Places {
         let mut meta =
             ConnectionMeta::new(&saved.connection, messages_before, &mut state.listeners);
         meta.skipped = saved.counters.skipped;
-        let key = hub.insert_slot(&mut state, subscriber.clone(), saved.place.encoding, meta);
+        let key = hub.insert_slot(
+            &mut state,
+            subscriber.clone(),
+            saved.place.encoding,
+            meta,
+            identity,
+        );
         let slot = &mut state.slots[key];
         slot.input_done = saved.input_done;
         slot.left = saved.left;
@@ -163,13 +171,20 @@ impl Places {
 }
 
 impl Feed {
+    /// The other end of its client's connection.
+    pub(crate) fn peer(&self) -> Peer {
+        let state = self.hub.lock();
+        let meta = &state.slots[self.key()].meta;
+        meta.connection(&state.listeners, &self.hub.name, None).peer
+    }
+
     /// Its client's end of the hub, for a handover. The client must not be running.
     pub(crate) fn save(&self) -> SavedFeed {
         let state = self.hub.lock();
         let slot = &state.slots[self.key()];
         SavedFeed {
             id: self.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.hub.name),
+            connection: self.hub.connection_of(&state, self.key()),
             messages_before: slot.meta.messages_before,
             place: self.place(),
             left: slot.left,

@@ -48,7 +48,8 @@ const JAM: Duration = Duration::from_secs(5);
 const TRIM_BYTES: usize = 1024 * 1024;
 
 /// Looks after the clients for as long as the daemon lives: closes those that stall, idle, fall
-/// behind, or take too long over their close. Ends channels that their clients have left.
+/// behind, or take too long over their close, or whose tokens expire. Ends channels that their clients have
+/// left.
 pub(crate) async fn run(channels: Arc<Channels>) {
     let shared = channels.shared();
     let mut running = RunningTime::start();
@@ -86,6 +87,7 @@ pub(crate) async fn run(channels: Arc<Channels>) {
         }
         drop(hubs);
         channels.end_unused();
+        channels.close_expired();
     }
 }
 
@@ -177,7 +179,7 @@ fn close_idle_and_stalled(slot: &mut Slot, settings: &Settings, now: Micros, ful
     };
     // What the daemon makes wait is not the client's doing; nor is what it gets nothing of because
     // the buffer is full.
-    let waits = subscriber.is(Condition::Waiting);
+    let waits = subscriber.is(Condition::Waiting) || subscriber.is(Condition::Throttled);
     if subscriber.is(Condition::Leaving) {
         if waits || activity.said != Said::Leaving {
             (activity.said, activity.refuses_since) = (Said::Leaving, Some(now));

@@ -9,6 +9,7 @@ use serde_bytes::{ByteBuf, Bytes};
 use super::batch::Batch;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
+use crate::wire::client_name::ClientName;
 use crate::wire::ids::{ClientId, Seq};
 
 /// What a saved hub or feed says cannot be so.
@@ -27,6 +28,9 @@ impl std::error::Error for CorruptState {}
 pub(super) struct SavedBatch<B> {
     first_seq: Seq,
     origins: Vec<ClientId>,
+    /// Names of the origins that have one, by the index of the part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<(u32, ClientName)>,
     /// What each part is, and the messages in it.
     parts: Vec<(Kind, u32)>,
     encodings: Encodings,
@@ -52,6 +56,7 @@ impl<'a> SavedBatch<&'a Bytes> {
         SavedBatch {
             first_seq: batch.first_seq,
             origins: batch.origins.to_vec(),
+            names: batch.names.to_vec(),
             parts: parts.map(|part| (part.kind, part.messages)).collect(),
             encodings: batch.encodings,
             sizes: batch.sizes,
@@ -98,6 +103,7 @@ impl SavedBatch<ByteBuf> {
             views,
             reservation: None,
             origins: self.origins.into(),
+            names: self.names.into(),
             parts: self
                 .parts
                 .into_iter()

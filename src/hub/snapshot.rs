@@ -23,6 +23,10 @@ use crate::config::Config;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Everything in the hub that outlives a daemon. `B` is borrowed bytes on the way out and owned
 /// ones on the way in.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +53,9 @@ pub(crate) struct SavedHub<B = ByteBuf> {
     /// Lines that were dropped for being too long.
     #[serde(default)]
     discarded: u64,
+    /// Reads that had to wait for a client's rates; left out where there were none, as before there were rates.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    throttled: u64,
     /// Lines that were thrown away, from clients that may not publish.
     #[serde(default)]
     ignored: u64,
@@ -99,6 +106,7 @@ impl<'a> SavedHub<&'a Bytes> {
             },
             waited: hub.budget.stats().waited,
             discarded: hub.discarded.load(Relaxed),
+            throttled: hub.throttled.load(Relaxed),
             ignored: hub.ignored.load(Relaxed),
             first_index: oldest.map_or(tail.index, |node| node.index),
             batches,
@@ -132,6 +140,7 @@ impl SavedHub {
                 .counts()
                 .any(|count| count > NUMBER_MAX)
             || self.discarded > NUMBER_MAX
+            || self.throttled > NUMBER_MAX
             || self.ignored > NUMBER_MAX
             || self.waited > Duration::from_nanos(NUMBER_MAX)
         {
@@ -154,6 +163,7 @@ impl SavedHub {
         state.closed = self.closed.by_reason;
         hub.budget.add_waited(self.waited);
         hub.discarded.store(self.discarded, Relaxed);
+        hub.throttled.store(self.throttled, Relaxed);
         hub.ignored.store(self.ignored, Relaxed);
         state.tail = Node::first(self.first_index);
         let mut places = Places::new(state.tail.clone(), self.echo);

@@ -15,7 +15,7 @@ use super::closed::{ByReason, ClosedClient};
 use super::connection::ConnectionInfo;
 use super::counters::TrafficTotals;
 use super::order::{Hub, State};
-use super::subscriber::{DETACHED, Slot};
+use super::subscriber::{Condition, DETACHED, Slot};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 
@@ -37,6 +37,8 @@ pub(crate) struct HubStats {
     pub(crate) notices: u64,
     /// Lines that were dropped for being too long.
     pub(crate) discarded: u64,
+    /// Reads that had to wait for a client's rates.
+    pub(crate) throttled: u64,
     /// Lines that were thrown away, from clients that may not publish.
     pub(crate) ignored: u64,
     /// Clients that were closed, by the reason.
@@ -66,6 +68,8 @@ pub(crate) struct ClientStats {
     pub(crate) idle: Duration,
     /// It has left, and is still owed something: at most what is said to wait for it.
     pub(crate) leaving: bool,
+    /// It has something to send, and its rates make it wait.
+    pub(crate) throttled: bool,
 }
 
 impl AddAssign for HubStats {
@@ -77,6 +81,7 @@ impl AddAssign for HubStats {
         self.messages += other.messages;
         self.notices += other.notices;
         self.discarded += other.discarded;
+        self.throttled += other.throttled;
         self.ignored += other.ignored;
         self.closed += other.closed;
         self.buffer_used += other.buffer_used;
@@ -108,6 +113,7 @@ impl HubStats {
             self.messages,
             self.notices,
             self.discarded,
+            self.throttled,
             self.ignored,
         ];
         let counts = self.closed.counts().chain(numbers);
@@ -138,6 +144,7 @@ impl Hub {
             messages: state.messages,
             notices: (state.next_seq - 1).saturating_sub(state.messages),
             discarded: self.discarded.load(Relaxed),
+            throttled: self.throttled.load(Relaxed),
             ignored: self.ignored.load(Relaxed),
             closed: state.closed,
             buffer_used: buffer.used,
@@ -161,7 +168,7 @@ impl Hub {
         // What is being assembled waits for clients too.
         state.flush();
         let all = state.slots.iter();
-        all.map(|(_, slot)| self.stats_of(&state, slot, now))
+        all.map(|(key, slot)| self.stats_of(&state, key, slot, now))
             .collect()
     }
 
@@ -179,20 +186,28 @@ impl Hub {
         )
     }
 
-    fn stats_of(&self, state: &State, slot: &Slot, now: Micros) -> ClientStats {
+    fn stats_of(&self, state: &State, key: usize, slot: &Slot, now: Micros) -> ClientStats {
         let totals = slot.totals();
         let (bytes_pending, messages_behind) = self.owed(state, slot, &totals);
         let moved = totals.bytes_in.wrapping_add(totals.bytes_out);
         let still_since = slot.meta.activity.still_since(moved).unwrap_or(now);
         ClientStats {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.name),
+            connection: self.connection_of(state, key),
             totals,
             bytes_pending,
             messages_behind,
             idle: now.since(still_since),
             leaving: slot.left,
+            throttled: slot.subscriber.is(Condition::Throttled),
         }
+    }
+
+    /// How the client in `key` came.
+    pub(super) fn connection_of(&self, state: &State, key: usize) -> ConnectionInfo {
+        let identity = state.identities.get(&key);
+        let meta = &state.slots[key].meta;
+        meta.connection(&state.listeners, &self.name, identity)
     }
 
     /// The bytes and the messages that wait for a client.
@@ -239,7 +254,7 @@ impl Hub {
         let totals = slot.totals();
         let client = ClosedClient {
             id: slot.subscriber.id,
-            connection: slot.meta.connection(&state.listeners, &self.name),
+            connection: self.connection_of(&state, key),
             totals,
             reason,
             at: SystemTime::now(),

@@ -17,6 +17,8 @@ use crate::wire::ids::ClientId;
 pub(crate) struct Subscriber {
     /// Number of the client.
     pub(crate) id: ClientId,
+    /// Whether the hub has an identity of it: few have.
+    pub(super) is_named: bool,
     /// Traffic, as the client itself counts it.
     pub(crate) counters: ClientCounters,
     /// Commands that the client has been given and has not yet taken.
@@ -47,6 +49,8 @@ pub(crate) enum Condition {
     Waiting = 1 << 2,
     /// When last probed, its peer had not acknowledged all that was sent to it.
     Unacknowledged = 1 << 3,
+    /// The client has something to send, and its rates make it wait.
+    Throttled = 1 << 4,
 }
 
 /// The position of a client that takes nothing more from the stream.
@@ -70,6 +74,8 @@ impl Commands {
     /// Poll once more: see `rest`.
     #[cfg(debug_assertions)]
     pub(crate) const NUDGE: Commands = Commands(1 << 14);
+    /// Count your permit by your address.
+    pub(crate) const COUNT: Commands = Commands(1 << 15);
     /// See how far the peer has come, and whether it is still there.
     pub(crate) const PROBE: Commands = Commands(1 << 13);
 
@@ -120,9 +126,10 @@ impl Slot {
 
 impl Subscriber {
     /// A subscriber that takes nothing until it is said to have come somewhere: [`Subscriber::move_to`].
-    pub(super) fn new(id: ClientId) -> Subscriber {
+    pub(super) fn new(id: ClientId, is_named: bool) -> Subscriber {
         Subscriber {
             id,
+            is_named,
             counters: ClientCounters::default(),
             commands: AtomicU32::new(0),
             position: AtomicU64::new(DETACHED),

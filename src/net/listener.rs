@@ -139,6 +139,22 @@ impl Listener {
         );
     }
 
+    /// Whether anybody who reaches it from another machine can connect: nothing asks who it is. An
+    /// `allow` says that it is meant so.
+    fn is_open(&self, with_tokens: bool) -> bool {
+        let asks = self.options.tls || self.options.hello && with_tokens;
+        !self.is_private() && !asks && self.options.allow.is_empty()
+    }
+
+    /// Whether what its clients say can be read by nobody on the way.
+    fn is_private(&self) -> bool {
+        let is_local = match &self.name {
+            ListenAddr::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            ListenAddr::Unix(_) => true,
+        };
+        is_local || self.options.tls
+    }
+
     /// Gives newcomers other options; clients that are there keep theirs.
     pub(super) fn set_options(&mut self, options: Arc<ListenerOptions>) {
         let before = std::mem::replace(&mut self.options, options);
@@ -217,9 +233,39 @@ impl Listener {
     }
 }
 
+/// Warns of listeners whose clients say tokens where others can read them, and if nobody is asked for one.
+pub(crate) fn warn_of_tokens(listeners: &[Listener]) {
+    for listener in listeners {
+        if listener.options.hello && !listener.is_private() {
+            warn!(
+                listener = %listener.name,
+                "anybody on the way can read the tokens of its clients: it is neither TLS, nor a Unix socket, \
+                 nor on loopback"
+            );
+        }
+    }
+    let asks = |listener: &Listener| listener.options.hello || listener.options.tls;
+    if !listeners.iter().any(asks) {
+        warn!("--tokens keeps nobody out: no listener has `hello`");
+    }
+}
+
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()
+    }
+}
+
+/// Warns of listeners that anybody can connect to.
+pub(crate) fn warn_of_open(listeners: &[Listener], with_tokens: bool) {
+    for listener in listeners
+        .iter()
+        .filter(|listener| listener.is_open(with_tokens))
+    {
+        warn!(
+            address = %listener.name,
+            "anybody who reaches this address can connect: set tls, hello and --tokens, or allow=CIDR"
+        );
     }
 }
 

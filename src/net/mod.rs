@@ -8,14 +8,17 @@
 //!         ◄─ tls ◄─ stream
 //! ```
 
+pub(crate) mod access;
 pub mod bind;
 pub mod inherited;
 mod inherited_listener;
 pub mod listener;
 pub(crate) mod peer;
 pub mod permits;
+pub(crate) mod rate;
 pub(crate) mod rebind;
 pub(crate) mod sockopt;
+pub(crate) mod source;
 pub(crate) mod stream;
 pub(crate) mod tls;
 #[cfg(any(feature = "bench", feature = "connect"))]

@@ -14,6 +14,16 @@ pub(crate) enum Peer {
     Unix,
 }
 
+impl Peer {
+    /// The address without its port, as it is told to people.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Peer::Tcp(address) => address.ip().to_canonical().to_string(),
+            Peer::Unix => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use zeroize::Zeroizing;
 
 use super::sockopt::{outstanding_bytes, register};
 use super::tls::{self, LoadedTls, PeerNames, SavedTls, TlsSession};
@@ -202,7 +203,7 @@ impl Stream {
         mut take: impl FnMut(&[u8]) -> (usize, T),
     ) -> io::Result<T> {
         if self.tls.is_some() {
-            let mut bytes = vec![0; PART_BYTES];
+            let mut bytes = Zeroizing::new(vec![0; PART_BYTES]);
             let read = poll_fn(|cx| Connection::poll_read(self, cx, &mut bytes)).await?;
             let (part, taken) = take(&bytes[..read]);
             if let Some(tls) = &mut self.tls {
@@ -221,12 +222,52 @@ impl Stream {
         }
     }
 
+    /// Shows `look` what there is to be read, and whether nothing more will come, until it makes something
+    /// of that, as it has to at the end. Nothing is read. Cancel safe.
+    ///
+    /// More than 4,096 bytes are not shown, so that what is looked for has to be in these.
+    pub(crate) async fn peek<T>(
+        &mut self,
+        mut look: impl FnMut(&[u8], bool) -> Option<T>,
+    ) -> io::Result<T> {
+        loop {
+            let mut guard = self.io.ready(Interest::READABLE).await?;
+            // What came before the end is there by now.
+            let has_ended = guard.ready().is_read_closed();
+            let look = |bytes: &[u8]| (0, look(bytes, has_ended || bytes.is_empty()));
+            match self.read_part_now(&mut { look }) {
+                Ok(Some(seen)) => return Ok(seen),
+                // Epoll is edge-triggered: it tells of more, and not again of what has been seen.
+                Ok(None) | Err(Errno::AGAIN) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads and forgets so many bytes that [`Stream::peek`] has shown.
+    pub(crate) fn skip(&mut self, bytes: usize) -> io::Result<()> {
+        let mut scratch = [0; PART_BYTES];
+        Ok(self.read_seen(&mut scratch[..bytes])?)
+    }
+
+    /// Waits until something can be read, or the end. Cancel safe.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
     /// [`Stream::read_part`] of what is there now. Its bytes are on the stack, and not in a future.
     fn read_part_now<T>(&self, take: &mut impl FnMut(&[u8]) -> (usize, T)) -> Result<T, Errno> {
-        let mut bytes = [0; PART_BYTES];
-        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut bytes, RecvFlags::PEEK)?;
+        // A hello may have a token in it.
+        let mut bytes = Zeroizing::new([0; PART_BYTES]);
+        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut *bytes, RecvFlags::PEEK)?;
         let (part, taken) = take(&bytes[..seen]);
-        let mut part = &mut bytes[..part];
+        self.read_seen(&mut bytes[..part])?;
+        Ok(taken)
+    }
+
+    /// Reads bytes that are known to be there.
+    fn read_seen(&self, mut part: &mut [u8]) -> Result<(), Errno> {
         while !part.is_empty() {
             match rustix::net::recv(self.io.as_fd(), &mut *part, RecvFlags::empty()) {
                 Ok((read, _)) => part = &mut part[read..],
@@ -234,7 +275,7 @@ impl Stream {
                 Err(error) => return Err(error),
             }
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Reads and forgets until the peer shuts its sending side. Cancel safe.

@@ -9,4 +9,5 @@ mod log_format;
 mod log_queue;
 pub mod logging;
 pub mod procfs;
+pub(crate) mod secrets;
 pub mod systemd;

@@ -17,6 +17,7 @@ use crate::net::tls::{ServerTls, TlsMaterial};
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::lifecycle::{Command, CommandSource};
 use crate::ops::logging;
+use crate::ops::secrets;
 use crate::ops::systemd::watchdog::Failure;
 
 /// Another configuration, read and checked, and the addresses that it wants listened on.
@@ -45,6 +46,10 @@ pub(super) async fn read_tls(
     config: &Config,
     before: &Arc<ServerTls>,
 ) -> anyhow::Result<TlsMaterial> {
+    let mut listeners = config.listen.iter();
+    if config.tls_key.is_some() || listeners.any(|listener| listener.tls_key.is_some()) {
+        secrets::keep_out_of_cores().context("cannot keep keys out of cores")?;
+    }
     let (config, before) = (config.clone(), before.clone());
     tokio::task::spawn_blocking(move || TlsMaterial::read(&config, &before))
         .await
@@ -112,6 +117,7 @@ impl RunningServer {
                 }
                 self.tls.set(opened.tls);
                 self.apply_config(opened.config, opened.admin, source);
+                self.acceptor.recheck_clients();
                 self.reload_failure.send_replace(None);
             }
             Err(error) => {

@@ -30,7 +30,12 @@ pub(crate) async fn check(channels: Arc<Channels>) {
             break;
         }
     }
-    if same < LOOKS {
+    // Who waits for a rate comes back by itself.
+    let is_throttled = channels
+        .client_stats()
+        .iter()
+        .any(|client| client.throttled);
+    if same < LOOKS || is_throttled {
         eprintln!("rest: busy");
         return;
     }

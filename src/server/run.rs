@@ -1,6 +1,7 @@
 //! What runs, and in which order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -10,11 +11,12 @@ use tracing::warn;
 use super::commands::{next, stop_again};
 use super::running::RunningServer;
 use super::start::Server;
-use crate::client::Clients;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
+use crate::client::{Clients, HandshakeContext};
 use crate::config::Source;
 use crate::hub;
-use crate::net::listener::Listener;
+use crate::net::listener::{self, Listener};
+use crate::net::tls::ServerTls;
 use crate::ops::admin::AdminState;
 use crate::ops::lifecycle::{Command, CommandSource, Phase};
 use crate::ops::systemd::watchdog::{self, Failure, Watchdog};
@@ -30,20 +32,26 @@ impl Server {
     /// client or one accept ends nothing else.
     pub async fn run(self, mut commands: CommandSource, source: Source) -> anyhow::Result<()> {
         let clients = Arc::new(Clients::default());
+        let context = HandshakeContext {
+            channels: self.channels.clone(),
+            options: self.options,
+            tls: self.tls.clone(),
+            authorizer: self.authorizer,
+            entrance: self.entrance,
+        };
         let acceptor = Acceptor::new(
-            self.channels.clone(),
+            context,
             self.policy,
             self.permits.clone(),
             clients.clone(),
             self.counters.clone(),
-            self.options,
-            self.tls.clone(),
         );
         let admin_state = Arc::new(AdminState::new(
             self.channels.clone(),
             self.lifecycle.clone(),
             self.counters.clone(),
             self.permits,
+            self.tls.clone(),
         ));
         let mut running = RunningServer {
             config: self.config,
@@ -61,11 +69,16 @@ impl Server {
             executable: self.executable,
         };
         self.listeners.iter().for_each(Listener::log_listening);
+        listener::warn_of_open(&self.listeners, running.config.tokens.is_some());
+        if running.config.tokens.is_some() {
+            listener::warn_of_tokens(&self.listeners);
+        }
         if let Some(socket) = self.admin {
             let admin = socket.serve(running.admin_state.clone());
             running.admin = Some(admin.context("cannot start the thread of --admin")?);
         }
         let _reaper = AbortOnDropHandle::new(tokio::spawn(hub::reap(running.channels.clone())));
+        let _warnings = AbortOnDropHandle::new(tokio::spawn(warn_daily(running.tls.clone())));
         for client in self.restored {
             running.clients.spawn(client);
         }
@@ -73,6 +86,8 @@ impl Server {
             running.acceptor.begin(handshake);
         }
         running.open(self.listeners);
+        // Clients of the daemon before are held to the lists of today.
+        running.acceptor.recheck_clients();
         running.lifecycle.enter(Phase::Running);
         let notifier = running.notifier.clone();
         notifier.ready().await;
@@ -122,5 +137,14 @@ impl Server {
         }
         lifecycle.enter(Phase::Stopped);
         Ok(())
+    }
+}
+
+/// Warns of certificates that end soon, once a day. What was read has been looked at.
+async fn warn_daily(tls: Arc<ServerTls>) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    loop {
+        tokio::time::sleep(DAY).await;
+        tls.warn_of_ends();
     }
 }

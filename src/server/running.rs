@@ -48,6 +48,7 @@ impl RunningServer {
     /// Accepts from these listeners from now on.
     pub(super) fn open(&mut self, listeners: Vec<Listener>) {
         self.admin_state.set_listeners(listeners.iter());
+        self.acceptor.set_listeners(&listeners);
         for listener in listeners {
             self.accept_loops.open(&self.acceptor, listener);
         }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tracing::error;
 
 use super::reload;
-use crate::client::{Client, ClientPolicy, PendingHandshake, SharedOptions};
+use crate::client::{Authorizer, Client, ClientPolicy, Entrance, PendingHandshake, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
 use crate::hub::{Channels, SavedChannels};
@@ -31,9 +31,11 @@ pub struct Server {
     pub(super) listeners: Vec<Listener>,
     pub(super) channels: Arc<Channels>,
     pub(super) policy: Arc<ClientPolicy>,
+    pub(super) authorizer: Arc<Authorizer>,
     pub(super) permits: Arc<ConnectionLimit>,
     pub(super) counters: Arc<Counters>,
     pub(super) options: SharedOptions,
+    pub(super) entrance: Arc<Entrance>,
     pub(super) tls: Arc<ServerTls>,
     /// The clients that were connected to the daemon before.
     pub(super) restored: Vec<Client>,
@@ -105,10 +107,20 @@ impl Server {
             |config| Arc::new(ClientPolicy::from(config)),
             ClientPolicy::set,
         );
+        // Before the channels: see `Acceptor::join`.
+        let authorizer = config.build(|config| Arc::new(Authorizer::from(config)), Authorizer::set);
         let permits = config.build(
-            |config| ConnectionLimit::new(config.clients_max),
-            |permits, config| permits.set_max(config.clients_max),
+            |config| {
+                let permits = ConnectionLimit::new(config.clients_max);
+                permits.set_max_per_source(config.clients_per_address_max);
+                permits
+            },
+            |permits, config| {
+                permits.set_max(config.clients_max);
+                permits.set_max_per_source(config.clients_per_address_max);
+            },
         );
+        let entrance = config.build(|config| Arc::new(Entrance::new(config)), Entrance::set);
         let options = SharedOptions::of(&listeners);
         let restored = state.and_then(|(saved, clients, handshakes)| {
             let handshakes = restore_handshakes(&options, &permits, handshakes);
@@ -125,10 +137,12 @@ impl Server {
         let (channels, restored, handshakes) = restored.unwrap_or_else(afresh);
         let channels = config.build(|_| channels, Channels::set);
         Ok(Server {
+            entrance,
             config,
             listeners,
             channels,
             policy,
+            authorizer,
             permits,
             counters: Arc::new(counters),
             options,
@@ -194,7 +208,10 @@ fn restore(
     let (channels, places) = saved.restore(config)?;
     let clients = clients.into_iter().map(|(mut saved, socket)| {
         let feed = places.restore(saved.feed.clone())?;
-        let permit = saved.has_permit.then(|| permits.force_acquire());
+        let mut permit = saved.has_permit.then(|| permits.force_acquire());
+        if let Some(permit) = &mut permit {
+            permit.force_count_by(saved.feed.connection().peer);
+        }
         let socket = Stream::restore(socket, saved.tls.take());
         let socket = socket.context("cannot serve a connection")?;
         let policy = policy.clone();
@@ -209,5 +226,7 @@ fn restore(
             .ok()
     });
     let clients = clients.collect();
+    // What they came in by may be gone since.
+    channels.close_denied();
     Ok((channels, clients))
 }

@@ -43,16 +43,19 @@ impl FromStr for ChannelName {
     type Err = InvalidChannelName;
 
     fn from_str(name: &str) -> Result<ChannelName, InvalidChannelName> {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        let is_name = (1..=NAME_BYTES_MAX).contains(&name.len())
-            && name.bytes().all(is_allowed)
-            && !matches!(name, "." | "..");
-        if is_name {
-            Ok(ChannelName(name.into()))
-        } else {
-            Err(InvalidChannelName)
+        match is_name(name) {
+            true => Ok(ChannelName(name.into())),
+            false => Err(InvalidChannelName),
         }
     }
+}
+
+/// Whether a text is what [`InvalidChannelName`] displays.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=NAME_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(is_allowed)
+        && !matches!(text, "." | "..")
 }
 
 impl TryFrom<String> for ChannelName {

@@ -1,6 +1,7 @@
 //! What goes over the wire, and how it is read and written: pure, no await, log, clock or socket.
 
 pub mod channel;
+pub mod client_name;
 pub mod close_reason;
 mod compact;
 pub mod format;
@@ -11,5 +12,7 @@ pub mod hello;
 pub mod http_guard;
 pub mod ids;
 pub mod line_end;
+pub mod proxy;
 pub mod role;
 pub mod telnet;
+pub(crate) mod tls_guard;

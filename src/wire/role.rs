@@ -45,6 +45,11 @@ impl Role {
         matches!(self, Role::Both | Role::Subscribe)
     }
 
+    /// What both of these roles allow; `None` if that is nothing.
+    pub fn and(self, other: Role) -> Option<Role> {
+        self.narrowed_to(other).or(other.narrowed_to(self))
+    }
+
     /// This role where `asked` is asked for; `None` if that is more than this one allows.
     pub fn narrowed_to(self, asked: Role) -> Option<Role> {
         (self == Role::Both || self == asked).then_some(asked)
@@ -83,5 +88,10 @@ mod tests {
             assert_eq!(from.narrowed_to(to), None);
         }
         assert_eq!(Subscribe.narrowed_to(Subscribe), Some(Subscribe));
+        for role in Role::ALL {
+            assert_eq!((Both.and(role), role.and(Both)), (Some(role), Some(role)));
+            assert_eq!(role.and(role), Some(role));
+        }
+        assert_eq!(Publish.and(Subscribe), None);
     }
 }

@@ -1,9 +1,11 @@
 //! The hello of all connections of a run, and whether a listener takes one.
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use zeroize::Zeroizing;
 
 use super::endpoint::{Endpoint, Talk};
 use crate::commands::daemon_line::DaemonLine;
@@ -21,10 +23,28 @@ const LEAVE_PATIENCE: Duration = Duration::from_millis(250);
 /// More than any answer has.
 const ANSWER_BYTES_MAX: u64 = 1024;
 
-/// The line by which a connection joins a channel, in a format if one is asked for.
-pub(super) fn line(channel: &ChannelName, format: Option<Format>) -> String {
-    let format = format.map_or(String::new(), |format| format!(" format={format}"));
-    hello::line(&format!("channel={channel}{format}"))
+/// The channel that all connections of a run join, and the token that they say.
+#[derive(Clone)]
+pub(super) struct Hello {
+    pub(super) channel: ChannelName,
+    pub(super) token: Option<Zeroizing<String>>,
+}
+
+/// Without the token.
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.channel.fmt(f)
+    }
+}
+
+impl Hello {
+    /// The line by which a connection joins, in a format if one is asked for.
+    pub(super) fn line(&self, format: Option<Format>) -> String {
+        let format = format.map_or(String::new(), |format| format!(" format={format}"));
+        let token = self.token.as_ref();
+        let token = token.map_or(String::new(), |token| format!(" token={}", **token));
+        hello::line(&format!("channel={}{format}{token}", self.channel))
+    }
 }
 
 /// Says hello on a connection of its own: a listener without `hello` takes it for a line, of which
@@ -32,11 +52,11 @@ pub(super) fn line(channel: &ChannelName, format: Option<Format>) -> String {
 ///
 /// # Errors
 /// The listener takes no hello, or not this one.
-pub(super) fn try_out(endpoint: &Endpoint, address: &Address, channel: &ChannelName) -> Result<()> {
+pub(super) fn try_out(endpoint: &Endpoint, address: &Address, hello: &Hello) -> Result<()> {
     let talk = endpoint.talk();
     let mut talk = talk.with_context(|| format!("cannot connect to {address}"))?;
     talk.set_patience(PATIENCE)?;
-    let hello = line(channel, Some(Format::Json)) + "\n";
+    let hello = hello.line(Some(Format::Json)) + "\n";
     // What fails here shows when the answer is read.
     let _ = talk.write_all(hello.as_bytes());
     let mut answer = Vec::new();

@@ -94,6 +94,7 @@ fn payload(format: Format, line: &[u8]) -> Option<&[u8]> {
         Format::Json => {
             let rest = after_number(line.strip_prefix(br#"{"event":"message","seq":"#)?);
             let rest = after_number(rest.strip_prefix(br#","client":"#)?);
+            let rest = after_name(rest)?;
             rest.strip_prefix(br#","data":""#)?.strip_suffix(br#""}"#)
         }
     }
@@ -102,6 +103,15 @@ fn payload(format: Format, line: &[u8]) -> Option<&[u8]> {
 fn after_number(text: &[u8]) -> &[u8] {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     &text[digits..]
+}
+
+/// What stands behind the name of the sender, if it has one. A name has no quotes.
+fn after_name(text: &[u8]) -> Option<&[u8]> {
+    let Some(name) = text.strip_prefix(br#","name":""#) else {
+        return Some(text);
+    };
+    let end = memchr::memchr(b'"', name)?;
+    Some(&name[end + 1..])
 }
 
 /// The format in which the daemon showed a line that holds `tag`.

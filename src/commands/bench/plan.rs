@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connections::Role;
+use super::hello::Hello;
 use super::line::{HEAD_BYTES, SENDERS_MAX};
 use crate::config::Address;
-use crate::config::cli::BenchArgs;
+use crate::config::cli::{BenchArgs, read_token};
 use crate::config::values::{self, SizeRange};
 use crate::config::words;
 use crate::net::tls_client::TlsConnector;
-use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 
 /// Connections of one kind. More than one machine has ports for.
@@ -37,8 +37,8 @@ const DESCRIPTORS_RESERVED: u64 = 32;
 pub(super) struct Plan {
     /// The daemon to load. `None`: one of its own.
     pub(super) address: Option<Address>,
-    /// The channel to load, which is asked for in a hello. `None`: whatever the listener's is.
-    pub(super) channel: Option<ChannelName>,
+    /// What to load, which is asked for in a hello. `None`: whatever the listener's is.
+    pub(super) hello: Option<Hello>,
     /// `None` for plain bytes.
     pub(super) tls: Option<TlsConnector>,
     /// What to run, one after another. One without a sweep.
@@ -157,9 +157,14 @@ impl Plan {
                  limit lets; allowed: {fit} in all"
             ));
         }
+        let channel = args.channel.clone();
+        let hello = channel.map(|channel| {
+            let token = read_token(args.token_file.as_deref())?;
+            Ok::<_, String>(Hello { channel, token })
+        });
         Ok(Plan {
             address,
-            channel: args.channel.clone(),
+            hello: hello.transpose()?,
             tls,
             runs,
             sweep,

@@ -11,6 +11,7 @@ use super::endpoint::Endpoint;
 use super::hello;
 use super::plan::{Plan, Run};
 use crate::config::Address;
+use crate::config::cli::TOKEN_VARIABLE;
 use crate::ops::procfs;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
@@ -29,11 +30,11 @@ pub(super) struct Target {
 impl Target {
     /// Reaches the daemon of a plan, or starts one. Returns the first connection to it.
     pub(super) fn reach(plan: &Plan, run: &Run) -> Result<(Target, Socket)> {
-        let channel = plan.channel.as_ref();
+        let hello = plan.hello.as_ref();
         let (address, own) = match &plan.address {
             Some(address) => (address.clone(), None),
             None => {
-                let mut own = Daemon::start(own_command(run, channel.is_some()))?;
+                let mut own = Daemon::start(own_command(run, hello.is_some()))?;
                 let address = own.address(" listening ")?;
                 let (host, port) = (address.ip().to_string(), address.port());
                 (Address::Tcp { host, port }, Some(own))
@@ -42,16 +43,16 @@ impl Target {
         let (endpoint, first) =
             Endpoint::reach(&address).with_context(|| format!("cannot connect to {address}"))?;
         let mut endpoint = endpoint.over(plan.tls.clone());
-        if let Some(channel) = channel {
+        if let Some(hello) = hello {
             if own.is_none() {
-                hello::try_out(&endpoint, &address, channel)?;
+                hello::try_out(&endpoint, &address, hello)?;
             }
-            endpoint = endpoint.saying([hello::line(channel, run.format)]);
+            endpoint = endpoint.saying([hello.line(run.format)]);
         }
         let target = Target {
             address,
             endpoint,
-            channel: channel.cloned(),
+            channel: hello.map(|hello| hello.channel.clone()),
             is_tls: plan.tls.is_some(),
             own,
         };
@@ -96,6 +97,7 @@ fn own_command(run: &Run, with_hello: bool) -> Command {
     // Variables that are not about how lines travel.
     for name in [
         "LINEHUB_CONFIG",
+        TOKEN_VARIABLE,
         "RUST_LOG",
         "JOURNAL_STREAM",
         "NOTIFY_SOCKET",

@@ -133,7 +133,11 @@ pub(super) struct Reason {
 impl Reason {
     /// Whether it holds again for the same lines.
     pub(super) fn is_final(&self) -> bool {
-        self.is(&[CloseReason::LineTooLong, CloseReason::Http])
+        self.is(&[
+            CloseReason::LineTooLong,
+            CloseReason::Http,
+            CloseReason::Tls,
+        ])
     }
 
     /// Whether nothing at all was taken, for now.

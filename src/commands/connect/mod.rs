@@ -24,14 +24,16 @@ mod session;
 mod watched;
 
 use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::commands::terminal;
-use crate::config::cli::ConnectArgs;
+use crate::config::cli::{ConnectArgs, read_token};
 use crate::config::{self, Address, words};
 use crate::net::tls_client::TlsConnector;
 use crate::ops::logging;
@@ -89,15 +91,20 @@ fn understand(args: &ConnectArgs) -> Result<Plan, String> {
     };
     // Nothing of what comes is shown then.
     let for_answer = finish == Finish::Taken;
-    let hello = args.hello_line(for_answer)?;
-    let is_raw = |line: &String| {
+    let token = read_token(args.token_file.as_deref())?;
+    let token = token.as_ref().map(|token| token.as_str());
+    let mut hello = args.hello_line(for_answer, token)?;
+    let is_raw = |line: &Zeroizing<String>| {
         hello::parse(line.as_bytes()).is_ok_and(|hello| hello.format == Some(Format::Raw))
     };
     Ok(Plan {
         tls: TlsConnector::load(&args.tls, &address)?,
         address,
         awaits_answer: for_answer && hello.as_ref().is_some_and(|line| !is_raw(line)),
-        hello: hello.map_or(vec![], |line| format!("{line}\n").into_bytes()),
+        hello: hello.as_mut().map_or_else(Zeroizing::default, |line| {
+            line.push('\n');
+            Zeroizing::new(mem::take(&mut **line).into_bytes())
+        }),
         retry,
         finish,
     })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use super::backoff::Backoff;
 use super::close_notice::{CloseNotice, Reason};
@@ -54,7 +55,7 @@ pub(super) struct Plan {
     /// `None` for plain bytes.
     pub(super) tls: Option<TlsConnector>,
     /// The line, with its LF, that each connection begins with; empty for none.
-    pub(super) hello: Vec<u8>,
+    pub(super) hello: Zeroizing<Vec<u8>>,
     /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
     /// to others than it is meant for, and nothing would show that it did.
     pub(super) awaits_answer: bool,
@@ -98,7 +99,7 @@ struct Link {
     connection: Connection,
     /// What is still to be sent of the hello. It is no part of the input, so not of the outbox either,
     /// which counts and keeps that.
-    hello: Vec<u8>,
+    hello: Zeroizing<Vec<u8>>,
     notice: CloseNotice,
     guard: EotGuard,
     /// Whether it was said that the hello was not taken as one.

@@ -166,10 +166,10 @@ mod tests {
         let config = Config::from_options(&options, 1024).unwrap();
         let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         let expected = [
-            "127.0.0.1:2345,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off",
-            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off",
-            "0.0.0.0:2346,format=json,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off",
-            "[::1]:2347,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=on",
+            "127.0.0.1:2345,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off",
+            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off",
+            "0.0.0.0:2346,format=json,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off,tls=off",
+            "[::1]:2347,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=on,tls=off",
         ];
         assert_eq!(listen, expected);
     }

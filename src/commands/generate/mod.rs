@@ -3,11 +3,13 @@
 
 mod configuration;
 mod manual;
+mod token;
 mod units;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
+use zeroize::Zeroizing;
 
 use crate::config::OPTIONS;
 use crate::config::cli::{Cli, Generate};
@@ -15,15 +17,16 @@ use crate::config::cli::{Cli, Generate};
 /// The command line with the words that its options take. Elsewhere they are read with the rest of the
 /// configuration, so that an error names the place that a word was typed at.
 fn with_values() -> Command {
-    let words = |name: &str| -> &'static [&'static str] {
+    fn words(name: &str) -> &'static [&'static str] {
         match (name, OPTIONS.iter().find(|option| option.name == name)) {
             (_, Some(option)) => option.words(),
+            ("role", None) => &["both", "publish", "subscribe"],
             ("retry", None) => &["true", "false"],
             ("sweep", None) => &["senders=", "readers=", "size=", "rate=", "stuck="],
             _ => &[],
         }
-    };
-    let offer = |arg: Arg| {
+    }
+    fn offer(arg: Arg) -> Arg {
         let has_value = arg.get_action().takes_values();
         let known = words(arg.get_id().as_str().replace('_', "-").as_str());
         match known {
@@ -38,26 +41,29 @@ fn with_values() -> Command {
                 .value_hint(ValueHint::Other),
             _ => arg.value_parser(PossibleValuesParser::new(known)),
         }
-    };
-    Cli::command()
-        .mut_args(offer)
-        .mut_subcommands(|sub| match sub.has_subcommands() {
-            true => sub,
-            false => sub.mut_args(offer),
-        })
+    }
+    fn offer_in(command: Command) -> Command {
+        command.mut_args(offer).mut_subcommands(offer_in)
+    }
+    offer_in(Cli::command())
 }
 
-/// The text that `linehub generate WHAT` prints, ready to be written to a file.
-pub fn text(what: Generate) -> String {
-    match what {
-        Generate::Service { socket_activated } => units::service(socket_activated),
+/// What `linehub generate WHAT` prints, ready to be written to a file, and what it says on stderr.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn text(what: &Generate) -> anyhow::Result<(String, Zeroizing<String>)> {
+    let text = match what {
+        Generate::Service { socket_activated } => units::service(*socket_activated),
         Generate::Socket => units::SOCKET.to_owned(),
         Generate::Sysusers => units::SYSUSERS.to_owned(),
         Generate::Dropin => units::DROPIN.to_owned(),
         Generate::Config => configuration::toml(),
         Generate::Man => manual::roff(&mut Cli::command()),
-        Generate::Completions { shell } => completions(shell),
-    }
+        Generate::Completions { shell } => completions(*shell),
+        Generate::Token(args) => return token::generate(args),
+    };
+    Ok((text, Zeroizing::default()))
 }
 
 /// Completions for a shell, which offer files only where a file is wanted.

@@ -8,6 +8,9 @@ use crate::wire::role::Role;
 /// The column that is there only if there are channels to tell apart.
 const CHANNEL: (&str, Align) = ("CHANNEL", Align::Left);
 
+/// The column that is there only if some client has a name.
+const NAME: (&str, Align) = ("NAME", Align::Left);
+
 /// An empty line, the head of the list, and so many channels at most, with how many more there are;
 /// nothing if all is in `main`.
 pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
@@ -66,6 +69,10 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         return vec!["no clients".to_owned()];
     }
     let has_channels = status.has_channels();
+    let has_names = status
+        .furthest_behind
+        .iter()
+        .any(|row| row.who.name.is_some());
     let mut columns = vec![
         ("CLIENT", Align::Right),
         ("BEHIND", Align::Right),
@@ -83,6 +90,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
     if has_channels {
         columns.insert(1, CHANNEL);
     }
+    if has_names {
+        columns.insert(1, NAME);
+    }
     let mut table = Table::new(&columns);
     let row = |ClientRow {
                    who,
@@ -90,6 +100,7 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
                    messages_behind,
                    idle_seconds,
                    leaving,
+                   throttled,
                }: &ClientRow| {
         let mut format = printable(&who.format);
         if who.role != Role::Both.name() {
@@ -97,6 +108,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         }
         if *leaving {
             format.push_str(", leaving");
+        }
+        if *throttled {
+            format.push_str(", throttled");
         }
         let mut cells = vec![
             who.id.to_string(),
@@ -114,6 +128,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         ];
         if has_channels {
             cells.insert(1, printable(&who.channel));
+        }
+        if has_names {
+            cells.insert(1, printable(who.name.as_deref().unwrap_or("")));
         }
         cells
     };
@@ -136,6 +153,8 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
         return Vec::new();
     }
     let has_channels = status.has_channels();
+    let mut rows = status.recently_closed.iter();
+    let has_names = rows.any(|row| row.who.name.is_some());
     let mut columns = vec![
         ("CLOSED", Align::Right),
         ("REASON", Align::Left),
@@ -148,6 +167,9 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
     ];
     if has_channels {
         columns.insert(1, CHANNEL);
+    }
+    if has_names {
+        columns.insert(1, NAME);
     }
     let mut table = Table::new(&columns);
     for ClosedRow {
@@ -170,6 +192,9 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
         ];
         if has_channels {
             cells.insert(1, printable(&who.channel));
+        }
+        if has_names {
+            cells.insert(1, printable(who.name.as_deref().unwrap_or("")));
         }
         table.row(cells);
     }

@@ -82,6 +82,14 @@ fn head(status: &Status) -> String {
     );
     let listeners: Vec<String> = status.listeners.iter().map(listener).collect();
     line("listening", listeners.join(", "));
+    for certificate in &status.certificates {
+        let file = printable(&certificate.file);
+        let end = match certificate.days_left {
+            days @ 0.. => format!("ends in {days} days"),
+            _ => "has ended".to_owned(),
+        };
+        line("TLS", format!("{file} {end}"));
+    }
     let max = status
         .clients_max
         .map(|max| format!(" of {}", thousands(max as u64)));
@@ -169,6 +177,9 @@ fn listener(row: &ListenerRow) -> String {
             let _ = write!(text, " {key}={}", printable(value));
         }
     }
+    if row.tls {
+        text.push_str(" tls");
+    }
     if row.hello {
         text.push_str(" hello");
     }
@@ -178,11 +189,14 @@ fn listener(row: &ListenerRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::admin::documents::{ChannelKind, ChannelRow, ClientRow, ClosedRow, Rates, Who};
+    use crate::ops::admin::documents::{
+        CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, Rates, Who,
+    };
 
     fn who(id: u64, peer: &str) -> Who {
         Who {
             id,
+            name: None,
             peer: peer.to_owned(),
             listener: "127.0.0.1:2345".to_owned(),
             format: "text".to_owned(),
@@ -226,6 +240,7 @@ mod tests {
             messages_behind: 5000 - id,
             idle_seconds: 75.5,
             leaving: id == 2,
+            throttled: false,
         };
         let closed = ClosedRow {
             who: who(99, "unix"),
@@ -249,7 +264,9 @@ mod tests {
                 role: "both".to_owned(),
                 line_end: "lf".to_owned(),
                 hello: false,
+                tls: false,
             }],
+            certificates: Vec::new(),
             clients: clients as usize,
             clients_max: Some(960),
             handshakes: 0,
@@ -280,10 +297,18 @@ mod tests {
 
     #[test]
     fn everything_that_matters_is_said_and_lines_up() {
-        let text = text(&status(2), usize::MAX);
+        let mut status = status(2);
+        status.listeners[0].tls = true;
+        status.certificates.push(CertificateRow {
+            file: "/etc/x.pem".to_owned(),
+            ends: "2026-02-05T10:00:10.000Z".to_owned(),
+            days_left: 31,
+        });
+        let text = text(&status, usize::MAX);
         let expected = "\
 linehub   0.1.0 running for 1h 10s, PID 7
-listening unix:/x\u{fffd}[2J raw
+listening unix:/x\u{fffd}[2J raw tls
+TLS       /etc/x.pem ends in 31 days
 clients   2 of 960, 1,000 ever
 lines     3,400/s in, 0.5/s out; 12 in, 34 out
 bytes     0 B/s in, 0 B/s out; 5 B in, 6 B out
@@ -311,6 +336,7 @@ CLOSED  REASON  AGO   LINES IN  LINES OUT  BEHIND  PEER  LISTENER
             channel: "nmea".to_owned(),
             role: "subscribe".to_owned(),
             line_end: "nul".to_owned(),
+            tls: false,
             hello: true,
         });
         let nmea = channel_row("nmea", ChannelKind::Named);

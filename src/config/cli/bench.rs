@@ -84,6 +84,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "NAME", help_heading = LOAD, value_parser = words::channel)]
     pub channel: Option<ChannelName>,
 
+    /// Say the token in FILE in each hello, to a daemon with --tokens
+    ///
+    /// FILE has the token alone. Without it, LINEHUB_TOKEN says it.
+    #[arg(long, value_name = "FILE", help_heading = LOAD, value_hint = ValueHint::FilePath)]
+    #[arg(requires = "channel")]
+    pub token_file: Option<PathBuf>,
+
     /// Run once for each of several values, as in readers=1,10,100,1000
     ///
     /// For senders, readers, size, rate or stuck. An own daemon is started anew for each run.

@@ -6,6 +6,11 @@ use clap::{Args, Subcommand};
 use super::bench::{self, BenchArgs};
 #[cfg(feature = "connect")]
 use super::connect::{self, ConnectArgs};
+use crate::config::tokens;
+use crate::config::words;
+use crate::wire::channel::ChannelName;
+use crate::wire::client_name::ClientName;
+use crate::wire::role::Role;
 
 /// What linehub does besides serving.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -44,7 +49,7 @@ pub enum Command {
 }
 
 /// What `linehub generate` prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Generate {
     /// The systemd service, linehub.service
     Service {
@@ -67,6 +72,31 @@ pub enum Generate {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// A new token: the secret on stderr, and what goes into the file of --tokens on stdout
+    ///
+    /// Such as `linehub generate token meter-7 2> meter-7.secret >> tokens.toml`. The secret is 256 random
+    /// bits and cannot be found again: the file has only its hash.
+    Token(TokenArgs),
+}
+
+/// What `linehub generate token` takes.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct TokenArgs {
+    /// Name of whoever comes in by it, as the log and other clients see it
+    #[arg(value_name = "NAME", value_parser = tokens::client_name)]
+    pub name: ClientName,
+
+    /// Let it only publish, or only subscribe [default: both]
+    #[arg(long, value_name = "both|publish|subscribe", value_parser = words::role)]
+    pub role: Option<Role>,
+
+    /// Let it join channel NAME, and no other; repeatable [default: all]
+    #[arg(long, value_name = "NAME", value_parser = words::channel)]
+    pub channel: Vec<ChannelName>,
+
+    /// Let it in to the end of that day, in UTC, or to that time [default: for ever]
+    #[arg(long, value_name = "DATE", value_parser = tokens::typed_expiry)]
+    pub expires: Option<String>,
 }
 
 /// What `linehub status` takes.

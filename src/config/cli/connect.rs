@@ -1,11 +1,17 @@
 //! `linehub connect`, as it is typed.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use zeroize::Zeroizing;
 
 use super::tls::TlsArgs;
 use crate::config::words;
 use crate::wire::channel::ChannelName;
 use crate::wire::hello;
+
+/// Most bytes of a hello line and its LF, whatever is put together for it.
+const HELLO_LINE_BYTES_MAX: usize = 4 * hello::HELLO_BYTES_MAX;
 
 /// What `linehub connect --help` ends with.
 pub(super) const MORE: &str = "\
@@ -24,6 +30,9 @@ Examples:
 
   Talk in a channel, by a listener with `hello`.
     $ linehub connect --channel nmea 127.0.0.1:2345
+
+  The same where only those come in who have a token.
+    $ linehub connect --channel nmea --token-file meter-7.secret 127.0.0.1:2345
 
 Exit codes:
   0  All was sent and the daemon closed in answer; or a person left; or nobody reads standard output
@@ -55,6 +64,14 @@ pub struct ConnectArgs {
     /// other; with --send-only, which asks for json, no more is sent before the answer.
     #[arg(long, value_name = "KEYS", value_parser = hello_keys, allow_hyphen_values = true)]
     pub hello: Option<String>,
+
+    /// Say the token in FILE in the hello: who it is, to a daemon with --tokens
+    ///
+    /// FILE has the token alone, such as what `linehub generate token NAME 2> FILE` leaves there. Without
+    /// it, LINEHUB_TOKEN says it. Not on the command line, which every user of the machine can read. Only for
+    /// a listener with `hello`: one without takes the line for one like any other.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token_file: Option<PathBuf>,
 
     /// Connect again when the connection is gone or cannot be made [default: auto]
     ///
@@ -107,17 +124,25 @@ pub struct ConnectArgs {
 }
 
 impl ConnectArgs {
-    /// The line to say hello with, without its LF; `None` if nothing is to be said. If the answer is what
+    /// The line to say hello with, without its LF; `None` if nothing is to be said. The token comes last. If the answer is what
     /// it is said for, and no format is named, it asks for `json`: `raw` has none.
     ///
     /// # Errors
     /// What cannot be said, in one line.
-    pub fn hello_line(&self, for_answer: bool) -> Result<Option<String>, String> {
+    pub fn hello_line(
+        &self,
+        for_answer: bool,
+        token: Option<&str>,
+    ) -> Result<Option<Zeroizing<String>>, String> {
         let channel = self.channel.as_ref().map(|name| format!("channel={name}"));
         let keys = match (channel, &self.hello) {
-            (None, None) => return Ok(None),
+            (None, None) if token.is_none() => return Ok(None),
             (Some(_), Some(keys)) if names(keys, "channel") => {
                 return Err("--channel: --hello has a channel too; allowed: one of them".to_owned());
+            }
+            (_, Some(keys)) if token.is_some() && names(keys, "token") => {
+                let wrong = "--hello: there is a token beside it; allowed: one of them";
+                return Err(wrong.to_owned());
             }
             (channel, keys) => [channel, keys.clone()].map(Option::unwrap_or_default),
         };
@@ -125,7 +150,12 @@ impl ConnectArgs {
         if for_answer && !names(&keys, "format") {
             keys.push_str(" format=json");
         }
-        let line = hello::line(keys.trim());
+        // As long as it becomes, with its LF: no copy of a token is left behind where it grew.
+        let mut line = Zeroizing::new(String::with_capacity(HELLO_LINE_BYTES_MAX));
+        line.push_str(&hello::line(keys.trim()));
+        for part in token.into_iter().flat_map(|token| [" token=", token]) {
+            line.push_str(part);
+        }
         match line.len() {
             ..=hello::HELLO_BYTES_MAX => Ok(Some(line)),
             bytes => Err(format!(
@@ -163,7 +193,8 @@ mod tests {
             hello: hello.map(str::to_owned),
             ..ConnectArgs::default()
         };
-        args.hello_line(false)
+        let line = args.hello_line(false, None)?;
+        Ok(line.map(|line| line.to_string()))
     }
 
     #[test]
@@ -173,7 +204,8 @@ mod tests {
                 hello: Some(hello.to_owned()),
                 ..ConnectArgs::default()
             };
-            args.hello_line(true)
+            let line = args.hello_line(true, None)?;
+            Ok::<_, String>(line.map(|line| line.to_string()))
         };
         assert_eq!(line(""), Ok(Some("LINEHUB/1 format=json".to_owned())));
         assert_eq!(
@@ -210,6 +242,32 @@ mod tests {
         ] {
             assert_eq!(line(channel, hello), Ok(Some(wanted.to_owned())));
         }
+    }
+
+    #[test]
+    fn token_is_said_with_whatever_else_is() {
+        let line = |hello: Option<&str>, for_answer| {
+            let args = ConnectArgs {
+                hello: hello.map(str::to_owned),
+                ..ConnectArgs::default()
+            };
+            let line = args.hello_line(for_answer, Some("sesame"))?;
+            Ok::<_, String>(line.unwrap().to_string())
+        };
+        assert_eq!(line(None, false).unwrap(), "LINEHUB/1 token=sesame");
+        assert_eq!(
+            line(Some("role=both"), true).unwrap(),
+            "LINEHUB/1 role=both format=json token=sesame"
+        );
+        let error = line(Some("token=x"), false).unwrap_err();
+        assert!(error.contains("allowed: one of them") && !error.contains("sesame"));
+        let most = "x".repeat(hello::HELLO_BYTES_MAX - "LINEHUB/1  token=sesame".len());
+        assert!(line(Some(&most), false).is_ok());
+        assert!(
+            !line(Some(&(most + "x")), false)
+                .unwrap_err()
+                .contains("sesame")
+        );
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod explain;
 mod help;
 #[cfg(any(feature = "bench", feature = "connect"))]
 mod tls;
+#[cfg(any(feature = "bench", feature = "connect"))]
+mod token;
 mod typed;
 
 use std::ffi::OsString;
@@ -22,13 +24,17 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueHint};
 
 #[cfg(feature = "bench")]
 pub use self::bench::BenchArgs;
-pub use self::commands::{Command, Generate, StatusArgs};
+pub use self::commands::{Command, Generate, StatusArgs, TokenArgs};
 #[cfg(feature = "connect")]
 pub use self::connect::ConnectArgs;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
 #[cfg(any(feature = "bench", feature = "connect"))]
 pub use self::tls::TlsArgs;
+#[cfg(feature = "bench")]
+pub(crate) use self::token::TOKEN_VARIABLE;
+#[cfg(any(feature = "bench", feature = "connect"))]
+pub(crate) use self::token::read_token;
 use super::options::PROCESS;
 pub(crate) use super::raw::STATE_VARIABLE;
 pub use super::raw::{Options, RawValue, ValueSource};

@@ -167,8 +167,9 @@ fn listeners_are_texts_or_tables_in_every_way_toml_has() {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    let json = "h:2,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on";
-    let plain = "h:1,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off";
+    let json = "h:2,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,tls=off";
+    let plain =
+        "h:1,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off";
     let table = "{ address = 'h:2', format = 'json', hello = true }";
     for text in [
         format!("listen = {table}"),
@@ -209,7 +210,7 @@ fn lists_and_octal_numbers_are_values_of_listeners() {
         ));
         let listener = config.listen[0].to_string();
         assert!(
-            listener.ends_with(&format!(",hello=off,{expected}")),
+            listener.ends_with(&format!(",hello=off,tls=off,{expected}")),
             "{listener}"
         );
     }

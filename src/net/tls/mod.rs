@@ -22,7 +22,7 @@ pub(crate) mod session;
 use s2n_tls::security::Policy;
 
 pub(crate) use self::records::begins_handshake as begins;
-pub(crate) use self::server::{LoadedTls, ServerTls, TlsMaterial};
+pub(crate) use self::server::{CertificateEnd, LoadedTls, ServerTls, TlsMaterial};
 pub(crate) use self::session::{PeerNames, SavedTls, TlsSession};
 
 /// TLS 1.2 and 1.3 with forward secrecy and authenticated encryption: nothing older, no CBC.

@@ -56,7 +56,7 @@ pub(crate) struct ServerTls(RwLock<TlsMaterial>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CertificateEnd {
     /// Path of its file.
-    pub(crate) certificate: PathBuf,
+    pub(crate) file: PathBuf,
     /// When it ends.
     pub(crate) at: SystemTime,
 }
@@ -187,7 +187,7 @@ impl ServerTls {
             .loaded
             .iter()
             .map(|(files, loaded)| CertificateEnd {
-                certificate: files.certificate.clone(),
+                file: files.certificate.clone(),
                 at: loaded.expires,
             })
             .collect();

@@ -65,7 +65,7 @@ pub(crate) struct TlsSession {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedTls {
     /// `None` when nothing more is to be encrypted or decrypted.
-    keys: Option<ByteBuf>,
+    keys: Option<Vec<u8>>,
     incoming: ByteBuf,
     plain: ByteBuf,
     outgoing: ByteBuf,
@@ -239,7 +239,7 @@ impl TlsSession {
     /// The session as the next daemon needs it. It must be [put away](TlsSession::put_away).
     pub(crate) fn save(&self) -> SavedTls {
         SavedTls {
-            keys: self.keys.as_ref().map(|keys| ByteBuf::from(&keys[..])),
+            keys: self.keys.as_deref().cloned(),
             incoming: ByteBuf::from(&self.incoming[..]),
             plain: ByteBuf::from(&self.plain[..]),
             outgoing: ByteBuf::from(&self.outgoing[self.sent..]),
@@ -251,9 +251,9 @@ impl TlsSession {
 
     /// Goes on where [`TlsSession::save`] was called.
     pub(crate) fn restore(mut saved: SavedTls) -> TlsSession {
-        let mut take = |bytes: &mut ByteBuf| mem::take(&mut **bytes);
+        let take = |bytes: &mut ByteBuf| mem::take(&mut **bytes);
         TlsSession {
-            keys: saved.keys.as_mut().map(&mut take).map(Zeroizing::new),
+            keys: saved.keys.take().map(Zeroizing::new),
             incoming: take(&mut saved.incoming),
             plain: Zeroizing::new(take(&mut saved.plain)),
             outgoing: take(&mut saved.outgoing),

@@ -26,6 +26,9 @@ pub(crate) struct Status {
     pub(crate) started: String,
     pub(crate) uptime_seconds: f64,
     pub(crate) listeners: Vec<ListenerRow>,
+    /// Certificates that listeners show.
+    #[serde(default)]
+    pub(crate) certificates: Vec<CertificateRow>,
     pub(crate) clients: usize,
     /// `None` when nothing but the open-file limit bounds the clients.
     pub(crate) clients_max: Option<usize>,
@@ -75,6 +78,17 @@ pub(crate) struct Rates {
     pub(crate) bytes_out_per_second: f64,
 }
 
+/// A certificate that listeners show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CertificateRow {
+    /// Path of its file.
+    pub(crate) file: String,
+    /// When it ends.
+    pub(crate) ends: String,
+    /// Whole days until then; less than none when it has ended.
+    pub(crate) days_left: i64,
+}
+
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ListenerRow {
@@ -90,6 +104,9 @@ pub(crate) struct ListenerRow {
     /// Whether its clients have to begin with a hello.
     #[serde(default)]
     pub(crate) hello: bool,
+    /// Whether its clients speak TLS.
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 /// A channel. Its keys are those of the totals in [`Status`], of this channel alone.
@@ -130,6 +147,9 @@ pub(crate) enum ChannelKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Who {
     pub(crate) id: u64,
+    /// Name of the token that the client came in by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
     /// The client's address, or `unix`.
     pub(crate) peer: String,
     pub(crate) listener: String,
@@ -156,6 +176,9 @@ pub(crate) struct ClientRow {
     pub(crate) idle_seconds: f64,
     /// The client has left, with output pending: it does not count as connected any more.
     pub(crate) leaving: bool,
+    /// It has something to send, and its rates make it wait.
+    #[serde(default)]
+    pub(crate) throttled: bool,
 }
 
 /// A client that was closed.

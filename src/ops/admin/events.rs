@@ -128,6 +128,7 @@ mod tests {
             Lifecycle::new(),
             Arc::default(),
             ConnectionLimit::new(None),
+            Arc::default(),
         ));
         let events = Events::new();
         let subscribe = || Box::pin(events.subscribe(state.clone()));

@@ -304,6 +304,7 @@ mod tests {
                 lifecycle,
                 Arc::default(),
                 permits,
+                Arc::default(),
             )),
             events: Events::new(),
             hosts: Arc::new(AllowedHosts::new(Vec::new())),

@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use super::documents::{ChannelKind, ChannelRow, ClientRow, ClosedRow, ListenerRow, Who};
+use super::documents::{
+    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, ListenerRow, Who,
+};
 use crate::hub::{ChannelStats, ClientStats, ClosedClient, ConnectionInfo, TrafficTotals};
 use crate::net::listener::Listener;
+use crate::net::tls::CertificateEnd;
 use crate::wire::format::Format;
 use crate::wire::ids::ClientId;
 
@@ -19,6 +22,22 @@ impl From<&Listener> for ListenerRow {
             role: options.role.name().to_owned(),
             line_end: options.line_end.name().to_owned(),
             hello: options.hello,
+            tls: options.tls,
+        }
+    }
+}
+
+impl From<&CertificateEnd> for CertificateRow {
+    fn from(certificate: &CertificateEnd) -> CertificateRow {
+        const DAY_SECONDS: u64 = 24 * 60 * 60;
+        let days = |time: Duration| (time.as_secs() / DAY_SECONDS) as i64;
+        CertificateRow {
+            file: certificate.file.display().to_string(),
+            ends: rfc3339(certificate.at),
+            days_left: match certificate.at.duration_since(SystemTime::now()) {
+                Ok(left) => days(left),
+                Err(ended) => -1 - days(ended.duration()),
+            },
         }
     }
 }
@@ -59,6 +78,7 @@ impl Who {
     fn new(id: ClientId, connection: &ConnectionInfo, totals: &TrafficTotals) -> Who {
         Who {
             id: id.0,
+            name: connection.identity.as_ref().map(|it| it.name.to_string()),
             peer: connection.peer.to_string(),
             listener: connection.listener.to_string(),
             format: Format::name(connection.format).to_owned(),
@@ -82,6 +102,7 @@ impl From<&ClientStats> for ClientRow {
             messages_behind: client.messages_behind,
             idle_seconds: seconds(client.idle),
             leaving: client.leaving,
+            throttled: client.throttled,
         }
     }
 }

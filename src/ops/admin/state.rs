@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{
-    ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument, ListenerRow, Status,
+    CertificateRow, ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument,
+    ListenerRow, Status,
 };
 use super::history::History;
 use super::metrics::{self, ByChannel, Snapshot};
@@ -23,6 +24,7 @@ use crate::hub::counters::Counters;
 use crate::hub::{Channels, ChannelsStats, ClientStats, Liveness};
 use crate::net::listener::Listener;
 use crate::net::permits::ConnectionLimit;
+use crate::net::tls::ServerTls;
 use crate::ops::lifecycle::{Lifecycle, Phase};
 use crate::wire::channel::ChannelName;
 
@@ -49,6 +51,7 @@ pub(crate) struct AdminState {
     lifecycle: Lifecycle,
     counters: Arc<Counters>,
     permits: Arc<ConnectionLimit>,
+    tls: Arc<ServerTls>,
     listeners: Mutex<Vec<ListenerRow>>,
     history: Mutex<History>,
     all_clients: Mutex<Option<ClientsThen>>,
@@ -63,6 +66,7 @@ impl AdminState {
         lifecycle: Lifecycle,
         counters: Arc<Counters>,
         permits: Arc<ConnectionLimit>,
+        tls: Arc<ServerTls>,
     ) -> AdminState {
         let started = own_process::started();
         let age = started.elapsed().unwrap_or_default();
@@ -72,6 +76,7 @@ impl AdminState {
             lifecycle,
             counters,
             permits,
+            tls,
             listeners: Mutex::default(),
             history: Mutex::default(),
             all_clients: Mutex::default(),
@@ -135,6 +140,7 @@ impl AdminState {
             handovers: metrics::handovers(&self.counters),
             reloads: metrics::pair(&self.counters.reloads),
             process: ProcessStats::now(),
+            certificates: self.tls.ends(),
             started: self.started,
             stats,
         }
@@ -164,6 +170,7 @@ impl AdminState {
             started: rfc3339(self.started),
             uptime_seconds: seconds(self.began.elapsed()),
             listeners: self.listeners.lock().clone(),
+            certificates: self.tls.ends().iter().map(CertificateRow::from).collect(),
             clients: stats.clients,
             clients_max: self.permits.max(),
             handshakes: self.counters.handshakes.get(),
@@ -290,7 +297,13 @@ mod tests {
         let config = Config::from_options(&Options::default(), 1024).unwrap();
         let channels = Channels::new(&config);
         let permits = ConnectionLimit::new(config.clients_max);
-        let state = AdminState::new(channels.clone(), Lifecycle::new(), Arc::default(), permits);
+        let state = AdminState::new(
+            channels.clone(),
+            Lifecycle::new(),
+            Arc::default(),
+            permits,
+            Arc::default(),
+        );
         (state, channels)
     }
 

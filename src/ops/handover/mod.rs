@@ -11,6 +11,9 @@
 //!
 //! The next daemon restores the state as its [`predecessor`] left it.
 //!
+//! The memory of a state is sealed, and what it is written and read through is zeroed. A field of secret bytes
+//! is a sequence of numbers (`Vec<u8>`), and not of `serde_bytes`, which the decoder would leave a copy of.
+//!
 //! A state is one line that names its version, and then a [`State`] as MessagePack, since batches
 //! are bytes and no text. A daemon reads states of its own version and of the one before;
 //! `--check-handover` asks it beforehand whether it reads a given version. Needing a new version:
@@ -24,12 +27,11 @@ pub(crate) mod fdstore;
 pub mod predecessor;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{BufRead, Read, Seek, Write};
 use std::ops::RangeInclusive;
 use std::os::fd::{OwnedFd, RawFd};
 
 use anyhow::{Context, ensure};
-use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
@@ -38,6 +40,7 @@ use crate::hub::counters::Counters;
 use crate::hub::{HubStats, SavedChannels, SavedHub};
 use crate::net::listener::{RestoredListener, SavedListener};
 use crate::ops::logging::Losses;
+use crate::ops::secrets::{SecretReader, sealed_memory};
 
 pub(crate) use self::descriptors::set_inheritable;
 
@@ -99,20 +102,19 @@ pub(crate) type RestoredClient = (SavedClient, OwnedFd);
 pub(crate) type RestoredHandshake = (SavedHandshake, OwnedFd);
 
 impl State<&Bytes, &Counters> {
-    /// Writes the state into memory that a descriptor stands for (memfd_create(2)).
+    /// Writes the state into memory that a descriptor stands for, and that nobody changes any more.
     pub(crate) fn write(&self) -> anyhow::Result<File> {
-        let memory = rustix::fs::memfd_create("linehub-state", MemfdFlags::CLOEXEC)?;
-        let mut out = BufWriter::new(File::from(memory));
-        out.write_all(header(VERSION).as_bytes())?;
-        rmp_serde::encode::write_named(&mut out, self)?;
-        Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?)
+        sealed_memory("linehub-state", |out| {
+            out.write_all(header(VERSION).as_bytes())?;
+            Ok(rmp_serde::encode::write_named(out, self)?)
+        })
     }
 }
 
 impl State {
     fn read(mut memory: File) -> anyhow::Result<State> {
         memory.rewind()?;
-        let mut input = BufReader::new(memory);
+        let mut input = SecretReader::new(memory);
         let mut header = String::new();
         let bound = self::header(VERSION).len() as u64 + 20;
         (&mut input).take(bound).read_line(&mut header)?;

@@ -1,5 +1,6 @@
 //! `json`, for programs: an object a line.
 
+use std::fmt;
 use std::ops::Range;
 use std::str;
 
@@ -9,16 +10,23 @@ use memchr::memchr_iter;
 
 use super::names::Notice;
 use super::scan::{append, digits, holds, holds_pair, is_lone_cr, is_printable_ascii, without_cr};
+use crate::wire::client_name::Origin;
 use crate::wire::framing::{count, lines};
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::Seq;
 
 /// Appends each line of a run as `{"event":"message","seq":42,"client":7,"data":"hello"}`, numbered
 /// from `first_seq`. Returns the number after the last.
 ///
-/// A payload that is not UTF-8 is given as `data_base64` (RFC 4648 §4, padded) instead.
-pub fn json_lines(client: ClientId, first_seq: Seq, run: &[u8], out: &mut Vec<u8>) -> Seq {
+/// A payload that is not UTF-8 is given as `data_base64` (RFC 4648 §4, padded) instead. The name of a
+/// client that has one comes behind its number: `"client":7,"name":"meter-7"`.
+pub fn json_lines<'a>(
+    origin: impl Into<Origin<'a>>,
+    first_seq: Seq,
+    run: &[u8],
+    out: &mut Vec<u8>,
+) -> Seq {
     let run_is_clean = is_clean_json(run);
-    let mut head = JsonHead::new(client, first_seq);
+    let mut head = JsonHead::new(origin.into(), first_seq);
     let mut seq = first_seq;
     for line in lines(run) {
         let payload = without_cr(line);
@@ -44,10 +52,10 @@ pub fn json_lines(client: ClientId, first_seq: Seq, run: &[u8], out: &mut Vec<u8
 
 /// How many bytes [`json_lines`] will append for a run whose numbers have so many digits: exactly,
 /// or at most if some of them have fewer.
-pub fn json_lines_len(client: ClientId, seq_digits: usize, run: &[u8]) -> usize {
+pub fn json_lines_len<'a>(origin: impl Into<Origin<'a>>, seq_digits: usize, run: &[u8]) -> usize {
     const BARE: usize = r#"{"event":"message","seq":,"client":,"data":""}"#.len() + "\n".len();
 
-    let around = BARE + seq_digits + digits(client.0);
+    let around = BARE + seq_digits + origin_len(origin.into());
     if is_clean_json(run) {
         let (lines, crs) = (count(run), memchr_iter(b'\r', run).count());
         return run.len() - lines - crs + lines * around;
@@ -64,18 +72,42 @@ pub fn json_lines_len(client: ClientId, seq_digits: usize, run: &[u8]) -> usize 
 }
 
 /// Appends `{"event":"connect","seq":41,"client":7}`, or the same with `disconnect`.
-pub fn json_notice(notice: Notice, client: ClientId, seq: Seq, out: &mut Vec<u8>) {
-    let event = notice.event();
+pub fn json_notice<'a>(notice: Notice, origin: impl Into<Origin<'a>>, seq: Seq, out: &mut Vec<u8>) {
+    let (event, origin) = (notice.event(), JsonOrigin(origin.into()));
     append(
         out,
-        format_args!("{{\"event\":\"{event}\",\"seq\":{seq},\"client\":{client}}}\n"),
+        format_args!("{{\"event\":\"{event}\",\"seq\":{seq},\"client\":{origin}}}\n"),
     );
 }
 
 /// How many bytes [`json_notice`] will append when the number has so many digits.
-pub fn json_notice_len(notice: Notice, client: ClientId, seq_digits: usize) -> usize {
+pub fn json_notice_len<'a>(
+    notice: Notice,
+    origin: impl Into<Origin<'a>>,
+    seq_digits: usize,
+) -> usize {
     const BARE: usize = "{\"event\":\"\",\"seq\":,\"client\":}\n".len();
-    BARE + notice.event().len() + seq_digits + digits(client.0)
+    BARE + notice.event().len() + seq_digits + origin_len(origin.into())
+}
+
+/// An origin as it stands behind the key of its number.
+struct JsonOrigin<'a>(Origin<'a>);
+
+impl fmt::Display for JsonOrigin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.client.fmt(f)?;
+        match self.0.name {
+            Some(name) => write!(f, ",\"name\":\"{name}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How long a [`JsonOrigin`] is.
+fn origin_len(origin: Origin<'_>) -> usize {
+    const BARE: usize = ",\"name\":\"\"".len();
+    let name = origin.name.map_or(0, |name| BARE + name.as_str().len());
+    digits(origin.client.0) + name
 }
 
 /// A message's JSON up to its payload. Counting up in place costs less than writing each number.
@@ -85,12 +117,12 @@ struct JsonHead {
 }
 
 impl JsonHead {
-    fn new(client: ClientId, seq: Seq) -> JsonHead {
+    fn new(origin: Origin<'_>, seq: Seq) -> JsonHead {
         let mut bytes = br#"{"event":"message","seq":"#.to_vec();
         let start = bytes.len();
         append(
             &mut bytes,
-            format_args!("{seq},\"client\":{client},\"data\":\""),
+            format_args!("{seq},\"client\":{},\"data\":\"", JsonOrigin(origin)),
         );
         let seq = start..start + digits(seq.0);
         JsonHead { bytes, seq }

@@ -26,6 +26,7 @@ mod tests {
     use super::scan::without_cr;
     use super::text::is_clean_text;
     use super::*;
+    use crate::wire::client_name::Origin;
     use crate::wire::close_reason::CloseReason;
     use crate::wire::framing::{Framer, count};
     use crate::wire::ids::{ClientId, Seq};
@@ -128,6 +129,34 @@ mod tests {
             notice(Notice::Disconnect),
             "{\"event\":\"disconnect\",\"seq\":41,\"client\":7}\n"
         );
+    }
+
+    #[test]
+    fn json_gives_the_name_behind_the_number_as_long_as_said() {
+        let name = "meter-7".parse().unwrap();
+        let origin = Origin {
+            client: CLIENT,
+            name: Some(&name),
+        };
+        let (mut lines, mut notice) = (Vec::new(), Vec::new());
+        let run = b"a\n\"b\"\n\xff\n";
+        json_lines(origin, Seq(8), run, &mut lines);
+        json_notice(Notice::Connect, origin, Seq(7), &mut notice);
+        let head = r#","client":7,"name":"meter-7""#;
+        assert_eq!(
+            String::from_utf8_lossy(&lines),
+            format!(
+                "{{\"event\":\"message\",\"seq\":8{head},\"data\":\"a\"}}\n\
+                 {{\"event\":\"message\",\"seq\":9{head},\"data\":\"\\\"b\\\"\"}}\n\
+                 {{\"event\":\"message\",\"seq\":10{head},\"data_base64\":\"/w==\"}}\n"
+            )
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&notice),
+            format!("{{\"event\":\"connect\",\"seq\":7{head}}}\n")
+        );
+        assert_eq!(json_lines_len(origin, 2, run), lines.len() + 2);
+        assert_eq!(json_notice_len(Notice::Connect, origin, 1), notice.len());
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The words of a hello line.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
 
 use crate::wire::channel::{ChannelName, InvalidChannelName};
 use crate::wire::format::{Format, UnknownFormat};
@@ -24,6 +28,33 @@ pub struct Hello {
     pub role: Option<Role>,
     /// How it wants to see the stream.
     pub format: Option<Format>,
+    /// By what it shows who it is.
+    pub token: Option<Secret>,
+}
+
+/// A token as it is presented. Its memory is overwritten when it is dropped, and it is never displayed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// The token itself.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Secret, Infallible> {
+        Ok(Secret(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// What is wrong with a hello line. Displays what its sender is told: one line of printable ASCII, at
@@ -49,14 +80,16 @@ pub enum HelloError {
 }
 
 /// Keys that are served, each once a hello and with a value.
-const KEYS: [&str; 3] = ["channel", "role", "format"];
+const KEYS: [&str; 4] = ["channel", "role", "format", "token"];
 
 /// Keys that are refused until they are served. `ack` is a word without a value.
-const KEYS_NOT_AVAILABLE: [&str; 5] = ["token", "history", "since", "session", "ack"];
+const KEYS_NOT_AVAILABLE: [&str; 4] = ["history", "since", "session", "ack"];
 
 /// The hello line of a client that asks for these keys, without its LF.
 pub fn line(keys: &str) -> String {
-    format!("{VERSION} {keys}").trim_end().to_owned()
+    let mut line = format!("{VERSION} {keys}");
+    line.truncate(line.trim_end().len());
+    line
 }
 
 /// Reads a hello line without its LF. One CR at its end belongs to the line end.
@@ -93,17 +126,14 @@ pub fn parse(line: &[u8]) -> Result<Hello, HelloError> {
         match key {
             "channel" => set(&mut hello.channel, key, value)?,
             "role" => set(&mut hello.role, key, value)?,
-            _ => set(&mut hello.format, key, value)?,
+            "format" => set(&mut hello.format, key, value)?,
+            _ => set(&mut hello.token, key, value)?,
         }
     }
     Ok(hello)
 }
 
-fn set<T: std::str::FromStr>(
-    into: &mut Option<T>,
-    key: &'static str,
-    value: &str,
-) -> Result<(), HelloError> {
+fn set<T: FromStr>(into: &mut Option<T>, key: &'static str, value: &str) -> Result<(), HelloError> {
     if into.is_some() {
         return Err(HelloError::Repeated(key));
     }

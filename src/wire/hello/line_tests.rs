@@ -14,6 +14,7 @@ fn hello_names_channel_role_and_format_in_any_order_or_none() {
         channel: Some("nmea-0183".parse().unwrap()),
         role: Some(Role::Subscribe),
         format: Some(Format::Json),
+        token: None,
     };
     for line in [
         "LINEHUB/1 channel=nmea-0183 role=subscribe format=json",
@@ -25,6 +26,14 @@ fn hello_names_channel_role_and_format_in_any_order_or_none() {
     for line in ["LINEHUB/1", "LINEHUB/1\r", "LINEHUB/1 ", "LINEHUB/1\t\r"] {
         assert_eq!(parse(line.as_bytes()), Ok(Hello::default()), "{line:?}");
     }
+}
+
+#[test]
+fn token_is_taken_as_it_is_and_never_displayed() {
+    let hello = parse(b"LINEHUB/1 token=a=b-C_9 role=both\r").unwrap();
+    let token = hello.token.as_ref().unwrap();
+    assert_eq!(token.as_bytes(), b"a=b-C_9");
+    assert!(!format!("{hello:?}").contains("a=b"), "{hello:?}");
 }
 
 #[test]
@@ -71,7 +80,8 @@ fn errors_name_the_key_and_what_is_allowed() {
         ("since=5f3a9c11:4711", "\"since\" is not available in hello"),
         ("session=s ack", "\"session\" is not available in hello"),
         ("ack", "\"ack\" is not available in hello"),
-        ("token=sesame", "\"token\" is not available in hello"),
+        ("token=", "\"token\" without a value in hello"),
+        ("token=a token=b", "\"token\" given twice in hello"),
         (
             "channel=../x",
             "invalid value of \"channel\" in hello: \

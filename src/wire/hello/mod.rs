@@ -10,5 +10,5 @@ mod reader;
 mod reader_tests;
 
 pub use self::answer::answer;
-pub use self::line::{HELLO_BYTES_MAX, Hello, HelloError, line, parse};
+pub use self::line::{HELLO_BYTES_MAX, Hello, HelloError, Secret, line, parse};
 pub use self::reader::{HelloInput, HelloReader, HelloReaderState};

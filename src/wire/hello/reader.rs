@@ -4,6 +4,7 @@ use std::mem;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use zeroize::Zeroizing;
 
 use super::line::HELLO_BYTES_MAX;
 use crate::wire::format::Format;
@@ -22,8 +23,8 @@ pub struct HelloReader {
     /// For a listener of `text`, whose clients may be telnet.
     telnet: Option<Telnet>,
     line_ends: LineEnds,
-    /// What there is of the line.
-    line: Vec<u8>,
+    /// What there is of the line, which may have a token in it.
+    line: Zeroizing<Vec<u8>>,
     /// Bytes taken so far.
     taken: usize,
     /// "Are you there" was answered, which is done once before the hello.
@@ -48,7 +49,7 @@ pub enum HelloInput<'a> {
     /// All of it.
     Line {
         /// The line for [`parse`](super::parse): without its LF, but with the CR before that.
-        line: Vec<u8>,
+        line: Zeroizing<Vec<u8>>,
         /// Bytes of this read that come after its line end, as they arrived.
         rest: &'a [u8],
     },
@@ -64,7 +65,7 @@ impl HelloReader {
         HelloReader {
             telnet: (format == Format::Text).then(|| Telnet::for_lines_in(line_end)),
             line_ends: LineEnds::new(line_end),
-            line: Vec::new(),
+            line: Zeroizing::default(),
             taken: 0,
             said_yes: false,
         }
@@ -86,7 +87,7 @@ impl HelloReader {
         HelloReader {
             telnet: saved.telnet.as_ref().map(Telnet::restore),
             line_ends: LineEnds::resume(line_end, saved.line_ends),
-            line: saved.line.into_vec(),
+            line: Zeroizing::new(saved.line.into_vec()),
             // Whatever is written there, it has no more than its bytes to come.
             taken: saved.taken.min(INPUT_BYTES_MAX + 1),
             said_yes: saved.said_yes,
@@ -117,9 +118,9 @@ impl HelloReader {
     }
 
     /// The input has ended: what there is of the line is all of it. `None` if that is nothing.
-    pub fn finish(&mut self) -> Option<Vec<u8>> {
+    pub fn finish(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         let stray = self.telnet.as_mut().and_then(Telnet::finish);
-        self.line.extend(stray);
+        self.append(stray.as_slice());
         (!self.line.is_empty()).then(|| mem::take(&mut self.line))
     }
 
@@ -154,9 +155,20 @@ impl HelloReader {
         let Translated { held, data } = self.line_ends.translate(data);
         // What was held back before the byte is no LF, so that only the last can be one.
         let payload = data.strip_suffix(b"\n");
-        self.line.extend_from_slice(held);
-        self.line.extend_from_slice(payload.unwrap_or(data));
+        self.append(held);
+        self.append(payload.unwrap_or(data));
         payload.is_some()
+    }
+
+    /// Appends to the line. Memory that it grows out of is overwritten.
+    fn append(&mut self, bytes: &[u8]) {
+        let len = self.line.len() + bytes.len();
+        if len > self.line.capacity() {
+            let mut grown = Zeroizing::new(Vec::with_capacity(len.next_power_of_two().max(64)));
+            grown.extend_from_slice(&self.line);
+            self.line = grown;
+        }
+        self.line.extend_from_slice(bytes);
     }
 
     /// Whether the line is too long already. A CR at its end may be one of its line end.

@@ -173,7 +173,7 @@ fn line_is_there_with_its_cr_where_that_ends_it() {
     assert_eq!(
         reader.push(b"LINEHUB/1\r", &mut Vec::new()),
         HelloInput::Line {
-            line: b"LINEHUB/1".to_vec(),
+            line: b"LINEHUB/1".to_vec().into(),
             rest: b""
         }
     );

@@ -14,6 +14,7 @@ use self::exposition::MetricWriter;
 use super::process::ProcessStats;
 use crate::hub::HubStats;
 use crate::hub::counters::{Count, Counters, HandoverMethod, Outcomes};
+use crate::net::tls::CertificateEnd;
 use crate::ops::lifecycle::Phase;
 use crate::ops::logging;
 use crate::wire::close_reason::CloseReason;
@@ -39,6 +40,7 @@ pub(super) struct Snapshot {
     /// Reloads that succeeded and that failed.
     pub(super) reloads: [u64; 2],
     pub(super) process: ProcessStats,
+    pub(super) certificates: Vec<CertificateEnd>,
     pub(super) started: SystemTime,
 }
 
@@ -168,6 +170,11 @@ impl Snapshot {
             "linehub_lines_ignored",
             "Lines that were thrown away, from clients that may not publish",
             stats.ignored,
+        )?;
+        out.counter(
+            "linehub_reads_throttled",
+            "Reads from clients that had to wait, because the client was over its rates",
+            stats.throttled,
         )
     }
 
@@ -221,6 +228,18 @@ impl Snapshot {
             "linehub_reloads",
             "Times the configuration was read again, by how that went",
             &reloads,
+        )?;
+        let ends = self.certificates.iter().map(|certificate| {
+            let file = certificate.file.display().to_string();
+            let end = certificate.at.duration_since(SystemTime::UNIX_EPOCH);
+            ([("file", file)], end.unwrap_or_default().as_secs())
+        });
+        let ends: Vec<_> = ends.collect();
+        out.gauges_in(
+            Unit::Seconds,
+            "linehub_tls_certificate_end_timestamp",
+            "When the certificate that listeners show ends, since the epoch",
+            &ends,
         )?;
         let phases = Phase::ALL.map(|phase| {
             let label = phase.to_string().replace(' ', "_");
@@ -297,6 +316,10 @@ mod tests {
             handovers: handovers(&counters),
             reloads: pair(&counters.reloads),
             process: ProcessStats::now(),
+            certificates: vec![CertificateEnd {
+                file: "/etc/server.pem".into(),
+                at: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_900_000_000),
+            }],
             started: SystemTime::UNIX_EPOCH,
             stats,
         }
@@ -314,6 +337,7 @@ mod tests {
             "linehub_connections_closed_total{reason=\"full\"} 4",
             "linehub_connections_closed_total{reason=\"bad_hello\"} 1",
             "linehub_handshakes 5",
+            "linehub_tls_certificate_end_timestamp_seconds{file=\"/etc/server.pem\"} 1900000000",
             "linehub_connections_closed_total{reason=\"eof\"} 0",
             "linehub_received_bytes_total 0",
             "linehub_senders_waited_seconds_total 0.0",
