@@ -76,6 +76,11 @@ pub(crate) fn begins_handshake(bytes: &[u8]) -> bool {
     bytes.first() == Some(&HANDSHAKE)
 }
 
+/// Whether these bytes are one alert that is not encrypted and that ends the connection as failed.
+pub(super) fn is_open_error(bytes: &[u8]) -> bool {
+    matches!(bytes, [ALERT, _, _, 0, 2, 2, _])
+}
+
 /// Whether this whole record may be an alert, as the end of a stream is one.
 pub(super) fn may_be_alert(record: &[u8]) -> bool {
     match record.first() {
@@ -137,5 +142,7 @@ mod tests {
         assert!(may_be_alert(&record(21, 2)) && may_be_alert(&record(23, 19)));
         assert!(!may_be_alert(&record(23, 20)) && !may_be_alert(&record(22, 19)));
         assert!(!may_be_alert(b""));
+        assert!(is_open_error(b"\x15\x03\x03\0\x02\x02\x28"));
+        assert!(!is_open_error(b"\x15\x03\x03\0\x02\x01\0") && !is_open_error(&record(21, 19)));
     }
 }

@@ -494,10 +494,15 @@ impl TlsSession {
     /// Tells the peer of an error, as far as it takes that at once, and ends the connection.
     fn fail<S: AsFd + std::os::fd::AsRawFd>(&mut self, io: &AsyncFd<S>, error: Error) -> io::Error {
         if let Some(mut connection) = self.connection.take() {
-            // The alert is all that there is to be said: nothing becomes of an error here.
-            let (_, _) = exchange::with(Vec::new(), Some(io.as_fd()), || {
-                connection.poll_shutdown().map_ok(drop)
+            let (_, outcome) = exchange::with(Vec::new(), None, || {
+                connection.poll_shutdown_send().map_ok(drop)
             });
+            // Most errors are a close_notify to s2n-tls. A peer whose handshake is done took that for a good
+            // end, and its lines for read.
+            if records::is_open_error(&outcome.output) {
+                // The alert is all that there is to be said: nothing becomes of an error here.
+                let _ = exchange::send_now(io.as_fd(), &outcome.output);
+            }
         }
         invalid(error)
     }
