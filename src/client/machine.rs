@@ -140,6 +140,10 @@ impl<S: Connection> Client<S> {
         {
             self.writer.skip(&mut self.feed);
         }
+        if commands.contain(Commands::REST) {
+            self.stream.rest_long();
+            self.feed.subscriber().set(Condition::Warm, false);
+        }
         if commands.contain(Commands::PROBE) && self.probe() {
             return true;
         }
@@ -458,7 +462,9 @@ impl<S: Connection> Client<S> {
             // The input was passed over in this poll, which registers for nothing.
             cx.waker().wake_by_ref();
         }
-        self.stream.rest();
+        if self.stream.rest() {
+            self.feed.subscriber().set(Condition::Warm, true);
+        }
         Poll::Pending
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::activity::{Micros, Said};
 use super::channels::Channels;
@@ -17,6 +17,7 @@ use super::order::Hub;
 use super::settings::Settings;
 use super::subscriber::{Commands, Condition, Slot};
 use crate::config::Grace;
+use crate::net::tls::take_put_away;
 use crate::wire::close_reason::CloseReason;
 
 /// The looks while nothing presses: often enough for the shortest timeout, rare enough for nothing
@@ -40,12 +41,19 @@ const READER_PROBE: Duration = Duration::from_secs(1);
 /// be known to be.
 const PROBE: Duration = Duration::from_secs(5);
 
+/// How long a client is quiet before it gives back what only work needs: getting that again takes it some
+/// ten microseconds.
+const REST_TIME: Duration = Duration::from_secs(2);
+
 /// Nobody has got room in the buffer for this long after the grace, although somebody waits: nothing
 /// that clients may do leads to that.
 const JAM: Duration = Duration::from_secs(5);
 
 /// A buffer that held this much, in bytes, and is nearly empty again leaves memory worth returning.
 const TRIM_BYTES: usize = 1024 * 1024;
+
+/// So many encrypted clients that have gone quiet leave as much.
+const TRIM_SESSIONS: usize = 64;
 
 /// Looks after the clients for as long as the daemon lives: closes those that stall, idle, fall
 /// behind, or take too long over their close, or whose tokens expire. Ends channels that their clients have
@@ -55,6 +63,7 @@ pub(crate) async fn run(channels: Arc<Channels>) {
     let mut running = RunningTime::start();
     let mut look_took = Duration::ZERO;
     let mut peak = 0;
+    let (mut put_away, mut looked_at) = (0, Instant::now());
     loop {
         let hubs = channels.hubs();
         let tick = hubs.iter().map(|hub| hub.tick()).min();
@@ -84,6 +93,15 @@ pub(crate) async fn run(channels: Arc<Channels>) {
         if peak >= TRIM_BYTES && used <= peak / 8 {
             peak = used;
             memory::give_back();
+        }
+        if looked_at.elapsed() >= CALM_TICK.1 {
+            looked_at = Instant::now();
+            // As many again may be put away before the next second is over.
+            put_away += take_put_away();
+            if put_away >= TRIM_SESSIONS {
+                put_away = 0;
+                memory::give_back();
+            }
         }
         drop(hubs);
         channels.end_unused();
@@ -194,6 +212,9 @@ fn close_idle_and_stalled(slot: &mut Slot, settings: &Settings, now: Micros, ful
     let moved = taken.wrapping_add(subscriber.counters.bytes_in.get() as u32);
     if activity.moved_at.is_none() || activity.moved != moved || waits || full {
         (activity.moved, activity.moved_at) = (moved, Some(now));
+    }
+    if subscriber.is(Condition::Warm) && over(activity.moved_at, Some(REST_TIME)) {
+        subscriber.command(Commands::REST);
     }
     let blocked = subscriber.is(Condition::Blocked);
     let progressed = subscriber.progressed.load(Relaxed);

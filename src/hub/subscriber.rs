@@ -51,6 +51,8 @@ pub(crate) enum Condition {
     Unacknowledged = 1 << 3,
     /// The client has something to send, and its rates make it wait.
     Throttled = 1 << 4,
+    /// The client holds memory that only work needs, and can do without while it is quiet.
+    Warm = 1 << 5,
 }
 
 /// The position of a client that takes nothing more from the stream.
@@ -76,6 +78,8 @@ impl Commands {
     pub(crate) const NUDGE: Commands = Commands(1 << 14);
     /// Count your permit by your address.
     pub(crate) const COUNT: Commands = Commands(1 << 15);
+    /// Give back what only work needs.
+    pub(crate) const REST: Commands = Commands(1 << 16);
     /// See how far the peer has come, and whether it is still there.
     pub(crate) const PROBE: Commands = Commands(1 << 13);
 

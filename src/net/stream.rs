@@ -55,8 +55,13 @@ pub(crate) trait Connection {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives back what only work needs: nothing is to be done for a while.
-    fn rest(&mut self) {}
+    /// Gives back what work at this moment needs; whether the connection holds more that only work needs.
+    fn rest(&mut self) -> bool {
+        false
+    }
+
+    /// Gives back that, too. What comes next takes longer.
+    fn rest_long(&mut self) {}
 
     /// How far the peer has come in taking the output.
     ///
@@ -354,10 +359,13 @@ impl Connection for Stream {
         }
     }
 
-    fn rest(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.rest();
-        }
+    fn rest(&mut self) -> bool {
+        self.tls.as_mut().is_some_and(|tls| tls.rest())
+    }
+
+    fn rest_long(&mut self) {
+        // One that is broken says so when it is needed.
+        let _ = self.put_away();
     }
 
     fn progress(&self) -> io::Result<PeerProgress> {

@@ -23,4 +23,4 @@ mod settings;
 
 pub(crate) use self::records::begins_handshake as begins;
 pub(crate) use self::server::{CertificateEnd, LoadedTls, ServerTls, TlsMaterial};
-pub(crate) use self::session::{PeerNames, SavedTls, TlsSession};
+pub(crate) use self::session::{PeerNames, SavedTls, TlsSession, take_put_away};

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
@@ -26,6 +27,14 @@ use super::settings::{SEAL_BYTES_MAX, prepare};
 
 /// Ciphertext that is read at a time.
 const READ_BYTES_MAX: usize = 64 * 1024;
+
+/// Sessions that were put away since [`take_put_away`] was last called.
+static PUT_AWAY: AtomicUsize = AtomicUsize::new(0);
+
+/// How many sessions have been put away since this was asked last: each has let go of some 12 KiB.
+pub(crate) fn take_put_away() -> usize {
+    PUT_AWAY.swap(0, Relaxed)
+}
 
 /// Names in a client's certificate.
 pub(crate) type PeerNames = Vec<String>;
@@ -125,6 +134,8 @@ impl TlsSession {
                     connection.map(|connection| connection.poll_negotiate().map_ok(drop))
                 });
                 self.take_back(outcome)?;
+                // The peer may take its time.
+                self.rest();
                 match negotiated {
                     Some(Poll::Ready(Ok(()))) => return self.poll_flush(io, cx),
                     Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(self.fail(io, error))),
@@ -151,7 +162,6 @@ impl TlsSession {
             checked.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         }
         self.put_away()?;
-        self.connection()?;
         Ok(chain.first().map(|own| names(own)).unwrap_or_default())
     }
 
@@ -216,6 +226,7 @@ impl TlsSession {
         let mut keys = Zeroizing::new(vec![0; connection.serialization_length()?]);
         connection.serialize(&mut keys)?;
         self.keys = Some(keys);
+        PUT_AWAY.fetch_add(1, Relaxed);
         Ok(())
     }
 
@@ -434,12 +445,15 @@ impl TlsSession {
         self.outgoing.is_empty()
     }
 
-    /// Gives back the memory that only work needs.
-    pub(crate) fn rest(&mut self) {
-        if let Some(connection) = &mut self.connection {
-            // What is still to be read of a record stays.
-            let _ = connection.release_buffers();
-        }
+    /// Gives back the memory that work at this moment needs; whether there is a connection, which can be
+    /// put away.
+    pub(crate) fn rest(&mut self) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        // What is still to be read of a record stays.
+        let _ = connection.release_buffers();
+        true
     }
 
     /// Receives ciphertext, at most `wanted` bytes; how many.
