@@ -359,6 +359,7 @@ impl TlsSession {
         if is_end {
             self.peer_closed = true;
             if let Some((keys, owes_key_update)) = before {
+                self.connection = None;
                 (self.keys, self.owes_key_update) = (Some(keys), owes_key_update);
             }
         }
@@ -573,3 +574,7 @@ impl Drop for SavedTls {
         self.plain.zeroize();
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
