@@ -287,7 +287,7 @@ impl TlsSession {
         loop {
             if self.closed {
                 self.incoming.clear();
-                return self.poll_receive(io, cx, 1);
+                return self.poll_receive(io, cx, buf.len().clamp(1, READ_BYTES_MAX));
             }
             if !self.plain.is_empty() {
                 let read = self.plain.len().min(buf.len());
