@@ -359,6 +359,8 @@ impl TlsSession {
         if is_end {
             self.peer_closed = true;
             if let Some((keys, owes_key_update)) = before {
+                // The one that saw it has sent nothing with them.
+                self.connection = None;
                 (self.keys, self.owes_key_update) = (Some(keys), owes_key_update);
             }
         }
