@@ -379,7 +379,8 @@ impl TlsSession {
         Poll::Ready(self.encrypt(io.as_fd(), slices))
     }
 
-    /// [`TlsSession::poll_write`] to a socket that has taken all so far.
+    /// [`TlsSession::poll_write`] without waiting. What comes behind ciphertext that the socket has not taken is
+    /// kept, too.
     pub(crate) fn encrypt(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -396,10 +397,10 @@ impl TlsSession {
                 &gathered
             }
         };
+        let socket = self.is_flushed().then_some(socket);
         let connection = self.connection()?;
         let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
-        let (sent, outcome) =
-            exchange::with(Vec::new(), Some(socket), || connection.poll_send(plain));
+        let (sent, outcome) = exchange::with(Vec::new(), socket, || connection.poll_send(plain));
         self.take_back(outcome)?;
         match sent {
             Poll::Ready(Ok(sent)) => Ok(sent),
@@ -414,8 +415,9 @@ impl TlsSession {
         if mem::replace(&mut self.closed, true) {
             return Ok(());
         }
+        let socket = self.is_flushed().then_some(socket);
         if let Ok(Some(connection)) = self.connection() {
-            let (_, outcome) = exchange::with(Vec::new(), Some(socket), || {
+            let (_, outcome) = exchange::with(Vec::new(), socket, || {
                 connection.poll_shutdown_send().map_ok(drop)
             });
             self.take_back(outcome)?;
