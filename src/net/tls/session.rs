@@ -28,6 +28,10 @@ use super::settings::{SEAL_BYTES_MAX, prepare};
 /// Ciphertext that is read at a time.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
+/// Ciphertext in a row, in bytes, that may hold nothing to be read: a poll goes on over that, and whoever sends
+/// more of it would keep a thread from all others. A few milliseconds of work.
+const EMPTY_BYTES_MAX: usize = 256 * 1024;
+
 /// Sessions that were put away since [`take_put_away`] was last called.
 static PUT_AWAY: AtomicUsize = AtomicUsize::new(0);
 
@@ -277,13 +281,14 @@ impl TlsSession {
     ///
     /// # Errors
     /// `UnexpectedEof` if the stream ends and the peer has not said so, `InvalidData` if what came is not
-    /// what it sent.
+    /// what it sent, or is nothing but empty records.
     pub(crate) fn poll_read<S: AsFd + std::os::fd::AsRawFd>(
         &mut self,
         io: &AsyncFd<S>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let mut empty_bytes = 0;
         loop {
             if self.closed {
                 self.incoming.clear();
@@ -301,7 +306,14 @@ impl TlsSession {
             let whole = records::whole(&self.incoming);
             match self.decrypt(io, whole, buf)? {
                 0 if self.peer_closed => continue,
-                0 if whole.bytes > 0 => continue,
+                0 if whole.bytes > 0 => {
+                    empty_bytes += whole.bytes;
+                    if empty_bytes > EMPTY_BYTES_MAX {
+                        self.connection = None;
+                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    }
+                    continue;
+                }
                 0 => {}
                 read => return Poll::Ready(Ok(read)),
             }
