@@ -211,6 +211,9 @@ impl TlsSession {
     /// # Errors
     /// It is broken, or its handshake is not done.
     pub(crate) fn put_away(&mut self) -> io::Result<()> {
+        if self.connection.is_some() {
+            PUT_AWAY.fetch_add(1, Relaxed);
+        }
         self.make_keys().map_err(invalid)
     }
 
@@ -230,7 +233,6 @@ impl TlsSession {
         let mut keys = Zeroizing::new(vec![0; connection.serialization_length()?]);
         connection.serialize(&mut keys)?;
         self.keys = Some(keys);
-        PUT_AWAY.fetch_add(1, Relaxed);
         Ok(())
     }
 
@@ -347,7 +349,7 @@ impl TlsSession {
         // at it.
         let before = match ends && whole.last == 0 {
             true => {
-                self.put_away()?;
+                self.make_keys().map_err(invalid)?;
                 self.keys.clone().map(|keys| (keys, self.owes_key_update))
             }
             false => None,
