@@ -198,7 +198,7 @@ impl TlsSession {
         if let Some(keys) = self.keys.take() {
             let mut connection = connection(&resumed()?)?;
             connection.deserialize(&keys)?;
-            if mem::take(&mut self.owes_key_update) {
+            if self.owes_key_update {
                 connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)?;
             }
             self.connection = Some(connection);
@@ -417,7 +417,10 @@ impl TlsSession {
         let (sent, outcome) = exchange::with(Vec::new(), socket, || connection.poll_send(plain));
         self.take_back(outcome)?;
         match sent {
-            Poll::Ready(Ok(sent)) => Ok(sent),
+            Poll::Ready(Ok(sent)) => {
+                self.owes_key_update = false;
+                Ok(sent)
+            }
             Poll::Ready(Err(error)) => Err(invalid(error)),
             // What it gives is always taken.
             Poll::Pending => Err(io::ErrorKind::Other.into()),
