@@ -65,6 +65,8 @@ mod structure;
 mod systemd;
 /// Telnet negotiation, by hand and with the real program in a terminal.
 mod telnet;
+/// TLS of the daemon: versions, certificates, ends, handovers, and who means no good.
+mod tls;
 /// TLS from the client's side: `connect --tls`, `bench --tls`.
 #[cfg(feature = "connect")]
 mod tls_client;

@@ -123,8 +123,13 @@ impl PendingHandshake {
     /// The peer speaks something else, or TLS that is not spoken here.
     pub(super) async fn agree_on_tls(&mut self, tls: &ServerTls) -> Result<(), Refusal> {
         let begun = self.stream.is_negotiating();
-        if !begun && !self.stream.begins_tls().await? {
-            return Err(Refusal::tls_expected());
+        if !begun {
+            match self.stream.begins_tls().await? {
+                Some(true) => {}
+                Some(false) => return Err(Refusal::tls_expected()),
+                // Whoever only looks whether the port is open has done nothing wrong.
+                None => return Err(Refusal::left()),
+            }
         }
         let server = tls.of(&self.accepted.options);
         let server = server.ok_or_else(|| Refusal::tls("its certificate is no longer there"))?;

@@ -133,10 +133,11 @@ impl Stream {
         self.tls.as_ref().map(|tls| tls.save())
     }
 
-    /// Whether the peer has sent something that begins as TLS does; once something is there. Nothing is read.
-    /// Cancel safe.
-    pub(crate) async fn begins_tls(&mut self) -> io::Result<bool> {
-        self.read_part(|bytes| (0, tls::begins(bytes))).await
+    /// Whether the peer has sent something that begins as TLS does, once something is there; `None` if it has
+    /// shut its sending side instead. Nothing is read. Cancel safe.
+    pub(crate) async fn begins_tls(&mut self) -> io::Result<Option<bool>> {
+        self.read_part(|bytes| (0, (!bytes.is_empty()).then(|| tls::begins(bytes))))
+            .await
     }
 
     /// Whether the peer understands what is written: not before it has agreed on TLS, unless it speaks none

@@ -22,7 +22,7 @@ pub(crate) struct Authority {
 }
 
 /// A certificate and its key, ECDSA on P-256.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Pair {
     /// Path of the certificate.
     pub(crate) certificate: String,
@@ -100,6 +100,16 @@ impl Authority {
 
     /// Path of a list of what it has revoked, which it says is so.
     pub(crate) fn revoke(&self, revoked: &[&Pair]) -> String {
+        self.list(revoked, 2 * DAY)
+    }
+
+    /// Path of a list whose successor should be there by now.
+    pub(crate) fn outdated_list(&self) -> String {
+        self.list(&[], DAY / 2)
+    }
+
+    /// A list of yesterday that holds for so long.
+    fn list(&self, revoked: &[&Pair], time: Duration) -> String {
         let epoch = date_time_ymd(1970, 1, 1);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = epoch + Duration::from_secs(now.unwrap().as_secs());
@@ -111,7 +121,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: now - DAY,
-            next_update: now + DAY,
+            next_update: now - DAY + time,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),

@@ -13,6 +13,7 @@ pub(crate) mod http;
 mod manager;
 mod program;
 mod server;
+mod tls;
 #[cfg(feature = "connect")]
 mod tmux;
 
@@ -26,6 +27,7 @@ pub(crate) use program::{Program, tool};
 #[cfg(any(feature = "bench", feature = "connect"))]
 pub(crate) use server::Exit;
 pub(crate) use server::{Address, BINARY, Launch, Server, run};
+pub(crate) use tls::{TlsClient, TlsEvent, VERSIONS, speaking};
 #[cfg(feature = "connect")]
 pub(crate) use tmux::Tmux;
 

@@ -93,14 +93,21 @@ impl Program {
     /// Waits until the output holds this text.
     #[track_caller]
     pub(crate) fn wait_output(&self, text: &str) {
+        self.wait_count(text, 1);
+    }
+
+    /// Waits until the output holds this text so many times.
+    #[track_caller]
+    pub(crate) fn wait_count(&self, text: &str, count: usize) {
         let (state, changed) = &*self.output;
-        let missing = |state: &mut Output| !holds(&state.bytes, text.as_bytes()) && !state.ended;
+        let has_all = |state: &Output| holds(&state.bytes, text.as_bytes(), count);
+        let missing = |state: &mut Output| !has_all(state) && !state.ended;
         let state = state.lock().unwrap();
         let (state, _) = changed
             .wait_timeout_while(state, PATIENCE, missing)
             .unwrap();
         assert!(
-            holds(&state.bytes, text.as_bytes()),
+            has_all(&state),
             "no {text:?} in {:?}",
             String::from_utf8_lossy(&state.bytes)
         );
@@ -150,6 +157,6 @@ impl Drop for Program {
     }
 }
 
-fn holds(bytes: &[u8], text: &[u8]) -> bool {
-    memchr::memmem::find(bytes, text).is_some()
+fn holds(bytes: &[u8], text: &[u8], count: usize) -> bool {
+    memchr::memmem::find_iter(bytes, text).count() >= count
 }

@@ -36,6 +36,8 @@ struct TlsFiles {
 pub(crate) struct LoadedTls {
     pub(super) config: S2nConfig,
     pub(super) revoked: Option<RevocationLists>,
+    /// Whether clients have to show a certificate.
+    pub(super) asks_certificate: bool,
     /// End of the certificate.
     expires: SystemTime,
 }
@@ -97,7 +99,8 @@ impl TlsFiles {
             end_of(&trusted).with_context(|| named("tls-client-ca", path))?;
             let trust = builder.trust_pem(&trusted);
             trust.with_context(|| named("tls-client-ca", path))?;
-            builder.set_client_auth_type(ClientAuthType::Required)?;
+            // Who shows none is refused when it can be told: see `TlsSession::finish_handshake`.
+            builder.set_client_auth_type(ClientAuthType::Optional)?;
             // Who a client is, its certificate says; what that may, the tokens do.
             builder.set_verify_host_callback(AnyName)?;
         }
@@ -108,6 +111,7 @@ impl TlsFiles {
         Ok(LoadedTls {
             config: builder.build()?,
             revoked: revoked.transpose()?,
+            asks_certificate: self.client_ca.is_some(),
             expires,
         })
     }

@@ -62,6 +62,8 @@ pub(crate) struct TlsSession {
     closed: bool,
     /// The peer asked for new keys, and has not got them yet.
     owes_key_update: bool,
+    /// What is wrong behind the bytes that were read last.
+    failed: Option<io::Error>,
 }
 
 /// A [`TlsSession`], with its keys.
@@ -112,6 +114,7 @@ impl TlsSession {
             peer_closed: false,
             closed: false,
             owes_key_update: false,
+            failed: None,
         }
     }
 
@@ -153,10 +156,14 @@ impl TlsSession {
     /// shown none. What only the handshake needed is let go of.
     ///
     /// # Errors
-    /// The certificate was revoked.
+    /// There has to be a certificate and is none, or it was revoked. The peer can be told.
     pub(crate) fn finish_handshake(&mut self, server: &LoadedTls) -> io::Result<PeerNames> {
         self.is_negotiating = false;
         let chain = self.peer_certificates().map_err(invalid)?;
+        if server.asks_certificate && chain.is_empty() {
+            let reason = "certificate of the client expected";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         if let (Some(revoked), [_, ..]) = (&server.revoked, &chain[..]) {
             let checked = revoked.check(&chain);
             checked.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
@@ -262,6 +269,7 @@ impl TlsSession {
     pub(crate) fn has_input(&self) -> bool {
         !self.plain.is_empty()
             || self.peer_closed
+            || self.failed.is_some()
             || self.connection.as_ref().is_some_and(|c| c.peek_len() > 0)
             || records::whole(&self.incoming).bytes > 0
     }
@@ -297,6 +305,9 @@ impl TlsSession {
             }
             if self.peer_closed {
                 return Poll::Ready(Ok(0));
+            }
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error));
             }
             let whole = records::whole(&self.incoming);
             match self.decrypt(io, whole, buf)? {
@@ -347,18 +358,27 @@ impl TlsSession {
             while read < buf.len() {
                 match connection.poll_recv(&mut buf[read..]) {
                     Poll::Pending => break,
-                    Poll::Ready(Ok(0)) => return Ok((read, true)),
+                    Poll::Ready(Ok(0)) => return (read, Ok(true)),
                     Poll::Ready(Ok(some)) => read += some,
-                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Ready(Err(error)) => return (read, Err(error)),
                 }
             }
-            Ok((read, false))
+            (read, Ok(false))
         });
         self.take_back(outcome)?;
-        let (read, is_end) = decrypted.map_err(|error| self.fail(io, error))?;
+        let (read, is_end) = decrypted;
+        let is_end = is_end.or_else(|error| match (read, self.fail(io, error)) {
+            (0, error) => Err(error),
+            // What came before it is whole.
+            (_, error) => {
+                self.failed = Some(error);
+                Ok(false)
+            }
+        })?;
         if is_end {
             self.peer_closed = true;
             if let Some((keys, owes_key_update)) = before {
+                self.connection = None;
                 (self.keys, self.owes_key_update) = (Some(keys), owes_key_update);
             }
         }
@@ -573,3 +593,7 @@ impl Drop for SavedTls {
         self.plain.zeroize();
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
