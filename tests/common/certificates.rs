@@ -56,6 +56,7 @@ impl Authority {
     }
 
     /// Of a server that nobody can be connected to in a test.
+    #[cfg(feature = "connect")]
     pub(crate) fn misnamed(&self) -> Pair {
         self.issue("other.example", &["other.example"], 365)
     }
