@@ -180,7 +180,10 @@ pub(crate) const SECTIONS: [Section; 7] = [
         title: "Exit codes",
         body: &[
             Term("0", "Stopped as asked."),
-            Term("1", "Could not serve, as when an address is taken."),
+            Term(
+                "1",
+                "Could not serve, as when an address is taken, or a file of TLS cannot be used.",
+            ),
             Term(
                 "2",
                 "A wrong option, variable, or line of the configuration file.",

@@ -84,8 +84,8 @@ pub struct Cli {
 
     /// Check the configuration and exit
     ///
-    /// Prints one line and exits with 0 when the configuration, the file included, is good, with 2
-    /// when it is not. Opens no listener.
+    /// Prints one line and exits with 0 when the configuration, its files included, is good, with 2
+    /// when it is not, and with 1 when a file of TLS cannot be used. Opens no listener.
     #[arg(long, help_heading = PROCESS)]
     pub check: bool,
 
