@@ -80,6 +80,13 @@ enum SavedStage {
     Join,
 }
 
+impl SavedHandshake {
+    /// Whether its peer has agreed on TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
 impl Stage {
     /// The stage that a connection of this peer begins with.
     pub(super) fn first(options: &ListenerOptions, peer: Peer) -> Stage {
