@@ -13,9 +13,9 @@
 //! |---|---|
 //! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, the hello line, why a connection ends |
 //! | [`config`] | what a person types → what the daemon runs on, validated once |
-//! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`, which may be encrypted; which addresses may come in, how many and how fast |
+//! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`, with TLS or without; addresses, rates, permits |
 //! | [`hub`] | the channels, each with its one order, buffer and budget; who is behind, and what is counted of all that |
-//! | `client` | accepted connections, and one client: its life, its reader, its writer |
+//! | `client` | accepted connections and who of them comes in; one client: its life, its reader, its writer |
 //! | [`ops`] | phases and signals, the log, the service manager, handovers, the admin server |
 //! | [`commands`] | `connect`, `bench`, `status`, `generate`: beside the daemon, from its outside |
 //! | [`server`] | what runs and in which order: start, reload, handover, drain |
@@ -44,9 +44,8 @@
 //! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
 //! | a key of the hello line | `wire/hello/line.rs`, and what is granted of it in `client/handshake.rs` |
 //! | a key of a token | `config/tokens.rs`, and what is granted by it in `client/handshake.rs` |
-//! | a step before a connection is a client | `Acceptor::admit` in `client/acceptor.rs` if it is done at once; a `Stage` in `client/pending.rs`, run in `client/handshake.rs`, if it waits for the peer |
-//! | what a client may do by who it is | `config/tokens.rs`, and `grant` in `client/handshake.rs` |
-//! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/handshake.rs` if it never was a client |
+//! | a step before a connection is a client | `Acceptor::admit` in `client/acceptor.rs` if it is done at once; if it waits for the peer, a `Stage` in `client/pending.rs` and its turn in `client/handshake.rs` |
+//! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/refusal.rs` if it never was a client |
 //! | a format | `wire/format`: a file for it, its name in `names.rs`, and what else is said in it in `said.rs` and `hello/answer.rs` |
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`, whose first lines say the rest |
 //! | something that is counted | of a channel: as `discarded` goes through `Hub`, `HubStats` and `SavedHub`; of a client: `ClientCounters`; of the daemon: `Counters`; and its line in `ops/admin/metrics` |

@@ -356,10 +356,9 @@ fn client_certificate_is_shown_to_who_asks() {
         &["--tls-client-ca", &authority.certificate],
     );
     let address = server.addr(1).to_string();
-    // An end that were said would be that of a server which has read all.
     let said = failure(connect(&authority, &["--retry=no"], &address), 1);
     assert!(
-        said.ends_with("it ended without the end of TLS, so something may be missing"),
+        said.ends_with("certificate of the client expected"),
         "{said}"
     );
     let pair = authority.client("meter-7");

@@ -16,8 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::authorizer::CutShort;
 use super::handshake::{Ending, HandshakeContext, Handshakes};
-use super::pending::{Accepted, PendingHandshake, Stage};
-use super::proxied::HealthCheck;
+use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;

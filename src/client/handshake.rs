@@ -22,8 +22,7 @@ use zeroize::Zeroizing;
 
 use super::authorizer::{Authorizer, CutShort};
 use super::entrance::Entrance;
-use super::pending::{Accepted, PendingHandshake, Stage};
-use super::proxied::HealthCheck;
+use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::authorizer::CutShort;
-use super::proxied::HealthCheck;
 use super::shared_options::SharedOptions;
 use crate::config::{Identity, ListenerOptions};
 use crate::net::access;
@@ -56,6 +55,21 @@ pub(super) enum Stage {
     Join,
 }
 
+/// Whether a connection only looks whether anybody serves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum HealthCheck {
+    /// It is a client's.
+    #[default]
+    No,
+    /// Its header names the connection itself. That is how haproxy checks in version 1, which has no LOCAL,
+    /// and ends the connection; and what a load balancer says that passes on packets under the address of
+    /// its client. So it is a client's if it says something, or stays.
+    Perhaps,
+    /// Its header says so: LOCAL.
+    Yes,
+}
+
 /// A connection in its handshake, without its socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SavedHandshake {
@@ -83,6 +97,13 @@ enum SavedStage {
     #[default]
     Hello,
     Join,
+}
+
+impl SavedHandshake {
+    /// Whether its peer has agreed on TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 impl Stage {

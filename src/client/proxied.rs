@@ -2,31 +2,15 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::pending::{PendingHandshake, Stage};
+use super::pending::{HealthCheck, PendingHandshake, Stage};
 use super::refusal::Refusal;
 use crate::net::peer::Peer;
 use crate::wire::proxy::{self, ProxyError, ProxySource};
 
 /// How long a connection that a proxy made for itself may take to end.
 const CHECK_TIME: Duration = Duration::from_secs(1);
-
-/// Whether a connection only looks whether anybody serves it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum HealthCheck {
-    /// It is a client's.
-    #[default]
-    No,
-    /// Its header names the connection itself. That is how haproxy checks in version 1, which has no LOCAL,
-    /// and ends the connection; and what a load balancer says that passes on packets under the address of
-    /// its client. So it is a client's if it says something, or stays.
-    Perhaps,
-    /// Its header says so: LOCAL.
-    Yes,
-}
 
 impl PendingHandshake {
     /// Takes the header, and nothing behind it, and goes on to the next stage. Cancel safe: none of it is

@@ -112,6 +112,12 @@ impl State<&Bytes, &Counters> {
 }
 
 impl State {
+    /// Whether it has keys of TLS connections.
+    fn has_keys(&self) -> bool {
+        let mut clients = self.clients.iter().map(|client| &client.tls);
+        clients.any(Option::is_some) || self.handshakes.iter().any(SavedHandshake::has_tls)
+    }
+
     fn read(mut memory: File) -> anyhow::Result<State> {
         memory.rewind()?;
         let mut input = SecretReader::new(memory);

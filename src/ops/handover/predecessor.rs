@@ -12,6 +12,7 @@ use crate::config::cli::STATE_VARIABLE;
 use crate::hub::counters::HandoverMethod;
 use crate::net::inherited::InheritedFd;
 use crate::ops::logging;
+use crate::ops::secrets;
 
 /// Log message for a state that cannot be restored. The daemon serves new clients all the same.
 pub(crate) const STARTING_AFRESH: &str = "cannot take over from the daemon before: starting afresh";
@@ -49,6 +50,11 @@ impl Predecessor {
         let left = restored.and_then(|restored| match restored {
             Ok(left) => {
                 logging::resume(left.state.log);
+                if left.state.has_keys()
+                    && let Err(error) = secrets::keep_out_of_cores()
+                {
+                    error!(%error, "cannot keep the keys of TLS clients out of cores");
+                }
                 let clients = left.state.clients.len();
                 info!(clients, "taking over from the daemon before");
                 Some(left)
