@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, the hello line, why a connection ends |
 //! | [`config`] | what a person types → what the daemon runs on, validated once |
-//! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`; permits for clients |
+//! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`, which may be encrypted; which addresses may come in, how many and how fast |
 //! | [`hub`] | the channels, each with its one order, buffer and budget; who is behind, and what is counted of all that |
 //! | `client` | accepted connections, and one client: its life, its reader, its writer |
 //! | [`ops`] | phases and signals, the log, the service manager, handovers, the admin server |
@@ -23,7 +23,7 @@
 //! The way of the data:
 //!
 //! ```text
-//! client   accept ─► handshake ─► join ─► reader                    writer ─► bytes
+//! client   accept ─► proxy, TLS, hello ─► join ─► reader            writer ─► bytes
 //! wire                              bytes ─► telnet ─► framing        ▲
 //! hub                                order, budget ─► batch ─► Feed ──┘
 //! ```
@@ -44,7 +44,8 @@
 //! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
 //! | a key of the hello line | `wire/hello/line.rs`, and what is granted of it in `client/handshake.rs` |
 //! | a key of a token | `config/tokens.rs`, and what is granted by it in `client/handshake.rs` |
-//! | a step before a connection is a client | `client/acceptor.rs`: `Acceptor::admit` if it is done at once, `Acceptor::wait` if it waits for the peer |
+//! | a step before a connection is a client | `Acceptor::admit` in `client/acceptor.rs` if it is done at once; a `Stage` in `client/pending.rs`, run in `client/handshake.rs`, if it waits for the peer |
+//! | what a client may do by who it is | `config/tokens.rs`, and `grant` in `client/handshake.rs` |
 //! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/handshake.rs` if it never was a client |
 //! | a format | `wire/format`: a file for it, its name in `names.rs`, and what else is said in it in `said.rs` and `hello/answer.rs` |
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`, whose first lines say the rest |

@@ -43,6 +43,11 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(misused(), &error.to_string()),
     };
+    if (cli.check || cli.check_handover.is_some())
+        && let Err(error) = Server::check(&config)
+    {
+        return refuse(FAILED, &format!("{error:#}"));
+    }
     if let Some(version) = cli.check_handover {
         let _ = write!(io::stdout(), "{}", handover::answer(version));
         return ExitCode::SUCCESS;

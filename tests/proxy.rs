@@ -7,7 +7,9 @@ use command_fds::{CommandFdExt, FdMapping};
 use socket2::{Domain, Socket, Type};
 
 use crate::common::http::{get, get_json};
-use crate::common::{Client, Event, Launch, Manager, Program, Server, exec, marker, restart, tool};
+use crate::common::{
+    Authority, Client, Event, Launch, Manager, Program, Server, exec, marker, restart, tool,
+};
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -475,4 +477,65 @@ fn haproxy_that_sends_no_header_is_refused() {
     client.expect_line("Error: PROXY protocol header expected");
     client.expect_eof();
     assert_eq!(refused(&server), 1.0);
+}
+
+/// haproxy in front of a listener with TLS: it passes on the TLS of its clients, or speaks it itself.
+#[test]
+fn header_comes_before_tls_and_checks_over_tls_succeed() {
+    let authority = Authority::new();
+    let pair = authority.server();
+    let server = Launch::new(&[
+        "--listen=127.0.0.1:0,tls,proxy=127.0.0.1",
+        "--listen=127.0.0.1:0",
+        &format!("--tls-cert={}", pair.certificate),
+        &format!("--tls-key={}", pair.key),
+        "--admin=127.0.0.1:0",
+        "--log=debug",
+    ])
+    .listeners(2)
+    .start();
+    let mut watcher = Client::connect_to(&server, 1);
+    let (to, trust) = (server.addr(0), &authority.certificate);
+    let checked = "check fall 1 rise 1 inter 100ms";
+    let Some((_haproxy, fronts)) = haproxy(&format!(
+        "listen passes\n bind fd@3\n server s {to} send-proxy-v2 {checked}\n\
+         listen speaks\n bind fd@4\n server s {to} ssl ca-file {trust} verify required \
+         sni str(localhost) send-proxy-v2 {checked}\n\
+         listen version-1\n bind fd@5\n server s {to} ssl ca-file {trust} verify required \
+         sni str(localhost) send-proxy {checked}"
+    )) else {
+        return;
+    };
+    // A check that fails once takes the server away, and with it those that follow it less often.
+    server.wait_log_count("health check", 30);
+    for (id, front) in (2..).zip(&fronts[1..]) {
+        let socket = std::net::TcpStream::connect(front).unwrap();
+        let mut client = Client::over(socket.into(), id);
+        let peer = client.local_address().to_string();
+        watcher.expect_line(&format!("New client connected: {id}"));
+        assert_eq!(peer_of(&server, id), peer);
+        marker(&mut client, &mut watcher);
+        marker(&mut watcher, &mut client);
+        drop(client);
+        watcher.expect_line(&format!("Client disconnected: {id}"));
+    }
+    if let Some(openssl) = tool("openssl") {
+        let mut command = Command::new(openssl);
+        command.args([
+            "s_client",
+            "-quiet",
+            "-verify_return_error",
+            "-CAfile",
+            trust,
+        ]);
+        let mut client = Program::spawn(command.args(["-connect", &fronts[0].to_string()]));
+        watcher.expect_line("New client connected: 4");
+        client.type_in(b"hello\n");
+        watcher.expect_message(4, "hello");
+    }
+    let metrics = get(&server.admin(), "/metrics");
+    for reason in ["tls", "proxy"] {
+        let sample = format!("linehub_connections_closed_total{{reason=\"{reason}\"}}");
+        assert_eq!(metrics.sample(&sample), 0.0, "{reason}");
+    }
 }

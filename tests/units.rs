@@ -93,15 +93,18 @@ fn a_service_with_the_network_verifies_and_is_tight() {
     assert!(exposure <= 1.1, "{exposure}");
 }
 
-/// What a service with tokens out of systemd's credentials is told.
+/// What a service with a certificate and tokens out of systemd's credentials is told.
 #[test]
-fn credentials_are_two_lines_that_verify_and_loosen_nothing() {
+fn credentials_are_lines_that_verify_and_loosen_nothing() {
     let Some(units) = Units::write(&[("linehub.service", &["service"])]) else {
         return;
     };
     let path = units.path("linehub.service");
     let unit = std::fs::read_to_string(&path).unwrap();
     let credentials = [
+        "#LoadCredential=hub.pem:",
+        "#LoadCredential=hub.key:",
+        "#Environment=LINEHUB_TLS_CERT=%d/hub.pem LINEHUB_TLS_KEY=%d/",
         "#LoadCredential=tokens.toml:",
         "#Environment=LINEHUB_TOKENS=%d/",
     ];

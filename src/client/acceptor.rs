@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use super::authorizer::CutShort;
 use super::handshake::{Ending, HandshakeContext, Handshakes};
 use super::pending::{Accepted, PendingHandshake, Stage};
+use super::proxied::HealthCheck;
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
@@ -259,6 +260,7 @@ impl Acceptor {
                 permit,
                 stage,
                 cut_short: None,
+                check: HealthCheck::No,
             }),
         }
     }
@@ -294,6 +296,7 @@ impl Acceptor {
             permit,
             stage,
             cut_short,
+            check: _,
         } = handshake;
         match outcome {
             Some(Ok(hub)) => {

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::authorizer::{Authorizer, CutShort};
 use super::entrance::Entrance;
 use super::pending::{Accepted, PendingHandshake, Stage};
-use super::proxied;
+use super::proxied::HealthCheck;
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
@@ -79,18 +79,17 @@ impl PendingHandshake {
 
     async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
         let (hello, token) = loop {
+            self.end_check().await?;
             let Accepted {
-                peer,
-                options,
-                certificate,
-                ..
+                peer, certificate, ..
             } = &mut self.accepted;
             match &mut self.stage {
                 Stage::Proxy => {
-                    *peer = proxied::take_header(&mut self.stream, *peer).await?;
-                    self.stage = Stage::of_peer(options);
-                    context.entrance.admits(&self.accepted)?;
-                    Entrance::count(&self.accepted, &mut self.permit)?;
+                    self.take_header().await?;
+                    if self.check != HealthCheck::Yes {
+                        context.entrance.admits(&self.accepted)?;
+                        Entrance::count(&self.accepted, &mut self.permit)?;
+                    }
                 }
                 Stage::Tls => self.agree_on_tls(&context.tls).await?,
                 Stage::Hello(reader) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::authorizer::CutShort;
+use super::proxied::HealthCheck;
 use super::shared_options::SharedOptions;
 use crate::config::{Identity, ListenerOptions};
 use crate::net::access;
@@ -37,6 +38,8 @@ pub(crate) struct PendingHandshake {
     pub(super) stage: Stage,
     /// Why it cannot go on once its stage is cancelled.
     pub(super) cut_short: Option<CutShort>,
+    /// What its proxy has said of that.
+    pub(super) check: HealthCheck,
 }
 
 /// A stage of a handshake: what the peer is waited for. A listener asks for some of them, which come in
@@ -61,6 +64,8 @@ pub(crate) struct SavedHandshake {
     options: String,
     #[serde(default)]
     stage: SavedStage,
+    #[serde(default)]
+    check: HealthCheck,
     /// What has come of a hello line; `None` in another stage.
     reader: Option<HelloReaderState>,
     #[serde(default)]
@@ -128,6 +133,7 @@ impl PendingHandshake {
                 Stage::Hello(reader) => Some(reader.save()),
                 _ => None,
             },
+            check: self.check,
             tls: self.stream.save_tls(),
             certificate: self.accepted.certificate.clone(),
         }
@@ -169,6 +175,7 @@ impl PendingHandshake {
             stream,
             permit,
             cut_short: None,
+            check: saved.check,
         })
     }
 }

@@ -84,14 +84,8 @@ impl Refusal {
 
     /// Its address has as many clients, or comes as often, as it may.
     pub(super) fn too_many(peer: Peer) -> Refusal {
-        let address = match peer {
-            Peer::Tcp(address) => address.ip().to_string(),
-            Peer::Unix => peer.to_string(),
-        };
-        Refusal::new(
-            CloseReason::TooMany,
-            format!("too many connections from {address}"),
-        )
+        let detail = format!("too many connections from {}", peer.address());
+        Refusal::new(CloseReason::TooMany, detail)
     }
 
     pub(super) fn proxy(detail: impl Into<String>) -> Refusal {

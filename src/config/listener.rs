@@ -177,12 +177,13 @@ listener_keys! { defaults:
     /// Whether a client whose first line is an HTTP request is closed.
     http_guard: bool = one(words::parse_bool), display(words::on_or_off), or(defaults.http_guard);
 
-    /// Whether the first line of every client has to be a hello, as in `LINEHUB/1 channel=nmea`.
+    /// Whether the first line of every client has to be a hello, as in `LINEHUB/1 channel=nmea`; with
+    /// --tokens, one with a token.
     key("hello", "on|off", default = "off", alone = Some("on"))
     /// Whether the first line of every client has to be a hello.
     hello: bool = one(words::parse_bool), display(words::on_or_off), or(false);
 
-    /// Whether its clients speak TLS, 1.2 or 1.3.
+    /// Whether its clients speak TLS, 1.2 or 1.3. It needs a certificate: its own, or that of --tls-cert.
     key("tls", "on|off", default = "off", alone = Some("on"))
     /// Whether its clients speak TLS.
     tls: bool = one(words::parse_bool), display(words::on_or_off), or(false);
@@ -215,12 +216,13 @@ listener_keys! { defaults:
     /// Addresses of proxies, whose connections begin with a PROXY protocol header.
     proxy: Vec<IpNet> = each(network), display(network::show), or(Vec::new());
 
-    /// Who may connect to its Unix socket: the permissions of its file, in octal digits.
+    /// Who may connect to its Unix socket: the permissions of its file, in octal digits; who may write
+    /// to it may connect.
     key("mode", "0660", default = "all that the umask leaves", alone = None)
     /// Permissions of its Unix socket.
     mode: Option<u32> = maybe(values::mode), display(values::show_mode), or(None);
 
-    /// The group of its Unix socket, by name or number.
+    /// The group of its Unix socket, by name or number, for mode=0660.
     key("group", "NAME", default = "that of the process", alone = None)
     /// Group of its Unix socket.
     group: Option<String> = maybe(values::group), display(String::clone), or(None);

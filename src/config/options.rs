@@ -126,44 +126,48 @@ options! {
     /// Most connects a second from one IPv4 address, or one IPv6 /64. `None`: as many as it likes.
     connects_per_address: Option<NonZeroU64> = one(rate::numbers);
 
-    /// Show this certificate to who speaks TLS
+    /// Certificate that listeners with `tls` show
     ///
-    /// A PEM file: the certificate, and behind it those that lead to its authority. For listeners with
-    /// `tls` that name none of their own. It is read again at a reload, for newcomers; what cannot be read
-    /// then leaves the one in use. The log warns 14 days before it ends.
+    /// A PEM file: the certificate, and behind it those that lead to its authority. It turns nothing on:
+    /// listeners with `tls` speak TLS, as in --listen '[::]:2346,tls'. Their own `tls-cert` wins. A reload
+    /// reads the file again, for newcomers; what cannot be read then leaves the one in use. The log warns
+    /// 14 days before it ends.
     option("tls-cert", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Certificates, as PEM, of listeners with TLS that name none.
     tls_cert: Option<PathBuf> = one(values::file);
 
     /// The key of --tls-cert
     ///
-    /// A PEM file. Nobody but the daemon should be able to read it.
+    /// A PEM file without a password. Nobody but the daemon should be able to read it.
     option("tls-key", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Key of `tls_cert`.
     tls_key: Option<PathBuf> = one(values::file);
 
-    /// Take only clients with a certificate of this authority
+    /// Take only TLS clients with a certificate of this authority
     ///
-    /// A PEM file with the certificates of one or more authorities. Holds for all listeners with `tls`.
+    /// A PEM file with the certificates of one or more authorities. Holds for all listeners with `tls`, and
+    /// for no other.
     option("tls-client-ca", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Authorities, as PEM, that the clients of listeners with TLS need a certificate of.
     tls_client_ca: Option<PathBuf> = one(values::file);
 
-    /// Refuse clients whose certificate is in this list
+    /// Refuse TLS clients whose certificate this list revokes
     ///
     /// A PEM file with a CRL of each authority in --tls-client-ca, and of those between. A client is
     /// refused, too, if the list of its authority is missing or out of date.
     option("tls-crl", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Lists, as PEM, of revoked certificates of clients.
     tls_crl: Option<PathBuf> = one(values::file);
-    /// Let those in by `hello` who have a token in FILE
+    /// Ask clients of listeners with `hello` for a token in FILE
     ///
-    /// TOML: a [[token]] for each, with a name and the sha256 of a secret, as `linehub generate token NAME`
-    /// prints it, or with certificate, a CN or SAN of a TLS client certificate, in place of sha256; and, if
-    /// they are to say less than anything, role, channels and expires. A token is good to the end of the day
-    /// that expires names, in UTC, or to its time. Clients of listeners with `hello` say `token=SECRET` in it;
-    /// who says none that is right is told `Error: not authorized`, later each time. A reload reads FILE
-    /// again, and closes those whose token is gone.
+    /// They say `token=SECRET` in their hello. Who says none that is right is told `Error: not authorized`,
+    /// later each time. Other listeners ask for nothing.
+    ///
+    /// FILE is TOML with a [[token]] for each: name, and the sha256 of the secret, as
+    /// `linehub generate token NAME` prints them; or, in place of sha256, certificate: a CN or SAN of a TLS
+    /// client certificate, which is then the token. role, channels and expires narrow what it is good for; a
+    /// day in expires is good to its end, in UTC. A reload reads FILE again, and closes those whose token is
+    /// gone.
     option("tokens", Value, "FILE|off", ACCESS, default = "off", AtOnce)
     /// Who comes in by listeners with `hello`. `None`: everybody.
     tokens: Option<Arc<Tokens>> = one(tokens::read);
@@ -240,8 +244,8 @@ options! {
 
     /// Close a client whose hello or TLS handshake takes longer than this
     ///
-    /// Holds for listeners with `hello` or `tls`, whose clients have to do that first. 1ms to 10y; cannot be
-    /// off, because who says nothing would stay for ever.
+    /// Holds for listeners with `hello` or `tls`, whose clients have to do that first, both within this time.
+    /// 1ms to 10y; cannot be off, because who says nothing would stay for ever.
     option("hello-timeout", Value, "DURATION", LIMITS, default = "10s", AtOnce)
     /// How long a client may take for its hello: 1 ms to 10 years.
     hello_timeout: Duration = one(values::hello_timeout);

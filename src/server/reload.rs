@@ -33,6 +33,8 @@ pub(super) struct Reload {
 #[derive(Debug)]
 struct Prepared {
     config: Config,
+    /// Nobody is accepted from these yet: newcomers are held to all of it.
+    listeners: Vec<Listener>,
     /// It does not want these.
     closing: Vec<Listener>,
     /// `None` also where the daemon answers already.
@@ -119,6 +121,7 @@ impl RunningServer {
                 }
                 self.tls.set(opened.tls);
                 self.apply_config(opened.config, opened.admin, source);
+                self.open(opened.listeners);
                 self.acceptor.recheck_clients();
                 self.reload_failure.send_replace(None);
             }
@@ -143,10 +146,16 @@ impl RunningServer {
             let closing = reload.wanted.open(&mut listeners, &reload.config)?;
             Ok((closing, admin))
         });
-        self.open(listeners);
-        let (closing, admin) = opened?;
+        let (closing, admin) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.open(listeners);
+                return Err(error);
+            }
+        };
         Ok(Prepared {
             config: reload.config,
+            listeners,
             closing,
             admin,
             tls: reload.tls,

@@ -82,10 +82,11 @@ impl Server {
         for client in self.restored {
             running.clients.spawn(client);
         }
+        running.open(self.listeners);
+        // Behind it, since they are held to the lists of their listeners.
         for handshake in self.handshakes {
             running.acceptor.begin(handshake);
         }
-        running.open(self.listeners);
         // Clients of the daemon before are held to the lists of today.
         running.acceptor.recheck_clients();
         running.lifecycle.enter(Phase::Running);

@@ -16,7 +16,7 @@ use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
 use crate::net::stream::Stream;
-use crate::net::tls::ServerTls;
+use crate::net::tls::{ServerTls, TlsMaterial};
 use crate::ops::admin::{AdminSocket, ResolvedAdmin};
 use crate::ops::handover::exec::Executable;
 use crate::ops::handover::predecessor::{Predecessor, STARTING_AFRESH};
@@ -49,6 +49,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// Reads the files that a configuration names, as a start would.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub fn check(config: &Config) -> anyhow::Result<()> {
+        TlsMaterial::read(config, &ServerTls::default()).map(drop)
+    }
+
     /// Opens the listeners that neither the service manager nor the daemon before left open, and
     /// takes up the clients of the latter.
     ///

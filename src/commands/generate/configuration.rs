@@ -22,9 +22,10 @@ limit off where it can be off.
 const LISTEN_EXAMPLE: &str = "\
 listen = [
   \"127.0.0.1:2345\",
-  \"unix:/run/linehub.sock,format=raw\",
-  { address = \"0.0.0.0:2346\", format = \"json\", channel = \"nmea\", role = \"subscribe\" },
-  { address = \"[::1]:2347\", hello = true },
+  \"unix:/run/linehub.sock,format=raw,mode=0660\",
+  { address = \"0.0.0.0:2346\", channel = \"nmea\", role = \"subscribe\", allow = [\"10.0.0.0/8\"] },
+  { address = \"[::1]:2347\", format = \"json\", hello = true },
+  { address = \"[::]:2348\", tls = true, tls-cert = \"hub.pem\", tls-key = \"hub.key\" },
 ]";
 
 const CHANNELS: &str = "\
@@ -167,9 +168,10 @@ mod tests {
         let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         let expected = [
             "127.0.0.1:2345,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off",
-            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off",
-            "0.0.0.0:2346,format=json,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off,tls=off",
-            "[::1]:2347,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=on,tls=off",
+            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off,mode=0660",
+            "0.0.0.0:2346,format=text,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off,tls=off,allow=10.0.0.0/8",
+            "[::1]:2347,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,tls=off",
+            "[::]:2348,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=on,tls-cert=hub.pem,tls-key=hub.key",
         ];
         assert_eq!(listen, expected);
     }

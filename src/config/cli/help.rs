@@ -80,6 +80,14 @@ pub(crate) const SECTIONS: [Section; 7] = [
                 ],
             ),
             Example(
+                "Over TLS, from anywhere, for those with a token (the file of tokens has its hash).",
+                &[
+                    "linehub generate token alice 2> alice.secret >> tokens.toml",
+                    "linehub --listen '[::]:2345,tls,hello' --tls-cert hub.pem --tls-key hub.key \\",
+                    "        --tokens tokens.toml",
+                ],
+            ),
+            Example(
                 "A service: make its user, write its unit and its configuration, and start it.",
                 &[
                     "linehub generate sysusers | systemd-sysusers -",
@@ -139,9 +147,10 @@ pub(crate) const SECTIONS: [Section; 7] = [
             ),
             Term(
                 "SIGHUP",
-                "Read the configuration file again. Limits, timeouts, notices, the log level and \
-                 listeners change while clients stay connected; what needs a restart is named in a \
-                 warning. A file with a mistake changes nothing, and the log says so.",
+                "Read the configuration file again, and the files of certificates and tokens. Limits, \
+                 timeouts, notices, the log level and listeners change while clients stay connected; what \
+                 needs a restart is named in a warning. A file with a mistake changes nothing, and the log \
+                 says so.",
             ),
             Term(
                 "SIGUSR2",

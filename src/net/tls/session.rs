@@ -28,6 +28,10 @@ use super::settings::{SEAL_BYTES_MAX, prepare};
 /// Ciphertext that is read at a time.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
+/// Ciphertext in a row, in bytes, that may hold nothing to be read: a poll goes on over that, and whoever sends
+/// more of it would keep a thread from all others. A few milliseconds of work.
+const EMPTY_BYTES_MAX: usize = 256 * 1024;
+
 /// Sessions that were put away since [`take_put_away`] was last called.
 static PUT_AWAY: AtomicUsize = AtomicUsize::new(0);
 
@@ -201,7 +205,7 @@ impl TlsSession {
         if let Some(keys) = self.keys.take() {
             let mut connection = connection(&resumed()?)?;
             connection.deserialize(&keys)?;
-            if mem::take(&mut self.owes_key_update) {
+            if self.owes_key_update {
                 connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)?;
             }
             self.connection = Some(connection);
@@ -214,6 +218,9 @@ impl TlsSession {
     /// # Errors
     /// It is broken, or its handshake is not done.
     pub(crate) fn put_away(&mut self) -> io::Result<()> {
+        if self.connection.is_some() {
+            PUT_AWAY.fetch_add(1, Relaxed);
+        }
         self.make_keys().map_err(invalid)
     }
 
@@ -233,7 +240,6 @@ impl TlsSession {
         let mut keys = Zeroizing::new(vec![0; connection.serialization_length()?]);
         connection.serialize(&mut keys)?;
         self.keys = Some(keys);
-        PUT_AWAY.fetch_add(1, Relaxed);
         Ok(())
     }
 
@@ -285,17 +291,18 @@ impl TlsSession {
     ///
     /// # Errors
     /// `UnexpectedEof` if the stream ends and the peer has not said so, `InvalidData` if what came is not
-    /// what it sent.
+    /// what it sent, or is nothing but empty records.
     pub(crate) fn poll_read<S: AsFd + std::os::fd::AsRawFd>(
         &mut self,
         io: &AsyncFd<S>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let mut empty_bytes = 0;
         loop {
             if self.closed {
                 self.incoming.clear();
-                return self.poll_receive(io, cx, 1);
+                return self.poll_receive(io, cx, buf.len().clamp(1, READ_BYTES_MAX));
             }
             if !self.plain.is_empty() {
                 let read = self.plain.len().min(buf.len());
@@ -312,7 +319,14 @@ impl TlsSession {
             let whole = records::whole(&self.incoming);
             match self.decrypt(io, whole, buf)? {
                 0 if self.peer_closed => continue,
-                0 if whole.bytes > 0 => continue,
+                0 if whole.bytes > 0 => {
+                    empty_bytes += whole.bytes;
+                    if empty_bytes > EMPTY_BYTES_MAX {
+                        self.connection = None;
+                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                    }
+                    continue;
+                }
                 0 => {}
                 read => return Poll::Ready(Ok(read)),
             }
@@ -346,7 +360,7 @@ impl TlsSession {
         // at it.
         let before = match ends && whole.last == 0 {
             true => {
-                self.put_away()?;
+                self.make_keys().map_err(invalid)?;
                 self.keys.clone().map(|keys| (keys, self.owes_key_update))
             }
             false => None,
@@ -378,6 +392,8 @@ impl TlsSession {
         if is_end {
             self.peer_closed = true;
             if let Some((keys, owes_key_update)) = before {
+                // The one that saw it has sent nothing with them.
+                self.connection = None;
                 (self.keys, self.owes_key_update) = (Some(keys), owes_key_update);
             }
         }
@@ -396,7 +412,8 @@ impl TlsSession {
         Poll::Ready(self.encrypt(io.as_fd(), slices))
     }
 
-    /// [`TlsSession::poll_write`] to a socket that has taken all so far.
+    /// [`TlsSession::poll_write`] without waiting. What comes behind ciphertext that the socket has not taken is
+    /// kept, too.
     pub(crate) fn encrypt(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -413,13 +430,16 @@ impl TlsSession {
                 &gathered
             }
         };
+        let socket = self.is_flushed().then_some(socket);
         let connection = self.connection()?;
         let connection = connection.ok_or(io::ErrorKind::NotConnected)?;
-        let (sent, outcome) =
-            exchange::with(Vec::new(), Some(socket), || connection.poll_send(plain));
+        let (sent, outcome) = exchange::with(Vec::new(), socket, || connection.poll_send(plain));
         self.take_back(outcome)?;
         match sent {
-            Poll::Ready(Ok(sent)) => Ok(sent),
+            Poll::Ready(Ok(sent)) => {
+                self.owes_key_update = false;
+                Ok(sent)
+            }
             Poll::Ready(Err(error)) => Err(invalid(error)),
             // What it gives is always taken.
             Poll::Pending => Err(io::ErrorKind::Other.into()),
@@ -431,8 +451,9 @@ impl TlsSession {
         if mem::replace(&mut self.closed, true) {
             return Ok(());
         }
+        let socket = self.is_flushed().then_some(socket);
         if let Ok(Some(connection)) = self.connection() {
-            let (_, outcome) = exchange::with(Vec::new(), Some(socket), || {
+            let (_, outcome) = exchange::with(Vec::new(), socket, || {
                 connection.poll_shutdown_send().map_ok(drop)
             });
             self.take_back(outcome)?;
@@ -592,3 +613,7 @@ impl Drop for SavedTls {
         self.plain.zeroize();
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
