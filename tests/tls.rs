@@ -214,6 +214,28 @@ fn hello_comes_behind_tls_and_may_come_with_its_last_record() {
 }
 
 #[test]
+fn header_of_a_proxy_comes_before_tls() {
+    let authority = Authority::new();
+    let server = serve(&authority, &["--listen=127.0.0.1:0,tls,proxy=127.0.0.1"]);
+    let mut plain = Client::connect(&server);
+    for (id, config) in (2..).zip(configs(&authority)) {
+        let mut client = TlsClient::begin(server.addr(2), &config);
+        let header = b"PROXY TCP4 192.0.2.7 192.0.2.1 4660 2345\r\n";
+        let hello = [&header[..], &client.records()].concat();
+        client.send_raw(&hello[..20]);
+        client.send_raw(&hello[20..]);
+        let mut client = client.agreed();
+        plain.expect_line(&format!("New client connected: {id}"));
+        server.wait_log(&format!("client connected client={id} peer=192.0.2.7:4660"));
+        client.send("hello\n");
+        plain.expect_message(id, "hello");
+        client.close_notify();
+        client.expect_end();
+        plain.expect_line(&format!("Client disconnected: {id}"));
+    }
+}
+
+#[test]
 fn only_an_end_that_was_said_ends_a_line() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);

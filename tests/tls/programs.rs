@@ -69,8 +69,8 @@ fn openssl_gnutls_ncat_and_python_talk_in_each_version() {
             .parse()
             .unwrap();
         for turn in 0..3 {
-            // Read by itself, it is a command.
-            program.type_in(b"K\n");
+            // Read by itself, it is a command: new keys, with those of the other side and without.
+            program.type_in(if turn == 1 { b"k\n" } else { b"K\n" });
             program.wait_count("KEYUPDATE", turn + 1);
             program.type_in(format!("{turn}\n").as_bytes());
             plain.expect_message(id, &turn.to_string());
