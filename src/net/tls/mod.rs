@@ -10,17 +10,22 @@
 //! | [`records`] | where records begin and end |
 //! | [`exchange`] | the bytes that s2n-tls takes and gives, and the only callbacks |
 //! | [`settings`] | what is spoken, and in which pieces |
-//! | [`session`] | one connection: handshake, decrypting, encrypting, its end, its saved form |
+//! | [`session`] | one connection: decrypting, encrypting, its end |
+//! | [`negotiation`], [`saved`] | before that, and while it is put away |
 //! | [`server`] | certificates and keys from files, for listeners |
 //! | [`revocation`] | certificates of clients that were revoked |
 
 mod exchange;
+mod negotiation;
 mod records;
 pub(crate) mod revocation;
+mod saved;
 pub(crate) mod server;
 pub(crate) mod session;
 mod settings;
 
+pub(crate) use self::negotiation::PeerNames;
 pub(crate) use self::records::begins_handshake as begins;
+pub(crate) use self::saved::{SavedTls, take_put_away};
 pub(crate) use self::server::{CertificateEnd, LoadedTls, ServerTls, TlsMaterial};
-pub(crate) use self::session::{PeerNames, SavedTls, TlsSession, take_put_away};
+pub(crate) use self::session::TlsSession;

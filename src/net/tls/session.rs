@@ -4,26 +4,20 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use s2n_tls::config::{Builder, Config};
+use s2n_tls::config::Config;
 use s2n_tls::connection::Connection;
-use s2n_tls::enums::{Blinding, PeerKeyUpdate};
+use s2n_tls::enums::Blinding;
 use s2n_tls::error::{Error, ErrorType};
-use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 use tokio::io::unix::AsyncFd;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::exchange::{self, Outcome};
 use super::records::{self, Whole};
-use super::revocation::names;
-use super::server::LoadedTls;
-use super::settings::{SEAL_BYTES_MAX, prepare};
+use super::settings::SEAL_BYTES_MAX;
 
 /// Ciphertext that is read at a time.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -32,81 +26,35 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// more of it would keep a thread from all others. A few milliseconds of work.
 const EMPTY_BYTES_MAX: usize = 256 * 1024;
 
-/// Sessions that were put away since [`take_put_away`] was last called.
-static PUT_AWAY: AtomicUsize = AtomicUsize::new(0);
-
-/// How many sessions have been put away since this was asked last: each has let go of some 12 KiB.
-pub(crate) fn take_put_away() -> usize {
-    PUT_AWAY.swap(0, Relaxed)
-}
-
-/// Names in a client's certificate.
-pub(crate) type PeerNames = Vec<String>;
-
 /// TLS of one connection, as a server.
 pub(crate) struct TlsSession {
     /// `None` while it is put away, and when nothing more is to be encrypted or decrypted.
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// Keys of a connection that is put away. Whoever makes a connection of them takes them from here:
     /// two with the same keys would use a nonce twice.
-    keys: Option<Zeroizing<Vec<u8>>>,
+    pub(super) keys: Option<Zeroizing<Vec<u8>>>,
     /// The handshake is not done.
-    is_negotiating: bool,
+    pub(super) is_negotiating: bool,
     /// Ciphertext that has come and is not decrypted yet.
-    incoming: Vec<u8>,
+    pub(super) incoming: Vec<u8>,
     /// Plaintext that was decrypted, and is not read yet.
-    plain: Zeroizing<Vec<u8>>,
+    pub(super) plain: Zeroizing<Vec<u8>>,
     /// Ciphertext that the socket has not taken yet.
-    outgoing: Vec<u8>,
+    pub(super) outgoing: Vec<u8>,
     /// Bytes of `outgoing` that it has.
-    sent: usize,
+    pub(super) sent: usize,
     /// The peer has said that it sends no more.
-    peer_closed: bool,
+    pub(super) peer_closed: bool,
     /// The peer has been told that no more comes.
-    closed: bool,
+    pub(super) closed: bool,
     /// The peer asked for new keys, and has not got them yet.
-    owes_key_update: bool,
+    pub(super) owes_key_update: bool,
     /// What is wrong behind the bytes that were read last.
-    failed: Option<io::Error>,
-}
-
-/// A [`TlsSession`], with its keys.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedTls {
-    /// `None` when nothing more is to be encrypted or decrypted.
-    keys: Option<Vec<u8>>,
-    incoming: ByteBuf,
-    plain: ByteBuf,
-    outgoing: ByteBuf,
-    peer_closed: bool,
-    closed: bool,
-    owes_key_update: bool,
-}
-
-/// For connections whose handshake is done: they need no certificate any more.
-fn resumed() -> Result<Config, Error> {
-    static RESUMED: OnceLock<Config> = OnceLock::new();
-    if let Some(config) = RESUMED.get() {
-        return Ok(config.clone());
-    }
-    let mut builder = Builder::new();
-    builder.with_system_certs(false)?;
-    prepare(&mut builder)?;
-    let config = builder.build()?;
-    Ok(RESUMED.get_or_init(|| config).clone())
+    pub(super) failed: Option<io::Error>,
 }
 
 impl TlsSession {
-    /// A connection whose handshake is to come.
-    pub(crate) fn new(server: &LoadedTls) -> io::Result<TlsSession> {
-        let connection = connection(&server.config).map_err(invalid)?;
-        Ok(TlsSession {
-            is_negotiating: true,
-            ..TlsSession::over(Some(connection))
-        })
-    }
-
-    fn over(connection: Option<Connection>) -> TlsSession {
+    pub(super) fn over(connection: Option<Connection>) -> TlsSession {
         TlsSession {
             connection,
             keys: None,
@@ -122,69 +70,6 @@ impl TlsSession {
         }
     }
 
-    /// Goes through the handshake. Cancel safe: it goes on where it was.
-    ///
-    /// # Errors
-    /// `InvalidData` if the peer does not speak TLS as it should, else what the socket said.
-    pub(crate) fn poll_negotiate<S: AsFd + std::os::fd::AsRawFd>(
-        &mut self,
-        io: &AsyncFd<S>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.poll_flush(io, cx))?;
-            let whole = records::whole(&self.incoming);
-            if whole.bytes > 0 {
-                let input = self.take_records(whole.bytes);
-                let (negotiated, outcome) = exchange::with(input, Some(io.as_fd()), || {
-                    let connection = self.connection.as_mut();
-                    connection.map(|connection| connection.poll_negotiate().map_ok(drop))
-                });
-                self.take_back(outcome)?;
-                // The peer may take its time.
-                self.rest();
-                match negotiated {
-                    Some(Poll::Ready(Ok(()))) => return self.poll_flush(io, cx),
-                    Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(self.fail(io, error))),
-                    Some(Poll::Pending) => continue,
-                    None => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-                }
-            }
-            if ready!(self.poll_receive(io, cx, whole.missing))? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
-    }
-
-    /// Ends a handshake that was agreed on: names in the certificate that the peer has shown, none if it has
-    /// shown none. What only the handshake needed is let go of.
-    ///
-    /// # Errors
-    /// There has to be a certificate and is none, or it was revoked. The peer can be told.
-    pub(crate) fn finish_handshake(&mut self, server: &LoadedTls) -> io::Result<PeerNames> {
-        self.is_negotiating = false;
-        let chain = self.peer_certificates().map_err(invalid)?;
-        if server.asks_certificate && chain.is_empty() {
-            let reason = "certificate of the client expected";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-        }
-        if let (Some(revoked), [_, ..]) = (&server.revoked, &chain[..]) {
-            let checked = revoked.check(&chain);
-            checked.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
-        }
-        self.put_away()?;
-        Ok(chain.first().map(|own| names(own)).unwrap_or_default())
-    }
-
-    /// What the peer has shown of itself, each certificate in DER, its own first.
-    fn peer_certificates(&self) -> Result<Vec<Vec<u8>>, Error> {
-        let Some(connection) = self.connection.as_ref().filter(|c| c.client_cert_used()) else {
-            return Ok(Vec::new());
-        };
-        let chain = connection.peer_cert_chain()?;
-        chain.iter().map(|one| Ok(one?.der()?.to_vec())).collect()
-    }
-
     /// Whether something can be said over it.
     pub(crate) fn is_established(&self) -> bool {
         !self.is_negotiating && (self.connection.is_some() || self.keys.is_some())
@@ -193,82 +78,6 @@ impl TlsSession {
     /// Whether the handshake is not done.
     pub(crate) fn is_negotiating(&self) -> bool {
         self.is_negotiating
-    }
-
-    /// The connection, which is made of its keys if it was put away.
-    fn connection(&mut self) -> io::Result<Option<&mut Connection>> {
-        self.make_connection().map_err(invalid)?;
-        Ok(self.connection.as_mut())
-    }
-
-    fn make_connection(&mut self) -> Result<(), Error> {
-        if let Some(keys) = self.keys.take() {
-            let mut connection = connection(&resumed()?)?;
-            connection.deserialize(&keys)?;
-            if self.owes_key_update {
-                connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested)?;
-            }
-            self.connection = Some(connection);
-        }
-        Ok(())
-    }
-
-    /// Makes keys of the connection, which is none any more until they are needed.
-    ///
-    /// # Errors
-    /// It is broken, or its handshake is not done.
-    pub(crate) fn put_away(&mut self) -> io::Result<()> {
-        if self.connection.is_some() {
-            PUT_AWAY.fetch_add(1, Relaxed);
-        }
-        self.make_keys().map_err(invalid)
-    }
-
-    fn make_keys(&mut self) -> Result<(), Error> {
-        let Some(mut connection) = self.connection.take() else {
-            return Ok(());
-        };
-        let mut part = Zeroizing::new(vec![0; connection.peek_len()]);
-        let (read, outcome) = exchange::with(Vec::new(), None, || connection.poll_recv(&mut part));
-        self.outgoing.extend(outcome.output);
-        if let Poll::Ready(Ok(read)) = read {
-            self.plain.extend_from_slice(&part[..read]);
-        }
-        if let Ok(counts) = connection.key_update_counts() {
-            self.owes_key_update |= counts.recv_key_updates > counts.send_key_updates;
-        }
-        let mut keys = Zeroizing::new(vec![0; connection.serialization_length()?]);
-        connection.serialize(&mut keys)?;
-        self.keys = Some(keys);
-        Ok(())
-    }
-
-    /// The session as the next daemon needs it. It must be [put away](TlsSession::put_away).
-    pub(crate) fn save(&self) -> SavedTls {
-        SavedTls {
-            keys: self.keys.as_deref().cloned(),
-            incoming: ByteBuf::from(&self.incoming[..]),
-            plain: ByteBuf::from(&self.plain[..]),
-            outgoing: ByteBuf::from(&self.outgoing[self.sent..]),
-            peer_closed: self.peer_closed,
-            closed: self.closed,
-            owes_key_update: self.owes_key_update,
-        }
-    }
-
-    /// Goes on where [`TlsSession::save`] was called.
-    pub(crate) fn restore(mut saved: SavedTls) -> TlsSession {
-        let take = |bytes: &mut ByteBuf| mem::take(&mut **bytes);
-        TlsSession {
-            keys: saved.keys.take().map(Zeroizing::new),
-            incoming: take(&mut saved.incoming),
-            plain: Zeroizing::new(take(&mut saved.plain)),
-            outgoing: take(&mut saved.outgoing),
-            peer_closed: saved.peer_closed,
-            closed: saved.closed,
-            owes_key_update: saved.owes_key_update,
-            ..TlsSession::over(None)
-        }
     }
 
     /// Whether a read brings something without the socket.
@@ -497,7 +306,7 @@ impl TlsSession {
     }
 
     /// Receives ciphertext, at most `wanted` bytes; how many.
-    fn poll_receive<S: AsFd + std::os::fd::AsRawFd>(
+    pub(super) fn poll_receive<S: AsFd + std::os::fd::AsRawFd>(
         &mut self,
         io: &AsyncFd<S>,
         cx: &mut Context<'_>,
@@ -525,13 +334,13 @@ impl TlsSession {
     }
 
     /// Takes so many bytes from the front of the ciphertext.
-    fn take_records(&mut self, bytes: usize) -> Vec<u8> {
+    pub(super) fn take_records(&mut self, bytes: usize) -> Vec<u8> {
         let rest = self.incoming.split_off(bytes);
         mem::replace(&mut self.incoming, rest)
     }
 
     /// Keeps what some work has left.
-    fn take_back(&mut self, outcome: Outcome) -> io::Result<()> {
+    pub(super) fn take_back(&mut self, outcome: Outcome) -> io::Result<()> {
         let Outcome {
             rest,
             output,
@@ -546,7 +355,11 @@ impl TlsSession {
     }
 
     /// Tells the peer of an error, as far as it takes that at once, and ends the connection.
-    fn fail<S: AsFd + std::os::fd::AsRawFd>(&mut self, io: &AsyncFd<S>, error: Error) -> io::Error {
+    pub(super) fn fail<S: AsFd + std::os::fd::AsRawFd>(
+        &mut self,
+        io: &AsyncFd<S>,
+        error: Error,
+    ) -> io::Error {
         if let Some(mut connection) = self.connection.take() {
             let (_, outcome) = exchange::with(Vec::new(), None, || {
                 connection.poll_shutdown_send().map_ok(drop)
@@ -563,7 +376,7 @@ impl TlsSession {
 }
 
 /// A connection of a server that has sent and received nothing.
-fn connection(config: &Config) -> Result<Connection, Error> {
+pub(super) fn connection(config: &Config) -> Result<Connection, Error> {
     let mut connection = Connection::new_server();
     connection.set_config(config.clone())?;
     connection.set_blinding(Blinding::SelfService)?;
@@ -583,7 +396,7 @@ fn gather(slices: &[IoSlice<'_>]) -> Vec<u8> {
 }
 
 /// An error of TLS, as one of the connection.
-fn invalid(error: Error) -> io::Error {
+pub(super) fn invalid(error: Error) -> io::Error {
     let kind = match error.kind() {
         ErrorType::ConnectionClosed => io::ErrorKind::ConnectionAborted,
         _ => io::ErrorKind::InvalidData,
@@ -598,19 +411,6 @@ impl fmt::Debug for TlsSession {
             .field("peer_closed", &self.peer_closed)
             .field("closed", &self.closed)
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for SavedTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SavedTls").finish_non_exhaustive()
-    }
-}
-
-impl Drop for SavedTls {
-    fn drop(&mut self) {
-        self.keys.iter_mut().for_each(|keys| keys.zeroize());
-        self.plain.zeroize();
     }
 }
 

@@ -8,6 +8,9 @@ use s2n_tls::connection::Connection;
 use s2n_tls::security::Policy;
 use tokio::io::Interest;
 
+use s2n_tls::config::Builder;
+use s2n_tls::enums::PeerKeyUpdate;
+
 use super::*;
 use crate::net::sockopt::register;
 use crate::net::tls::settings::prepare;
