@@ -66,6 +66,8 @@ pub(crate) struct TlsSession {
     closed: bool,
     /// The peer asked for new keys, and has not got them yet.
     owes_key_update: bool,
+    /// What was wrong behind what was read last: the next read says so.
+    failed: Option<io::Error>,
 }
 
 /// A [`TlsSession`], with its keys.
@@ -116,6 +118,7 @@ impl TlsSession {
             peer_closed: false,
             closed: false,
             owes_key_update: false,
+            failed: None,
         }
     }
 
@@ -268,6 +271,7 @@ impl TlsSession {
     pub(crate) fn has_input(&self) -> bool {
         !self.plain.is_empty()
             || self.peer_closed
+            || self.failed.is_some()
             || self.connection.as_ref().is_some_and(|c| c.peek_len() > 0)
             || records::whole(&self.incoming).bytes > 0
     }
@@ -304,6 +308,9 @@ impl TlsSession {
             }
             if self.peer_closed {
                 return Poll::Ready(Ok(0));
+            }
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error));
             }
             let whole = records::whole(&self.incoming);
             match self.decrypt(io, whole, buf)? {
@@ -361,15 +368,23 @@ impl TlsSession {
             while read < buf.len() {
                 match connection.poll_recv(&mut buf[read..]) {
                     Poll::Pending => break,
-                    Poll::Ready(Ok(0)) => return Ok((read, true)),
+                    Poll::Ready(Ok(0)) => return (read, Ok(true)),
                     Poll::Ready(Ok(some)) => read += some,
-                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Ready(Err(error)) => return (read, Err(error)),
                 }
             }
-            Ok((read, false))
+            (read, Ok(false))
         });
         self.take_back(outcome)?;
-        let (read, is_end) = decrypted.map_err(|error| self.fail(io, error))?;
+        let (read, is_end) = decrypted;
+        let is_end = match is_end.map_err(|error| self.fail(io, error)) {
+            Ok(is_end) => is_end,
+            Err(error) if read == 0 => return Err(error),
+            Err(error) => {
+                self.failed = Some(error);
+                false
+            }
+        };
         if is_end {
             self.peer_closed = true;
             if let Some((keys, owes_key_update)) = before {
