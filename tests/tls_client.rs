@@ -356,8 +356,22 @@ fn client_certificate_is_shown_to_who_asks() {
         &["--tls-client-ca", &authority.certificate],
     );
     let address = server.addr(1).to_string();
-    // An end that were said would be that of a server which has read all.
     let said = failure(connect(&authority, &["--retry=no"], &address), 1);
+    assert!(
+        said.ends_with("certificate of the client expected"),
+        "{said}"
+    );
+    // An end that were said would be that of a server which has read all.
+    let other = Authority::new();
+    let strange = other.client("meter-7");
+    let shown = [
+        "--retry=no",
+        "--cert",
+        &strange.certificate,
+        "--key",
+        &strange.key,
+    ];
+    let said = failure(connect(&authority, &shown, &address), 1);
     assert!(
         said.ends_with("it ended without the end of TLS, so something may be missing"),
         "{said}"
