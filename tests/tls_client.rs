@@ -361,6 +361,21 @@ fn client_certificate_is_shown_to_who_asks() {
         said.ends_with("certificate of the client expected"),
         "{said}"
     );
+    // An end that were said would be that of a server which has read all.
+    let other = Authority::new();
+    let strange = other.client("meter-7");
+    let shown = [
+        "--retry=no",
+        "--cert",
+        &strange.certificate,
+        "--key",
+        &strange.key,
+    ];
+    let said = failure(connect(&authority, &shown, &address), 1);
+    assert!(
+        said.ends_with("it ended without the end of TLS, so something may be missing"),
+        "{said}"
+    );
     let pair = authority.client("meter-7");
     let shown = ["--cert", &pair.certificate, "--key", &pair.key];
     let exit = finish(connect(&authority, &shown, &address), b"hello\n");

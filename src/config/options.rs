@@ -376,11 +376,19 @@ impl Config {
             let value = typed.cloned().unwrap_or_else(|| "".into());
             Err(ConfigError::at(option, &value, reason.to_owned()))
         };
+        let tokens = self.tokens.as_ref();
+        let wants_certificates = tokens.is_some_and(|tokens| tokens.want_certificates());
         match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
             (Some(_), None, _) => return wrong("tls-cert", "needs --tls-key, too"),
             (None, Some(_), _) => return wrong("tls-key", "needs --tls-cert, too"),
             (.., None) if self.tls_crl.is_some() => {
                 return wrong("tls-crl", "needs --tls-client-ca, too");
+            }
+            (.., None) if wants_certificates => {
+                return wrong(
+                    "tokens",
+                    "a token is for a certificate, which needs --tls-client-ca, too",
+                );
             }
             _ => {}
         }

@@ -103,6 +103,12 @@ impl Tokens {
         })
     }
 
+    /// Whether some token is for a certificate.
+    pub(super) fn want_certificates(&self) -> bool {
+        let mut tokens = self.0.values();
+        tokens.any(|token| matches!(token.identity.proof, Proof::Certificate(_)))
+    }
+
     /// Whether a client that came in like this still may, in this role and channel.
     pub(crate) fn allow(
         &self,

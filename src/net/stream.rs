@@ -365,8 +365,9 @@ impl Connection for Stream {
     }
 
     fn rest_long(&mut self) {
-        // One that is broken says so when it is needed.
-        let _ = self.put_away();
+        if let Some(tls) = &mut self.tls {
+            tls.rest_long();
+        }
     }
 
     fn progress(&self) -> io::Result<PeerProgress> {

@@ -37,6 +37,10 @@ impl TlsSession {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_flush(io, cx))?;
+            let connection = self.connection.as_ref();
+            if connection.is_some_and(|connection| connection.handshake_complete()) {
+                return Poll::Ready(Ok(()));
+            }
             let whole = records::whole(&self.incoming);
             if whole.bytes > 0 {
                 let input = self.take_records(whole.bytes);
@@ -48,9 +52,8 @@ impl TlsSession {
                 // The peer may take its time.
                 self.rest();
                 match negotiated {
-                    Some(Poll::Ready(Ok(()))) => return self.poll_flush(io, cx),
                     Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(self.fail(io, error))),
-                    Some(Poll::Pending) => continue,
+                    Some(_) => continue,
                     None => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
                 }
             }

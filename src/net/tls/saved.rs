@@ -72,6 +72,15 @@ impl TlsSession {
         Ok(())
     }
 
+    /// [Puts the session away](TlsSession::put_away), unless it has seen the end of its input: that one could not
+    /// be, and may still have much to say.
+    pub(crate) fn rest_long(&mut self) {
+        if !self.peer_closed {
+            // One that is broken says so when it is needed.
+            let _ = self.put_away();
+        }
+    }
+
     /// Makes keys of the connection, which is none any more until they are needed.
     ///
     /// # Errors
