@@ -439,6 +439,12 @@ impl Acceptor {
             !lists.admit(&connection.listener, connection.peer)
         });
         drop(lists);
+        let revoked = self.context.tls.revoked();
+        let is_known = revoked.is_some();
+        self.policy.set_revoked(revoked);
+        if is_known {
+            channels.command_all(Commands::CERTIFICATE);
+        }
         if self.permits.counts_by_source() {
             channels.command_all(Commands::COUNT);
         }

@@ -43,6 +43,7 @@ impl Served {
             ("listen", vec!["127.0.0.1:0,hello".into()]),
             ("format", vec![format.into()]),
             ("tokens", vec![tokens.into()]),
+            ("tls-client-ca", vec!["of-nobody.pem".into()]),
         ];
         let options = Options::from_iter(options);
         let config = Config::from_options(&options, 1024).unwrap();

@@ -147,6 +147,12 @@ impl<S: Connection> Client<S> {
         if commands.contain(Commands::PROBE) && self.probe() {
             return true;
         }
+        if commands.contain(Commands::CERTIFICATE)
+            && let Some(lists) = self.policy.revoked()
+            && self.stream.is_revoked(&lists)
+        {
+            self.close(CloseReason::Denied);
+        }
         if commands.contain(Commands::COUNT)
             && let Some(permit) = &mut self.permit
         {

@@ -1,6 +1,7 @@
 //! What all clients go by, and what they are told when they are closed.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::throttle::Rates;
 use crate::config::{Config, Grace, HalfClose, LongLine};
 use crate::hub::Feed;
+use crate::net::tls::RevocationLists;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::LineLimit;
 
@@ -23,6 +25,8 @@ pub(crate) struct ClientPolicy {
     /// Whether the log has said of some client that its lines seem to end in CR.
     has_warned_of_cr: AtomicBool,
     last: Mutex<ClosePolicy>,
+    /// Certificates that are revoked.
+    revoked: Mutex<Option<Arc<RevocationLists>>>,
 }
 
 /// Policy that matters once, when a client's input or the client ends.
@@ -43,6 +47,7 @@ impl From<&Config> for ClientPolicy {
             rates: rates(config).map(AtomicU64::new),
             has_warned_of_cr: AtomicBool::new(false),
             last: Mutex::new(ClosePolicy::from(config)),
+            revoked: Mutex::default(),
         }
     }
 }
@@ -69,6 +74,15 @@ impl ClientPolicy {
         }
         self.has_warned_of_cr.store(false, Relaxed);
         *self.last() = ClosePolicy::from(config);
+    }
+
+    pub(super) fn revoked(&self) -> Option<Arc<RevocationLists>> {
+        self.revoked.lock().clone()
+    }
+
+    /// Has clients asked for their certificate go by these lists from now on.
+    pub(super) fn set_revoked(&self, lists: Option<Arc<RevocationLists>>) {
+        *self.revoked.lock() = lists;
     }
 
     /// Whether nobody has been warned yet that the lines of a client seem to end in CR; once is enough.

@@ -78,6 +78,8 @@ impl Commands {
     pub(crate) const NUDGE: Commands = Commands(1 << 14);
     /// Count your permit by your address.
     pub(crate) const COUNT: Commands = Commands(1 << 15);
+    /// See whether your certificate has been revoked.
+    pub(crate) const CERTIFICATE: Commands = Commands(1 << 17);
     /// Give back what only work needs.
     pub(crate) const REST: Commands = Commands(1 << 16);
     /// See how far the peer has come, and whether it is still there.

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use zeroize::Zeroizing;
 
 use super::sockopt::{outstanding_bytes, register};
-use super::tls::{self, LoadedTls, PeerNames, SavedTls, TlsSession};
+use super::tls::{self, LoadedTls, PeerNames, RevocationLists, SavedTls, TlsSession};
 
 /// How long a peer may be silent that owes an answer: gone within a minute, as a silent one that owes
 /// none. Not left to TCP_USER_TIMEOUT, which also ends a peer that answers every probe of its closed
@@ -62,6 +62,11 @@ pub(crate) trait Connection {
 
     /// Gives back that, too. What comes next takes longer.
     fn rest_long(&mut self) {}
+
+    /// Whether the peer has shown a certificate that is in these lists.
+    fn is_revoked(&self, _: &RevocationLists) -> bool {
+        false
+    }
 
     /// How far the peer has come in taking the output.
     ///
@@ -368,6 +373,10 @@ impl Connection for Stream {
         if let Some(tls) = &mut self.tls {
             tls.rest_long();
         }
+    }
+
+    fn is_revoked(&self, lists: &RevocationLists) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_revoked(lists))
     }
 
     fn progress(&self) -> io::Result<PeerProgress> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use rustls::ClientConfig;
 
-use super::{TLS, configs, marker};
+use super::{TLS, VERSIONS, configs, marker, speaking};
 use crate::common::{Authority, Launch, Pair, Server, TlsClient, TlsEvent, run};
 
 /// A daemon whose pair is at a place where it can be replaced.
@@ -53,6 +53,48 @@ impl Reloaded {
 fn copy(pair: &Pair, folder: &Path) {
     fs::copy(&pair.certificate, folder.join("cert.pem")).unwrap();
     fs::copy(&pair.key, folder.join("key.pem")).unwrap();
+}
+
+#[test]
+fn client_whose_certificate_is_revoked_is_closed_by_the_reload_and_after_a_handover() {
+    let authority = Authority::new();
+    let pairs = [(); 3].map(|()| authority.client("meter"));
+    let (list, pair) = (authority.revoke(&[]), authority.server());
+    let args = [
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,tls",
+        "--tls-cert",
+        &pair.certificate,
+        "--tls-key",
+        &pair.key,
+        "--tls-client-ca",
+        &authority.certificate,
+        "--tls-crl",
+        &list,
+        "--no-notices",
+    ];
+    let server = Launch::new(&args).start();
+    let [mut one, mut two, mut good] = pairs.each_ref().map(|pair| {
+        let config = speaking(VERSIONS[1], &authority, Some(pair));
+        TlsClient::connect(&server, TLS, &config)
+    });
+    let publish = |revoked: &[&Pair]| {
+        // At the same path.
+        authority.revoke(revoked);
+        server.signal(Signal::HUP);
+    };
+    publish(&[&pairs[0]]);
+    one.expect_line("Error: not allowed any more");
+    one.expect_end();
+    server.wait_log("client disconnected client=1 reason=denied");
+    server.signal(Signal::USR2);
+    server.wait_log_count("phase=running", 3);
+    publish(&[&pairs[0], &pairs[1]]);
+    two.expect_line("Error: not allowed any more");
+    two.expect_end();
+    good.send("still here\n");
+    server.wait_log("client disconnected client=2 reason=denied");
+    assert_eq!(server.count_log("client disconnected"), 2);
 }
 
 #[test]

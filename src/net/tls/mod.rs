@@ -26,6 +26,7 @@ mod settings;
 
 pub(crate) use self::negotiation::PeerNames;
 pub(crate) use self::records::begins_handshake as begins;
+pub(crate) use self::revocation::RevocationLists;
 pub(crate) use self::saved::{SavedTls, take_put_away};
 pub(crate) use self::server::{CertificateEnd, LoadedTls, ServerTls, TlsMaterial};
 pub(crate) use self::session::TlsSession;

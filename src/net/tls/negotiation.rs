@@ -80,7 +80,9 @@ impl TlsSession {
             checked.map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, reason))?;
         }
         self.put_away()?;
-        Ok(chain.first().map(|own| names(own)).unwrap_or_default())
+        let own = chain.first().map(|own| names(own));
+        self.chain = chain;
+        Ok(own.unwrap_or_default())
     }
 
     /// What the peer has shown of itself, each certificate in DER, its own first.

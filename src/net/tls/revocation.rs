@@ -40,11 +40,7 @@ impl RevocationLists {
     /// # Errors
     /// Why it is not to be trusted: one is revoked, or there is no list of its authority that is of today.
     pub(super) fn check(&self, chain: &[Vec<u8>]) -> Result<(), String> {
-        let parsed = chain.iter().map(|der| X509Certificate::from_der(der));
-        let chain: Vec<X509Certificate<'_>> = parsed
-            .map(|parsed| parsed.map(|(_, certificate)| certificate))
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("a certificate is damaged: {error}"))?;
+        let chain = parse(chain)?;
         for pair in chain.windows(2) {
             let [certificate, issuer] = pair else {
                 continue;
@@ -56,13 +52,23 @@ impl RevocationLists {
             {
                 return Err(format!("the CRL of {} is out of date", issuer.subject()));
             }
-            let serial = certificate.raw_serial();
-            let mut revoked = list.iter_revoked_certificates();
-            if revoked.any(|revoked| revoked.raw_serial() == serial) {
+            if has(&list, certificate) {
                 return Err(format!("{} is revoked", certificate.subject()));
             }
         }
         Ok(())
+    }
+
+    /// Whether a certificate of such a chain is in a list, of today or not.
+    pub(crate) fn revoke(&self, chain: &[Vec<u8>]) -> bool {
+        let chain = parse(chain).unwrap_or_default();
+        chain.windows(2).any(|pair| {
+            let [certificate, issuer] = pair else {
+                return false;
+            };
+            self.list_of(issuer)
+                .is_ok_and(|list| has(&list, certificate))
+        })
     }
 
     /// The list that this authority has signed.
@@ -80,6 +86,21 @@ impl RevocationLists {
         its.next()
             .ok_or_else(|| format!("there is no CRL of {}", issuer.subject()))
     }
+}
+
+/// Certificates in DER.
+fn parse(chain: &[Vec<u8>]) -> Result<Vec<X509Certificate<'_>>, String> {
+    let parsed = chain.iter().map(|der| X509Certificate::from_der(der));
+    parsed
+        .map(|parsed| parsed.map(|(_, certificate)| certificate))
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("a certificate is damaged: {error}"))
+}
+
+/// Whether a list has this certificate.
+fn has(list: &CertificateRevocationList<'_>, certificate: &X509Certificate<'_>) -> bool {
+    let mut revoked = list.iter_revoked_certificates();
+    revoked.any(|revoked| revoked.raw_serial() == certificate.raw_serial())
 }
 
 /// Seconds since the epoch.

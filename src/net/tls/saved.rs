@@ -38,6 +38,7 @@ pub(crate) struct SavedTls {
     peer_closed: bool,
     closed: bool,
     owes_key_update: bool,
+    chain: Vec<ByteBuf>,
 }
 
 /// For connections whose handshake is done: they need no certificate any more.
@@ -121,6 +122,7 @@ impl TlsSession {
             peer_closed: self.peer_closed,
             closed: self.closed,
             owes_key_update: self.owes_key_update,
+            chain: self.chain.iter().cloned().map(ByteBuf::from).collect(),
         }
     }
 
@@ -135,6 +137,7 @@ impl TlsSession {
             peer_closed: saved.peer_closed,
             closed: saved.closed,
             owes_key_update: saved.owes_key_update,
+            chain: saved.chain.iter_mut().map(take).collect(),
             ..TlsSession::over(None)
         }
     }

@@ -35,7 +35,7 @@ struct TlsFiles {
 #[derive(Debug)]
 pub(crate) struct LoadedTls {
     pub(super) config: S2nConfig,
-    pub(super) revoked: Option<RevocationLists>,
+    pub(super) revoked: Option<Arc<RevocationLists>>,
     /// Whether clients have to show a certificate.
     pub(super) asks_certificate: bool,
     /// End of the certificate.
@@ -110,7 +110,7 @@ impl TlsFiles {
         });
         Ok(LoadedTls {
             config: builder.build()?,
-            revoked: revoked.transpose()?,
+            revoked: revoked.transpose()?.map(Arc::new),
             asks_certificate: self.client_ca.is_some(),
             expires,
         })
@@ -182,6 +182,12 @@ impl ServerTls {
         let mut all = material.loaded.iter();
         let it = all.find(|(files, _)| is_it(files));
         it.map(|(_, loaded)| loaded.clone())
+    }
+
+    /// Certificates of clients that are revoked, if that is known.
+    pub(crate) fn revoked(&self) -> Option<Arc<RevocationLists>> {
+        let material = self.0.read();
+        material.loaded.values().find_map(|tls| tls.revoked.clone())
     }
 
     /// Every certificate in use, and when it ends.

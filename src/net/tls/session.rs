@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::exchange::{self, Outcome};
 use super::records::{self, Whole};
+use super::revocation::RevocationLists;
 use super::settings::SEAL_BYTES_MAX;
 
 /// Ciphertext that is read at a time.
@@ -49,6 +50,8 @@ pub(crate) struct TlsSession {
     pub(super) closed: bool,
     /// The peer asked for new keys, and has not got them yet.
     pub(super) owes_key_update: bool,
+    /// Certificates that the peer has shown, each in DER, its own first. Empty if it was asked for none.
+    pub(super) chain: Vec<Vec<u8>>,
     /// What is wrong behind the bytes that were read last.
     pub(super) failed: Option<io::Error>,
 }
@@ -66,8 +69,14 @@ impl TlsSession {
             peer_closed: false,
             closed: false,
             owes_key_update: false,
+            chain: Vec::new(),
             failed: None,
         }
+    }
+
+    /// Whether the peer's certificate is in these lists.
+    pub(crate) fn is_revoked(&self, lists: &RevocationLists) -> bool {
+        lists.revoke(&self.chain)
     }
 
     /// Whether something can be said over it.
