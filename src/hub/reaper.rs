@@ -43,7 +43,7 @@ const PROBE: Duration = Duration::from_secs(5);
 
 /// How long a client is quiet before it gives back what only work needs: getting that again takes it some
 /// ten microseconds.
-const REST_TIME: Duration = Duration::from_secs(2);
+const REST_TIME: Duration = Duration::from_secs(1);
 
 /// Nobody has got room in the buffer for this long after the grace, although somebody waits: nothing
 /// that clients may do leads to that.
