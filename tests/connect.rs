@@ -29,17 +29,7 @@ fn connect_and_tell(args: &[&str], address: &str) -> Command {
 
 /// Runs it to its end with this standard input.
 fn run(args: &[&str], address: &str, input: &[u8]) -> Exit {
-    let output = assert_cmd::Command::from_std(connect(args, address))
-        .write_stdin(input)
-        .timeout(PATIENCE)
-        .output()
-        .expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Exit {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    Exit::of(assert_cmd::Command::from_std(connect(args, address)).write_stdin(input))
 }
 
 /// A server that does just what the test says.

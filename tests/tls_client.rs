@@ -6,7 +6,7 @@ use std::thread;
 #[cfg(feature = "bench")]
 use crate::common::run;
 use crate::common::{
-    Authority, BINARY, Client, Exit, PATIENCE, Pair, Program, Server, Tmux, eventually, tool,
+    Authority, BINARY, Client, Exit, Pair, Program, Server, Tmux, eventually, tool,
 };
 
 /// A daemon with a plain listener and one with TLS, for which this pair speaks.
@@ -27,17 +27,7 @@ fn connect(authority: &Authority, args: &[&str], address: &str) -> Command {
 
 /// Runs it to its end with this standard input.
 fn finish(command: Command, input: &[u8]) -> Exit {
-    let output = assert_cmd::Command::from_std(command)
-        .write_stdin(input)
-        .timeout(PATIENCE)
-        .output()
-        .expect("it runs");
-    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-    Exit {
-        code: output.status.code(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    Exit::of(assert_cmd::Command::from_std(command).write_stdin(input))
 }
 
 /// The last line of stderr of a connect that must fail with this code.

@@ -1,6 +1,19 @@
 //! How often a key of a listener may be given, as its row says: [`one`] value, [`maybe`] one, or
 //! [`each`] of several.
 
+use std::fmt;
+
+/// Shows a key once for each of these values.
+fn show_all<T>(
+    f: &mut fmt::Formatter<'_>,
+    key: &str,
+    values: &[T],
+    display: impl Fn(&T) -> String,
+) -> fmt::Result {
+    let mut values = values.iter();
+    values.try_for_each(|value| write!(f, ",{key}={}", display(value)))
+}
+
 /// A key with one value.
 pub(super) mod one {
     use std::fmt;
@@ -23,7 +36,7 @@ pub(super) mod one {
         field: &T,
         display: impl Fn(&T) -> String,
     ) -> fmt::Result {
-        write!(f, ",{key}={}", display(field))
+        super::show_all(f, key, std::slice::from_ref(field), display)
     }
 }
 
@@ -49,10 +62,7 @@ pub(super) mod maybe {
         field: &Option<T>,
         display: impl Fn(&T) -> String,
     ) -> fmt::Result {
-        let given = field.iter();
-        given
-            .into_iter()
-            .try_for_each(|value| write!(f, ",{key}={}", display(value)))
+        super::show_all(f, key, field.as_slice(), display)
     }
 }
 
@@ -88,8 +98,6 @@ pub(super) mod each {
         display: impl Fn(&T) -> String,
     ) -> fmt::Result {
         let shown = if f.alternate() { &[] } else { field };
-        shown
-            .iter()
-            .try_for_each(|value| write!(f, ",{key}={}", display(value)))
+        super::show_all(f, key, shown, display)
     }
 }

@@ -224,16 +224,7 @@ impl Launch {
 
     /// Runs the daemon to its end. One that serves instead is killed, and has no code.
     pub(crate) fn run(mut self) -> Exit {
-        let output = assert_cmd::Command::from_std(self.command())
-            .timeout(PATIENCE)
-            .output()
-            .expect("the daemon runs");
-        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
-        Exit {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+        Exit::of(&mut assert_cmd::Command::from_std(self.command()))
     }
 
     /// Starts the daemon and waits until it listens everywhere it was told to.
@@ -253,6 +244,19 @@ pub(crate) struct Exit {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+impl Exit {
+    /// Runs a command to its end. One that goes on instead is killed, and has no code.
+    pub(crate) fn of(command: &mut assert_cmd::Command) -> Exit {
+        let output = command.timeout(PATIENCE).output().expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        Exit {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
 }
 
 /// Runs the daemon to its end. One that serves instead is killed, and has no code.

@@ -13,10 +13,12 @@
 //! | [`session`] | one connection: decrypting, encrypting, its end |
 //! | [`negotiation`], [`saved`] | before that, and while it is put away |
 //! | [`server`] | certificates and keys from files, for listeners |
+//! | [`pem`] | what is in those files |
 //! | [`revocation`] | certificates of clients that were revoked |
 
 mod exchange;
 mod negotiation;
+mod pem;
 mod records;
 pub(crate) mod revocation;
 mod saved;

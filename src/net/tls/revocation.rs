@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use anyhow::{Context, ensure};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
-use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::pem;
 
 /// Lists of revoked certificates, each in DER.
 #[derive(Debug)]
@@ -20,13 +21,7 @@ impl RevocationLists {
     /// What is wrong with it.
     pub(super) fn parse(pem: &[u8]) -> anyhow::Result<RevocationLists> {
         let mut lists = Vec::new();
-        for pem in Pem::iter_from_buffer(pem) {
-            let pem = pem.context("it is no PEM, or is cut off")?;
-            ensure!(
-                pem.label == "X509 CRL",
-                "it has a {}, and is for CRLs",
-                pem.label
-            );
+        for pem in pem::blocks(pem, "X509 CRL", "CRLs")? {
             CertificateRevocationList::from_der(&pem.contents).context("its list is damaged")?;
             lists.push(pem.contents);
         }

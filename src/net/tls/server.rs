@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow};
 use parking_lot::RwLock;
 use s2n_tls::callbacks::VerifyHostNameCallback;
 use s2n_tls::config::{Builder, Config as S2nConfig};
 use s2n_tls::enums::ClientAuthType;
 use tracing::{error, warn};
-use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
+use super::pem;
 use super::revocation::RevocationLists;
 use super::settings;
 use crate::config::{Config, ListenerOptions};
@@ -240,13 +240,7 @@ fn named(option: &str, path: &Path) -> String {
 /// When the first certificate of a PEM file ends.
 fn end_of(pem: &[u8]) -> anyhow::Result<SystemTime> {
     let mut first = None;
-    for pem in Pem::iter_from_buffer(pem) {
-        let pem = pem.context("it is no PEM, or is cut off")?;
-        ensure!(
-            pem.label == "CERTIFICATE",
-            "it has a {}, and is for certificates",
-            pem.label
-        );
+    for pem in pem::blocks(pem, "CERTIFICATE", "certificates")? {
         let certificate = pem.parse_x509().context("its certificate is damaged")?;
         let end = certificate.validity().not_after.timestamp();
         first.get_or_insert(end);
