@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::closed::ClosedClient;
 use super::connection::ConnectionInfo;
+use super::history::HistoryStats;
 use super::liveness::Liveness;
 use super::order::{Hub, new_epoch};
 use super::shared::Shared;
@@ -54,6 +55,8 @@ pub(crate) struct ChannelStats {
     /// Clients opened it.
     pub(crate) is_open: bool,
     pub(crate) stats: HubStats,
+    /// `None` where none is kept.
+    pub(crate) history: Option<HistoryStats>,
 }
 
 /// All channels in stats, at one time.
@@ -216,6 +219,7 @@ impl Channels {
             name: hub.name.clone(),
             is_open: hub.is_open.load(Relaxed),
             stats: hub.stats(),
+            history: None,
         };
         ChannelsStats {
             each: hubs.iter().map(stats).collect(),

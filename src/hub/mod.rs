@@ -28,6 +28,7 @@ mod drain;
 mod encoding;
 mod eviction;
 mod feed;
+pub(crate) mod history;
 mod liveness;
 mod membership;
 pub mod memory;

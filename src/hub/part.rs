@@ -21,15 +21,15 @@ pub(super) const SYSTEM: ClientId = ClientId(0);
 
 /// One part of a batch: what one read of one client completed, or one notice.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) kind: Kind,
+pub(crate) struct Part {
+    pub(crate) kind: Kind,
     /// Messages in it; none in a notice.
-    pub(super) messages: u32,
+    pub(crate) messages: u32,
 }
 
 impl Part {
     /// Places that it takes in the one order.
-    pub(super) fn numbers(self) -> u64 {
+    pub(crate) fn numbers(self) -> u64 {
         match self.kind {
             Kind::Lines => u64::from(self.messages),
             Kind::Notice(_) => 1,

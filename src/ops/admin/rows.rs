@@ -47,6 +47,7 @@ impl From<&ChannelStats> for ChannelRow {
         let ChannelStats {
             name,
             is_open,
+            history: _,
             stats,
         } = channel;
         ChannelRow {

@@ -354,6 +354,7 @@ mod tests {
             name: format!("c{number:04}").parse().unwrap(),
             is_open: number != 1001,
             stats: HubStats::default(),
+            history: None,
         };
         let stats = ChannelsStats {
             each: (0..1002).map(channel).collect(),

@@ -158,6 +158,7 @@ mod tests {
             name: name.parse().unwrap(),
             is_open,
             stats,
+            history: None,
         }
     }
 
