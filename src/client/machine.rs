@@ -12,13 +12,12 @@ use super::reader::{InputPolicy, Read, Reader};
 use super::throttle::Throttle;
 use super::writer::Writer;
 use crate::config::{HalfClose, ListenerOptions};
-use crate::hub::{Commands, Condition, Feed, Hub};
+use crate::hub::{Commands, Condition, Feed};
 use crate::net::permits::ConnectionPermit;
 use crate::net::stream::{Connection, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
-use crate::wire::hello::{self, HelloReader};
-use crate::wire::ids::Seq;
+use crate::wire::hello::{Answer, HelloReader};
 
 /// Telnet's answers that may wait for a client's socket, in bytes; one that does not take them is
 /// not read from until it does. One read may add as much again as it brought.
@@ -115,20 +114,12 @@ impl<S: Connection> Client<S> {
         }
     }
 
-    /// Tells a new client that its hello was taken, and what stands `before` all that it gets.
-    pub(super) fn answer_hello(&mut self, hello: HelloReader, hub: &Hub, before: Seq) {
+    /// Tells a new client that its hello was taken, and where it stands.
+    pub(super) fn answer_hello(&mut self, hello: HelloReader, answer: &Answer) {
         let format = self.options.format;
-        let mut answer = Vec::new();
-        hello::answer(
-            format,
-            self.feed.subscriber().id,
-            hub.name(),
-            hub.epoch(),
-            before,
-            hello.crlf(),
-            &mut answer,
-        );
-        self.writer.queue(&answer);
+        let mut said = Vec::new();
+        answer.write(format, &self.options.channel, hello.crlf(), &mut said);
+        self.writer.queue(&said);
         let (telnet, line_ends) = hello.into_input(format);
         self.reader = Reader::behind_hello(telnet, line_ends, self.policy.line_bytes_max());
     }
@@ -139,6 +130,12 @@ impl<S: Connection> Client<S> {
             && matches!(self.output, OutputState::Streaming | OutputState::Flushing)
         {
             self.writer.skip(&mut self.feed);
+        }
+        if commands.contain(Commands::CATCH_UP)
+            && matches!(self.output, OutputState::Streaming | OutputState::Flushing)
+        {
+            self.writer.finish_line(&mut self.feed);
+            self.feed.catch_up();
         }
         if commands.contain(Commands::REST) {
             self.stream.rest_long();

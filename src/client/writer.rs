@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::hub::{Condition, Feed};
+use crate::hub::{Condition, Feed, More};
 use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
@@ -155,6 +155,10 @@ impl Writer {
         let all = self.poll_all(cx, stream, feed, format, &mut refused);
         // Told once: the reaper must not see it taken back for a moment.
         feed.subscriber().set(Condition::Blocked, refused);
+        if feed.is_in_slice() {
+            self.finish_line(feed);
+            feed.leave_slice();
+        }
         all
     }
 
@@ -190,19 +194,35 @@ impl Writer {
                 let skipped = std::mem::take(&mut self.skipped);
                 self.say(feed.crlf(), |out| format::skip(format, skipped, out));
                 continue;
-            } else if ready!(feed.poll_more(cx)) {
-                let mut slices = [IoSlice::new(&[]); SLICES];
-                let filled = feed.gather(&mut slices);
-                let written = ready!(write(cx, &slices[..filled]))?;
-                feed.advance(written);
-                written
-            } else if let Some((reason, detail)) = self.take_close_notice() {
-                self.say(feed.crlf(), |out| {
-                    format::error(format, reason, &detail, out)
-                });
+            } else if let Some(taken) = feed.take_ack() {
+                self.finish_line(feed);
+                self.say(feed.crlf(), |out| format::ack(format, taken, out));
                 continue;
             } else {
-                return Poll::Ready(Ok(()));
+                match ready!(feed.poll_more(cx)) {
+                    More::Bytes => {
+                        let mut slices = [IoSlice::new(&[]); SLICES];
+                        let filled = feed.gather(&mut slices);
+                        let written = ready!(write(cx, &slices[..filled]))?;
+                        feed.advance(written);
+                        written
+                    }
+                    More::Missed(messages) => {
+                        self.skipped += messages;
+                        continue;
+                    }
+                    // Whoever only sends is told before it goes that all has come.
+                    More::End if feed.awaits_ack() => return Poll::Pending,
+                    More::End => {
+                        let Some((reason, detail)) = self.take_close_notice() else {
+                            return Poll::Ready(Ok(()));
+                        };
+                        self.say(feed.crlf(), |out| {
+                            format::error(format, reason, &detail, out)
+                        });
+                        continue;
+                    }
+                }
             };
             budget = budget.saturating_sub(written);
             if budget == 0 {

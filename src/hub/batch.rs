@@ -9,6 +9,7 @@ use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::Part;
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::ids::{ClientId, Seq};
+use crate::wire::session::SessionName;
 
 /// Consecutive messages and notices of the one order.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Batch {
     /// Names of the origins that have one, by the index of the part, in its order.
     pub(super) names: Box<[(u32, ClientName)]>,
     pub(super) parts: Box<[Part]>,
+    /// Sessions of the parts that have one, by the index of the part, with what they have taken then.
+    pub(super) sessions: Box<[(u32, SessionName, u64)]>,
     /// Messages in all parts.
     pub(super) messages: u64,
     /// The encodings this batch was charged for.
@@ -31,6 +34,52 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// A batch of the past, of its lines as they came, for whoever reads it again.
+    pub(super) fn of_past(
+        first_seq: Seq,
+        origins: Box<[ClientId]>,
+        names: Box<[(u32, ClientName)]>,
+        parts: Box<[Part]>,
+        raw: EncodedBatch,
+    ) -> Batch {
+        let mut views = PerEncoding::default();
+        views[Encoding::Raw] = OnceLock::from(raw);
+        Batch {
+            first_seq,
+            origins,
+            names,
+            messages: parts.iter().map(|part| u64::from(part.messages)).sum(),
+            parts,
+            sessions: Box::default(),
+            encodings: Encodings::ALL,
+            sizes: Sizes::default(),
+            views,
+            reservation: None,
+        }
+    }
+
+    /// The number behind the last of it.
+    pub(super) fn next_seq(&self) -> Seq {
+        let numbers = self.parts.iter().map(|part| part.numbers());
+        Seq(self.first_seq.0 + numbers.sum::<u64>())
+    }
+
+    /// The number of the first that the bytes before `at` do not have whole.
+    pub(super) fn seq_at(&self, encoding: Encoding, at: usize) -> Seq {
+        let view = self.view(encoding);
+        let mut seq = self.first_seq;
+        for (part, index) in self.parts.iter().zip(0..) {
+            if view.ends[index] as usize <= at {
+                seq.0 += part.numbers();
+                continue;
+            }
+            let within = at.saturating_sub(view.start_of(index));
+            let units = self.shown_in(encoding).units_after(&view.part(index)[..within], 0);
+            return Seq(seq.0 + units as u64);
+        }
+        seq
+    }
+
     /// The bytes in `encoding`, made by the first feed that asks and shared by the rest, who wait
     /// for it meanwhile (at most one read's lines to format).
     #[inline]
@@ -54,6 +103,9 @@ impl Batch {
 
     #[cold]
     fn make(&self, encoding: Encoding) -> EncodedBatch {
+        if encoding.is_source() {
+            return self.make_source(encoding);
+        }
         let source = self.view(encoding.source());
         let len = self.each_part().map(|(at, part, origin, seq)| {
             let part_in_source = source.part(at);
@@ -62,6 +114,18 @@ impl Batch {
         let mut bytes = Vec::with_capacity(len.sum());
         let ends = self.each_part().map(|(at, part, origin, seq)| {
             encoding.write_part(part, origin, seq, source.part(at), &mut bytes);
+            bytes.len() as u32
+        });
+        let ends = ends.collect();
+        EncodedBatch::new(bytes, ends)
+    }
+
+    /// A source, where the batch carries only its lines as they came.
+    fn make_source(&self, encoding: Encoding) -> EncodedBatch {
+        let raw = self.view(Encoding::Raw);
+        let mut bytes = Vec::with_capacity(2 * raw.bytes.len());
+        let ends = self.each_part().map(|(at, part, origin, _)| {
+            encoding.write_source_part(part, origin.client, raw.part(at), &mut bytes);
             bytes.len() as u32
         });
         let ends = ends.collect();

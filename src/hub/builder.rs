@@ -11,6 +11,7 @@ use super::part::{Kind, Part};
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
+use crate::wire::session::SessionName;
 
 /// What a batch costs beside its bytes, and what each part of it does: charged like bytes, so that
 /// a million tiny lines cannot outgrow the buffer through their bookkeeping.
@@ -32,6 +33,7 @@ pub(super) struct BatchBuilder {
     origins: Vec<ClientId>,
     names: Vec<(u32, ClientName)>,
     parts: Vec<Part>,
+    sessions: Vec<(u32, SessionName, u64)>,
     messages: u64,
     /// Sequence numbers of its parts.
     numbers: u64,
@@ -141,6 +143,13 @@ impl BatchBuilder {
         cost
     }
 
+    /// Says which session the part is of that was added last, and how many lines that has taken with it.
+    pub(super) fn note_session(&mut self, session: Option<(SessionName, u64)>) {
+        if let (Some((name, taken)), Some(part)) = (session, self.parts.len().checked_sub(1)) {
+            self.sessions.push((part as u32, name, taken));
+        }
+    }
+
     /// Hands over the charge for what was added.
     pub(super) fn attach(&mut self, reservation: Reservation) {
         match &mut self.reservation {
@@ -157,6 +166,7 @@ impl BatchBuilder {
             origins: self.origins.as_slice().into(),
             names: self.names.as_slice().into(),
             parts: self.parts.as_slice().into(),
+            sessions: self.sessions.as_slice().into(),
             messages: self.messages,
             encodings,
             sizes: self.sizes,
@@ -177,6 +187,7 @@ impl BatchBuilder {
             origins: self.origins.into(),
             names: self.names.into(),
             parts: self.parts.into(),
+            sessions: self.sessions.into(),
             messages: self.messages,
             encodings,
             sizes: self.sizes,
@@ -199,6 +210,7 @@ impl BatchBuilder {
         self.origins.clear();
         self.names.clear();
         self.parts.clear();
+        self.sessions.clear();
         for source in Encoding::ALL {
             self.sources[source].bytes.clear();
             self.sources[source].ends.clear();

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::batch::Batch;
 use super::budget::Reservation;
 use super::encoding::Sizes;
+use super::subscriber::DETACHED;
 
 /// A place in the stream: everything before it is behind, `next` is what comes.
 ///
@@ -30,7 +31,7 @@ pub(super) struct Link {
 }
 
 impl Node {
-    /// The place before the first batch of a stream, which has this index.
+    /// The place before the first batch of a stream, which has this index: at least 1, as 0 is the past's.
     pub(super) fn first(index: u64) -> Arc<Node> {
         Arc::new(Node {
             index,
@@ -38,6 +39,22 @@ impl Node {
             cost_before: 0,
             next: OnceLock::new(),
         })
+    }
+
+    /// A place in the past, which one feed walks: in no stream, before none of what the buffer holds.
+    pub(super) fn apart() -> Arc<Node> {
+        Arc::new(Node {
+            index: 0,
+            sizes_before: Sizes::default(),
+            cost_before: DETACHED,
+            next: OnceLock::new(),
+        })
+    }
+
+    /// Puts a batch behind this place, which is the end of its chain.
+    pub(super) fn link(&self, link: Link) {
+        let is_end = self.next.set(link).is_ok();
+        assert!(is_end, "only the end of a chain is linked behind");
     }
 
     /// The place behind this batch, which comes next here.

@@ -124,7 +124,7 @@ impl Encoding {
                 format::shutdown(Format::Text, out);
             }
             // `json` makes its notices without a source, and `raw` has none.
-            (Encoding::Json | Encoding::Raw, _) | (_, Kind::Lines) => {}
+            (Encoding::Json | Encoding::Raw, _) | (_, Kind::Lines | Kind::Omitted) => {}
         }
     }
 
@@ -148,7 +148,7 @@ impl Encoding {
             (Encoding::Json, Kind::Notice(notice)) => {
                 format::json_notice_len(notice, origin, digits(first_seq.0))
             }
-            (Encoding::Json, Kind::Shutdown) => 0,
+            (Encoding::Json, Kind::Shutdown | Kind::Omitted) => 0,
         }
     }
 
@@ -171,6 +171,17 @@ impl Encoding {
                 format::json_notice(notice, origin, first_seq, out);
             }
             (Encoding::Json, Kind::Shutdown) => format::shutdown(Format::Json, out),
+            (Encoding::Json, Kind::Omitted) => {}
+        }
+    }
+
+    /// Writes a part as this encoding's source has it, from its lines as they came: of a batch that carries
+    /// nothing else.
+    pub(super) fn write_source_part(self, part: Part, origin: ClientId, raw: &[u8], out: &mut Vec<u8>) {
+        match (self, part.kind) {
+            (Encoding::Text | Encoding::TextCrlf, Kind::Lines) => format::text_lines(origin, raw, out),
+            (Encoding::Json | Encoding::Raw, Kind::Lines) => out.extend_from_slice(raw),
+            (_, kind) => self.write_source_notice(origin, kind, out),
         }
     }
 
@@ -223,6 +234,9 @@ pub(crate) struct Encodings(pub(super) u8);
 const _: () = assert!(Encoding::COUNT <= u8::BITS as usize);
 
 impl Encodings {
+    /// All there are.
+    pub(super) const ALL: Encodings = Encodings((1 << Encoding::COUNT) - 1);
+
     pub(super) fn with(self, encoding: Encoding) -> Encodings {
         Encodings(self.0 | 1 << encoding as u8)
     }

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +13,13 @@ use super::chain::Node;
 use super::counters::TrafficTotals;
 use super::encoding::Encoding;
 use super::order::{Hub, Park};
+use super::past::{Past, Step};
+use super::sessions::SessionEnd;
 use super::subscriber::{Condition, DETACHED, Subscriber};
 use crate::config::Grace;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::Lines;
-use crate::wire::ids::ClientId;
+use crate::wire::ids::{ClientId, Seq};
 use crate::wire::role::Role;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
@@ -53,6 +55,22 @@ pub(crate) struct Feed {
     left: bool,
     /// Whether its client gets lines and notices at all.
     subscribes: bool,
+    /// Where it is in the history, as long as it is not live. Its cursor is then in a chain of its own, at
+    /// index 0, or nowhere.
+    past: Option<Box<Past>>,
+    /// Its session, if it came with one.
+    session: Option<Box<SessionEnd>>,
+}
+
+/// What [`Feed::poll_more`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum More {
+    /// Bytes to write.
+    Bytes,
+    /// Messages that it missed, so many, because they have left the history.
+    Missed(u64),
+    /// Nothing more will come.
+    End,
 }
 
 /// Where a feed is in the stream; the fields are those of [`Feed`].
@@ -107,6 +125,8 @@ impl Feed {
             encoding,
             left: false,
             subscribes,
+            past: None,
+            session: None,
         }
     }
 
@@ -136,6 +156,8 @@ impl Feed {
             encoding: place.encoding,
             left,
             subscribes: role.subscribes(),
+            past: None,
+            session: None,
         }
     }
 
@@ -208,14 +230,43 @@ impl Feed {
         let messages = lines.count();
         if messages > 0 {
             self.subscriber.counters.lines_in.add(messages as u64);
-            if let Some(index) =
-                self.hub
-                    .publish(self.key(), &self.subscriber, permit, lines, messages)
-            {
+            let published = self.hub.publish(self.key(), &self.subscriber, permit, lines, messages);
+            if let Some(index) = published {
                 self.own_end = index + 1;
+                self.note_taken(messages as u64 + lines.discarded);
             }
+        } else if lines.discarded > 0 && self.session.is_some() {
+            self.hub.drop_lines(self.key(), lines.discarded);
+            self.note_taken(lines.discarded);
         }
         messages
+    }
+
+    fn note_taken(&mut self, lines: u64) {
+        if let Some(session) = &mut self.session {
+            session.taken += lines;
+        }
+    }
+
+    /// Goes by a session from now on.
+    pub(super) fn set_session(&mut self, session: Option<SessionEnd>) {
+        self.session = session.map(Box::new);
+    }
+
+    /// Whether its client publishes in a session.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// What is to be acknowledged of its session, if it asked for that and it is more than what was. Several are
+    /// one.
+    pub(crate) fn take_ack(&mut self) -> Option<u64> {
+        self.session.as_mut()?.take_ack()
+    }
+
+    /// Whether something that it sent is still to be acknowledged; its task is woken then.
+    pub(crate) fn awaits_ack(&self) -> bool {
+        self.session.as_ref().is_some_and(|it| it.awaits_ack())
     }
 
     /// Tells everybody that this client is gone. It still gets what is published until it looks
@@ -259,18 +310,24 @@ impl Feed {
         }
     }
 
-    /// `Ready(true)` when there are bytes to write; `Ready(false)` when none will come any more;
-    /// else the task is woken when something is published.
-    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Ready when there is something to write, or when nothing will come any more; else the task is woken when
+    /// something is published.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<More> {
         self.fix_end();
         loop {
             if self.skip_own() {
-                return Poll::Ready(true);
+                return Poll::Ready(More::Bytes);
+            }
+            if self.past.is_some() {
+                match ready!(self.poll_past(cx)) {
+                    Some(more) => return Poll::Ready(more),
+                    None => continue,
+                }
             }
             let Some(cursor) = &self.cursor else {
                 // Whoever only publishes is told nothing while it is there.
                 return if self.subscribes || self.left {
-                    Poll::Ready(false)
+                    Poll::Ready(More::End)
                 } else {
                     Poll::Pending
                 };
@@ -278,7 +335,7 @@ impl Feed {
             if cursor.index >= self.end {
                 // What comes after its end is nothing to it, and must not wait for it.
                 self.detach();
-                return Poll::Ready(false);
+                return Poll::Ready(More::End);
             }
             if self.parked == self.hub.version() {
                 return Poll::Pending;
@@ -293,10 +350,112 @@ impl Feed {
         }
     }
 
+    /// Goes on in the history, or back into the stream; what is to be done, if that is not to look again.
+    fn poll_past(&mut self, cx: &mut Context<'_>) -> Poll<Option<More>> {
+        let Some(past) = &mut self.past else {
+            return Poll::Ready(None);
+        };
+        self.cursor = None;
+        Poll::Ready(match ready!(past.poll(&self.hub, cx)) {
+            Step::Walk(first) => {
+                (self.cursor, self.offset) = (Some(first), 0);
+                self.current = self.encoding;
+                None
+            }
+            Step::Missed(messages) => {
+                self.hub.note_skipped(self.key(), messages);
+                Some(More::Missed(messages))
+            }
+            Step::Live(node) => {
+                self.leave_past();
+                self.subscriber.move_to(&node, 0, self.encoding);
+                (self.cursor, self.offset) = (Some(node), 0);
+                self.current = self.encoding;
+                None
+            }
+            Step::End => {
+                self.detach();
+                Some(More::End)
+            }
+        })
+    }
+
+    /// Leaves the buffer to those who keep up, and goes on in the history from where it is. Not in the middle
+    /// of a line: [`Feed::take_rest_of_line`] first.
+    pub(crate) fn catch_up(&mut self) {
+        if self.past.is_some() || !self.skip_own() {
+            return;
+        }
+        let (Some(history), Some(cursor)) = (self.hub.history(), &self.cursor) else {
+            return;
+        };
+        let Some(link) = cursor.next.get() else {
+            return;
+        };
+        let next = link.batch.seq_at(self.current, self.offset);
+        let mut past = Past::new(history.reader(), next, Seq(0));
+        if self.end != ENDLESS {
+            past.end = Some(self.seq_of_end(cursor));
+        }
+        self.begin_past(past);
+    }
+
+    /// The number that comes first behind its end.
+    fn seq_of_end(&self, from: &Arc<Node>) -> Seq {
+        let mut next = Seq(0);
+        let mut place = from;
+        while let Some(link) = place.next.get().filter(|_| place.index < self.end) {
+            next = link.batch.next_seq();
+            place = &link.node;
+        }
+        next
+    }
+
+    /// Reads the history from here on, until it is live.
+    pub(super) fn begin_past(&mut self, past: Past) {
+        self.parts_before = 0;
+        let next = past.next;
+        (self.cursor, self.offset) = (None, 0);
+        self.past = Some(Box::new(past));
+        self.subscriber.set(Condition::CatchingUp, true);
+        self.subscriber.move_to_past(next);
+    }
+
+    fn leave_past(&mut self) {
+        self.past = None;
+        self.subscriber.set(Condition::CatchingUp, false);
+    }
+
+    /// Whether it walks a slice of the history, which it must not keep for long.
+    pub(crate) fn is_in_slice(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.is_walking())
+    }
+
+    /// Lets go of what it walks of the history: its turn is over, or its socket takes no more. Not in the middle
+    /// of a line: [`Feed::take_rest_of_line`] first.
+    pub(crate) fn leave_slice(&mut self) {
+        if self.offset > 0 {
+            self.count_begun();
+        }
+        let (Some(past), Some(cursor)) = (&mut self.past, self.cursor.take()) else {
+            return;
+        };
+        match cursor.next.get() {
+            Some(link) => past.let_go(link.batch.seq_at(self.current, self.offset)),
+            None => past.finish_walk(),
+        }
+        self.subscriber.move_to_past(past.next);
+        self.offset = 0;
+    }
+
     /// One that has left gets what had been published by the first time that it looked.
     fn fix_end(&mut self) {
         if self.left && self.end == ENDLESS {
-            self.end = self.hub.end();
+            let (end, seq) = self.hub.end();
+            self.end = end;
+            if let Some(past) = &mut self.past {
+                past.end = Some(seq);
+            }
         }
     }
 
@@ -393,6 +552,9 @@ impl Feed {
     /// Jumps to the newest line; returns how many messages that misses. Not in the middle of a
     /// line: [`Feed::take_rest_of_line`] first.
     pub(crate) fn skip(&mut self) -> u64 {
+        if self.past.is_some() {
+            return 0;
+        }
         self.fix_end();
         let mut missed = 0;
         if self.offset > 0 {
@@ -463,9 +625,10 @@ impl Feed {
         if self.offset > 0 {
             self.count_begun();
         }
-        if self.cursor.take().is_some() {
+        if self.cursor.take().is_some() || self.past.is_some() {
             self.hub.note_detached(self.key());
         }
+        self.leave_past();
         self.offset = 0;
         self.subscriber.position.store(DETACHED, Relaxed);
     }

@@ -6,26 +6,45 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::encoding::{Encoding, Encodings};
+use super::entry::{Entry, Joined, SessionTaken};
 use super::feed::{Feed, JoinPoint};
 use super::order::{Hub, Phase, State};
 use super::part::Kind;
+use super::past::Past;
 use super::subscriber::{Slot, Subscriber};
 use crate::config::Identity;
 use crate::wire::format::Notice;
+use crate::wire::hello::Answer;
 use crate::wire::ids::{ClientId, Seq};
 
 impl Hub {
     /// Makes a connection a client.
     #[cfg(test)]
     pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
-        self.join_behind(connection).0
+        let joined = self.join_at(connection, Entry::default());
+        joined.expect("without a session, anybody may join").feed
     }
 
-    /// Makes a connection a client: gives it the next id and tells everybody. Returns also the number of
-    /// the last message or notice before all that the client gets.
-    pub(crate) fn join_behind(self: &Arc<Hub>, connection: ConnectionInfo) -> (Feed, Seq) {
+    /// Makes a connection a client, which begins where `entry` says: gives it the next id and tells everybody.
+    ///
+    /// # Errors
+    /// Another connection has claimed its session since.
+    pub(crate) fn join_at(
+        self: &Arc<Hub>,
+        connection: ConnectionInfo,
+        entry: Entry,
+    ) -> Result<Joined, SessionTaken> {
         let encoding = Encoding::from(connection.format);
         let mut state = self.lock();
+        let session = match &entry.claim {
+            None => None,
+            Some(claim) => {
+                let key = state.slots.vacant_key();
+                let sessions = state.recording.as_mut().map(|it| &mut it.sessions);
+                let session = sessions.and_then(|them| them.give(claim, key, entry.acks));
+                Some(session.ok_or(SessionTaken)?)
+            }
+        };
         let id = self.shared.take_id();
         state.joined += 1;
         let subscribes = connection.role.subscribes();
@@ -33,10 +52,34 @@ impl Hub {
             state.count_encoding(encoding, 1);
         }
         let start = state.start();
-        let before = Seq(state.next_seq - 1);
+        let next = Seq(state.next_seq);
+        let from = entry.from.filter(|from| *from < next);
+        let past = from.filter(|_| subscribes).and_then(|from| {
+            let recording = state.recording.as_ref()?;
+            let notices_from = if entry.with_notices { Seq(0) } else { next };
+            let reader = recording.history.reader();
+            let mut past = Past::new(reader, from, notices_from);
+            past.miss_already(entry.missed);
+            Some(past)
+        });
+        let first = past.as_ref().map_or(next, |past| past.next);
+        // Without a history, what was published since is lost to it.
+        let is_whole = from.is_none() || past.is_some();
+        let answer = Answer {
+            client: id,
+            epoch: self.epoch(),
+            before: Seq(first.0 - 1),
+            recovered: entry.recovered.map(|recovered| recovered && is_whole),
+            taken: session.as_ref().map(|session| session.taken),
+        };
+        let messages_ahead = state.recording.as_ref().map_or(0, |recording| {
+            let ahead = recording.ledger.messages(first.0, next.0);
+            ahead.unwrap_or(next.0 - first.0) + entry.missed
+        });
+        let messages_before = state.messages.saturating_sub(messages_ahead);
         let identity = connection.identity.clone();
-        let subscriber = Arc::new(Subscriber::new(id, identity.is_some()));
-        let messages_before = state.messages;
+        let subscriber = Subscriber::new(id, identity.is_some(), session.is_some());
+        let subscriber = Arc::new(subscriber);
         let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
         if subscribes {
             subscriber.move_to(&start.node, 0, encoding);
@@ -46,10 +89,16 @@ impl Hub {
         if state.settings.notices {
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id, key) + 1;
             self.release_and_wake(state, key);
+        } else {
+            drop(state);
         }
         let (hub, role) = (self.clone(), connection.role);
-        let feed = Feed::new(hub, subscriber, key, start, own_end, encoding, role);
-        (feed, before)
+        let mut feed = Feed::new(hub, subscriber, key, start, own_end, encoding, role);
+        feed.set_session(session);
+        if let Some(past) = past {
+            feed.begin_past(past);
+        }
+        Ok(Joined { feed, answer })
     }
 
     /// Gives a client its slot. Its encoding has been counted, if it subscribes.
@@ -101,6 +150,9 @@ impl Hub {
         self.finish_input(&mut state, key);
         state.pending.remove(&key);
         state.identities.remove(&key);
+        if let Some(recording) = &mut state.recording {
+            recording.sessions.leave(key);
+        }
         let slot = state.slots.remove(key);
         state.departed.add(slot.totals());
         state.unpark(&slot);
@@ -118,7 +170,7 @@ impl Hub {
     }
 
     /// Clients, or their encodings, have changed: what a read is prepared in and charged for.
-    fn active_encodings_changed(&self, state: &mut State) {
+    pub(super) fn active_encodings_changed(&self, state: &mut State) {
         let active_encodings = state.active_encodings(self.echo);
         self.active_encodings.store(active_encodings.0, Relaxed);
         let expansion = active_encodings.expansion(!state.identities.is_empty());
@@ -153,7 +205,7 @@ impl Hub {
 impl State {
     /// The encodings that what is published now has to be in; none when nobody would hear it.
     pub(super) fn active_encodings(&self, echo: bool) -> Encodings {
-        if self.slots.len() > 1 || echo {
+        if self.slots.len() > 1 || echo || self.recording.is_some() {
             self.encodings
         } else {
             Encodings::default()

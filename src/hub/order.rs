@@ -12,16 +12,16 @@ use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::batch::Batch;
 use super::budget::{Budget, ReadPermit};
 use super::builder::BatchBuilder;
-use super::chain::{Link, Node};
+use super::chain::Node;
 use super::closed::ByReason;
 use super::connection::ListenerNames;
 use super::contention::Contention;
 use super::counters::TrafficTotals;
 use super::encoding::{Encodings, PerEncoding};
 use super::part::Kind;
+use super::recording::Recording;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::subscriber::{Slot, Subscriber};
@@ -55,6 +55,8 @@ pub(crate) struct Hub {
     version: AtomicU64,
     /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
     pub(super) active_encodings: AtomicU8,
+    /// Notified when something has been stored in the history.
+    pub(super) stored: Notify,
     /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
     /// Clients opened the channel, and it ends with the last of them: the configuration does not name it.
@@ -75,6 +77,8 @@ pub(super) struct State {
     pub(super) settings: Settings,
     /// The end of the stream.
     pub(super) tail: Arc<Node>,
+    /// What becomes of it that is kept; boxed, as most channels keep nothing.
+    pub(super) recording: Option<Box<Recording>>,
     /// Parts that are published and not yet linked into the stream.
     pub(super) builder: BatchBuilder,
     pub(super) next_seq: u64,
@@ -133,7 +137,7 @@ impl Hub {
         config: &Config,
     ) -> Hub {
         let settings = Settings::of(config, &name);
-        Hub {
+        let hub = Hub {
             echo: config.echo,
             budget: Budget::new(settings.buffer_bytes, shared.asked.clone()),
             contention: Mutex::new(Contention::new(shared.moment())),
@@ -144,7 +148,8 @@ impl Hub {
             shared,
             state: Mutex::new(State {
                 settings,
-                tail: Node::first(0),
+                tail: Node::first(1),
+                recording: None,
                 builder: BatchBuilder::default(),
                 next_seq: 1,
                 joined: 0,
@@ -165,18 +170,23 @@ impl Hub {
             }),
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
+            stored: Notify::new(),
             drained: Notify::new(),
             discarded: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             ignored: AtomicU64::new(0),
-        }
+        };
+        hub.record(&mut hub.lock());
+        hub
     }
 
     /// Goes by another configuration from now on; all but `echo`, which takes a restart.
     pub(crate) fn set(&self, config: &Config) {
         let settings = Settings::of(config, &self.name);
         self.budget.set_limit(settings.buffer_bytes);
-        self.lock().settings = settings;
+        let mut state = self.lock();
+        state.settings = settings;
+        self.record(&mut state);
     }
 
     /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
@@ -199,6 +209,11 @@ impl Hub {
     /// Name of the channel.
     pub(crate) fn name(&self) -> &ChannelName {
         &self.name
+    }
+
+    /// The next number that a message or a notice gets.
+    pub(super) fn next_seq(&self) -> Seq {
+        Seq(self.lock().next_seq)
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -248,7 +263,7 @@ impl Hub {
                 seen = active_encodings;
                 continue;
             }
-            if state.phase == Phase::Sealed {
+            if state.phase == Phase::Sealed || subscriber.has_session && !state.has_session(key) {
                 return None;
             }
             if active_encodings == Encodings::default() {
@@ -260,9 +275,14 @@ impl Hub {
             }
             let first_seq = state.take_seqs(messages);
             state.messages += messages as u64;
+            let session = match subscriber.has_session {
+                true => state.take_lines(key, messages as u64 + lines.discarded),
+                false => None,
+            };
             let index = match prepared {
                 Some((mut batch, cost)) => {
                     batch.attach(charge(cost));
+                    batch.note_session(session);
                     state.flush();
                     state.link(batch.into_batch(active_encodings, first_seq))
                 }
@@ -279,17 +299,24 @@ impl Hub {
                     let cost =
                         builder.add_lines(active_encodings, origin, first_seq, lines, messages);
                     builder.attach(charge(cost));
+                    builder.note_session(session);
                     state.tail.index
                 }
             };
+            if subscriber.has_session {
+                // Its sender waits to hear that it is stored, and may be the only client.
+                state.flush();
+            }
             self.release_and_wake(state, key);
             return Some(index);
         }
     }
 
-    /// The index that the batches of all that was published come before.
-    pub(super) fn end(&self) -> u64 {
-        self.lock().flush().index
+    /// The index that the batches of all that was published come before, and the next number.
+    pub(super) fn end(&self) -> (u64, Seq) {
+        let mut state = self.lock();
+        let end = state.flush().index;
+        (end, Seq(state.next_seq))
     }
 
     /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
@@ -323,7 +350,7 @@ impl Hub {
         let seq = match kind {
             // Not one of the numbered events: it has no `seq`.
             Kind::Shutdown => Seq(state.next_seq),
-            Kind::Lines | Kind::Notice(_) => state.take_seqs(1),
+            Kind::Lines | Kind::Notice(_) | Kind::Omitted => state.take_seqs(1),
         };
         if state.builder.cost() >= BATCH_BYTES_MAX {
             state.flush();
@@ -385,22 +412,6 @@ impl State {
             self.link(batch);
         }
         self.tail.clone()
-    }
-
-    /// Puts a batch at the end of the stream; its index.
-    pub(super) fn link(&mut self, batch: Batch) -> u64 {
-        let index = self.tail.index;
-        let node = self.tail.after(&batch);
-        let next = Link {
-            batch,
-            node: node.clone(),
-        };
-        assert!(
-            self.tail.next.set(next).is_ok(),
-            "only the end of the stream is linked behind"
-        );
-        self.tail = node;
-        index
     }
 
     /// Takes a client off the list of those to be woken.

@@ -14,6 +14,8 @@ pub(crate) enum Kind {
     Notice(Notice),
     /// The daemon stops; from nobody.
     Shutdown,
+    /// A notice that a reader of the past does not get: of it, only its number is there.
+    Omitted,
 }
 
 /// The origin of what the daemon itself says: no client has this number.
@@ -32,7 +34,7 @@ impl Part {
     pub(crate) fn numbers(self) -> u64 {
         match self.kind {
             Kind::Lines => u64::from(self.messages),
-            Kind::Notice(_) => 1,
+            Kind::Notice(_) | Kind::Omitted => 1,
             Kind::Shutdown => 0,
         }
     }
@@ -42,6 +44,7 @@ impl Part {
         match self.kind {
             Kind::Lines => self.messages as usize,
             Kind::Notice(_) | Kind::Shutdown => 1,
+            Kind::Omitted => 0,
         }
     }
 }

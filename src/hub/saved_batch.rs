@@ -97,6 +97,7 @@ impl SavedBatch<ByteBuf> {
         }
         Ok(Batch {
             first_seq: self.first_seq,
+            sessions: Box::default(),
             messages: messages.sum(),
             encodings: self.encodings,
             sizes: self.sizes,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::history::Retention;
 use crate::config::{Config, Grace, SlowClient};
 use crate::wire::channel::ChannelName;
 
@@ -9,6 +10,8 @@ use crate::wire::channel::ChannelName;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) buffer_bytes: usize,
+    /// What is kept for who comes late; `None`: nothing.
+    pub(super) history: Option<Retention>,
     pub(super) notices: bool,
     pub(super) slow_client: SlowClient,
     pub(super) slow_grace: Grace,
@@ -22,6 +25,7 @@ impl Settings {
         let options = config.channel_options(channel);
         Settings {
             buffer_bytes: options.buffer_bytes,
+            history: None,
             notices: options.notices,
             slow_client: options.slow_client,
             slow_grace: options.slow_grace,

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::activity::{Micros, micros};
 use super::closed::LastClosed;
+use super::history::turns;
 use crate::wire::ids::ClientId;
 
 /// What all channels of the daemon share: client numbers, running time, and who was closed last.
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     /// Asks the reaper to look over the clients at once: a buffer is full, or somebody asks for a sign of
     /// life.
     pub(super) asked: Arc<Notify>,
+    /// Turns of those who read the past of some channel.
+    pub(super) turns: Arc<Semaphore>,
     /// Looks of the reaper over the clients that found no buffer jammed.
     pub(super) looks: AtomicU64,
     /// Time in which the process ran, as the reaper counts it, in microseconds.
@@ -41,6 +44,7 @@ impl Default for Shared {
             next_id: AtomicU64::new(1),
             closed: Mutex::default(),
             asked: Arc::default(),
+            turns: turns(),
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
             is_frozen: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use super::connection::ConnectionMeta;
 use super::counters::{ClientCounters, TrafficTotals};
 use super::encoding::Encoding;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::ids::ClientId;
+use crate::wire::ids::{ClientId, Seq};
 
 /// One client, as the hub sees it.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Subscriber {
     pub(crate) id: ClientId,
     /// Whether the hub has an identity of it: few have.
     pub(super) is_named: bool,
+    /// Whether it came with a session.
+    pub(super) has_session: bool,
     /// Traffic, as the client itself counts it.
     pub(crate) counters: ClientCounters,
     /// Commands that the client has been given and has not yet taken.
@@ -27,7 +29,8 @@ pub(crate) struct Subscriber {
     /// [`DETACHED`] once it takes no more.
     pub(super) position: AtomicU64,
     /// Bytes of the stream in its encoding before that place, less those that its socket had taken
-    /// when it came there (modulo 2^64): with `bytes_out` it says how far along the stream it is.
+    /// when it came there (modulo 2^64): with `bytes_out` it says how far along the stream it is. While it
+    /// reads from the history, the next number that it gets.
     pub(super) lead: AtomicU64,
     /// A set of [`Condition`]s, which only the client's own task changes.
     conditions: AtomicU8,
@@ -53,6 +56,8 @@ pub(crate) enum Condition {
     Throttled = 1 << 4,
     /// The client holds memory that only work needs, and can do without while it is quiet.
     Warm = 1 << 5,
+    /// The client reads from the history, and is in need of nothing in the buffer.
+    CatchingUp = 1 << 6,
 }
 
 /// The position of a client that takes nothing more from the stream.
@@ -65,6 +70,10 @@ pub(crate) struct Commands(u32);
 impl Commands {
     /// Jump to the newest line: the client is behind.
     pub(crate) const SKIP: Commands = Commands(1 << 8);
+    /// See what of your session is stored.
+    pub(crate) const ACK: Commands = Commands(1 << 19);
+    /// Read on from the history: the client is behind.
+    pub(crate) const CATCH_UP: Commands = Commands(1 << 18);
     /// The daemon stops: read what is there already, then no more.
     pub(crate) const DRAIN: Commands = Commands(1 << 9);
     /// Everything has been published: write it out and go.
@@ -132,10 +141,11 @@ impl Slot {
 
 impl Subscriber {
     /// A subscriber that takes nothing until it is said to have come somewhere: [`Subscriber::move_to`].
-    pub(super) fn new(id: ClientId, is_named: bool) -> Subscriber {
+    pub(super) fn new(id: ClientId, is_named: bool, has_session: bool) -> Subscriber {
         Subscriber {
             id,
             is_named,
+            has_session,
             counters: ClientCounters::default(),
             commands: AtomicU32::new(0),
             position: AtomicU64::new(DETACHED),
@@ -154,6 +164,12 @@ impl Subscriber {
         let lead = place.wrapping_sub(taken);
         self.lead.store(lead, Relaxed);
         self.position.store(node.cost_before, Relaxed);
+    }
+
+    /// It reads from the history, and has had everything before this number.
+    pub(super) fn move_to_past(&self, next: Seq) {
+        self.lead.store(next.0, Relaxed);
+        self.position.store(DETACHED, Relaxed);
     }
 
     /// Says which task to wake when a command is given. Only the first call counts.

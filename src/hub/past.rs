@@ -1,0 +1,172 @@
+//! A feed's way through the history: slices of records, each walked like the stream itself, until it is live
+//! again.
+//!
+//! Between two polls a reader that waits holds nothing of what it reads but the rest of a line of which its
+//! socket has the beginning. However many read, and however slowly, memory does not grow with the history.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::chain::{Link, Node};
+use super::history::{Reader, Record, Slice};
+use super::order::Hub;
+use super::recording::Rejoin;
+use crate::wire::ids::Seq;
+
+type Fetched = (OwnedSemaphorePermit, io::Result<Slice<Arc<Record>>>);
+
+/// Where a feed is in the past.
+pub(super) struct Past {
+    reader: Reader,
+    /// The next number that it gets.
+    pub(super) next: Seq,
+    /// Notices from before this are left out.
+    pub(super) notices_from: Seq,
+    /// Once its client has left: the number from which on it gets nothing.
+    pub(super) end: Option<Seq>,
+    /// Messages that it has missed and is still to be told of.
+    missed: u64,
+    /// A slice that is being read.
+    fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
+    /// The number behind the slice that its feed walks, and the turn in which it does.
+    walking: Option<(Seq, OwnedSemaphorePermit)>,
+}
+
+/// What comes next for a feed in the past.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A slice to walk.
+    Walk(Arc<Node>),
+    /// It missed so many messages, which are not kept any more.
+    Missed(u64),
+    /// It is live again, at this place.
+    Live(Arc<Node>),
+    /// It has had all that it gets.
+    End,
+}
+
+impl Past {
+    /// From `next` on.
+    pub(super) fn new(reader: Reader, next: Seq, notices_from: Seq) -> Past {
+        Past {
+            reader,
+            next,
+            notices_from,
+            end: None,
+            missed: 0,
+            fetch: None,
+            walking: None,
+        }
+    }
+
+    /// It has missed so many messages before it begins.
+    pub(super) fn miss_already(&mut self, messages: u64) {
+        self.missed += messages;
+    }
+
+    /// Looks for what comes next, once the slice before has been walked.
+    pub(super) fn poll(&mut self, hub: &Hub, cx: &mut Context<'_>) -> Poll<Step> {
+        self.finish_walk();
+        loop {
+            if self.end.is_some_and(|end| self.next >= end) {
+                return Poll::Ready(Step::End);
+            }
+            if self.missed > 0 {
+                return Poll::Ready(Step::Missed(std::mem::take(&mut self.missed)));
+            }
+            if self.fetch.is_none() {
+                match hub.rejoin(self.next) {
+                    Rejoin::At(node) => return Poll::Ready(Step::Live(node)),
+                    Rejoin::Ended(node, next) => {
+                        self.miss(hub, next);
+                        if self.missed == 0 {
+                            return Poll::Ready(Step::Live(node));
+                        }
+                        continue;
+                    }
+                    Rejoin::InHistory => {
+                        let history = self.reader.history().clone();
+                        self.fetch = Some(Box::pin(history.read(self.next)));
+                    }
+                }
+            }
+            let Some(fetch) = &mut self.fetch else {
+                continue;
+            };
+            let (turn, slice) = ready!(fetch.as_mut().poll(cx));
+            self.fetch = None;
+            match slice {
+                Ok(Slice::Records(records)) => {
+                    let (first, behind) = self.chain(&records);
+                    self.walking = Some((behind, turn));
+                    return Poll::Ready(Step::Walk(first));
+                }
+                Ok(Slice::Gone { oldest }) => self.miss(hub, oldest),
+                // It has been published meanwhile, and can be rejoined.
+                Ok(Slice::End) => {}
+                Err(error) => {
+                    tracing::error!(channel = %hub.name(), %error, "cannot read the history");
+                    return Poll::Ready(Step::End);
+                }
+            }
+        }
+    }
+
+    /// What comes before `to` is not kept any more. With a number in between that nobody counts any more, all
+    /// of them are taken for messages.
+    fn miss(&mut self, hub: &Hub, to: Seq) {
+        let numbers = to.0.saturating_sub(self.next.0);
+        self.missed += hub.messages_between(self.next, to).unwrap_or(numbers);
+        self.next = self.next.max(to);
+    }
+
+    /// A chain of these records, and the number behind them.
+    fn chain(&self, records: &[Arc<Record>]) -> (Arc<Node>, Seq) {
+        let first = Node::apart();
+        let (mut last, mut behind) = (first.clone(), self.next);
+        for record in records {
+            if self.end.is_some_and(|end| record.first_seq >= end) {
+                break;
+            }
+            let node = Node::apart();
+            let batch = record.batch_from(self.next, self.notices_from);
+            behind = batch.next_seq();
+            last.link(Link {
+                batch,
+                node: node.clone(),
+            });
+            last = node;
+        }
+        (first, behind)
+    }
+
+    /// Lets go of the slice that is walked, before this number: it is read again when it is needed.
+    pub(super) fn let_go(&mut self, next: Seq) {
+        self.walking = None;
+        self.next = next;
+    }
+
+    /// The slice has been walked to its end.
+    pub(super) fn finish_walk(&mut self) {
+        if let Some((behind, _turn)) = self.walking.take() {
+            self.next = behind;
+        }
+    }
+
+    /// Whether a slice is walked now.
+    pub(super) fn is_walking(&self) -> bool {
+        self.walking.is_some()
+    }
+}
+
+impl fmt::Debug for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut past = f.debug_struct("Past");
+        past.field("next", &self.next).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,296 @@
+//! Sessions: what one sender has published over all its connections, counted so that it knows where to go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::order::Hub;
+use super::subscriber::Commands;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::ids::Seq;
+use crate::wire::session::SessionName;
+
+/// The sessions of a channel.
+///
+/// A session is kept as long as its lines are, and while a client has it. It has one client at a time: who
+/// claims it takes it over, and what the one before still sends is not published.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    by_name: HashMap<SessionName, Session>,
+    /// The session of each client that has one, by slot.
+    by_key: HashMap<usize, SessionName>,
+    claims: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    /// Lines that were taken of it, in all: published, or dropped for being too long.
+    taken: u64,
+    /// The last number that it was given.
+    last: Seq,
+    /// Lines that are as safe as they will be; a part of `taken`.
+    stored: Arc<AtomicU64>,
+    /// Parts of it that are published and not stored yet.
+    pending: usize,
+    owner: Owner,
+}
+
+/// Who has a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    /// A connection that is about to join, by its claim.
+    Claim(u64),
+    /// The client in this slot.
+    Client(usize),
+}
+
+/// A session in what outlives a daemon: its name, the lines that were taken of it, and its last number.
+pub(super) type SavedSession = (SessionName, u64, Seq);
+
+/// What a client has of its session.
+#[derive(Debug)]
+pub(super) struct SessionEnd {
+    pub(super) name: SessionName,
+    /// Whether it is told what is stored.
+    pub(super) acks: bool,
+    /// What it was told, and what it has sent that was taken.
+    pub(super) told: u64,
+    pub(super) taken: u64,
+    stored: Arc<AtomicU64>,
+}
+
+/// A claim to a session, from which nobody else publishes any more.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    hub: Arc<Hub>,
+    name: SessionName,
+    number: u64,
+}
+
+impl Sessions {
+    /// Those that outlived another daemon.
+    pub(super) fn restore(saved: Vec<SavedSession>) -> Sessions {
+        let session = |(name, taken, last)| {
+            let session = Session {
+                taken,
+                last,
+                stored: Arc::new(AtomicU64::new(taken)),
+                pending: 0,
+                owner: Owner::Nobody,
+            };
+            (name, session)
+        };
+        Sessions {
+            by_name: saved.into_iter().map(session).collect(),
+            ..Sessions::default()
+        }
+    }
+
+    pub(super) fn save(&self) -> Vec<SavedSession> {
+        let sessions = self.by_name.iter();
+        let mut saved: Vec<_> = sessions
+            .map(|(name, session)| (name.clone(), session.taken, session.last))
+            .collect();
+        saved.sort();
+        saved
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Takes a session from whoever has it: the number of the claim, and the slot of the client that had it.
+    fn claim(&mut self, name: &SessionName) -> (u64, Option<usize>) {
+        self.claims += 1;
+        let session = self.by_name.entry(name.clone()).or_insert_with(|| Session {
+            taken: 0,
+            last: Seq(0),
+            stored: Arc::default(),
+            pending: 0,
+            owner: Owner::Nobody,
+        });
+        let before = std::mem::replace(&mut session.owner, Owner::Claim(self.claims));
+        let before = match before {
+            Owner::Client(key) => Some(key),
+            Owner::Nobody | Owner::Claim(_) => None,
+        };
+        if let Some(key) = before {
+            self.by_key.remove(&key);
+        }
+        (self.claims, before)
+    }
+
+    /// Whether all that was taken of a session is stored.
+    fn is_settled(&self, name: &SessionName) -> bool {
+        let session = self.by_name.get(name);
+        session.is_none_or(|session| session.pending == 0)
+    }
+
+    /// Gives a claimed session to a client; `None` if somebody has claimed it since.
+    pub(super) fn give(&mut self, claim: &Claim, key: usize, acks: bool) -> Option<SessionEnd> {
+        let session = self.by_name.get_mut(&claim.name)?;
+        if session.owner != Owner::Claim(claim.number) {
+            return None;
+        }
+        session.owner = Owner::Client(key);
+        self.by_key.insert(key, claim.name.clone());
+        let end = self.by_name.get(&claim.name)?;
+        Some(SessionEnd {
+            name: claim.name.clone(),
+            acks,
+            told: end.taken,
+            taken: end.taken,
+            stored: end.stored.clone(),
+        })
+    }
+
+    /// Gives a session to the client that had it in the daemon before; `None` if there is no such session.
+    pub(super) fn give_back(&mut self, name: SessionName, key: usize, acks: bool, told: u64) -> Option<SessionEnd> {
+        let session = self.by_name.get_mut(&name)?;
+        session.owner = Owner::Client(key);
+        self.by_key.insert(key, name.clone());
+        Some(SessionEnd {
+            name,
+            acks,
+            told,
+            taken: session.taken,
+            stored: session.stored.clone(),
+        })
+    }
+
+    /// Takes so many lines of the client in `key`, the last of which has this number; they are a part that is
+    /// still to be stored. Its session, and what was taken of that with them; `None`: somebody else has it.
+    pub(super) fn take(&mut self, key: usize, lines: u64, last: Seq) -> Option<(SessionName, u64)> {
+        let name = self.by_key.get(&key)?;
+        let session = self.by_name.get_mut(name)?;
+        session.taken += lines;
+        session.last = session.last.max(last);
+        session.pending += 1;
+        Some((name.clone(), session.taken))
+    }
+
+    /// Counts lines of the client in `key` that were dropped, and are as good as stored.
+    pub(super) fn drop_lines(&mut self, key: usize, lines: u64) {
+        let name = self.by_key.get(&key);
+        if let Some(session) = name.and_then(|name| self.by_name.get_mut(name)) {
+            session.taken += lines;
+            session.settle();
+        }
+    }
+
+    /// Whether the client in `key` still has its session.
+    pub(super) fn has(&self, key: usize) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
+    /// A part of a session is stored, with which so much of it was taken; the slot of the client to tell, if one
+    /// has it.
+    pub(super) fn note_stored(&mut self, name: &SessionName, taken: u64) -> Option<usize> {
+        let session = self.by_name.get_mut(name)?;
+        session.pending = session.pending.saturating_sub(1);
+        session.stored.fetch_max(taken, Relaxed);
+        session.settle();
+        match session.owner {
+            Owner::Client(key) => Some(key),
+            Owner::Nobody | Owner::Claim(_) => None,
+        }
+    }
+
+    /// The client in `key` is gone.
+    pub(super) fn leave(&mut self, key: usize) {
+        if let Some(name) = self.by_key.remove(&key) {
+            self.release(&name, Owner::Client(key));
+        }
+    }
+
+    /// Nobody has a session any more that this one had. One without lines is none.
+    fn release(&mut self, name: &SessionName, owner: Owner) {
+        if let Some(session) = self.by_name.get_mut(name)
+            && session.owner == owner
+        {
+            session.owner = Owner::Nobody;
+            if session.taken == 0 {
+                self.by_name.remove(name);
+            }
+        }
+    }
+
+    /// Forgets those whose lines are all gone: `oldest` is the first number that is kept.
+    pub(super) fn expire(&mut self, oldest: Seq) {
+        let is_kept = |session: &Session| session.owner != Owner::Nobody || session.last >= oldest;
+        self.by_name.retain(|_, session| is_kept(session));
+    }
+}
+
+impl Session {
+    /// With no part to be stored, all is that was taken.
+    fn settle(&mut self) {
+        if self.pending == 0 {
+            self.stored.fetch_max(self.taken, Relaxed);
+        }
+    }
+}
+
+impl SessionEnd {
+    /// What is to be acknowledged, if that is more than what was.
+    pub(super) fn take_ack(&mut self) -> Option<u64> {
+        let stored = self.stored.load(Relaxed);
+        (self.acks && stored > self.told).then(|| {
+            self.told = stored;
+            stored
+        })
+    }
+
+    /// Whether something that was taken is still to be acknowledged.
+    pub(super) fn awaits_ack(&self) -> bool {
+        self.acks && self.told < self.taken
+    }
+}
+
+impl Hub {
+    /// Counts lines of the session of the client in `key` that were dropped.
+    pub(super) fn drop_lines(&self, key: usize, lines: u64) {
+        if let Some(recording) = &mut self.lock().recording {
+            recording.sessions.drop_lines(key, lines);
+        }
+    }
+
+    /// Takes a session from whoever has it, and waits until all that was taken of it is stored. `None` if
+    /// nothing is kept here. Cancel safe: the session is nobody's then.
+    pub(super) async fn claim_session(self: &Arc<Hub>, name: &SessionName) -> Option<Claim> {
+        let claim = {
+            let mut state = self.lock();
+            let sessions = &mut state.recording.as_mut()?.sessions;
+            let (number, before) = sessions.claim(name);
+            if let Some(slot) = before.and_then(|key| state.slots.get(key)) {
+                let taken = Commands::close(CloseReason::SessionTaken);
+                slot.subscriber.command(taken);
+            }
+            Claim {
+                hub: self.clone(),
+                name: name.clone(),
+                number,
+            }
+        };
+        loop {
+            // Registered before the look, so that nothing is missed.
+            let mut stored = std::pin::pin!(self.stored.notified());
+            stored.as_mut().enable();
+            if self.lock().recording.as_ref()?.sessions.is_settled(name) {
+                return Some(claim);
+            }
+            stored.await;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(recording) = &mut self.hub.lock().recording {
+            let owner = Owner::Claim(self.number);
+            recording.sessions.release(&self.name, owner);
+        }
+    }
+}
