@@ -166,6 +166,16 @@ fn grant(
     options: &Arc<ListenerOptions>,
     context: &HandshakeContext,
 ) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
+    for (is_asked_for, key) in [
+        (hello.history.is_some(), "history"),
+        (hello.since.is_some(), "since"),
+        (hello.session.is_some(), "session"),
+    ] {
+        if is_asked_for {
+            let detail = format!("\"{key}\" is not available in hello");
+            return Err(Refusal::bad_hello(detail));
+        }
+    }
     let most = match token {
         Some(token) => options.role.and(token.role),
         None => Some(options.role),

@@ -118,17 +118,17 @@ impl<S: Connection> Client<S> {
     /// Tells a new client that its hello was taken, and what stands `before` all that it gets.
     pub(super) fn answer_hello(&mut self, hello: HelloReader, hub: &Hub, before: Seq) {
         let format = self.options.format;
-        let mut answer = Vec::new();
-        hello::answer(
-            format,
-            self.feed.subscriber().id,
-            hub.name(),
-            hub.epoch(),
-            before,
-            hello.crlf(),
-            &mut answer,
-        );
-        self.writer.queue(&answer);
+        let answer = hello::Answer {
+            client: self.feed.subscriber().id,
+            channel: hub.name(),
+            epoch: hub.epoch(),
+            seq: before,
+            recovered: None,
+            taken: None,
+        };
+        let mut words = Vec::new();
+        answer.append(format, hello.crlf(), &mut words);
+        self.writer.queue(&words);
         let (telnet, line_ends) = hello.into_input(format);
         self.reader = Reader::behind_hello(telnet, line_ends, self.policy.line_bytes_max());
     }

@@ -90,9 +90,10 @@ impl OptionSpec {
             .value_name(self.placeholder)
             .help_heading(self.heading)
             .help(paragraphs[0].clone())
-            .value_hint(match self.placeholder.starts_with("FILE") {
-                true => ValueHint::FilePath,
-                false => ValueHint::Unknown,
+            .value_hint(match self.placeholder {
+                "DIR" => ValueHint::DirPath,
+                file if file.starts_with("FILE") => ValueHint::FilePath,
+                _ => ValueHint::Unknown,
             })
             .value_parser(value_parser!(RawValue));
         let arg = match paragraphs.len() {

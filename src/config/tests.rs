@@ -43,6 +43,8 @@ fn nothing_typed_gives_the_documented_defaults() {
         buffer_bytes: 67_108_864,
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
+        history_bytes: 0,
+        history_age: None,
         notices: true,
     };
     let expected = Config {
@@ -72,6 +74,11 @@ fn nothing_typed_gives_the_documented_defaults() {
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
         stall_timeout: Some(Duration::from_secs(30)),
+        history_bytes: 0,
+        history_age: None,
+        history_dir: None,
+        history_sync: HistorySync::Os,
+        on_history_error: OnHistoryError::Stop,
         open_channels: 0,
         hello_timeout: Duration::from_secs(10),
         idle_timeout: None,
@@ -108,6 +115,10 @@ fn differences_are_the_names_of_options() {
             "http-guard" => "off",
             "long-line" => "discard",
             "slow-client" => "skip",
+            "history" => "77MiB",
+            "history-dir" => "/x",
+            "history-sync" => "always",
+            "history-error" => "drop",
             "log" => "debug",
             "admin" => "unix:/x",
             "admin-host" => "status.example",
@@ -249,7 +260,8 @@ fn every_option_is_read_under_its_own_name() {
     } in OPTIONS
     {
         // Any other text may be a path.
-        let wrong = if *placeholder == "FILE" { "" } else { "?" };
+        let is_path = ["FILE", "DIR"].contains(placeholder);
+        let wrong = if is_path { "" } else { "?" };
         let error = refused(typed([(*name, wrong)]));
         assert!(error.starts_with(&format!("--{name}: ")), "{error}");
         assert!(
@@ -263,7 +275,7 @@ fn every_option_is_read_under_its_own_name() {
 fn words_that_shells_complete_are_taken() {
     for option in OPTIONS {
         for word in option.words() {
-            config(typed([(option.name, word)]));
+            config(typed([("history", "1MiB"), (option.name, word)]));
         }
     }
 }

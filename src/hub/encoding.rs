@@ -12,7 +12,7 @@
 //!
 //! - where a client gets it: from its [`Format`] in [`Hub::join_behind`](super::Hub::join_behind), or by
 //!   a switch like [`Feed::use_crlf`](super::feed::Feed::use_crlf);
-//! - what is said to one client alone: `Writer::say`, `hello::answer` and `Refusal::tell`;
+//! - what is said to one client alone: `Writer::say`, `hello::Answer` and `Refusal::tell`;
 //! - what the client sends: `Reader` and `HelloReader`;
 //! - its field in the saved form of a batch: `SavedBatch` in `snapshot.rs`, with a new version of that form.
 

@@ -90,7 +90,7 @@ impl Hub {
 
         let command = match state.settings.slow_client {
             SlowClient::Disconnect => Commands::close(CloseReason::Slow),
-            SlowClient::Skip => Commands::SKIP,
+            SlowClient::Skip | SlowClient::CatchUp => Commands::SKIP,
         };
         for (_, slot) in &mut state.slots {
             if !is_near(slot) {

@@ -291,9 +291,10 @@ fn mistakes_in_tables_of_listeners_are_named_with_the_line_of_the_key() {
 #[test]
 fn tables_of_channels_overrule_the_daemon_for_theirs() {
     let config = config(
-        "buffer = '1MiB'\nno-notices = true\nlisten = 'h:1,channel=seen'\n\
+        "buffer = '1MiB'\nno-notices = true\nhistory = '1GiB'\nlisten = 'h:1,channel=seen'\n\
          [channel.nmea]\nbuffer = 8192\nslow-client = 'skip'\nslow-grace = 'forever'\nnotices = true\n\
-         [channel.'a.b']\n[channel.main]\nslow-grace = '2s'",
+         history = '64KiB'\nhistory-age = '24h'\n\
+         [channel.'a.b']\n[channel.main]\nslow-grace = '2s'\nhistory = 0",
     );
     let names: Vec<_> = config.channels.keys().map(ChannelName::as_str).collect();
     assert_eq!(names, ["a.b", "main", "nmea", "seen"]);
@@ -302,6 +303,8 @@ fn tables_of_channels_overrule_the_daemon_for_theirs() {
         buffer_bytes: 1 << 20,
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
+        history_bytes: 1 << 30,
+        history_age: None,
         notices: false,
     };
     for name in ["a.b", "seen", "opened"] {
@@ -311,11 +314,14 @@ fn tables_of_channels_overrule_the_daemon_for_theirs() {
         buffer_bytes: 8192,
         slow_client: SlowClient::Skip,
         slow_grace: Grace::Forever,
+        history_bytes: 1 << 16,
+        history_age: Some(Duration::from_secs(86_400)),
         notices: true,
     };
     assert_eq!(of("nmea"), nmea);
     let main = ChannelOptions {
         slow_grace: Grace::For(Duration::from_secs(2)),
+        history_bytes: 0,
         ..default
     };
     assert_eq!(of("main"), main);
