@@ -306,12 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn form_of_the_version_before_is_read() {
-        let form = unescape(include_str!("saved-5.golden"));
-        let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
-        let (hub, places) = hub.restore(&config(), &Arc::default()).unwrap();
-        for feed in feeds {
-            places.restore(&hub, feed).unwrap();
+    fn forms_of_the_versions_before_are_read() {
+        for form in [
+            include_str!("saved-5.golden"),
+            include_str!("saved-6.golden"),
+        ] {
+            let form = unescape(form);
+            let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
+            let (hub, places) = hub.restore(&config(), &Arc::default()).unwrap();
+            for feed in feeds {
+                places.restore(&hub, feed).unwrap();
+            }
         }
     }
 
