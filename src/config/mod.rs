@@ -12,6 +12,7 @@
 
 mod address;
 mod capacity;
+mod changes;
 mod channels;
 mod checks;
 pub mod cli;

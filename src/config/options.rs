@@ -409,7 +409,7 @@ impl Config {
     }
 
     /// The options of channels without a table.
-    fn channel_defaults(&self) -> ChannelOptions {
+    pub(super) fn channel_defaults(&self) -> ChannelOptions {
         ChannelOptions {
             buffer_bytes: self.buffer_bytes,
             slow_client: self.slow_client,
@@ -428,24 +428,6 @@ impl Config {
         self.check_tls(options)?;
         self.check_history(options)?;
         Ok(self)
-    }
-
-    /// The channels that are only in one of two configurations, or differ in what they have of their
-    /// own.
-    fn differing_channels(&self, other: &Config) -> Vec<Difference> {
-        let own = |config: &Config, name| {
-            let options = config.channels.get(name)?;
-            Some(options.own(config.channel_defaults()))
-        };
-        let mut names: Vec<_> = self.channels.keys().chain(other.channels.keys()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.retain(|name| own(self, name) != own(other, name));
-        let difference = |name| Difference {
-            name: format!("{}.{name}", channels::TABLES).into(),
-            applies: Applies::AtOnce,
-        };
-        names.into_iter().map(difference).collect()
     }
 }
 
