@@ -193,6 +193,13 @@ fn a_mistake_in_a_listener_is_one_line_with_its_address_the_key_and_what_is_allo
         ("hello=x", format!("hello: 'x' is {guard}")),
         ("hello,hello", "hello: is given twice; allowed: once".into()),
         ("rolle=both", "rolle=both: no such option; did you mean role?".into()),
+        ("history", "history: the value is missing; allowed: history=N|SIZE|DURATION".into()),
+        (
+            "history=64K",
+            "history: '64K' is no amount of history; allowed: a number, a size such as 64KiB or a duration \
+             such as 5m, of at most 1TiB or 10y, or 0 or off for nothing"
+                .into(),
+        ),
         (
             "channel=../x",
             "channel: '../x' is not a channel name; allowed: 1 to 64 of A-Z a-z 0-9 . _ -, and neither \
@@ -209,6 +216,43 @@ fn a_mistake_in_a_listener_is_one_line_with_its_address_the_key_and_what_is_allo
             let expected = format!("linehub: {name}: 127.0.0.1:1: {expected}\n");
             assert_eq!((exit.code, &*exit.stdout), (Some(2), ""), "{}", exit.stderr);
             assert_eq!(exit.stderr, expected);
+        }
+    }
+}
+
+#[test]
+fn whoever_goes_by_the_history_needs_one() {
+    for (args, expected) in [
+        (
+            &["--history-dir", "/nowhere"][..],
+            "--history-dir: needs --history, too, or history of a channel",
+        ),
+        (
+            &["--history-age", "1h"],
+            "--history-age: needs --history, too, or history of a channel",
+        ),
+        (
+            &["--history", "1MiB", "--history-sync", "always"],
+            "--history-sync: needs --history-dir, too",
+        ),
+        (
+            &["--history", "1KiB"],
+            "--history: '1KiB' is too small; allowed: 64KiB to 1TiB, such as 64MiB or 1GiB, or 0 or off for none",
+        ),
+        (
+            &["--slow-client", "catch-up"],
+            "--slow-client: catch-up needs history, and channel main keeps none",
+        ),
+        (
+            &["--listen", "127.0.0.1:1,history=20"],
+            "--listen: 127.0.0.1:1: history: channel main keeps none; allowed: with --history, or history \
+             of that channel",
+        ),
+    ] {
+        for check in [&[][..], &["--check"]] {
+            let exit = run(&[check, args].concat(), &[]);
+            assert_eq!((exit.code, &*exit.stdout), (Some(2), ""), "{}", exit.stderr);
+            assert_eq!(exit.stderr, format!("linehub: {expected}\n"));
         }
     }
 }
@@ -304,6 +348,14 @@ fn a_mistake_in_the_file_is_one_line_with_file_line_key_and_what_is_allowed() {
         (
             "[channel.\"a\\nb\"]",
             ":1: channel.a\\nb: 'a\\nb' is not a channel name; allowed: 1 to 64 of ",
+        ),
+        (
+            "history = '1MiB'\nslow-client = 'catch-up'\n[channel.nmea]\nhistory = 0\n",
+            ":4: channel.nmea: history: catch-up needs history, and channel nmea keeps none",
+        ),
+        (
+            "[channel.nmea]\nhistory-age = '1h'\n",
+            ":2: channel.nmea: history-age: channel nmea keeps none; allowed: ",
         ),
         ("echo =\n", ":1: "),
     ] {
@@ -746,16 +798,18 @@ fn a_bad_file_changes_nothing_and_says_why() {
 fn what_needs_a_restart_is_named_each_time() {
     let mut daemon = Configured::start(&["--no-notices"], "worker-threads = 2\n");
     for times in 1..=2 {
-        let line = daemon.reload_well("worker-threads = 1\necho = true\nmax-line = 10\n");
+        let line = daemon.reload_well(
+            "worker-threads = 1\necho = true\nmax-line = 10\nhistory = '1MiB'\nhistory-dir = '/nowhere'\n",
+        );
         assert!(
             line.ends_with(if times == 1 {
-                "changed=max-line"
+                "changed=max-line,history"
             } else {
                 "changed=nothing"
             }),
             "{line}"
         );
-        for option in ["worker-threads", "echo"] {
+        for option in ["worker-threads", "echo", "history-dir"] {
             let words = format!("WARN option={option} takes effect at the next restart");
             daemon.server.wait_log_count(&words, times);
         }

@@ -290,6 +290,27 @@ fn wrong_hellos_are_told_in_text_and_are_no_clients() {
     ] {
         refused(&server, first, words);
     }
+    for (words, wrong) in [
+        (
+            "history=64K",
+            "invalid value of \"history\" in hello: expected a number, ",
+        ),
+        (
+            "since=4711",
+            "invalid value of \"since\" in hello: expected EPOCH:SEQ ",
+        ),
+        (
+            "session=a/b",
+            "invalid value of \"session\" in hello: expected 1 to 64 of ",
+        ),
+        ("ack", "\"ack\" without \"session\" in hello"),
+        ("session=a ack=1", "\"ack\" takes no value in hello"),
+    ] {
+        let mut client = dial(&server, TEXT, format!("LINEHUB/1 {words}\n"));
+        let line = client.read_line();
+        assert!(line.starts_with(&format!("Error: {wrong}")), "{line}");
+        client.expect_eof();
+    }
     for key in ["history=5", "since=5f3a9c11:4711", "session=me", "ack"] {
         let mut client = dial(&server, TEXT, format!("LINEHUB/1 {key}\n"));
         let line = client.read_line();

@@ -237,6 +237,9 @@ fn others_can_open_the_sockets_of_the_service() {
     assert_eq!(settings(&service, "DynamicUser"), [""; 0]);
     assert_eq!(settings(&service, "RuntimeDirectoryMode"), ["0755"]);
     assert_eq!(settings(&service, "UMask"), ["0111"]);
+    // What was kept of the lines is not for everybody on the machine.
+    assert_eq!(settings(&service, "StateDirectory"), ["linehub"]);
+    assert_eq!(settings(&service, "StateDirectoryMode"), ["0700"]);
     let [user] = &settings(&service, "User")[..] else {
         panic!("{service}");
     };

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::authorizer::CutShort;
-use super::handshake::{Ending, HandshakeContext, Handshakes};
+use super::handshake::{Ending, HandshakeContext, Handshakes, enter};
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Commands, ConnectionInfo, Hub, Joining};
+use crate::hub::{Commands, ConnectionInfo, Entry, Hub, Joined, Joining};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -193,7 +193,7 @@ impl Acceptor {
     ) -> io::Result<()> {
         let options = listener.options();
         // A handshake may lead to another channel.
-        let joins = matches!(Stage::of_peer(options), Stage::Join);
+        let joins = matches!(Stage::of_peer(options), Stage::Join) && options.history.is_none();
         let hub = joins.then(|| self.hub_of(options));
         for _ in 0..connections {
             match listener.accept() {
@@ -252,7 +252,9 @@ impl Acceptor {
             return self.refuse(&accepted, stream, &refusal);
         }
         match (stage, hub) {
-            (Stage::Join, Some(hub)) => self.join(accepted, stream, permit, hub, None),
+            (Stage::Join, Some(hub)) => {
+                self.join(accepted, stream, permit, hub, None, Entry::default())
+            }
             (stage, _) => self.begin(PendingHandshake {
                 accepted,
                 stream,
@@ -298,7 +300,12 @@ impl Acceptor {
             check: _,
         } = handshake;
         match outcome {
-            Some(Ok(hub)) => {
+            Some(Ok((hub, wanted))) => {
+                // A handover waits for that, which takes no time as a rule.
+                let entry = match enter(&hub, &wanted, time).await {
+                    Ok(entry) => entry,
+                    Err(refusal) => return self.refuse(&accepted, stream, &refusal),
+                };
                 // The connect notice goes to the buffer, too: see `run`. At the end, it goes there all the
                 // same.
                 let _admission = tokio::select! {
@@ -312,7 +319,7 @@ impl Acceptor {
                 // A reload waits for the lists, and looks who joined when it has them.
                 let lists = self.context.entrance.lists();
                 if lists.admit(&accepted.listener, accepted.peer) {
-                    self.join(accepted, stream, permit, &hub, hello);
+                    self.join(accepted, stream, permit, &hub, hello, entry);
                 } else {
                     drop(lists);
                     self.refuse(&accepted, stream, &Refusal::denied());
@@ -356,6 +363,7 @@ impl Acceptor {
         permit: ConnectionPermit,
         hub: &Arc<Hub>,
         hello: Option<HelloReader>,
+        entry: Entry,
     ) {
         let Accepted {
             peer,
@@ -363,32 +371,36 @@ impl Acceptor {
             options,
             identity,
             ..
-        } = accepted;
-        let (feed, before) = hub.join_behind(ConnectionInfo {
-            peer,
+        } = &accepted;
+        let connection = ConnectionInfo {
+            peer: *peer,
             listener: listener.clone(),
             format: options.format,
             role: options.role,
             channel: options.channel.clone(),
             at: SystemTime::now(),
             identity: identity.clone(),
-        });
+        };
+        let Joined { feed, answer } = match hub.join_at(connection, entry) {
+            Ok(joined) => joined,
+            Err(taken) => return self.refuse(&accepted, stream, &taken.into()),
+        };
         let channel = options.channel.as_unusual();
         let name = identity.as_ref().map(|identity| identity.name.as_str());
         info!(client = feed.subscriber().id.0, name, %peer, %listener, channel, "client connected");
         // A reload may have taken its token since that was looked at. One that comes now finds the client.
-        if identity.is_some_and(|it| {
+        if identity.as_ref().is_some_and(|it| {
             !self
                 .context
                 .authorizer
-                .allows(&it, options.role, &options.channel)
+                .allows(it, options.role, &options.channel)
         }) {
             let denied = Commands::close(CloseReason::Denied);
             feed.subscriber().command(denied);
         }
-        let mut client = Client::new(stream, feed, options, self.policy.clone(), permit);
+        let mut client = Client::new(stream, feed, options.clone(), self.policy.clone(), permit);
         if let Some(hello) = hello {
-            client.answer_hello(hello, hub, before);
+            client.answer_hello(hello, &answer);
         }
         self.clients.spawn(client);
     }

@@ -26,7 +26,7 @@ use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
-use crate::hub::{Channels, Joining, clock};
+use crate::hub::{Channels, Entry, Hub, Joining, Wanted, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
@@ -47,7 +47,8 @@ pub(crate) struct HandshakeContext {
 }
 
 impl PendingHandshake {
-    /// Goes through the stages that are left; the channel that the connection joins then. Cancel safe: it
+    /// Goes through the stages that are left; the channel that the connection joins then, and what it wants of
+    /// that. Cancel safe: it
     /// goes on in the stage that it is in, with what was taken of it.
     ///
     /// # Errors
@@ -56,7 +57,7 @@ impl PendingHandshake {
         &mut self,
         context: &HandshakeContext,
         time: Duration,
-    ) -> Result<Joining, Refusal> {
+    ) -> Result<(Joining, Wanted), Refusal> {
         let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
         if joins && matches!(self.stage, Stage::Proxy) {
             // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
@@ -76,7 +77,10 @@ impl PendingHandshake {
         outcome.map_err(|refusal| Refusal { crlf, ..refusal })
     }
 
-    async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Joining, Refusal> {
+    async fn run_stages(
+        &mut self,
+        context: &HandshakeContext,
+    ) -> Result<(Joining, Wanted), Refusal> {
         let (hello, token) = loop {
             self.end_check().await?;
             let Accepted {
@@ -109,10 +113,10 @@ impl PendingHandshake {
             }
         };
         let options = &mut self.accepted.options;
-        let (hub, granted) = grant(hello, token.as_deref(), options, context)?;
+        let (hub, granted, wanted) = grant(hello, token.as_deref(), options, context)?;
         *options = granted;
         self.accepted.identity = token.map(|token| token.identity.clone());
-        Ok(hub)
+        Ok((hub, wanted))
     }
 
     /// Agrees on TLS, and goes on to the next stage. Cancel safe.
@@ -165,7 +169,7 @@ fn grant(
     token: Option<&Token>,
     options: &Arc<ListenerOptions>,
     context: &HandshakeContext,
-) -> Result<(Joining, Arc<ListenerOptions>), Refusal> {
+) -> Result<(Joining, Arc<ListenerOptions>, Wanted), Refusal> {
     let most = match token {
         Some(token) => options.role.and(token.role),
         None => Some(options.role),
@@ -205,7 +209,30 @@ fn grant(
             ..ListenerOptions::clone(options)
         })
     };
-    Ok((hub, options))
+    if hello.session.is_some() && !role.publishes() {
+        let detail = format!("\"session\" with role {role} in hello");
+        return Err(Refusal::bad_hello(detail));
+    }
+    let newest = hello.history.unwrap_or(options.history);
+    let wanted = Wanted {
+        newest: (!newest.is_none()).then_some(newest),
+        since: hello.since,
+        session: hello.session,
+        acks: hello.ack,
+    };
+    Ok((hub, options, wanted))
+}
+
+/// Looks for where a client begins in its channel that wants this. Cancel safe.
+pub(super) async fn enter(
+    hub: &Arc<Hub>,
+    wanted: &Wanted,
+    time: Duration,
+) -> Result<Entry, Refusal> {
+    tokio::select! {
+        entry = hub.enter(wanted) => Ok(entry?),
+        () = clock::sleep(time) => Err(Refusal::not_stored(time)),
+    }
 }
 
 /// The first line that a connection sends.

@@ -118,7 +118,7 @@ impl<S: Connection> Client<S> {
     pub(super) fn answer_hello(&mut self, hello: HelloReader, answer: &Answer) {
         let format = self.options.format;
         let mut said = Vec::new();
-        answer.write(format, &self.options.channel, hello.crlf(), &mut said);
+        answer.append(format, hello.crlf(), &mut said);
         self.writer.queue(&said);
         let (telnet, line_ends) = hello.into_input(format);
         self.reader = Reader::behind_hello(telnet, line_ends, self.policy.line_bytes_max());
@@ -309,7 +309,8 @@ impl<S: Connection> Client<S> {
             line,
             http_guard: self.options.http_guard,
             publishes,
-            end_is_line_end: !self.timed_out,
+            // Of a session, its sender sends again what has not ended.
+            end_is_line_end: !self.timed_out && !self.feed.has_session(),
             read_bytes_max,
         };
         let read = self

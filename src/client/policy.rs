@@ -145,6 +145,9 @@ impl ClosePolicy {
             CloseReason::Stalled => Some(format!("stalled for {}s", seconds(self.stall_timeout))),
             CloseReason::Idle => Some(format!("idle for {}s", seconds(self.idle_timeout))),
             CloseReason::Denied => Some("not allowed any more".to_owned()),
+            CloseReason::SessionTaken => {
+                Some("session taken over by another connection".to_owned())
+            }
             CloseReason::Tls => Some("TLS, but this listener speaks none".to_owned()),
             CloseReason::Http => Some("HTTP request, but this is no HTTP server".to_owned()),
             CloseReason::Eof

@@ -5,7 +5,10 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use tracing::error;
+
 use crate::config::ListenerOptions;
+use crate::hub::{EntryError, SessionTaken};
 use crate::net::peer::Peer;
 use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
@@ -52,6 +55,19 @@ impl Refusal {
 
     pub(super) fn bad_hello(detail: impl Into<String>) -> Refusal {
         Refusal::new(CloseReason::BadHello, detail)
+    }
+
+    /// What was published in its session before is not stored yet, and may never be.
+    pub(super) fn not_stored(time: Duration) -> Refusal {
+        let seconds = time.as_secs_f64();
+        let detail = format!("the history cannot be written (waited for {seconds}s)");
+        Refusal::new(CloseReason::Internal, detail)
+    }
+
+    /// Another connection has come for its session.
+    pub(super) fn session_taken() -> Refusal {
+        let detail = "session taken over by another connection";
+        Refusal::new(CloseReason::SessionTaken, detail)
     }
 
     /// Its token is missing, wrong or has expired: which of them is not told.
@@ -139,6 +155,26 @@ impl Refusal {
 impl From<HelloError> for Refusal {
     fn from(wrong: HelloError) -> Refusal {
         Refusal::bad_hello(wrong.to_string())
+    }
+}
+
+impl From<EntryError> for Refusal {
+    fn from(wrong: EntryError) -> Refusal {
+        match wrong {
+            EntryError::NoHistory => {
+                Refusal::bad_hello("\"session\" in hello, but this channel keeps no history")
+            }
+            EntryError::Unreadable(error) => {
+                error!(%error, "cannot read the history");
+                Refusal::new(CloseReason::Internal, "the history cannot be read")
+            }
+        }
+    }
+}
+
+impl From<SessionTaken> for Refusal {
+    fn from(_: SessionTaken) -> Refusal {
+        Refusal::session_taken()
     }
 }
 

@@ -144,7 +144,7 @@ mod tests {
     use crate::wire::telnet::TelnetState;
 
     #[test]
-    fn form_of_the_version_before_is_read() {
+    fn forms_of_the_versions_before_are_read() {
         type Before = (
             [InputState; 5],
             [OutputState; 4],
@@ -154,12 +154,17 @@ mod tests {
             SavedWriter,
             Counters,
         );
-        let form = unescape(include_str!("saved-5.golden"));
-        let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
-        assert!(CloseReason::ALL.starts_with(&reasons));
-        assert_eq!(reader.unfinished.as_ref(), b"half a line");
-        assert!(reader.has_begun && !reader.is_discarding);
-        assert_eq!(writer.control_queue.as_ref(), b"own");
+        for form in [
+            include_str!("saved-5.golden"),
+            include_str!("saved-6.golden"),
+        ] {
+            let form = unescape(form);
+            let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
+            assert!(CloseReason::ALL.starts_with(&reasons));
+            assert_eq!(reader.unfinished.as_ref(), b"half a line");
+            assert!(reader.has_begun && !reader.is_discarding);
+            assert_eq!(writer.control_queue.as_ref(), b"own");
+        }
     }
 
     /// A daemon of the same version must be able to read this for ever.

@@ -76,6 +76,7 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
         ("role ", CloseReason::BadHello),
         ("not authorized", CloseReason::Unauthorized),
         ("not allowed", CloseReason::Denied),
+        ("session taken over", CloseReason::SessionTaken),
         ("too many ", CloseReason::TooMany),
     ];
     let begins = begins.iter().find(|(words, _)| detail.starts_with(words));
@@ -90,6 +91,7 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::channel::ChannelName;
     use crate::wire::format::{self, Format};
     use crate::wire::hello;
     use crate::wire::ids::{ClientId, Epoch, Seq};
@@ -98,16 +100,17 @@ mod tests {
     fn answer_to_a_hello_is_known() {
         for format in [Format::Text, Format::Json] {
             for crlf in [false, true] {
-                let (channel, mut line) = ("a".repeat(64).parse().unwrap(), Vec::new());
-                hello::answer(
-                    format,
-                    ClientId(7),
-                    &channel,
-                    Epoch(1),
-                    Seq(2),
-                    crlf,
-                    &mut line,
-                );
+                let channel: ChannelName = "a".repeat(64).parse().unwrap();
+                let mut line = Vec::new();
+                let answer = hello::Answer {
+                    client: ClientId(7),
+                    channel: channel.clone(),
+                    epoch: Epoch(1),
+                    seq: Seq(2),
+                    recovered: Some(true),
+                    taken: Some(3),
+                };
+                answer.append(format, crlf, &mut line);
                 assert_eq!(DaemonLine::read(&line), Some(DaemonLine::Hello), "{format}");
             }
         }
@@ -122,7 +125,7 @@ mod tests {
             (of(&long), CloseReason::BadHello),
             (of(b"LINEHUB/1 \xff"), CloseReason::BadHello),
             (of(b"LINEHUB/1 x=1"), CloseReason::BadHello),
-            (of(b"LINEHUB/1 since=5m"), CloseReason::BadHello),
+            (of(b"LINEHUB/1 since=x"), CloseReason::BadHello),
             (of(b"LINEHUB/1 role=both role=both"), CloseReason::BadHello),
             (of(b"LINEHUB/1 channel="), CloseReason::BadHello),
             (of(b"LINEHUB/1 format=x"), CloseReason::BadHello),

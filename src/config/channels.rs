@@ -2,8 +2,10 @@
 //! has in place of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::error::ConfigError;
+use super::history;
 use super::nearest::no_such_option;
 use super::raw::RawValue;
 use super::values::{self, Grace};
@@ -82,7 +84,7 @@ channel_keys! {
     /// Most bytes of lines that wait for clients: at least 4 KiB.
     buffer_bytes: usize = values::buffer_bytes;
 
-    /// disconnect or skip; as --slow-client.
+    /// disconnect, skip or catch-up; as --slow-client.
     key("slow-client", example = "\"skip\"")
     /// What happens to a client that is behind when the buffer is full.
     slow_client: SlowClient = words::slow_client;
@@ -91,6 +93,16 @@ channel_keys! {
     key("slow-grace", example = "\"500ms\"")
     /// How long senders wait for a client that is behind when the buffer is full.
     slow_grace: Grace = values::grace;
+
+    /// Keep the newest SIZE of its lines; as --history.
+    key("history", example = "\"1GiB\"")
+    /// Most bytes that are kept of its lines: 64 KiB to 1 TiB. 0: nothing is kept.
+    history_bytes: u64 = history::bytes;
+
+    /// Keep its lines no longer than this; as --history-age.
+    key("history-age", example = "\"24h\"")
+    /// How long its lines are kept: 1 ms to 10 years. `None`: as long as there is room.
+    history_age: Option<Duration> = values::timeout;
 
     /// Whether its clients are told who comes and leaves; the opposite of --no-notices.
     key("notices", example = "false")

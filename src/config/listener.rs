@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::address::{Address, AddressError};
 use super::error::ConfigError;
+use super::history;
 use super::key::{each, maybe, one};
 use super::nearest::no_such_option;
 use super::network::{self, network};
@@ -18,6 +19,7 @@ use super::words;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 use crate::wire::line_end::LineEnd;
+use crate::wire::past::Newest;
 use crate::wire::role::Role;
 
 /// Where the daemon listens, and a client looks for it, unless it is said.
@@ -182,6 +184,13 @@ listener_keys! { defaults:
     key("hello", "on|off", default = "off", alone = Some("on"))
     /// Whether the first line of every client has to be a hello.
     hello: bool = one(words::parse_bool), display(words::on_or_off), or(false);
+
+    /// How much of what its channel has kept a newcomer gets first: so many messages, as many as have SIZE
+    /// of lines, or those that are no older than DURATION. A hello may say it instead. It needs --history,
+    /// or history of the channel.
+    key("history", "N|SIZE|DURATION", default = "0", alone = None)
+    /// How much of what was kept a newcomer gets first.
+    history: Newest = one(history::newest), display(ToString::to_string), or(Newest::NONE);
 
     /// Whether its clients speak TLS, 1.2 or 1.3. It needs a certificate: its own, or that of --tls-cert.
     key("tls", "on|off", default = "off", alone = Some("on"))

@@ -12,10 +12,13 @@
 
 mod address;
 mod capacity;
+mod changes;
 mod channels;
+mod checks;
 pub mod cli;
 mod error;
 mod file;
+mod history;
 mod key;
 mod listener;
 mod live;
@@ -41,6 +44,7 @@ pub use self::channels::ChannelOptions;
 pub use self::error::ConfigError;
 #[cfg(test)]
 pub(crate) use self::file::parse;
+pub use self::history::{HistorySync, OnHistoryError};
 #[cfg(feature = "connect")]
 pub(crate) use self::listener::LISTEN;
 pub(crate) use self::listener::LISTENER_KEYS;

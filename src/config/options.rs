@@ -19,6 +19,7 @@ use super::address::Address;
 use super::capacity::clients_that_fit;
 use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
+use super::history::{self, HistorySync, OnHistoryError};
 use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
 use super::network::network;
 use super::rate;
@@ -38,6 +39,7 @@ pub(super) const SEEN: &str = "What clients see";
 pub(super) const ACCESS: &str = "Who comes in";
 pub(super) const LIMITS: &str = "Limits";
 pub(super) const SLOW: &str = "Slow clients";
+pub(super) const HISTORY: &str = "Who was away";
 pub(super) const ADMIN: &str = "Watching";
 /// Heading of the options about the process, which those of [`Cli`](super::cli::Cli) itself share.
 pub(super) const PROCESS: &str = "Process";
@@ -273,7 +275,10 @@ options! {
     ///
     /// skip: it goes on with the newest line and is told how many it missed. In raw it cannot be
     /// told; the log says it.
-    option("slow-client", Word(&["disconnect", "skip"]), "disconnect|skip", SLOW, default = "disconnect", AtOnce)
+    ///
+    /// catch-up: it reads on from the history and comes back when it is there: it misses nothing and holds
+    /// nobody up. What has left the history before it came so far is told as with skip. Needs --history.
+    option("slow-client", Word(&["disconnect", "skip", "catch-up"]), "WHAT", SLOW, default = "disconnect", AtOnce)
     /// What happens to a client that is behind when the buffer is full.
     slow_client: SlowClient = one(words::slow_client);
 
@@ -294,6 +299,59 @@ options! {
     /// How long a client's socket may take no byte while output waits for it: 1 ms to 10 years.
     /// `None`: for ever.
     stall_timeout: Option<Duration> = one(values::timeout);
+
+    /// Keep the newest SIZE of each channel's lines
+    ///
+    /// They are kept after everybody has them, for who comes later, comes back or falls behind: `history`
+    /// on a listener gives newcomers the newest, and a hello asks for them with history= or since=. Counts
+    /// lines with their line ends, and what is known of each. In memory, so much for every channel, unless
+    /// --history-dir keeps it on disk. 64KiB to 1TiB; 0 or off: nothing is kept.
+    option("history", Value, "SIZE", HISTORY, default = "off", AtOnce)
+    /// Most bytes that are kept of a channel's lines, for channels that do not say: 64 KiB to 1 TiB.
+    /// 0: nothing is kept.
+    history_bytes: u64 = one(history::bytes);
+
+    /// Keep lines no longer than this
+    ///
+    /// Older ones are given up even if there is room for them: on disk a segment at a time, when all that is in it
+    /// is older. 1ms to 10y; 0 or off: as long as there is room. Needs --history.
+    option("history-age", Value, "DURATION", HISTORY, default = "off", AtOnce)
+    /// How long lines are kept, in channels that do not say: 1 ms to 10 years. `None`: as long as there is
+    /// room.
+    history_age: Option<Duration> = one(values::timeout);
+
+    /// Keep the history in this directory
+    ///
+    /// In files of its own for each channel, DIR/CHANNEL, so that the history outlives the daemon. DIR is made
+    /// if it is missing, and belongs to one daemon at a time. In a service, StateDirectory= is the place:
+    /// /var/lib/linehub. off: in memory, where it survives a reload and an upgrade. Needs --history.
+    option("history-dir", Value, "DIR", HISTORY, default = "off", AtRestart)
+    /// Where the history is kept. `None`: in memory.
+    history_dir: Option<PathBuf> = one(values::file);
+
+    /// How safe a line is before anybody gets it
+    ///
+    /// os: the system has it, so that it survives a crash of the daemon, but not a loss of power.
+    ///
+    /// DURATION: so too, and it is on the disk so long after: a loss of power costs that much at most. 1ms to
+    /// 10y.
+    ///
+    /// always: it is on the disk. Lines wait for that together, so that many clients share one wait.
+    ///
+    /// What clients are told of their sessions goes by it, too. DURATION and always need --history-dir.
+    option("history-sync", Value, "os|DURATION|always", HISTORY, default = "os", AtOnce)
+    /// How safe a line is before anybody gets it.
+    history_sync: HistorySync = one(history::sync);
+
+    /// What happens when the history cannot be written
+    ///
+    /// stop: senders wait, and nothing that was not kept is delivered; /readyz says so. It goes on by itself
+    /// when a full disk has room again. After any other error it takes a restart.
+    ///
+    /// drop: lines go on without being kept. The history ends, and what was in it is not continued.
+    option("history-error", Word(&["stop", "drop"]), "stop|drop", HISTORY, default = "stop", AtOnce)
+    /// What happens when the history cannot be written.
+    on_history_error: OnHistoryError = one(history::on_error);
 
     /// Serve a status page and metrics over HTTP here
     ///
@@ -351,11 +409,13 @@ impl Config {
     }
 
     /// The options of channels without a table.
-    fn channel_defaults(&self) -> ChannelOptions {
+    pub(super) fn channel_defaults(&self) -> ChannelOptions {
         ChannelOptions {
             buffer_bytes: self.buffer_bytes,
             slow_client: self.slow_client,
             slow_grace: self.slow_grace,
+            history_bytes: self.history_bytes,
+            history_age: self.history_age,
             notices: self.notices,
         }
     }
@@ -366,66 +426,8 @@ impl Config {
         let tables = options.get(channels::TABLES).unwrap_or_default();
         self.channels = channels::read(named, tables, self.channel_defaults())?;
         self.check_tls(options)?;
+        self.check_history(options)?;
         Ok(self)
-    }
-
-    /// Checks that whoever needs a certificate has one, and that nobody has half of what TLS needs.
-    fn check_tls(&self, options: &Options) -> Result<(), ConfigError> {
-        let wrong = |option: &str, reason: &str| {
-            let typed = options.get(option).and_then(<[RawValue]>::last);
-            let value = typed.cloned().unwrap_or_else(|| "".into());
-            Err(ConfigError::at(option, &value, reason.to_owned()))
-        };
-        let tokens = self.tokens.as_ref();
-        let wants_certificates = tokens.is_some_and(|tokens| tokens.want_certificates());
-        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
-            (Some(_), None, _) => return wrong("tls-cert", "needs --tls-key, too"),
-            (None, Some(_), _) => return wrong("tls-key", "needs --tls-cert, too"),
-            (.., None) if self.tls_crl.is_some() => {
-                return wrong("tls-crl", "needs --tls-client-ca, too");
-            }
-            (.., None) if wants_certificates => {
-                return wrong(
-                    "tokens",
-                    "a token is for a certificate, which needs --tls-client-ca, too",
-                );
-            }
-            _ => {}
-        }
-        for listener in &self.listen {
-            let own = [&listener.tls_cert, &listener.tls_key];
-            let reason = match own.map(Option::is_some) {
-                [true, true] if listener.tls => continue,
-                [true, true] => "tls-cert: needs tls, too",
-                [true, false] => "tls-cert: needs tls-key, too",
-                [false, true] => "tls-key: needs tls-cert, too",
-                [false, false] if !listener.tls || self.tls_cert.is_some() => continue,
-                [false, false] => "tls: needs --tls-cert and --tls-key",
-            };
-            return Err(ConfigError {
-                place: "--listen".to_owned(),
-                reason: format!("{}: {reason}", listener.address),
-            });
-        }
-        Ok(())
-    }
-
-    /// The channels that are only in one of two configurations, or differ in what they have of their
-    /// own.
-    fn differing_channels(&self, other: &Config) -> Vec<Difference> {
-        let own = |config: &Config, name| {
-            let options = config.channels.get(name)?;
-            Some(options.own(config.channel_defaults()))
-        };
-        let mut names: Vec<_> = self.channels.keys().chain(other.channels.keys()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.retain(|name| own(self, name) != own(other, name));
-        let difference = |name| Difference {
-            name: format!("{}.{name}", channels::TABLES).into(),
-            applies: Applies::AtOnce,
-        };
-        names.into_iter().map(difference).collect()
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) enum Kind {
 pub(crate) enum Applies {
     /// In the reload, for clients that are connected too.
     AtOnce,
-    /// When the daemon is started anew: a client may be in the middle of a line of its own, and
-    /// threads are there for life.
+    /// When the daemon is started anew: a client may be in the middle of a line of its own, files of a
+    /// history are open, and threads are there for life.
     AtRestart,
 }
 
@@ -90,9 +90,10 @@ impl OptionSpec {
             .value_name(self.placeholder)
             .help_heading(self.heading)
             .help(paragraphs[0].clone())
-            .value_hint(match self.placeholder.starts_with("FILE") {
-                true => ValueHint::FilePath,
-                false => ValueHint::Unknown,
+            .value_hint(match self.placeholder {
+                "DIR" => ValueHint::DirPath,
+                file if file.starts_with("FILE") => ValueHint::FilePath,
+                _ => ValueHint::Unknown,
             })
             .value_parser(value_parser!(RawValue));
         let arg = match paragraphs.len() {
@@ -178,7 +179,10 @@ macro_rules! options {
                 let options = OPTIONS.iter().zip(differ);
                 let differing = options.filter(|(_, differs)| *differs).map(|(option, _)| Difference {
                     name: option.name.into(),
-                    applies: option.applies,
+                    applies: match option.name == "history" && self.switches_history(other) {
+                        true => Applies::AtRestart,
+                        false => option.applies,
+                    },
                 });
                 differing.chain(self.differing_channels(other)).collect()
             }
@@ -188,6 +192,7 @@ macro_rules! options {
                 $(if Applies::$applies == Applies::AtRestart {
                     self.$field.clone_from(&running.$field);
                 })+
+                self.keep_histories(running);
             }
         }
     };

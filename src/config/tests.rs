@@ -43,6 +43,8 @@ fn nothing_typed_gives_the_documented_defaults() {
         buffer_bytes: 67_108_864,
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
+        history_bytes: 0,
+        history_age: None,
         notices: true,
     };
     let expected = Config {
@@ -72,6 +74,11 @@ fn nothing_typed_gives_the_documented_defaults() {
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
         stall_timeout: Some(Duration::from_secs(30)),
+        history_bytes: 0,
+        history_age: None,
+        history_dir: None,
+        history_sync: HistorySync::Os,
+        on_history_error: OnHistoryError::Stop,
         open_channels: 0,
         hello_timeout: Duration::from_secs(10),
         idle_timeout: None,
@@ -108,6 +115,10 @@ fn differences_are_the_names_of_options() {
             "http-guard" => "off",
             "long-line" => "discard",
             "slow-client" => "skip",
+            "history" => "77MiB",
+            "history-dir" => "/x",
+            "history-sync" => "always",
+            "history-error" => "drop",
             "log" => "debug",
             "admin" => "unix:/x",
             "admin-host" => "status.example",
@@ -184,6 +195,145 @@ fn only_what_needs_a_restart_is_kept_until_then() {
 }
 
 #[test]
+fn histories_on_disk_begin_and_end_with_a_restart() {
+    let config = |text: &str| {
+        let options = parse(text, "linehub.toml".as_ref()).unwrap();
+        Config::from_options(&options, 1024).unwrap()
+    };
+    let reload = |before: &str, after: &str| {
+        let (running, mut next) = (config(before), config(after));
+        let differences = running.differences(&next);
+        let at_restart = |difference: &&Difference| difference.applies == Applies::AtRestart;
+        let late = differences.iter().filter(at_restart);
+        let late: Vec<_> = late.map(|one| one.name.clone().into_owned()).collect();
+        next.keep_until_restart(&running);
+        let of = |name: &str| next.channel_options(&name.parse().unwrap()).history_bytes;
+        (late.join(" "), [of("main"), of("a"), of("opened")])
+    };
+    let mib = 1 << 20;
+    let dir = "history-dir = '/x'\n[channel.a]\nhistory = '1MiB'";
+    let table = "[channel.a]\nhistory = '1MiB'";
+    for (before, after, late, kept) in [
+        // In memory at once, in either direction.
+        ("", "history = '1MiB'", "", [mib; 3]),
+        ("history = '1MiB'", "", "", [0; 3]),
+        ("", table, "", [0, mib, 0]),
+        // A size changes at once on disk, too.
+        (
+            &format!("history = '2MiB'\n{dir}"),
+            &format!("history = '1MiB'\n{dir}"),
+            "",
+            [mib; 3],
+        ),
+        (
+            dir,
+            &format!("history = '1MiB'\n{dir}"),
+            "history",
+            [0, mib, 0],
+        ),
+        (
+            &format!("history = '1MiB'\n{dir}"),
+            "history = '1MiB'\nhistory-dir = '/x'\n[channel.a]\nhistory = 0\nbuffer = 9000",
+            "channel.a",
+            [mib; 3],
+        ),
+        (
+            &format!("history = '1MiB'\n{dir}"),
+            dir,
+            "history",
+            [mib; 3],
+        ),
+        // Nothing is given up by a file that forgets it.
+        (
+            "history = '1MiB'\nhistory-dir = '/x'",
+            "",
+            "history history-dir",
+            [mib; 3],
+        ),
+        (
+            "history = '1MiB'",
+            "history = '1MiB'\nhistory-dir = '/x'",
+            "history-dir",
+            [mib; 3],
+        ),
+    ] {
+        assert_eq!(
+            reload(before, after),
+            (late.to_owned(), kept),
+            "{before} {after}"
+        );
+    }
+}
+
+#[test]
+fn whoever_goes_by_the_history_needs_one() {
+    for (options, expected) in [
+        (
+            typed([("history-age", "1h")]),
+            "--history-age: needs --history, too, or history of a channel",
+        ),
+        (
+            typed([("history-dir", "/x")]),
+            "--history-dir: needs --history, too, or history of a channel",
+        ),
+        (
+            typed([("history-sync", "always")]),
+            "--history-sync: needs --history, too, or history of a channel",
+        ),
+        (
+            typed([("history", "1MiB"), ("history-sync", "1s")]),
+            "--history-sync: needs --history-dir, too",
+        ),
+        (
+            typed([("slow-client", "catch-up")]),
+            "--slow-client: catch-up needs history, and channel main keeps none",
+        ),
+        (
+            listen(&["h:1,history=20"]),
+            "--listen: h:1: history: channel main keeps none; allowed: with --history, or history of \
+             that channel",
+        ),
+        (
+            listen(&["h:1", "h:2,channel=nmea,history=5m"]),
+            "--listen: h:2: history: channel nmea keeps none; allowed: with --history, or history of \
+             that channel",
+        ),
+    ] {
+        assert_eq!(refused(options), expected);
+    }
+    let open = "slow-client = 'catch-up'\nopen-channels = 1\n[channel.main]\nhistory = '1MiB'";
+    let open = parse(open, "linehub.toml".as_ref()).unwrap();
+    assert_eq!(
+        refused(open),
+        "linehub.toml:1: slow-client: catch-up needs history, and channels that clients open keep none"
+    );
+    for options in [
+        typed([
+            ("history", "64KiB"),
+            ("history-age", "1h"),
+            ("history-dir", "/x"),
+            ("history-sync", "always"),
+            ("slow-client", "catch-up"),
+            ("listen", "h:1,history=20"),
+        ]),
+        typed([
+            ("history-age", "off"),
+            ("history-dir", "off"),
+            ("history-sync", "os"),
+        ]),
+        listen(&["h:1,history=0"]),
+        parse(
+            "listen = 'h:1,channel=a,history=1MiB'\nhistory-age = '1h'\nhistory-dir = '/x'\n\
+             history-sync = '1s'\n[channel.a]\nhistory = '1MiB'\nslow-client = 'catch-up'",
+            "linehub.toml".as_ref(),
+        )
+        .unwrap(),
+    ] {
+        config(options);
+    }
+}
+
+#[test]
 fn off_means_off_where_a_limit_can_be_off() {
     let off = config(typed([
         ("max-clients", "off"),
@@ -249,7 +399,8 @@ fn every_option_is_read_under_its_own_name() {
     } in OPTIONS
     {
         // Any other text may be a path.
-        let wrong = if *placeholder == "FILE" { "" } else { "?" };
+        let is_path = ["FILE", "DIR"].contains(placeholder);
+        let wrong = if is_path { "" } else { "?" };
         let error = refused(typed([(*name, wrong)]));
         assert!(error.starts_with(&format!("--{name}: ")), "{error}");
         assert!(
@@ -263,7 +414,7 @@ fn every_option_is_read_under_its_own_name() {
 fn words_that_shells_complete_are_taken() {
     for option in OPTIONS {
         for word in option.words() {
-            config(typed([(option.name, word)]));
+            config(typed([("history", "1MiB"), (option.name, word)]));
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum SlowClient {
     Disconnect,
     /// Client goes on with the newest line and is told how many lines it missed.
     Skip,
+    /// Client reads on from the history, and misses nothing that is kept.
+    CatchUp,
 }
 
 /// Least important events that are logged.
@@ -124,7 +126,10 @@ pub(super) fn slow_client(text: &str) -> Result<SlowClient, String> {
     match text {
         "disconnect" => Ok(SlowClient::Disconnect),
         "skip" => Ok(SlowClient::Skip),
-        _ => Err(format!("'{text}' is unknown; allowed: disconnect or skip")),
+        "catch-up" => Ok(SlowClient::CatchUp),
+        _ => Err(format!(
+            "'{text}' is unknown; allowed: disconnect, skip or catch-up"
+        )),
     }
 }
 
@@ -160,8 +165,9 @@ mod tests {
         assert_eq!(slow_client("skip"), Ok(SlowClient::Skip));
         assert_eq!(
             slow_client("kill").unwrap_err(),
-            "'kill' is unknown; allowed: disconnect or skip"
+            "'kill' is unknown; allowed: disconnect, skip or catch-up"
         );
+        assert_eq!(slow_client("catch-up"), Ok(SlowClient::CatchUp));
         assert_eq!(
             format("xml").unwrap_err(),
             "'xml' is not a format; allowed: text, json or raw"

@@ -74,7 +74,9 @@ impl Batch {
                 continue;
             }
             let within = at.saturating_sub(view.start_of(index));
-            let units = self.shown_in(encoding).units_after(&view.part(index)[..within], 0);
+            let units = self
+                .shown_in(encoding)
+                .units_after(&view.part(index)[..within], 0);
             return Seq(seq.0 + units as u64);
         }
         seq

@@ -219,7 +219,7 @@ impl Channels {
             name: hub.name.clone(),
             is_open: hub.is_open.load(Relaxed),
             stats: hub.stats(),
-            history: None,
+            history: hub.history_stats(),
         };
         ChannelsStats {
             each: hubs.iter().map(stats).collect(),

@@ -12,7 +12,7 @@
 //!
 //! - where a client gets it: from its [`Format`] in [`Hub::join_behind`](super::Hub::join_behind), or by
 //!   a switch like [`Feed::use_crlf`](super::feed::Feed::use_crlf);
-//! - what is said to one client alone: `Writer::say`, `hello::answer` and `Refusal::tell`;
+//! - what is said to one client alone: `Writer::say`, `hello::Answer` and `Refusal::tell`;
 //! - what the client sends: `Reader` and `HelloReader`;
 //! - its field in the saved form of a batch: `SavedBatch` in `snapshot.rs`, with a new version of that form.
 
@@ -177,9 +177,17 @@ impl Encoding {
 
     /// Writes a part as this encoding's source has it, from its lines as they came: of a batch that carries
     /// nothing else.
-    pub(super) fn write_source_part(self, part: Part, origin: ClientId, raw: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write_source_part(
+        self,
+        part: Part,
+        origin: ClientId,
+        raw: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         match (self, part.kind) {
-            (Encoding::Text | Encoding::TextCrlf, Kind::Lines) => format::text_lines(origin, raw, out),
+            (Encoding::Text | Encoding::TextCrlf, Kind::Lines) => {
+                format::text_lines(origin, raw, out)
+            }
             (Encoding::Json | Encoding::Raw, Kind::Lines) => out.extend_from_slice(raw),
             (_, kind) => self.write_source_notice(origin, kind, out),
         }

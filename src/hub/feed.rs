@@ -230,7 +230,9 @@ impl Feed {
         let messages = lines.count();
         if messages > 0 {
             self.subscriber.counters.lines_in.add(messages as u64);
-            let published = self.hub.publish(self.key(), &self.subscriber, permit, lines, messages);
+            let published = self
+                .hub
+                .publish(self.key(), &self.subscriber, permit, lines, messages);
             if let Some(index) = published {
                 self.own_end = index + 1;
                 self.note_taken(messages as u64 + lines.discarded);

@@ -68,7 +68,8 @@ impl Hub {
         let answer = Answer {
             client: id,
             epoch: self.epoch(),
-            before: Seq(first.0 - 1),
+            channel: self.name.clone(),
+            seq: Seq(first.0 - 1),
             recovered: entry.recovered.map(|recovered| recovered && is_whole),
             taken: session.as_ref().map(|session| session.taken),
         };

@@ -55,7 +55,7 @@ pub(crate) use channels::{ChannelStats, Channels, ChannelsStats, Joining};
 pub(crate) use closed::ClosedClient;
 pub(crate) use connection::ConnectionInfo;
 pub(crate) use counters::TrafficTotals;
-pub(crate) use entry::{Entry, EntryError, Wanted};
+pub(crate) use entry::{Entry, EntryError, Joined, SessionTaken, Wanted};
 pub(crate) use feed::{Feed, More};
 pub(crate) use liveness::Liveness;
 pub(crate) use order::Hub;

@@ -126,7 +126,7 @@ impl Places {
             _ => saved.messages_before,
         };
         let identity = saved.connection.identity.clone();
-        let subscriber = Arc::new(Subscriber::new(saved.id, identity.is_some()));
+        let subscriber = Arc::new(Subscriber::new(saved.id, identity.is_some(), false));
         subscriber.counters.restore(saved.counters);
         if let Some(node) = &cursor {
             subscriber.move_to(node, saved.place.offset, saved.place.encoding);

@@ -20,7 +20,7 @@ const ROUNDS: u64 = 20_000;
 fn rest_of(feed: &mut Feed) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
-    while feed.poll_more(&mut cx) == Poll::Ready(true) {
+    while feed.poll_more(&mut cx) == Poll::Ready(super::feed::More::Bytes) {
         let mut slices = [IoSlice::new(&[])];
         feed.gather(&mut slices);
         bytes.extend_from_slice(&slices[0]);

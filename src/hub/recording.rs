@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use super::batch::Batch;
 use super::chain::{Link, Node};
 use super::encoding::Encoding;
-use super::history::{History, Ledger, Memory, Record, Store, now_ms};
+use super::history::{History, HistoryStats, Ledger, Memory, Record, Store, now_ms};
 use super::order::{Hub, State};
 use super::part::Kind;
 use super::sessions::Sessions;
@@ -145,7 +145,9 @@ impl Hub {
         let Some(recording) = &state.recording else {
             return Rejoin::Ended(tail, Seq(state.next_seq));
         };
-        let at = recording.recent.binary_search_by_key(&next, |recent| recent.0);
+        let at = recording
+            .recent
+            .binary_search_by_key(&next, |recent| recent.0);
         let node = at.ok().and_then(|at| recording.recent[at].1.upgrade());
         match node {
             Some(node) => Rejoin::At(node),
@@ -158,6 +160,17 @@ impl Hub {
         let state = self.lock();
         let recording = state.recording.as_ref()?;
         recording.ledger.messages(from.0, to.0)
+    }
+
+    /// The history in stats, if one is kept.
+    pub(super) fn history_stats(&self) -> Option<HistoryStats> {
+        let epoch = self.epoch();
+        let state = self.lock();
+        let recording = state.recording.as_ref()?;
+        Some(HistoryStats {
+            sessions: recording.sessions.len(),
+            ..recording.history.stats(epoch, Seq(state.next_seq))
+        })
     }
 
     /// The history, if one is kept.

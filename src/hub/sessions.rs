@@ -147,7 +147,13 @@ impl Sessions {
     }
 
     /// Gives a session to the client that had it in the daemon before; `None` if there is no such session.
-    pub(super) fn give_back(&mut self, name: SessionName, key: usize, acks: bool, told: u64) -> Option<SessionEnd> {
+    pub(super) fn give_back(
+        &mut self,
+        name: SessionName,
+        key: usize,
+        acks: bool,
+        told: u64,
+    ) -> Option<SessionEnd> {
         let session = self.by_name.get_mut(&name)?;
         session.owner = Owner::Client(key);
         self.by_key.insert(key, name.clone());

@@ -25,7 +25,10 @@ impl Settings {
         let options = config.channel_options(channel);
         Settings {
             buffer_bytes: options.buffer_bytes,
-            history: None,
+            history: (options.history_bytes > 0).then_some(Retention {
+                bytes: options.history_bytes,
+                age: options.history_age,
+            }),
             notices: options.notices,
             slow_client: options.slow_client,
             slow_grace: options.slow_grace,

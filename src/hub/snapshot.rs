@@ -190,6 +190,7 @@ mod tests {
 
     use super::super::closed::ClosedClient;
     use super::super::connection::ConnectionInfo;
+    use super::super::feed::More;
     use super::super::places::SavedFeed;
     use super::*;
     use crate::config::cli::Options;
@@ -217,7 +218,7 @@ mod tests {
     fn rest_of(feed: &mut Feed) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut cx = Context::from_waker(Waker::noop());
-        while feed.poll_more(&mut cx) == Poll::Ready(true) {
+        while feed.poll_more(&mut cx) == Poll::Ready(More::Bytes) {
             let mut slices = [IoSlice::new(&[]); 3];
             let filled = feed.gather(&mut slices);
             let before = bytes.len();
@@ -250,7 +251,7 @@ mod tests {
             publish(&mut feeds[n % 5], line.as_bytes());
             let reader = &mut feeds[(n + 2) % 5];
             let mut cx = Context::from_waker(Waker::noop());
-            if reader.poll_more(&mut cx) == Poll::Ready(true) {
+            if reader.poll_more(&mut cx) == Poll::Ready(More::Bytes) {
                 let mut slices = [IoSlice::new(&[]); 1];
                 reader.gather(&mut slices);
                 let part = slices[0].len() / 2 + 1;
@@ -306,12 +307,17 @@ mod tests {
     }
 
     #[test]
-    fn form_of_the_version_before_is_read() {
-        let form = unescape(include_str!("saved-5.golden"));
-        let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
-        let (hub, places) = hub.restore(&config(), &Arc::default()).unwrap();
-        for feed in feeds {
-            places.restore(&hub, feed).unwrap();
+    fn forms_of_the_versions_before_are_read() {
+        for form in [
+            include_str!("saved-5.golden"),
+            include_str!("saved-6.golden"),
+        ] {
+            let form = unescape(form);
+            let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();
+            let (hub, places) = hub.restore(&config(), &Arc::default()).unwrap();
+            for feed in feeds {
+                places.restore(&hub, feed).unwrap();
+            }
         }
     }
 

@@ -47,11 +47,14 @@ pub enum CloseReason {
     TooMany,
     /// Its PROXY protocol header was wrong or missing. It never becomes a client.
     Proxy,
+    /// Another connection goes on with its session. Nothing more that it sends is published, and it gets
+    /// what it was owed.
+    SessionTaken,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [CloseReason; 17] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::Eof,
         CloseReason::Reset,
         CloseReason::LineTooLong,
@@ -69,6 +72,7 @@ impl CloseReason {
         CloseReason::Denied,
         CloseReason::TooMany,
         CloseReason::Proxy,
+        CloseReason::SessionTaken,
     ];
 
     /// The label used in the log, in counters and in `json`.
@@ -91,6 +95,7 @@ impl CloseReason {
             CloseReason::Denied => "denied",
             CloseReason::TooMany => "too_many",
             CloseReason::Proxy => "proxy",
+            CloseReason::SessionTaken => "session_taken",
         }
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::options::{ADMIN, LIMITS, LISTENING, OPTIONS, SEEN, SLOW};
+use crate::config::options::{ADMIN, HISTORY, LIMITS, LISTENING, OPTIONS, SEEN, SLOW};
 use crate::config::spec::OptionSpec;
 
 fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Cli, CliExit> {
@@ -219,7 +219,9 @@ fn value_that_starts_with_a_hyphen_is_left_to_the_option() {
 fn help_groups_every_option_and_fits_the_page() {
     for flag in ["-h", "--help"] {
         let help = help(flag);
-        let headings = ["Commands", LISTENING, SEEN, LIMITS, SLOW, ADMIN, PROCESS];
+        let headings = [
+            "Commands", LISTENING, SEEN, LIMITS, SLOW, HISTORY, ADMIN, PROCESS,
+        ];
         let places: Vec<_> = headings
             .iter()
             .map(|heading| help.find(&format!("\n{heading}:\n")))

@@ -167,9 +167,8 @@ fn listeners_are_texts_or_tables_in_every_way_toml_has() {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    let json = "h:2,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,tls=off";
-    let plain =
-        "h:1,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,tls=off";
+    let json = "h:2,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,history=0,tls=off";
+    let plain = "h:1,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,history=0,tls=off";
     let table = "{ address = 'h:2', format = 'json', hello = true }";
     for text in [
         format!("listen = {table}"),
@@ -210,7 +209,7 @@ fn lists_and_octal_numbers_are_values_of_listeners() {
         ));
         let listener = config.listen[0].to_string();
         assert!(
-            listener.ends_with(&format!(",hello=off,tls=off,{expected}")),
+            listener.ends_with(&format!(",hello=off,history=0,tls=off,{expected}")),
             "{listener}"
         );
     }
@@ -291,9 +290,10 @@ fn mistakes_in_tables_of_listeners_are_named_with_the_line_of_the_key() {
 #[test]
 fn tables_of_channels_overrule_the_daemon_for_theirs() {
     let config = config(
-        "buffer = '1MiB'\nno-notices = true\nlisten = 'h:1,channel=seen'\n\
+        "buffer = '1MiB'\nno-notices = true\nhistory = '1GiB'\nlisten = 'h:1,channel=seen'\n\
          [channel.nmea]\nbuffer = 8192\nslow-client = 'skip'\nslow-grace = 'forever'\nnotices = true\n\
-         [channel.'a.b']\n[channel.main]\nslow-grace = '2s'",
+         history = '64KiB'\nhistory-age = '24h'\n\
+         [channel.'a.b']\n[channel.main]\nslow-grace = '2s'\nhistory = 0",
     );
     let names: Vec<_> = config.channels.keys().map(ChannelName::as_str).collect();
     assert_eq!(names, ["a.b", "main", "nmea", "seen"]);
@@ -302,6 +302,8 @@ fn tables_of_channels_overrule_the_daemon_for_theirs() {
         buffer_bytes: 1 << 20,
         slow_client: SlowClient::Disconnect,
         slow_grace: Grace::For(Duration::from_secs(1)),
+        history_bytes: 1 << 30,
+        history_age: None,
         notices: false,
     };
     for name in ["a.b", "seen", "opened"] {
@@ -311,11 +313,14 @@ fn tables_of_channels_overrule_the_daemon_for_theirs() {
         buffer_bytes: 8192,
         slow_client: SlowClient::Skip,
         slow_grace: Grace::Forever,
+        history_bytes: 1 << 16,
+        history_age: Some(Duration::from_secs(86_400)),
         notices: true,
     };
     assert_eq!(of("nmea"), nmea);
     let main = ChannelOptions {
         slow_grace: Grace::For(Duration::from_secs(2)),
+        history_bytes: 0,
         ..default
     };
     assert_eq!(of("main"), main);
@@ -357,12 +362,35 @@ fn mistakes_in_tables_of_channels_are_named_with_their_line() {
             "3: channel.a: slow-grce: no such option; did you mean slow-grace?",
         ),
         (
-            "[channel.a]\nhistory = '1MiB'",
-            "2: channel.a: history: no such option; allowed: buffer, notices, slow-client, slow-grace",
+            "[channel.a]\nkeep = '1MiB'",
+            "2: channel.a: keep: no such option; allowed: buffer, history, history-age, notices, \
+             slow-client, slow-grace",
+        ),
+        (
+            "[channel.a]\nhistory = '1KiB'",
+            "2: channel.a: history: '1KiB' is too small; allowed: 64KiB to 1TiB, such as 64MiB or 1GiB, or \
+             0 or off for none",
+        ),
+        (
+            "[channel.a]\nhistory-age = '1h'",
+            "2: channel.a: history-age: channel a keeps none; allowed: with --history, or history of that \
+             channel",
+        ),
+        (
+            "[channel.a]\nslow-client = 'catch-up'",
+            "2: channel.a: slow-client: catch-up needs history, and channel a keeps none",
+        ),
+        (
+            "slow-client = 'catch-up'\nhistory = '1MiB'\n[channel.a]\n\nhistory = 0",
+            "5: channel.a: history: catch-up needs history, and channel a keeps none",
+        ),
+        (
+            "slow-client = 'catch-up'\n[channel.a]\nhistory = '1MiB'",
+            "1: slow-client: catch-up needs history, and channel main keeps none",
         ),
         (
             "[channel.a]\nslow-client = 'kill'",
-            "2: channel.a: slow-client: 'kill' is unknown; allowed: disconnect or skip",
+            "2: channel.a: slow-client: 'kill' is unknown; allowed: disconnect, skip or catch-up",
         ),
         (
             "[channel.a]\nslow-grace = [1]",

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +14,7 @@ fn read(text: &str) -> Result<ListenerOptions, String> {
 
 #[test]
 fn every_key_sets_its_field() {
-    let text = "unix:/x,format=json,channel=nmea,role=publish,line-end=any,http-guard=off,hello,\
+    let text = "unix:/x,format=json,channel=nmea,role=publish,line-end=any,http-guard=off,hello,history=20,\
          allow=10.0.0.0/8,deny=::1,allow=10.1.2.3,proxy=127.0.0.1,mode=0660,group=dialout";
     let net = |text: &str| network(text).unwrap();
     let expected = ListenerOptions {
@@ -26,6 +28,7 @@ fn every_key_sets_its_field() {
         line_end: LineEnd::Any,
         http_guard: false,
         hello: true,
+        history: Newest::Messages(20),
         allow: vec![net("10.0.0.0/8"), net("10.1.2.3")],
         deny: vec![net("::1")],
         proxy: vec![net("127.0.0.1")],
@@ -90,7 +93,7 @@ fn long_lists_are_not_in_the_alternate_form() {
     let options = read("unix:/x,allow=::1,mode=0660,proxy=::2").unwrap();
     let text = format!("{options:#}");
     assert!(
-        !text.contains("::") && text.ends_with(",hello=off,tls=off,mode=0660"),
+        !text.contains("::") && text.ends_with(",hello=off,history=0,tls=off,mode=0660"),
         "{text}"
     );
     let restored = ListenerOptions::restore(&text).unwrap();
@@ -127,7 +130,16 @@ fn mistakes_name_the_listener_the_key_and_what_is_allowed() {
     let all = format!("allowed: {}", all.join(", "));
     for (text, wrong) in [
         ("h:1,zzz", format!("zzz: no such option; {all}")),
-        ("h:1,history=5", format!("history=5: no such option; {all}")),
+        (
+            "h:1,history",
+            "history: the value is missing; allowed: history=N|SIZE|DURATION".into(),
+        ),
+        (
+            "h:1,history=64K",
+            "history: '64K' is no amount of history; allowed: a number, a size such as 64KiB or a \
+             duration such as 5m, of at most 1TiB or 10y, or 0 or off for nothing"
+                .into(),
+        ),
         ("h:1,address=h:2", format!("address=h:2: no such option; {all}")),
         ("h:1,=x", format!("=x: no such option; {all}")),
         ("h:1,rol=both", "rol=both: no such option; did you mean role?".into()),
@@ -220,7 +232,7 @@ fn restored_options_are_what_is_known_of_them() {
     let options = ListenerOptions::restore(later).unwrap();
     assert_eq!(
         options.to_string().replace("format=raw,", ""),
-        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on,tls=off,allow=10.0.0.0/8,allow=::/0"
+        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on,history=0,tls=off,allow=10.0.0.0/8,allow=::/0"
     );
 
     for wrong in [
@@ -244,7 +256,12 @@ fn any_options() -> impl Strategy<Value = ListenerOptions> {
         "unix:[/a-z@,= .]{1,40}",
         Just("unix:/x,format=raw,hello".to_owned()),
     ];
-    let words = (0..3usize, 0..3usize, 0..3usize, any::<[bool; 2]>());
+    let history = prop_oneof![
+        (0..=1u64 << 40).prop_map(Newest::Messages),
+        (1..=1u64 << 40).prop_map(Newest::Bytes),
+        (1..=1u64 << 32).prop_map(|age| Newest::Age(Duration::from_millis(age))),
+    ];
+    let words = (0..3usize, 0..3usize, 0..3usize, any::<[bool; 2]>(), history);
     let nets = || prop::collection::vec(any::<std::net::IpAddr>().prop_map(Into::into), 0..4);
     let lists = (nets(), nets(), nets(), prop::option::of(0..=0o777u32));
     let formats = [Format::Text, Format::Json, Format::Raw];
@@ -252,7 +269,7 @@ fn any_options() -> impl Strategy<Value = ListenerOptions> {
     let name = "[A-Za-z0-9._-]{1,64}";
     let channel = name.prop_filter_map("no name", |name| words::named_channel(&name).ok());
     (address, channel, words, lists).prop_map(move |(address, channel, words, lists)| {
-        let (format, role, line_end, [http_guard, hello]) = words;
+        let (format, role, line_end, [http_guard, hello], history) = words;
         let (allow, deny, proxy, mode) = lists;
         // Those that are IPv4 in another notation are read as IPv4.
         let plain = |nets: Vec<IpNet>| {
@@ -269,6 +286,7 @@ fn any_options() -> impl Strategy<Value = ListenerOptions> {
             line_end: LineEnd::ALL[line_end],
             http_guard,
             hello,
+            history,
             allow: plain(allow),
             deny: plain(deny),
             proxy: plain(proxy),

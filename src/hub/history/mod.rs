@@ -68,7 +68,9 @@ pub(in crate::hub) fn turns() -> Arc<Semaphore> {
 /// Milliseconds since 1970.
 pub(in crate::hub) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 impl History {

@@ -45,7 +45,7 @@ use crate::ops::secrets::{SecretReader, sealed_memory};
 pub(crate) use self::descriptors::set_inheritable;
 
 /// The version of the states that this daemon writes.
-pub(crate) const VERSION: u32 = 6;
+pub(crate) const VERSION: u32 = 7;
 /// The versions of the states that this daemon reads.
 const VERSIONS: RangeInclusive<u32> = 5..=VERSION;
 

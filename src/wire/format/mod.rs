@@ -11,7 +11,7 @@ mod text;
 
 pub use self::json::{json_lines, json_lines_len, json_notice, json_notice_len};
 pub use self::names::{Format, Notice, UnknownFormat};
-pub use self::said::{error, shutdown, skip};
+pub use self::said::{ack, error, shutdown, skip};
 pub use self::scan::digits;
 pub use self::text::{crlf, text_lines, text_lines_len, text_notice, visible_lines};
 

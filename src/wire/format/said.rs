@@ -39,6 +39,18 @@ pub fn error(format: Format, reason: CloseReason, detail: &str, out: &mut Vec<u8
     }
 }
 
+/// Appends what a sender is told whose session's first `taken` lines are as safe as they get: in every
+/// format, since a sender waits for it.
+pub fn ack(format: Format, taken: u64, out: &mut Vec<u8>) {
+    match format {
+        Format::Text | Format::Raw => append(out, format_args!("Taken {taken}\n")),
+        Format::Json => append(
+            out,
+            format_args!("{{\"event\":\"ack\",\"taken\":{taken}}}\n"),
+        ),
+    }
+}
+
 /// Appends what every client is told when the daemon stops. `raw` cannot say it.
 pub fn shutdown(format: Format, out: &mut Vec<u8>) {
     out.extend_from_slice(match format {

@@ -8,7 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::wire::channel::{ChannelName, InvalidChannelName};
 use crate::wire::format::{Format, UnknownFormat};
+use crate::wire::past::{InvalidNewest, InvalidSince, Newest, Since};
 use crate::wire::role::Role;
+use crate::wire::session::SessionName;
 
 /// Most bytes of a hello line, without its line end.
 pub const HELLO_BYTES_MAX: usize = 4096;
@@ -30,6 +32,14 @@ pub struct Hello {
     pub format: Option<Format>,
     /// By what it shows who it is.
     pub token: Option<Secret>,
+    /// What it wants first of what was there before it; with `since`, if that cannot be had.
+    pub history: Option<Newest>,
+    /// The place that it goes on from.
+    pub since: Option<Since>,
+    /// The session that its lines are counted under.
+    pub session: Option<SessionName>,
+    /// Whether it wants to hear how many lines of its session are safe. Only with `session`.
+    pub ack: bool,
 }
 
 /// A token as it is presented. Its memory is overwritten when it is dropped, and it is never displayed.
@@ -69,21 +79,25 @@ pub enum HelloError {
     NotAscii,
     /// A key that there is not, as far as it is shown.
     UnknownKey(String),
-    /// A key that this daemon knows of and does not serve.
-    NotAvailable(&'static str),
     /// A key that came before.
     Repeated(&'static str),
     /// A key with nothing behind it.
     NoValue(&'static str),
+    /// A word that has no value, with one.
+    Valued(&'static str),
+    /// `ack`, and no `session` whose lines it would be about.
+    AckWithoutSession,
     /// A key whose value is none of those allowed.
     InvalidValue(&'static str),
 }
 
-/// Keys that are served, each once a hello and with a value.
-const KEYS: [&str; 4] = ["channel", "role", "format", "token"];
+/// Keys, each once a hello and with a value.
+const KEYS: [&str; 7] = [
+    "channel", "role", "format", "token", "history", "since", "session",
+];
 
-/// Keys that are refused until they are served. `ack` is a word without a value.
-const KEYS_NOT_AVAILABLE: [&str; 4] = ["history", "since", "session", "ack"];
+/// The word that has no value.
+const ACK: &str = "ack";
 
 /// The hello line of a client that asks for these keys, without its LF.
 pub fn line(keys: &str) -> String {
@@ -114,8 +128,13 @@ pub fn parse(line: &[u8]) -> Result<Hello, HelloError> {
     let mut hello = Hello::default();
     for word in line[VERSION.len()..].split_ascii_whitespace() {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        if let Some(key) = KEYS_NOT_AVAILABLE.into_iter().find(|known| *known == key) {
-            return Err(HelloError::NotAvailable(key));
+        if key == ACK {
+            match (word == ACK, hello.ack) {
+                (false, _) => return Err(HelloError::Valued(ACK)),
+                (true, true) => return Err(HelloError::Repeated(ACK)),
+                (true, false) => hello.ack = true,
+            }
+            continue;
         }
         let Some(key) = KEYS.into_iter().find(|known| *known == key) else {
             return Err(HelloError::unknown(key));
@@ -127,10 +146,16 @@ pub fn parse(line: &[u8]) -> Result<Hello, HelloError> {
             "channel" => set(&mut hello.channel, key, value)?,
             "role" => set(&mut hello.role, key, value)?,
             "format" => set(&mut hello.format, key, value)?,
+            "history" => set(&mut hello.history, key, value)?,
+            "since" => set(&mut hello.since, key, value)?,
+            "session" => set(&mut hello.session, key, value)?,
             _ => set(&mut hello.token, key, value)?,
         }
     }
-    Ok(hello)
+    match hello.ack && hello.session.is_none() {
+        true => Err(HelloError::AckWithoutSession),
+        false => Ok(hello),
+    }
 }
 
 fn set<T: FromStr>(into: &mut Option<T>, key: &'static str, value: &str) -> Result<(), HelloError> {
@@ -167,13 +192,16 @@ impl fmt::Display for HelloError {
             HelloError::UnknownKey(key) => {
                 write!(f, "unknown key \"{}\" in hello", key.escape_default())
             }
-            HelloError::NotAvailable(key) => write!(f, "\"{key}\" is not available in hello"),
             HelloError::Repeated(key) => write!(f, "\"{key}\" given twice in hello"),
             HelloError::NoValue(key) => write!(f, "\"{key}\" without a value in hello"),
+            HelloError::Valued(key) => write!(f, "\"{key}\" takes no value in hello"),
+            HelloError::AckWithoutSession => f.write_str("\"ack\" without \"session\" in hello"),
             HelloError::InvalidValue(key) => {
                 write!(f, "invalid value of \"{key}\" in hello: ")?;
                 match *key {
-                    "channel" => write!(f, "expected {InvalidChannelName}"),
+                    "channel" | "session" => write!(f, "expected {InvalidChannelName}"),
+                    "history" => write!(f, "expected {InvalidNewest}"),
+                    "since" => write!(f, "expected {InvalidSince}"),
                     "role" => f.write_str("expected both, publish or subscribe"),
                     _ => UnknownFormat.fmt(f),
                 }

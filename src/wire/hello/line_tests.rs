@@ -1,7 +1,11 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::wire::format::Format;
+use crate::wire::ids::{Epoch, Seq};
+use crate::wire::past::{Newest, Since};
 use crate::wire::role::Role;
 
 fn said(line: &[u8]) -> String {
@@ -14,7 +18,7 @@ fn hello_names_channel_role_and_format_in_any_order_or_none() {
         channel: Some("nmea-0183".parse().unwrap()),
         role: Some(Role::Subscribe),
         format: Some(Format::Json),
-        token: None,
+        ..Hello::default()
     };
     for line in [
         "LINEHUB/1 channel=nmea-0183 role=subscribe format=json",
@@ -34,6 +38,29 @@ fn token_is_taken_as_it_is_and_never_displayed() {
     let token = hello.token.as_ref().unwrap();
     assert_eq!(token.as_bytes(), b"a=b-C_9");
     assert!(!format!("{hello:?}").contains("a=b"), "{hello:?}");
+}
+
+#[test]
+fn past_and_session_are_asked_for_in_any_order() {
+    let all = Hello {
+        history: Some(Newest::Messages(20)),
+        since: Some(Since::Place(Epoch(0x5f3a9c11), Seq(4711))),
+        session: Some("meter-7".parse().unwrap()),
+        ack: true,
+        ..Hello::default()
+    };
+    for line in [
+        "LINEHUB/1 history=20 since=5f3a9c11:4711 session=meter-7 ack",
+        "LINEHUB/1 ack since=5F3A9C11:4711\tsession=meter-7 history=20 \r",
+    ] {
+        assert_eq!(parse(line.as_bytes()), Ok(all.clone()), "{line:?}");
+    }
+    let hello = parse(b"LINEHUB/1 since=5m history=64KiB session=s").unwrap();
+    assert_eq!(hello.since, Some(Since::Age(Duration::from_secs(300))));
+    assert_eq!(hello.history, Some(Newest::Bytes(1 << 16)));
+    assert!(!hello.ack);
+    let none = parse(b"LINEHUB/1 history=0").unwrap();
+    assert_eq!(none.history, Some(Newest::NONE));
 }
 
 #[test]
@@ -76,10 +103,31 @@ fn errors_name_the_key_and_what_is_allowed() {
             "channel=a format=raw channel=b",
             "\"channel\" given twice in hello",
         ),
-        ("history=5", "\"history\" is not available in hello"),
-        ("since=5f3a9c11:4711", "\"since\" is not available in hello"),
-        ("session=s ack", "\"session\" is not available in hello"),
-        ("ack", "\"ack\" is not available in hello"),
+        ("history=", "\"history\" without a value in hello"),
+        ("since", "\"since\" without a value in hello"),
+        ("history=5 history=5", "\"history\" given twice in hello"),
+        ("session=a session=b", "\"session\" given twice in hello"),
+        ("session=s ack ack", "\"ack\" given twice in hello"),
+        ("session=s ack=", "\"ack\" takes no value in hello"),
+        ("session=s ack=yes", "\"ack\" takes no value in hello"),
+        ("Ack", "unknown key \"Ack\" in hello"),
+        ("ack", "\"ack\" without \"session\" in hello"),
+        ("ack since=5m", "\"ack\" without \"session\" in hello"),
+        (
+            "history=some",
+            "invalid value of \"history\" in hello: expected a number, a size such as 64KiB or a \
+             duration such as 5m, of at most 1TiB or 10y",
+        ),
+        (
+            "since=4711",
+            "invalid value of \"since\" in hello: expected EPOCH:SEQ such as 5f3a9c11:4711, or a \
+             duration of 1ms to 10y such as 5m",
+        ),
+        (
+            "session=a/b",
+            "invalid value of \"session\" in hello: \
+             expected 1 to 64 of A-Z a-z 0-9 . _ -, and neither . nor ..",
+        ),
         ("token=", "\"token\" without a value in hello"),
         ("token=a token=b", "\"token\" given twice in hello"),
         (
@@ -128,6 +176,7 @@ proptest! {
         rest in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..300),
             "[a-z=\"\\\\' ]{0,300}".prop_map(String::into_bytes),
+            "((history|since|session|ack)=?[0-9a-fKMsm:]{0,20} ){0,5}".prop_map(String::into_bytes),
         ],
         begin in prop::sample::select(["", "LINEHUB/1 ", "LINEHUB/1 token="].as_slice()),
     ) {

@@ -9,6 +9,6 @@ mod reader;
 #[cfg(test)]
 mod reader_tests;
 
-pub use self::answer::answer;
+pub use self::answer::Answer;
 pub use self::line::{HELLO_BYTES_MAX, Hello, HelloError, Secret, line, parse};
 pub use self::reader::{HelloInput, HelloReader, HelloReaderState};

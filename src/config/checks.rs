@@ -1,0 +1,136 @@
+//! What must go together in a configuration, beyond what each option says by itself.
+
+use super::channels::{self, ChannelOptions};
+use super::error::ConfigError;
+use super::history::HistorySync;
+use super::options::Config;
+use super::raw::{Options, RawValue};
+use super::words::SlowClient;
+use crate::wire::channel::ChannelName;
+
+const SLOW_CLIENT: &str = "slow-client";
+
+impl Config {
+    /// Checks that whoever needs a certificate has one, and that nobody has half of what TLS needs.
+    pub(super) fn check_tls(&self, options: &Options) -> Result<(), ConfigError> {
+        let wrong = |option: &str, reason: &str| Err(wrong(options, option, reason));
+        let tokens = self.tokens.as_ref();
+        let wants_certificates = tokens.is_some_and(|tokens| tokens.want_certificates());
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (Some(_), None, _) => return wrong("tls-cert", "needs --tls-key, too"),
+            (None, Some(_), _) => return wrong("tls-key", "needs --tls-cert, too"),
+            (.., None) if self.tls_crl.is_some() => {
+                return wrong("tls-crl", "needs --tls-client-ca, too");
+            }
+            (.., None) if wants_certificates => {
+                return wrong(
+                    "tokens",
+                    "a token is for a certificate, which needs --tls-client-ca, too",
+                );
+            }
+            _ => {}
+        }
+        for listener in &self.listen {
+            let own = [&listener.tls_cert, &listener.tls_key];
+            let reason = match own.map(Option::is_some) {
+                [true, true] if listener.tls => continue,
+                [true, true] => "tls-cert: needs tls, too",
+                [true, false] => "tls-cert: needs tls-key, too",
+                [false, true] => "tls-key: needs tls-cert, too",
+                [false, false] if !listener.tls || self.tls_cert.is_some() => continue,
+                [false, false] => "tls: needs --tls-cert and --tls-key",
+            };
+            return Err(ConfigError {
+                place: "--listen".to_owned(),
+                reason: format!("{}: {reason}", listener.address),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that whoever goes by the history has one.
+    pub(super) fn check_history(&self, options: &Options) -> Result<(), ConfigError> {
+        let mut channels = self.channels.values();
+        let is_kept = self.history_bytes > 0 || channels.any(|channel| channel.history_bytes > 0);
+        let needs_sync = self.history_sync != HistorySync::Os;
+        for (option, is_given) in [
+            ("history-age", self.history_age.is_some()),
+            ("history-dir", self.history_dir.is_some()),
+            ("history-sync", needs_sync),
+        ] {
+            if is_given && !is_kept {
+                let needs = "needs --history, too, or history of a channel";
+                return Err(wrong(options, option, needs));
+            }
+        }
+        if needs_sync && self.history_dir.is_none() {
+            return Err(wrong(options, "history-sync", "needs --history-dir, too"));
+        }
+        let without = |(_, channel): &(_, &ChannelOptions)| channel.history_bytes == 0;
+        for (name, channel) in self.channels.iter().filter(without) {
+            if let Some(age) = in_table(options, name, "history-age")
+                && channel.history_age.is_some()
+            {
+                let reason = format!("history-age: {}", keeps_none(name));
+                return Err(ConfigError::at(&table_of(name), age, reason));
+            }
+            if channel.slow_client == SlowClient::CatchUp {
+                return Err(cannot_catch_up(options, name));
+            }
+        }
+        if self.open_channels > 0
+            && self.history_bytes == 0
+            && self.slow_client == SlowClient::CatchUp
+        {
+            let needs = "catch-up needs history, and channels that clients open keep none";
+            return Err(wrong(options, SLOW_CLIENT, needs));
+        }
+        for listener in &self.listen {
+            let channel = &listener.channel;
+            if !listener.history.is_none() && self.channel_options(channel).history_bytes == 0 {
+                let address = &listener.address;
+                return Err(ConfigError {
+                    place: "--listen".to_owned(),
+                    reason: format!("{address}: history: {}", keeps_none(channel)),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mistake of a channel whose clients are to catch up from what it does not keep: where the one or
+/// the other was typed.
+fn cannot_catch_up(options: &Options, channel: &ChannelName) -> ConfigError {
+    let reason = format!("catch-up needs history, and channel {channel} keeps none");
+    for key in [SLOW_CLIENT, "history"] {
+        if let Some(value) = in_table(options, channel, key) {
+            return ConfigError::at(&table_of(channel), value, format!("{key}: {reason}"));
+        }
+    }
+    wrong(options, SLOW_CLIENT, &reason)
+}
+
+fn keeps_none(channel: &ChannelName) -> String {
+    format!("channel {channel} keeps none; allowed: with --history, or history of that channel")
+}
+
+/// A mistake of an option, where it was typed last.
+fn wrong(options: &Options, option: &str, reason: &str) -> ConfigError {
+    let typed = options.get(option).and_then(<[RawValue]>::last);
+    let value = typed.cloned().unwrap_or_else(|| "".into());
+    ConfigError::at(option, &value, reason.to_owned())
+}
+
+/// The value of a key in the table of a channel.
+fn in_table<'a>(options: &'a Options, channel: &ChannelName, key: &str) -> Option<&'a RawValue> {
+    let tables = options.get(channels::TABLES)?;
+    let table = tables.iter().find(|table| table.text == channel.as_str())?;
+    let mut entries = table.table.iter().flatten();
+    entries.find_map(|(known, value)| (known == key).then_some(value))
+}
+
+/// The table of a channel, as errors name it.
+fn table_of(channel: &ChannelName) -> String {
+    format!("{}.{channel}", channels::TABLES)
+}
