@@ -42,8 +42,6 @@ pub(crate) struct Feed {
     /// It joined behind so many parts of the batch that its cursor stands at, which was not in the
     /// stream yet: they become bytes of `offset` once it is.
     parts_before: u32,
-    /// Index of the first batch that is not delivered any more: set once the client has left.
-    end: u64,
     /// Index from which on batches hold nothing of this client's own.
     own_end: u64,
     /// Version of the hub for which the task waits to be woken; 0 when the task does not wait.
@@ -55,11 +53,30 @@ pub(crate) struct Feed {
     left: bool,
     /// Whether its client gets lines and notices at all.
     subscribes: bool,
+    /// What few feeds have: boxed, as it must not make every client larger.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few feeds have at a time.
+#[derive(Debug)]
+struct Rare {
+    /// Index of the first batch that is not delivered any more: set once the client has left.
+    end: u64,
     /// Where it is in the history, as long as it is not live. Its cursor is then in a chain of its own, at
     /// index 0, or nowhere.
-    past: Option<Box<Past>>,
+    past: Option<Past>,
     /// Its session, if it came with one.
-    session: Option<Box<SessionEnd>>,
+    session: Option<SessionEnd>,
+}
+
+impl Default for Rare {
+    fn default() -> Rare {
+        Rare {
+            end: ENDLESS,
+            past: None,
+            session: None,
+        }
+    }
 }
 
 /// What [`Feed::poll_more`] has found.
@@ -117,7 +134,6 @@ impl Feed {
             cursor: subscribes.then_some(start.node),
             offset: 0,
             parts_before: start.parts_before,
-            end: ENDLESS,
             own_end,
             parked: 0,
             waiter: None,
@@ -125,8 +141,7 @@ impl Feed {
             encoding,
             left: false,
             subscribes,
-            past: None,
-            session: None,
+            rare: None,
         }
     }
 
@@ -140,7 +155,7 @@ impl Feed {
         left: bool,
         role: Role,
     ) -> Feed {
-        Feed {
+        let mut feed = Feed {
             hub,
             subscriber,
             key: slot_number(key),
@@ -148,7 +163,6 @@ impl Feed {
             cursor,
             offset: place.offset,
             parts_before: place.parts_before,
-            end: place.end,
             own_end: place.own_end,
             parked: 0,
             waiter: None,
@@ -156,9 +170,30 @@ impl Feed {
             encoding: place.encoding,
             left,
             subscribes: role.subscribes(),
-            past: None,
-            session: None,
+            rare: None,
+        };
+        if place.end != ENDLESS {
+            feed.rare().end = place.end;
         }
+        feed
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Index of the first batch that is not delivered any more.
+    #[inline]
+    fn end(&self) -> u64 {
+        self.rare.as_ref().map_or(ENDLESS, |rare| rare.end)
+    }
+
+    fn past(&self) -> Option<&Past> {
+        self.rare.as_ref()?.past.as_ref()
+    }
+
+    fn session(&self) -> Option<&SessionEnd> {
+        self.rare.as_ref()?.session.as_ref()
     }
 
     /// Where it is, for a handover. Its client must not be running.
@@ -167,7 +202,7 @@ impl Feed {
             index: self.cursor.as_ref().map(|node| node.index),
             offset: self.offset,
             parts_before: self.parts_before,
-            end: self.end,
+            end: self.end(),
             own_end: self.own_end,
             current: self.current,
             encoding: self.encoding,
@@ -237,7 +272,7 @@ impl Feed {
                 self.own_end = index + 1;
                 self.note_taken(messages as u64 + lines.discarded);
             }
-        } else if lines.discarded > 0 && self.session.is_some() {
+        } else if lines.discarded > 0 && self.session().is_some() {
             self.hub.drop_lines(self.key(), lines.discarded);
             self.note_taken(lines.discarded);
         }
@@ -245,30 +280,32 @@ impl Feed {
     }
 
     fn note_taken(&mut self, lines: u64) {
-        if let Some(session) = &mut self.session {
+        if let Some(session) = self.rare.as_mut().and_then(|rare| rare.session.as_mut()) {
             session.taken += lines;
         }
     }
 
     /// Goes by a session from now on.
     pub(super) fn set_session(&mut self, session: Option<SessionEnd>) {
-        self.session = session.map(Box::new);
+        if session.is_some() {
+            self.rare().session = session;
+        }
     }
 
     /// Whether its client publishes in a session.
     pub(crate) fn has_session(&self) -> bool {
-        self.session.is_some()
+        self.session().is_some()
     }
 
     /// What is to be acknowledged of its session, if it asked for that and it is more than what was. Several are
     /// one.
     pub(crate) fn take_ack(&mut self) -> Option<u64> {
-        self.session.as_mut()?.take_ack()
+        self.rare.as_mut()?.session.as_mut()?.take_ack()
     }
 
     /// Whether something that it sent is still to be acknowledged; its task is woken then.
     pub(crate) fn awaits_ack(&self) -> bool {
-        self.session.as_ref().is_some_and(|it| it.awaits_ack())
+        self.session().is_some_and(SessionEnd::awaits_ack)
     }
 
     /// Tells everybody that this client is gone. It still gets what is published until it looks
@@ -320,7 +357,7 @@ impl Feed {
             if self.skip_own() {
                 return Poll::Ready(More::Bytes);
             }
-            if self.past.is_some() {
+            if self.past().is_some() {
                 match ready!(self.poll_past(cx)) {
                     Some(more) => return Poll::Ready(more),
                     None => continue,
@@ -334,7 +371,7 @@ impl Feed {
                     Poll::Pending
                 };
             };
-            if cursor.index >= self.end {
+            if cursor.index >= self.end() {
                 // What comes after its end is nothing to it, and must not wait for it.
                 self.detach();
                 return Poll::Ready(More::End);
@@ -354,7 +391,7 @@ impl Feed {
 
     /// Goes on in the history, or back into the stream; what is to be done, if that is not to look again.
     fn poll_past(&mut self, cx: &mut Context<'_>) -> Poll<Option<More>> {
-        let Some(past) = &mut self.past else {
+        let Some(past) = self.rare.as_mut().and_then(|rare| rare.past.as_mut()) else {
             return Poll::Ready(None);
         };
         self.cursor = None;
@@ -385,7 +422,7 @@ impl Feed {
     /// Leaves the buffer to those who keep up, and goes on in the history from where it is. Not in the middle
     /// of a line: [`Feed::take_rest_of_line`] first.
     pub(crate) fn catch_up(&mut self) {
-        if self.past.is_some() || !self.skip_own() {
+        if self.past().is_some() || !self.skip_own() {
             return;
         }
         let (Some(history), Some(cursor)) = (self.hub.history(), &self.cursor) else {
@@ -396,7 +433,7 @@ impl Feed {
         };
         let next = link.batch.seq_at(self.current, self.offset);
         let mut past = Past::new(history.reader(), next, Seq(0));
-        if self.end != ENDLESS {
+        if self.end() != ENDLESS {
             past.end = Some(self.seq_of_end(cursor));
         }
         self.begin_past(past);
@@ -406,7 +443,7 @@ impl Feed {
     fn seq_of_end(&self, from: &Arc<Node>) -> Seq {
         let mut next = Seq(0);
         let mut place = from;
-        while let Some(link) = place.next.get().filter(|_| place.index < self.end) {
+        while let Some(link) = place.next.get().filter(|_| place.index < self.end()) {
             next = link.batch.next_seq();
             place = &link.node;
         }
@@ -418,19 +455,21 @@ impl Feed {
         self.parts_before = 0;
         let next = past.next;
         (self.cursor, self.offset) = (None, 0);
-        self.past = Some(Box::new(past));
+        self.rare().past = Some(past);
         self.subscriber.set(Condition::CatchingUp, true);
         self.subscriber.move_to_past(next);
     }
 
     fn leave_past(&mut self) {
-        self.past = None;
+        if let Some(rare) = &mut self.rare {
+            rare.past = None;
+        }
         self.subscriber.set(Condition::CatchingUp, false);
     }
 
     /// Whether it walks a slice of the history, which it must not keep for long.
     pub(crate) fn is_in_slice(&self) -> bool {
-        self.past.as_ref().is_some_and(|past| past.is_walking())
+        self.past().is_some_and(Past::is_walking)
     }
 
     /// Lets go of what it walks of the history: its turn is over, or its socket takes no more. Not in the middle
@@ -439,7 +478,8 @@ impl Feed {
         if self.offset > 0 {
             self.count_begun();
         }
-        let (Some(past), Some(cursor)) = (&mut self.past, self.cursor.take()) else {
+        let past = self.rare.as_mut().and_then(|rare| rare.past.as_mut());
+        let (Some(past), Some(cursor)) = (past, self.cursor.take()) else {
             return;
         };
         match cursor.next.get() {
@@ -452,10 +492,11 @@ impl Feed {
 
     /// One that has left gets what had been published by the first time that it looked.
     fn fix_end(&mut self) {
-        if self.left && self.end == ENDLESS {
+        if self.left && self.end() == ENDLESS {
             let (end, seq) = self.hub.end();
-            self.end = end;
-            if let Some(past) = &mut self.past {
+            let rare = self.rare();
+            rare.end = end;
+            if let Some(past) = &mut rare.past {
                 past.end = Some(seq);
             }
         }
@@ -468,7 +509,7 @@ impl Feed {
         let mut encoding = self.current;
         let mut place = self.cursor.as_deref();
         while let Some((node, next)) = place.and_then(|node| Some((node, node.next.get()?))) {
-            if node.index >= self.end {
+            if node.index >= self.end() {
                 break;
             }
             let view = next.batch.view(encoding);
@@ -495,7 +536,7 @@ impl Feed {
             return;
         };
         let mut place = start;
-        while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
+        while let Some(next) = place.next.get().filter(|_| place.index < self.end()) {
             let exclude = self.exclude(place.index);
             let view = next.batch.view(self.current);
             let mut left = None;
@@ -534,7 +575,7 @@ impl Feed {
         self.advance(0);
         self.cursor
             .as_ref()
-            .is_some_and(|node| node.index < self.end && node.next.get().is_some())
+            .is_some_and(|node| node.index < self.end() && node.next.get().is_some())
     }
 
     /// Takes the rest of a line of which the socket has only the beginning, so that something else
@@ -554,7 +595,7 @@ impl Feed {
     /// Jumps to the newest line; returns how many messages that misses. Not in the middle of a
     /// line: [`Feed::take_rest_of_line`] first.
     pub(crate) fn skip(&mut self) -> u64 {
-        if self.past.is_some() {
+        if self.past().is_some() {
             return 0;
         }
         self.fix_end();
@@ -566,7 +607,7 @@ impl Feed {
         let Some(mut place) = self.cursor.take() else {
             return 0;
         };
-        while let Some(next) = place.next.get().filter(|_| place.index < self.end) {
+        while let Some(next) = place.next.get().filter(|_| place.index < self.end()) {
             if !mem::take(&mut begun) {
                 missed += next.batch.messages_for(self.exclude(place.index));
             }
@@ -578,7 +619,7 @@ impl Feed {
         self.current = self.encoding;
         self.subscriber.move_to(&place, 0, self.encoding);
         self.hub.note_skipped(self.key(), missed);
-        let is_at_end = place.index >= self.end;
+        let is_at_end = place.index >= self.end();
         self.cursor = Some(place);
         if is_at_end {
             self.detach();
@@ -627,7 +668,7 @@ impl Feed {
         if self.offset > 0 {
             self.count_begun();
         }
-        if self.cursor.take().is_some() || self.past.is_some() {
+        if self.cursor.take().is_some() || self.past().is_some() {
             self.hub.note_detached(self.key());
         }
         self.leave_past();
@@ -640,7 +681,7 @@ impl Feed {
     pub(crate) fn keeps_more_than_its_own(&self) -> bool {
         self.cursor
             .as_ref()
-            .is_some_and(|place| place.index >= self.end)
+            .is_some_and(|place| place.index >= self.end())
     }
 
     /// Whose parts of a batch are left out.
