@@ -42,6 +42,7 @@
 //! | an option of the daemon | one row in `config/options.rs` |
 //! | an option of a listener | one row in `config/listener.rs`, and its field in `Listener::log_listening`; clients have it as `ListenerOptions`, and what counts over them is in `net::listener::Listener` |
 //! | an option of a channel | one row in `config/channels.rs`, and its default in `Config::channel_defaults` |
+//! | what options must go together | `config/checks.rs`; what a reload leaves to a restart of it, `config/changes.rs` |
 //! | a key of the hello line | `wire/hello/line.rs`, and what is granted of it in `client/handshake.rs` |
 //! | a key of a token | `config/tokens.rs`, and what is granted by it in `client/handshake.rs` |
 //! | a step before a connection is a client | `Acceptor::admit` in `client/acceptor.rs` if it is done at once; if it waits for the peer, a `Stage` in `client/pending.rs` and its turn in `client/handshake.rs` |

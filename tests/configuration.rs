@@ -445,7 +445,7 @@ fn bash_offers_known_values_files_where_one_is_wanted_and_else_nothing() {
         (&["--format", "=", "j"], "json"),
         (&["--log", ""], "error warn info debug trace"),
         (&["--half-close", ""], "close keep"),
-        (&["--slow-client", ""], "disconnect skip"),
+        (&["--slow-client", ""], "disconnect skip catch-up"),
         (&["--long-line", ""], "close discard"),
         (&["--echo", "=", ""], "true false"),
         (&["--config", ""], "a-file.toml"),
@@ -492,9 +492,10 @@ fn zsh_and_fish_offer_known_values_and_nothing_that_is_hidden() {
         ":FMT:(text json raw)'",
         ":LEVEL:(error warn info debug trace)'",
         ":close|keep:(close keep)'",
-        ":disconnect|skip:(disconnect skip)'",
+        ":disconnect|skip|catch-up:(disconnect skip catch-up)'",
         ":NAME=A,B,...:(senders= readers= size= rate= stuck=)'",
         ":FILE:_files'",
+        ":DIR:_files -/'",
         ":HOST\\:PORT|unix\\:PATH:'",
         ":SIZE:'",
     ] {
@@ -516,6 +517,10 @@ fn zsh_and_fish_offer_known_values_and_nothing_that_is_hidden() {
     line("-l max-line ", "-r -f");
     line("-l config ", "-r -F");
     line("-l tokens ", "-r -F");
+    line(
+        "-l history-dir ",
+        "-r -f -a \"(__fish_complete_directories)\"",
+    );
     line("-l role ", "-r -f -a \"both\\t''");
     assert!(!zsh.contains("handover") && !fish.contains("handover"));
 }

@@ -5,9 +5,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// What the scripts of the package call. Here, each only notes that it was called.
-const TOOLS: [&str; 5] = [
+const TOOLS: [&str; 6] = [
     "deb-systemd-helper",
     "deb-systemd-invoke",
+    "rm",
     "systemctl",
     "systemd-sysusers",
     "userdel",
@@ -86,6 +87,7 @@ fn its_scripts_do_what_they_have_to_where_systemd_does_not_run() {
     }
     let purged = [
         "deb-systemd-helper purge linehub.service linehub.socket",
+        "rm -rf /var/lib/linehub",
         "userdel linehub",
     ];
     assert_eq!(machine.run("postrm", &["purge"]), purged);

@@ -3,7 +3,8 @@
 //! ```text
 //! cli: flags, variables ─┐
 //!                        ├─► raw: text with its place ─► options: the table of options ─► Config
-//! file: keys ────────────┘                               words, values, rate, listener, channels: the parsers
+//! file: keys ────────────┘                               words, values, rate, history, listener, channels: the parsers
+//!                                                        checks: what must go together
 //! ```
 //!
 //! A value is kept as text with the place it came from until its row in `options` gives it a meaning,

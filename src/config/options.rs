@@ -278,7 +278,7 @@ options! {
     ///
     /// catch-up: it reads on from the history and comes back when it is there: it misses nothing and holds
     /// nobody up. What has left the history before it came so far is told as with skip. Needs --history.
-    option("slow-client", Word(&["disconnect", "skip", "catch-up"]), "WHAT", SLOW, default = "disconnect", AtOnce)
+    option("slow-client", Word(&["disconnect", "skip", "catch-up"]), "disconnect|skip|catch-up", SLOW, default = "disconnect", AtOnce)
     /// What happens to a client that is behind when the buffer is full.
     slow_client: SlowClient = one(words::slow_client);
 

@@ -148,17 +148,19 @@ impl fmt::Display for Since {
 /// Writes a size in the largest unit that holds it without a fraction.
 fn display_size(bytes: u64, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut unit = 0;
-    while unit + 1 < UNITS.len() && bytes > 0 && bytes.trailing_zeros() >= 10 * (unit as u32 + 1) {
-        unit += 1;
+    let (mut amount, mut units) = (bytes, UNITS.into_iter());
+    let mut unit = units.next();
+    while amount > 0 && amount.is_multiple_of(1024) && units.len() > 0 {
+        amount /= 1024;
+        unit = units.next();
     }
-    write!(f, "{}{}", bytes >> (10 * unit), UNITS[unit])
+    write!(f, "{amount}{}", unit.unwrap_or_default())
 }
 
 /// Writes a duration in the longest unit that holds it without a fraction.
 fn display_age(age: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let millis = age.as_millis();
-    let holds = |(unit, _): &(u64, &str)| millis > 0 && millis % u128::from(*unit) == 0;
+    let holds = |(unit, _): &(u64, &str)| millis > 0 && millis.is_multiple_of(u128::from(*unit));
     let (unit, name) = AGE_UNITS.into_iter().find(holds).unwrap_or((1, "ms"));
     write!(f, "{}{name}", millis / u128::from(unit))
 }

@@ -59,3 +59,22 @@ pub fn shutdown(format: Format, out: &mut Vec<u8>) {
         Format::Raw => b"",
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ack_is_said_in_every_format() {
+        for (format, expected) in [
+            (Format::Text, "Taken 4711\n"),
+            (Format::Raw, "Taken 4711\n"),
+            (Format::Json, "{\"event\":\"ack\",\"taken\":4711}\n"),
+        ] {
+            let mut out = b"before\n".to_vec();
+            ack(format, 4711, &mut out);
+            let said = String::from_utf8(out).unwrap();
+            assert_eq!(said, format!("before\n{expected}"), "{format}");
+        }
+    }
+}
