@@ -406,7 +406,7 @@ fn skipped_messages_and_waiting_senders_are_counted() {
 }
 
 #[test]
-fn events_begin_with_the_history_and_go_on_every_second() {
+fn events_begin_with_the_last_ten_minutes_and_go_on_every_second() {
     let (server, admin) = start(&[]);
     let mut connection = http::connect(&admin);
     connection
@@ -421,8 +421,8 @@ fn events_begin_with_the_history_and_go_on_every_second() {
             }
         }
     };
-    let history = data_of("history");
-    assert_eq!(history["period_seconds"], 1);
+    let samples = data_of("samples");
+    assert_eq!(samples["period_seconds"], 1);
     let status = data_of("status");
     assert_eq!(status["clients"], 0);
     let _client = Client::connect(&server);

@@ -211,21 +211,24 @@ fn page_shows_everything_that_comes_from_outside_as_text() {
         const text = "</td><img src=x onerror='window.ran=1'>\u202e\"";
         const row = { id: text, peer: text, listener: text, format: text, channel: text, role: text, connected_since: text };
         status.listeners = [{ address: text, format: text, channel: text, role: text, line_end: text, hello: text }];
-        status.channels = [{ name: text, kind: text, clients: text, messages: text, buffer_used_bytes: text, buffer_limit_bytes: text }];
+        status.channels = [{ name: text, kind: text, clients: text, messages: text, buffer_used_bytes: text, buffer_limit_bytes: text, history: {
+            epoch: text, bytes: text, limit_bytes: text, messages: text, oldest_seq: text, next_seq: text, oldest: text, on_disk: text,
+            segments: text, pending_bytes: text, sync_lag_seconds: text, readers: text, sessions: text, error: text,
+        } }];
         status.channels_count = text;
         status.furthest_behind = [{ ...row, messages_behind: text, bytes_pending: text }];
         status.recently_closed = [{ ...row, closed_at: text, reason: text }];
         status.closed_by_reason[text] = 1;
         status.version = status.phase = status.pid = text;
         show(status);
-        const { textContent } = document.querySelector("main");
+        const { textContent } = document.body;
         const elements = document.querySelectorAll("b, img, script, iframe, [onerror], [src]").length;
         return [elements, textContent.split("<img src=x onerror").length - 1];
     })"#;
     let found = page.evaluate(hostile);
     // The page's own script is the one element.
     assert_eq!(found[0], 1, "{found}");
-    assert!(found[1].as_u64() >= Some(14), "{found}");
+    assert!(found[1].as_u64() >= Some(17), "{found}");
     assert_eq!(page.evaluate("window.ran === undefined"), true);
     assert_clean(&page, &admin);
 }
@@ -249,16 +252,7 @@ fn page_shows_channels_where_there_is_more_than_main() {
     server.wait_log("client disconnected client=3");
     let page = open(&browser, &admin);
     page.wait_for("document.querySelector('tr[data-closed=\"3\"]') !== null");
-    let cells = |row: &str| -> Vec<String> {
-        let texts = format!(
-            "[...document.querySelector('{row}').cells].filter((c) => c.checkVisibility()).map((c) => c.textContent)"
-        );
-        let texts = page.evaluate(&texts);
-        let texts = texts.as_array().unwrap().iter();
-        texts
-            .map(|text| text.as_str().unwrap().to_owned())
-            .collect()
-    };
+    let cells = |row: &str| cells(&page, row);
     assert_eq!(
         cells("#channels thead tr")[..4],
         ["Channel", "Kind", "Clients", "Messages"]
@@ -317,9 +311,102 @@ fn page_does_not_speak_of_channels_where_there_is_only_main() {
     let visible = page.text("document.body.innerText").to_lowercase();
     // What each reason means is said of all of them.
     let (shown, _) = visible.split_once("closed by reason").unwrap();
-    for word in ["channel", "both", "ignored"] {
+    for word in ["channel", "both", "ignored", "history"] {
         assert!(!shown.contains(word), "{word} in {shown}");
     }
+    assert_clean(&page, &admin);
+}
+
+/// Has the page show, from the next status on, a history in every channel: one on disk.
+const WITH_HISTORIES: &str = r#"(() => {
+    const plain = show;
+    show = (status) => {
+        const oldest = new Date(Date.parse(status.now) - 93784e3).toISOString();
+        const history = {
+            epoch: "5f3a9c11", bytes: 48 << 20, limit_bytes: 64 << 20, messages: 1234567, oldest_seq: 4711, next_seq: 1300000, oldest,
+            on_disk: true, segments: 6, pending_bytes: 4999, sync_lag_seconds: 0.25, readers: 2, sessions: 3, error: null, ...window.change,
+        };
+        for (const channel of status.channels) channel.history = history;
+        for (const client of status.furthest_behind) client.catching_up = true;
+        plain(status);
+    };
+})()"#;
+
+/// The texts of the cells of a row that are seen.
+#[track_caller]
+fn cells(page: &Page<'_>, row: &str) -> Vec<String> {
+    let texts = format!(
+        "[...document.querySelector('{row}').cells].filter((c) => c.checkVisibility()).map((c) => c.textContent)"
+    );
+    let texts = page.evaluate(&texts);
+    let texts = texts.as_array().unwrap().iter();
+    texts
+        .map(|text| text.as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn page_shows_what_channels_keep_and_which_history_has_failed() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let (server, admin) = start(&["--listen=127.0.0.1:0,channel=a"]);
+    let _client = Client::connect(&server);
+    let page = open(&browser, &admin);
+    page.wait_for("document.querySelector('tr[data-client=\"1\"]') !== null");
+    let hidden =
+        "[document.getElementById('histories').hidden, document.getElementById('failed').hidden]";
+    assert_eq!(page.evaluate(hidden), serde_json::json!([true, true]));
+
+    page.evaluate(WITH_HISTORIES);
+    page.wait_for("document.querySelector('tr[data-history=\"main\"]') !== null");
+    assert_eq!(page.evaluate(hidden), serde_json::json!([false, true]));
+    let head = [
+        "Channel", "Epoch", "Messages", "Kept", "Full", "Oldest", "Readers", "Sessions", "Pending",
+        "Sync lag", "Where",
+    ];
+    assert_eq!(cells(&page, "#history thead tr"), head);
+    let row = [
+        "a",
+        "5f3a9c11",
+        "1.23\u{202f}M",
+        "48.0\u{202f}MiB",
+        "75\u{202f}%",
+        "1\u{202f}d 2\u{202f}h",
+        "2",
+        "3",
+        "4.88\u{202f}KiB",
+        "0.3\u{202f}s",
+        "6 files",
+    ];
+    assert_eq!(cells(&page, "tr[data-history=\"a\"]"), row);
+    let told = |cell: usize| {
+        let title = format!("document.querySelector('tr[data-history=\"a\"]').cells[{cell}].title");
+        page.text(&title)
+    };
+    assert_eq!(told(1), "Numbers 4,711 to 1,299,999");
+    assert_eq!(told(4), "50,331,648 of 67,108,864 bytes");
+    let summary = "document.getElementById('history-summary').textContent";
+    assert_eq!(page.text(summary), "4 clients read from it");
+    assert_eq!(cells(&page, "tr[data-client=\"1\"]")[0], "#1, catching up");
+
+    // A memory history that is empty.
+    page.evaluate("window.change = { on_disk: false, messages: 0, bytes: 0, oldest_seq: 7, next_seq: 7, oldest: null, readers: 0 }");
+    page.wait_for("document.querySelector('tr[data-history=\"a\"]').cells[2].textContent === '0'");
+    let row = cells(&page, "tr[data-history=\"a\"]");
+    assert_eq!((row[5].as_str(), row[10].as_str()), ("–", "memory"));
+    assert_eq!(told(1), "Nothing is kept");
+    assert_eq!(page.text(summary), "nobody reads from it");
+
+    page.evaluate("window.change = { error: 'No space left on device' }");
+    page.wait_for("!document.getElementById('failed').hidden");
+    assert_eq!(
+        page.text("document.getElementById('failed').textContent"),
+        "History of channel a has failed: No space left on device (and 1 more). Its senders wait."
+    );
+    assert_eq!(cells(&page, "tr[data-history=\"a\"]")[10], "failed");
+    page.evaluate("window.change = {}");
+    page.wait_for("document.getElementById('failed').hidden");
     assert_clean(&page, &admin);
 }
 
@@ -340,6 +427,9 @@ fn page_fits_a_phone() {
     clients.drain(..12).for_each(Client::reset);
     let page = open(&browser, &admin);
     wait_figure(&page, "clients", 12);
+    page.evaluate(WITH_HISTORIES);
+    page.evaluate("window.change = { error: 'E'.repeat(300) }");
+    page.wait_for("!document.getElementById('failed').hidden");
     for (width, height) in [(390, 844), (320, 568)] {
         page.be_a_phone(width, height);
         page.wait_for(&format!("innerWidth === {width}"));
@@ -370,6 +460,9 @@ fn page_is_readable_in_light_and_in_dark() {
     let page = open(&browser, &admin);
     wait_figure(&page, "clients", 2);
     page.wait_for("document.querySelector('tr[data-closed=\"2\"]') !== null");
+    page.evaluate(WITH_HISTORIES);
+    page.evaluate("window.change = { error: 'No space left on device' }");
+    page.wait_for("!document.getElementById('failed').hidden");
     let mut grounds = Vec::new();
     for scheme in [Scheme::Light, Scheme::Dark] {
         page.prefer(scheme);

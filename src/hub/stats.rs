@@ -70,6 +70,8 @@ pub(crate) struct ClientStats {
     pub(crate) leaving: bool,
     /// It has something to send, and its rates make it wait.
     pub(crate) throttled: bool,
+    /// It reads from the history now.
+    pub(crate) catching_up: bool,
 }
 
 impl AddAssign for HubStats {
@@ -200,6 +202,7 @@ impl Hub {
             idle: now.since(still_since),
             leaving: slot.left,
             throttled: slot.subscriber.is(Condition::Throttled),
+            catching_up: false,
         }
     }
 

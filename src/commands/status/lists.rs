@@ -1,6 +1,6 @@
 //! The lists of a status, in columns. Pure.
 
-use super::words::{bytes, duration, printable};
+use super::words::{age, bytes, duration, lag, printable};
 use crate::commands::table::{Align, Table, thousands};
 use crate::ops::admin::documents::{ChannelKind, ClientRow, ClosedRow, Status};
 use crate::wire::role::Role;
@@ -63,6 +63,68 @@ pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
     lines
 }
 
+/// An empty line, the head of the list, and what so many channels at most keep, with how many more there
+/// are; nothing if no channel keeps anything.
+pub(super) fn histories(status: &Status, most: usize) -> Vec<String> {
+    let all: Vec<_> = status.histories().collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    // What waits for a disk, and what only senders with a session need, is said where there is any.
+    let on_disk = all.iter().any(|(_, history)| history.on_disk);
+    let has_sessions = all.iter().any(|(_, history)| history.sessions > 0);
+    // The most important first: what does not fit into 80 columns is cut off.
+    let mut columns = vec![
+        ("HISTORY", Align::Left),
+        ("EPOCH", Align::Left),
+        ("MESSAGES", Align::Right),
+        ("KEPT", Align::Right),
+        ("FULL", Align::Right),
+        ("OLDEST", Align::Right),
+        ("READERS", Align::Right),
+    ];
+    if on_disk {
+        columns.extend([("PENDING", Align::Right), ("LAG", Align::Right)]);
+    }
+    if has_sessions {
+        columns.push(("SESSIONS", Align::Right));
+    }
+    if on_disk {
+        columns.push(("FILES", Align::Right));
+    }
+    let mut table = Table::new(&columns);
+    for (channel, history) in all.iter().take(most) {
+        let full = 100.0 * history.bytes as f64 / history.limit_bytes.max(1) as f64;
+        let oldest = history.oldest.as_ref();
+        let mut cells = vec![
+            printable(&channel.name),
+            printable(&history.epoch),
+            thousands(history.messages),
+            bytes(history.bytes),
+            format!("{full:.0} %"),
+            oldest.map_or_else(|| "-".to_owned(), |oldest| ago(oldest, &status.now, age)),
+            thousands(history.readers as u64),
+        ];
+        if on_disk {
+            cells.extend([bytes(history.pending_bytes), lag(history.sync_lag_seconds)]);
+        }
+        if has_sessions {
+            cells.push(thousands(history.sessions as u64));
+        }
+        if on_disk {
+            cells.push(thousands(history.segments as u64));
+        }
+        table.row(cells);
+    }
+    let mut lines = table.lines();
+    let more = all.len().saturating_sub(lines.len() - 1);
+    if more > 0 {
+        lines.push(format!("and {} more", thousands(more as u64)));
+    }
+    lines.insert(0, String::new());
+    lines
+}
+
 /// The head of the list, and so many clients at most, with how many more there are.
 pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
     if status.furthest_behind.is_empty() {
@@ -101,6 +163,7 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
                    idle_seconds,
                    leaving,
                    throttled,
+                   catching_up,
                }: &ClientRow| {
         let mut format = printable(&who.format);
         if who.role != Role::Both.name() {
@@ -111,6 +174,9 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
         }
         if *throttled {
             format.push_str(", throttled");
+        }
+        if *catching_up {
+            format.push_str(", catching up");
         }
         let mut cells = vec![
             who.id.to_string(),
@@ -149,7 +215,7 @@ pub(super) fn clients(status: &Status, most: usize) -> Vec<String> {
 
 /// The head of the list, and so many at most of who was closed last; nothing if nobody was.
 pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
-    if status.recently_closed.is_empty() {
+    if status.recently_closed.is_empty() || most == 0 {
         return Vec::new();
     }
     let has_channels = status.has_channels();
@@ -183,7 +249,7 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
         let mut cells = vec![
             who.id.to_string(),
             printable(reason),
-            ago(closed_at, &status.now),
+            ago(closed_at, &status.now, duration),
             thousands(who.lines_in),
             thousands(who.lines_out),
             thousands(*messages_behind),
@@ -201,11 +267,11 @@ pub(super) fn closed(status: &Status, most: usize) -> Vec<String> {
     table.lines()
 }
 
-/// How long before `now` it was.
-fn ago(then: &str, now: &str) -> String {
+/// How long before `now` it was, in these words.
+fn ago(then: &str, now: &str, say: impl Fn(f64) -> String) -> String {
     let time = |text| humantime::parse_rfc3339(text).ok();
     let ago = time(then)
         .zip(time(now))
         .and_then(|(then, now)| now.duration_since(then).ok());
-    ago.map_or_else(|| "?".to_owned(), |ago| duration(ago.as_secs_f64()))
+    ago.map_or_else(|| "?".to_owned(), |ago| say(ago.as_secs_f64()))
 }

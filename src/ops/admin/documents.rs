@@ -131,6 +131,39 @@ pub(crate) struct ChannelRow {
     pub(crate) messages_skipped: u64,
     pub(crate) lines_discarded: u64,
     pub(crate) lines_ignored: u64,
+    /// What it keeps for who comes late; absent where it keeps nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<HistoryRow>,
+}
+
+/// The history of a channel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HistoryRow {
+    /// Which order its numbers are of, as the answer to a hello says it.
+    pub(crate) epoch: String,
+    /// Bytes that are kept, and how many may be.
+    pub(crate) bytes: u64,
+    pub(crate) limit_bytes: u64,
+    /// Messages that are kept.
+    pub(crate) messages: u64,
+    /// The oldest number that is kept, and the next that will be given: the same if nothing is kept.
+    pub(crate) oldest_seq: u64,
+    pub(crate) next_seq: u64,
+    /// When the oldest was published; `None` if nothing is kept.
+    pub(crate) oldest: Option<String>,
+    /// Whether it is kept on disk, and in how many files.
+    pub(crate) on_disk: bool,
+    pub(crate) segments: usize,
+    /// Bytes published and not stored yet.
+    pub(crate) pending_bytes: u64,
+    /// For how long the oldest of what was stored has waited to be synced; zero if all is.
+    pub(crate) sync_lag_seconds: f64,
+    /// Clients that read from it now.
+    pub(crate) readers: usize,
+    /// Sessions that it knows.
+    pub(crate) sessions: usize,
+    /// Why nothing can be stored any more, so that senders wait.
+    pub(crate) error: Option<String>,
 }
 
 /// Why a channel exists.
@@ -179,6 +212,9 @@ pub(crate) struct ClientRow {
     /// It has something to send, and its rates make it wait.
     #[serde(default)]
     pub(crate) throttled: bool,
+    /// It reads from the history now.
+    #[serde(default)]
+    pub(crate) catching_up: bool,
 }
 
 /// A client that was closed.
@@ -215,6 +251,12 @@ impl Status {
         let mut all = channels.chain(clients).chain(closed);
         all.any(|name| name != channel::MAIN)
     }
+
+    /// The channels that keep a history, and what they keep.
+    pub(crate) fn histories(&self) -> impl Iterator<Item = (&ChannelRow, &HistoryRow)> {
+        let channels = self.channels.iter();
+        channels.filter_map(|row| Some((row, row.history.as_ref()?)))
+    }
 }
 
 /// `/clients`: a page of those who are connected.
@@ -235,9 +277,9 @@ pub(crate) struct ClosedPage {
     pub(crate) closed: Vec<ClosedRow>,
 }
 
-/// The `history` event of `/events`: the last ten minutes, oldest first.
+/// The `samples` event of `/events`: the last ten minutes, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct HistoryDocument {
+pub(crate) struct SamplesDocument {
     pub(crate) period_seconds: u64,
     pub(crate) lines_in_per_second: Vec<f64>,
     pub(crate) lines_out_per_second: Vec<f64>,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::history::PERIOD;
+use super::samples::PERIOD;
 use super::state::AdminState;
 
 /// Who may watch at a time: less than all connections, so that open pages cannot shut others out. One
@@ -26,7 +26,7 @@ pub(super) struct Events {
     watchers: Mutex<VecDeque<oneshot::Sender<Infallible>>>,
 }
 
-/// One who watches, and has been sent the history or not yet.
+/// One who watches, and has been sent the samples or not yet.
 struct Watcher {
     state: Arc<AdminState>,
     updates: watch::Receiver<Bytes>,
@@ -84,7 +84,7 @@ impl Events {
 }
 
 impl Watcher {
-    /// The next event: first what there is, with the history, then each status. Who takes less than
+    /// The next event: first the samples of the last ten minutes with the status there is, then each status. Who takes less than
     /// there is gets the latest.
     async fn next(mut self) -> Option<(Bytes, Watcher)> {
         if self.has_first {
@@ -93,9 +93,9 @@ impl Watcher {
             return Some((status, self));
         }
         let first = self.state.ask(|state| {
-            let history = event("history", &state.history());
+            let samples = event("samples", &state.samples());
             let status = event("status", &state.status());
-            [history, status].concat()
+            [samples, status].concat()
         });
         let first = first.await?;
         self.updates.mark_unchanged();
@@ -137,7 +137,7 @@ mod tests {
             drop(subscribe());
         }
         let first = oldest.next().await.unwrap();
-        assert!(first.starts_with(b"event: history\n"), "{first:?}");
+        assert!(first.starts_with(b"event: samples\n"), "{first:?}");
         let mut others: Vec<_> = (0..WATCHERS_MAX).map(|_| subscribe()).collect();
         assert_eq!(oldest.next().await, None);
         for other in &mut others {

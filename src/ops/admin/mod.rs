@@ -13,13 +13,15 @@
 mod connections;
 pub(crate) mod documents;
 mod events;
-mod history;
 mod host;
+#[cfg(test)]
+mod made_up;
 mod metrics;
 mod process;
 mod query;
 mod routes;
 mod rows;
+mod samples;
 mod state;
 
 use std::io;

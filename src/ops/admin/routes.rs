@@ -23,7 +23,11 @@ use super::host::AllowedHosts;
 use super::metrics::{self, Exposition};
 use super::query::Query;
 use super::state::{ANSWER_TIME, AdminState};
+use crate::hub::ChannelsStats;
 use crate::ops::lifecycle::Phase;
+
+/// Channels whose history has failed that are named at most: a full disk fails all of them.
+const FAILED_MAX: usize = 100;
 
 /// The body of an answer.
 pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -199,7 +203,7 @@ impl Router {
                 response(StatusCode::OK, "text/event-stream", body.boxed_unsync())
             }
             "/healthz" => self.health().await,
-            "/readyz" => self.readiness(),
+            "/readyz" => self.readiness().await,
             _ => plain(StatusCode::NOT_FOUND, format!("there is only {PATHS}\n")),
         }
     }
@@ -232,16 +236,31 @@ impl Router {
         plain(StatusCode::SERVICE_UNAVAILABLE, NO_ANSWER)
     }
 
-    /// Whether somebody who connects now becomes a client.
-    fn readiness(&self) -> Response<Body> {
+    /// Whether somebody who connects now becomes a client, and what clients publish is taken.
+    async fn readiness(&self) -> Response<Body> {
         let phase = self.state.phase();
-        let status = match phase {
-            Phase::Running | Phase::Reloading => StatusCode::OK,
-            Phase::Starting | Phase::HandingOver | Phase::Draining | Phase::Stopped => {
-                StatusCode::SERVICE_UNAVAILABLE
+        match phase {
+            Phase::Running | Phase::Reloading => {
+                let look = move |state: &AdminState| readiness(phase, &state.stats());
+                self.look(look).await
             }
-        };
-        plain(status, format!("{phase}\n"))
+            Phase::Starting | Phase::HandingOver | Phase::Draining | Phase::Stopped => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, format!("{phase}\n"))
+            }
+        }
+    }
+}
+
+/// The readiness of a daemon that serves these channels in this phase.
+fn readiness(phase: Phase, channels: &ChannelsStats) -> Response<Body> {
+    let failed = channels.each.iter().filter_map(|channel| {
+        let error = channel.history.as_ref()?.error.as_ref()?;
+        Some(format!("history of channel {}: {error}\n", channel.name))
+    });
+    let failed: Vec<String> = failed.take(FAILED_MAX).collect();
+    match failed.is_empty() {
+        true => plain(StatusCode::OK, format!("{phase}\n")),
+        false => plain(StatusCode::SERVICE_UNAVAILABLE, failed.concat()),
     }
 }
 
@@ -285,10 +304,12 @@ fn response(status: StatusCode, content_type: &'static str, body: Body) -> Respo
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_up;
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
-    use crate::hub::{self, Channels};
+    use crate::hub::history::HistoryStats;
+    use crate::hub::{self, ChannelStats, Channels};
     use crate::net::permits::ConnectionLimit;
     use crate::ops::lifecycle::Lifecycle;
 
@@ -318,5 +339,44 @@ mod tests {
         let sweep = tokio::spawn(hub::reap(channels));
         assert_eq!(router.health().await.status(), StatusCode::OK);
         sweep.abort();
+    }
+
+    /// What `/readyz` says while these channels are served.
+    async fn readiness_with(each: Vec<ChannelStats>) -> (StatusCode, String) {
+        let stats = ChannelsStats {
+            each,
+            ..ChannelsStats::default()
+        };
+        let response = readiness(Phase::Running, &stats);
+        let status = response.status();
+        let Ok(body) = response.into_body().collect().await;
+        (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn daemon_whose_history_has_failed_is_not_ready_and_says_whose_and_why() {
+        let fine = made_up::channel("a", Some(made_up::history()));
+        let none = made_up::channel("main", None);
+        let failed = |name: &str| {
+            let history = HistoryStats {
+                error: Some("No space left on device (os error 28)".to_owned()),
+                ..made_up::history()
+            };
+            made_up::channel(name, Some(history))
+        };
+        assert_eq!(
+            readiness_with(vec![fine.clone(), none.clone()]).await,
+            (StatusCode::OK, "running\n".to_owned())
+        );
+        let (status, why) = readiness_with(vec![fine, failed("b"), failed("c"), none]).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            why,
+            "history of channel b: No space left on device (os error 28)\n\
+             history of channel c: No space left on device (os error 28)\n"
+        );
+        let many = (0..2 * FAILED_MAX).map(|number| failed(&format!("c{number}")));
+        let (_, why) = readiness_with(many.collect()).await;
+        assert_eq!(why.lines().count(), FAILED_MAX);
     }
 }

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use super::documents::{
-    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, ListenerRow, Who,
+    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, HistoryRow, ListenerRow, Who,
 };
+use crate::hub::history::HistoryStats;
 use crate::hub::{ChannelStats, ClientStats, ClosedClient, ConnectionInfo, TrafficTotals};
 use crate::net::listener::Listener;
 use crate::net::tls::CertificateEnd;
@@ -47,8 +48,8 @@ impl From<&ChannelStats> for ChannelRow {
         let ChannelStats {
             name,
             is_open,
-            history: _,
             stats,
+            history,
         } = channel;
         ChannelRow {
             name: name.to_string(),
@@ -71,6 +72,28 @@ impl From<&ChannelStats> for ChannelRow {
             messages_skipped: stats.totals.skipped,
             lines_discarded: stats.discarded,
             lines_ignored: stats.ignored,
+            history: history.as_ref().map(HistoryRow::from),
+        }
+    }
+}
+
+impl From<&HistoryStats> for HistoryRow {
+    fn from(history: &HistoryStats) -> HistoryRow {
+        HistoryRow {
+            epoch: history.epoch.to_string(),
+            bytes: history.bytes,
+            limit_bytes: history.bytes_max,
+            messages: history.messages,
+            oldest_seq: history.oldest.0,
+            next_seq: history.next.0,
+            oldest: history.oldest_at.map(rfc3339),
+            on_disk: history.on_disk,
+            segments: history.segments,
+            pending_bytes: history.pending_bytes,
+            sync_lag_seconds: seconds(history.sync_lag),
+            readers: history.readers,
+            sessions: history.sessions,
+            error: history.error.clone(),
         }
     }
 }
@@ -104,6 +127,7 @@ impl From<&ClientStats> for ClientRow {
             idle_seconds: seconds(client.idle),
             leaving: client.leaving,
             throttled: client.throttled,
+            catching_up: client.catching_up,
         }
     }
 }
@@ -132,4 +156,54 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
 /// To the millisecond.
 pub(super) fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::made_up;
+    use super::*;
+    use crate::hub::history::HistoryStats;
+
+    fn row(history: Option<HistoryStats>) -> Value {
+        let channel = made_up::channel("nmea", history);
+        serde_json::to_value(ChannelRow::from(&channel)).unwrap()
+    }
+
+    #[test]
+    fn channel_has_a_history_where_it_keeps_one() {
+        let kept = row(Some(made_up::history()));
+        let mut expected = json!({
+            "epoch": "5f3a9c11",
+            "bytes": 48 << 20,
+            "limit_bytes": 64 << 20,
+            "messages": 85_000,
+            "oldest_seq": 4711,
+            "next_seq": 90_210,
+            "oldest": "2030-03-17T17:46:40.250Z",
+            "on_disk": true,
+            "segments": 6,
+            "pending_bytes": 1234,
+            "sync_lag_seconds": 1.5,
+            "readers": 2,
+            "sessions": 3,
+            "error": null,
+        });
+        assert_eq!(kept["history"], expected);
+        let failed = row(Some(HistoryStats {
+            oldest_at: None,
+            error: Some("Input/output error (os error 5)".to_owned()),
+            ..made_up::history()
+        }));
+        expected["oldest"] = Value::Null;
+        expected["error"] = json!("Input/output error (os error 5)");
+        assert_eq!(failed["history"], expected);
+
+        // Nothing is said of it where there is none, and a daemon that says nothing has none.
+        let none = row(None);
+        assert_eq!(none.get("history"), None);
+        let none: ChannelRow = serde_json::from_value(none).unwrap();
+        assert_eq!(none.history, None);
+    }
 }

@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{
-    CertificateRow, ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, HistoryDocument,
-    ListenerRow, Status,
+    CertificateRow, ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, ListenerRow,
+    SamplesDocument, Status,
 };
-use super::history::History;
-use super::metrics::{self, ByChannel, Snapshot};
+use super::metrics::{self, ByChannel, HistoriesByChannel, Snapshot};
 use super::process::{self as own_process, ProcessStats};
 use super::query::{Order, Page};
 use super::rows::{rfc3339, seconds};
+use super::samples::Samples;
 use crate::hub::counters::Counters;
 use crate::hub::{Channels, ChannelsStats, ClientStats, Liveness};
 use crate::net::listener::Listener;
@@ -53,7 +53,7 @@ pub(crate) struct AdminState {
     permits: Arc<ConnectionLimit>,
     tls: Arc<ServerTls>,
     listeners: Mutex<Vec<ListenerRow>>,
-    history: Mutex<History>,
+    samples: Mutex<Samples>,
     all_clients: Mutex<Option<ClientsThen>>,
     started: SystemTime,
     /// The same, by a clock that nobody sets.
@@ -78,7 +78,7 @@ impl AdminState {
             permits,
             tls,
             listeners: Mutex::default(),
-            history: Mutex::default(),
+            samples: Mutex::default(),
             all_clients: Mutex::default(),
             started,
             began: now.checked_sub(age).unwrap_or(now),
@@ -111,27 +111,33 @@ impl AdminState {
         self.channels.pulse()
     }
 
+    /// Every channel in stats.
+    pub(super) fn stats(&self) -> ChannelsStats {
+        self.channels.each()
+    }
+
     /// Takes a sample, `since_last` after the one before; returns what it is of.
     pub(super) fn sample(&self, since_last: Duration) -> ChannelsStats {
-        let stats = self.channels.each();
-        self.history.lock().add(&stats.total(), since_last);
+        let stats = self.stats();
+        self.samples.lock().add(&stats.total(), since_last);
         stats
     }
 
     /// Nobody took samples for a while.
     pub(super) fn pause_samples(&self) {
-        self.history.lock().pause();
+        self.samples.lock().pause();
     }
 
-    pub(super) fn history(&self) -> HistoryDocument {
-        self.history.lock().document()
+    pub(super) fn samples(&self) -> SamplesDocument {
+        self.samples.lock().document()
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let channels = self.channels.each();
+        let channels = self.stats();
         let stats = channels.total();
         Snapshot {
             channels: ByChannel::new(&channels),
+            histories: HistoriesByChannel::new(&channels),
             phase: self.phase(),
             clients_max: self.permits.max(),
             handshakes: self.counters.handshakes.get(),
@@ -147,7 +153,7 @@ impl AdminState {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.status_of(&self.channels.each())
+        self.status_of(&self.stats())
     }
 
     /// The status, with stats that were taken just now.
@@ -179,7 +185,7 @@ impl AdminState {
             lines_out: stats.totals.lines_out,
             bytes_in: stats.totals.bytes_in,
             bytes_out: stats.totals.bytes_out,
-            rates: self.history.lock().rates(),
+            rates: self.samples.lock().rates(),
             buffer_used_bytes: stats.buffer_used,
             buffer_limit_bytes: stats.buffer_limit,
             senders_waiting: stats.senders_waiting,
@@ -285,10 +291,11 @@ fn sort_up_to<K: Ord>(clients: &mut [ClientStats], end: usize, key: impl Fn(&Cli
 
 #[cfg(test)]
 mod tests {
+    use super::super::made_up;
     use super::*;
     use crate::config::Config;
     use crate::config::cli::Options;
-    use crate::hub::{ChannelStats, ConnectionInfo, HubStats};
+    use crate::hub::{ChannelStats, ConnectionInfo};
     use crate::wire::close_reason::CloseReason;
     use crate::wire::format::Format;
     use crate::wire::framing::Lines;
@@ -348,13 +355,12 @@ mod tests {
         assert_eq!(status.closed_by_reason.len(), CloseReason::ALL.len());
         assert_eq!(status.clients_max, Some(960));
     }
+
     #[test]
     fn status_lists_no_more_than_a_thousand_channels_and_the_named_ones_first() {
         let channel = |number: usize| ChannelStats {
-            name: format!("c{number:04}").parse().unwrap(),
             is_open: number != 1001,
-            stats: HubStats::default(),
-            history: None,
+            ..made_up::channel(&format!("c{number:04}"), None)
         };
         let stats = ChannelsStats {
             each: (0..1002).map(channel).collect(),

@@ -6,11 +6,11 @@ use std::fmt;
 use prometheus_client::registry::Unit;
 
 use super::exposition::MetricWriter;
-use crate::hub::{ChannelsStats, HubStats};
+use crate::hub::{ChannelStats, ChannelsStats, HubStats};
 
 /// Label of all channels together that the configuration does not name. One that it names like this
 /// counts with them: no two series may have the same labels.
-const OPEN: &str = "open";
+pub(super) const OPEN: &str = "open";
 
 /// Channels in stats, by the label of their series: there are as many as the configuration names, and
 /// one more.
@@ -25,11 +25,8 @@ impl ByChannel {
             channels.insert(OPEN.to_owned(), stats.ended.clone());
         }
         for channel in &stats.each {
-            let label = match channel.is_open {
-                true => OPEN,
-                false => channel.name.as_str(),
-            };
-            let sum: &mut HubStats = channels.entry(label.to_owned()).or_default();
+            let label = label_of(channel).to_owned();
+            let sum: &mut HubStats = channels.entry(label).or_default();
             *sum += channel.stats.clone();
         }
         ByChannel(channels)
@@ -102,6 +99,14 @@ impl ByChannel {
     }
 }
 
+/// The label of the series that this channel counts in.
+pub(super) fn label_of(channel: &ChannelStats) -> &str {
+    match channel.is_open {
+        true => OPEN,
+        false => channel.name.as_str(),
+    }
+}
+
 /// A counter's name, its help, and where it is read.
 type Counter = (&'static str, &'static str, fn(&HubStats) -> u64);
 
@@ -147,7 +152,7 @@ const COUNTERS: [Counter; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::ChannelStats;
+    use crate::ops::admin::made_up;
 
     fn channel(name: &str, is_open: bool, messages: u64) -> ChannelStats {
         let stats = HubStats {
@@ -155,10 +160,9 @@ mod tests {
             ..HubStats::default()
         };
         ChannelStats {
-            name: name.parse().unwrap(),
             is_open,
             stats,
-            history: None,
+            ..made_up::channel(name, None)
         }
     }
 

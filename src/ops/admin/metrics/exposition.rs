@@ -97,12 +97,12 @@ impl MetricWriter<'_> {
         self.family(None, name, help, values, ConstGauge::new)
     }
 
-    pub(super) fn gauges_in<const N: usize>(
+    pub(super) fn gauges_in<const N: usize, V: EncodeGaugeValue + Copy + Default>(
         &mut self,
         unit: Unit,
         name: &str,
         help: &str,
-        values: &[([(&str, impl AsRef<str>); N], u64)],
+        values: &[([(&str, impl AsRef<str>); N], V)],
     ) -> fmt::Result {
         self.family(Some(unit), name, help, values, ConstGauge::new)
     }

@@ -2,6 +2,7 @@
 
 mod channels;
 mod exposition;
+mod histories;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -21,6 +22,7 @@ use crate::wire::close_reason::CloseReason;
 
 pub(super) use self::channels::ByChannel;
 pub(super) use self::exposition::Exposition;
+pub(super) use self::histories::HistoriesByChannel;
 
 /// The daemon's stats at one time.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Snapshot {
     pub(super) stats: HubStats,
     /// Each channel that has a series of its own, by its label.
     pub(super) channels: ByChannel,
+    /// What channels keep, by the same labels.
+    pub(super) histories: HistoriesByChannel,
     pub(super) phase: Phase,
     pub(super) clients_max: Option<usize>,
     pub(super) handshakes: u64,
@@ -78,6 +82,7 @@ impl Collector for Snapshot {
         self.lines(&mut out)?;
         self.buffer(&mut out)?;
         self.channels.write(&mut out)?;
+        self.histories.write(&mut out)?;
         self.daemon(&mut out)?;
         self.process(&mut out)
     }
@@ -308,6 +313,7 @@ mod tests {
         counters.bad_hello.add_one();
         Snapshot {
             channels: ByChannel::new(&ChannelsStats::default()),
+            histories: HistoriesByChannel::new(&ChannelsStats::default()),
             phase: Phase::HandingOver,
             clients_max: Some(960),
             handshakes: 5,

@@ -1,9 +1,9 @@
-//! The history of the last ten minutes, one sample a second.
+//! The last ten minutes, one sample a second.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::documents::{HistoryDocument, Rates};
+use super::documents::{Rates, SamplesDocument};
 use crate::hub::{HubStats, TrafficTotals};
 
 /// Time between two samples.
@@ -14,13 +14,13 @@ const SAMPLES_MAX: usize = 600;
 
 /// Rates and the buffer's use over time. Empty until stats were added twice.
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(super) struct Samples {
     last: Option<TrafficTotals>,
     /// Oldest first.
-    samples: VecDeque<(Rates, usize)>,
+    taken: VecDeque<(Rates, usize)>,
 }
 
-impl History {
+impl Samples {
     /// Adds the hub's stats, taken `since_last` after the last ones.
     pub(super) fn add(&mut self, stats: &HubStats, since_last: Duration) {
         let now = stats.totals;
@@ -41,10 +41,10 @@ impl History {
             bytes_in_per_second: rate(before.bytes_in, now.bytes_in),
             bytes_out_per_second: rate(before.bytes_out, now.bytes_out),
         };
-        if self.samples.len() == SAMPLES_MAX {
-            self.samples.pop_front();
+        if self.taken.len() == SAMPLES_MAX {
+            self.taken.pop_front();
         }
-        self.samples.push_back((rates, stats.buffer_used));
+        self.taken.push_back((rates, stats.buffer_used));
     }
 
     /// Forgets the last stats: no rate is taken over the time in which nobody looked.
@@ -54,17 +54,17 @@ impl History {
 
     /// The latest rates.
     pub(super) fn rates(&self) -> Rates {
-        self.samples
+        self.taken
             .back()
             .map_or(Rates::default(), |(rates, _)| *rates)
     }
 
-    pub(super) fn document(&self) -> HistoryDocument {
-        let mut document = HistoryDocument {
+    pub(super) fn document(&self) -> SamplesDocument {
+        let mut document = SamplesDocument {
             period_seconds: PERIOD.as_secs(),
-            ..HistoryDocument::default()
+            ..SamplesDocument::default()
         };
-        for (rates, buffer_used) in &self.samples {
+        for (rates, buffer_used) in &self.taken {
             document.lines_in_per_second.push(rates.lines_in_per_second);
             document
                 .lines_out_per_second
@@ -93,32 +93,32 @@ mod tests {
 
     #[test]
     fn samples_are_rates_and_the_oldest_go() {
-        let mut history = History::default();
-        history.add(&stats(5, 0), PERIOD);
+        let mut samples = Samples::default();
+        samples.add(&stats(5, 0), PERIOD);
         assert_eq!(
-            history.document().lines_in_per_second,
+            samples.document().lines_in_per_second,
             [0.0; 0],
             "there is no rate yet"
         );
-        history.add(&stats(7, 300), PERIOD / 2);
-        assert_eq!(history.rates().lines_in_per_second, 4.0);
-        assert_eq!(history.rates().lines_out_per_second, 40.0);
-        assert_eq!(history.document().buffer_used_bytes, [300]);
+        samples.add(&stats(7, 300), PERIOD / 2);
+        assert_eq!(samples.rates().lines_in_per_second, 4.0);
+        assert_eq!(samples.rates().lines_out_per_second, 40.0);
+        assert_eq!(samples.document().buffer_used_bytes, [300]);
         for n in 0..SAMPLES_MAX as u64 {
-            history.add(&stats(8 + n, 0), PERIOD);
+            samples.add(&stats(8 + n, 0), PERIOD);
         }
-        let document = history.document();
+        let document = samples.document();
         assert_eq!(document.buffer_used_bytes, [0; SAMPLES_MAX]);
         assert_eq!(document.lines_in_per_second, [1.0; SAMPLES_MAX]);
     }
 
     #[test]
     fn pause_makes_no_peak() {
-        let mut history = History::default();
-        history.add(&stats(5, 0), PERIOD);
-        history.pause();
-        history.add(&stats(5000, 0), PERIOD);
-        history.add(&stats(5001, 0), PERIOD);
-        assert_eq!(history.document().lines_in_per_second, [1.0]);
+        let mut samples = Samples::default();
+        samples.add(&stats(5, 0), PERIOD);
+        samples.pause();
+        samples.add(&stats(5000, 0), PERIOD);
+        samples.add(&stats(5001, 0), PERIOD);
+        assert_eq!(samples.document().lines_in_per_second, [1.0]);
     }
 }
