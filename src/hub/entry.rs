@@ -59,13 +59,6 @@ pub(crate) enum EntryError {
     Unreadable(io::Error),
 }
 
-impl Wanted {
-    /// Whether it is nothing but what is to come.
-    pub(crate) fn is_nothing(&self) -> bool {
-        *self == Wanted::default()
-    }
-}
-
 impl Hub {
     /// Looks for where a client begins that wants this. Cancel safe.
     ///

@@ -96,6 +96,7 @@ pub(crate) async fn run(channels: Arc<Channels>) {
         }
         if looked_at.elapsed() >= CALM_TICK.1 {
             looked_at = Instant::now();
+            hubs.iter().for_each(|hub| hub.expire_history());
             // As many again may be put away before the next second is over.
             put_away += take_put_away();
             if put_away >= TRIM_SESSIONS {

@@ -162,6 +162,15 @@ impl Hub {
         recording.ledger.messages(from.0, to.0)
     }
 
+    /// Lets go of what is too old by now, and of sessions whose lines are all gone.
+    pub(super) fn expire_history(&self) {
+        let mut state = self.lock();
+        if let Some(recording) = &mut state.recording {
+            recording.history.expire(now_ms());
+            recording.sessions.expire(recording.history.oldest());
+        }
+    }
+
     /// The history in stats, if one is kept.
     pub(super) fn history_stats(&self) -> Option<HistoryStats> {
         let epoch = self.epoch();

@@ -202,7 +202,7 @@ impl Hub {
             idle: now.since(still_since),
             leaving: slot.left,
             throttled: slot.subscriber.is(Condition::Throttled),
-            catching_up: false,
+            catching_up: slot.subscriber.is(Condition::CatchingUp),
         }
     }
 
@@ -218,7 +218,8 @@ impl Hub {
         let subscriber = &slot.subscriber;
         let (mut bytes_pending, mut messages_behind) = (0, 0);
         let position = subscriber.position.load(Relaxed);
-        if position < state.tail.cost_before {
+        let is_in_past = subscriber.is(Condition::CatchingUp);
+        if position < state.tail.cost_before && !is_in_past {
             let lead = subscriber.lead.load(Relaxed);
             let end = state.tail.sizes_before.of(slot.encoding);
             bytes_pending = end.wrapping_sub(lead.wrapping_add(totals.bytes_out));
@@ -226,6 +227,8 @@ impl Hub {
                 // It moved on between two of these looks, and has everything.
                 bytes_pending = 0;
             }
+        }
+        if position < state.tail.cost_before || is_in_past {
             let own = if self.echo { 0 } else { totals.lines_in };
             messages_behind = state
                 .messages
