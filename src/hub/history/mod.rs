@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "being built")]
 
+pub(crate) mod disk;
 mod record;
 
 use std::time::{Duration, SystemTime};
