@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "being built")]
 
+pub(crate) mod disk;
 mod ledger;
 mod memory;
 mod record;

@@ -1,0 +1,312 @@
+//! A record as its bytes in a segment.
+//!
+//! Numbers are little endian; those of the meta part are LEB128 unless a byte is named.
+//!
+//! | bytes | head: 44 |
+//! |---|---|
+//! | 4 | marker of the segment |
+//! | 4 | crc32c of the rest of the head |
+//! | 4 | crc32c of meta and lines |
+//! | 4, 4 | length of the meta part, of the lines |
+//! | 4, 4 | numbers, messages in it |
+//! | 8 | first number |
+//! | 8 | milliseconds since 1970 |
+//!
+//! Meta: the count of parts, and for each its kind (a byte), messages, origin, bytes of its lines; the count of
+//! names, and for each the part, the length, the text; the count of sessions, and for each the part, the
+//! length, the text, what it has published. Then the lines.
+
+use bytes::Bytes;
+
+use crate::hub::history::Record;
+use crate::hub::part::{Kind, Part};
+use crate::wire::format::Notice;
+use crate::wire::ids::{ClientId, Seq};
+
+/// Length of a record's head.
+pub(super) const HEAD_BYTES: usize = 44;
+
+/// Drawn for each segment: its marker, and what its checksums start from. A line that looks like a record can so
+/// never be taken for one, since no client knows them; nor can what an older file left on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Salt(pub(super) u64);
+
+/// What the head of a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    body_crc: u32,
+    pub(super) meta_len: u32,
+    pub(super) raw_len: u32,
+    pub(super) numbers: u32,
+    pub(super) messages: u32,
+    pub(super) first_seq: Seq,
+    pub(super) time_ms: u64,
+}
+
+/// A record has more parts or bytes than the format can say: 4 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLarge;
+
+impl Salt {
+    pub(super) fn marker(self) -> [u8; 4] {
+        ((self.0 >> 32) as u32).to_le_bytes()
+    }
+
+    fn checksum(self, bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(self.0 as u32, bytes)
+    }
+}
+
+impl Head {
+    /// Reads a head; what is wrong with it, if it is none.
+    pub(super) fn read(salt: Salt, bytes: &[u8; HEAD_BYTES]) -> Result<Head, &'static str> {
+        if bytes[..4] != salt.marker() {
+            return Err("no record begins here");
+        }
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        if u32_at(4) != salt.checksum(&bytes[8..]) {
+            return Err("wrong checksum of a record's head");
+        }
+        Ok(Head {
+            body_crc: u32_at(8),
+            meta_len: u32_at(12),
+            raw_len: u32_at(16),
+            numbers: u32_at(20),
+            messages: u32_at(24),
+            first_seq: Seq(u64_at(28)),
+            time_ms: u64_at(36),
+        })
+    }
+
+    fn write(&self, salt: Salt) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        bytes[..4].copy_from_slice(&salt.marker());
+        let numbers = [
+            self.body_crc,
+            self.meta_len,
+            self.raw_len,
+            self.numbers,
+            self.messages,
+        ];
+        for (number, at) in numbers.iter().zip((8..).step_by(4)) {
+            bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[28..36].copy_from_slice(&self.first_seq.0.to_le_bytes());
+        bytes[36..].copy_from_slice(&self.time_ms.to_le_bytes());
+        let crc = salt.checksum(&bytes[8..]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Bytes of meta and lines.
+    pub(super) fn body_len(&self) -> u64 {
+        u64::from(self.meta_len) + u64::from(self.raw_len)
+    }
+
+    /// Bytes of the record.
+    pub(super) fn record_len(&self) -> u64 {
+        HEAD_BYTES as u64 + self.body_len()
+    }
+
+    /// The number behind the last of it.
+    pub(super) fn next_seq(&self) -> Seq {
+        Seq(self.first_seq.0.saturating_add(u64::from(self.numbers)))
+    }
+}
+
+/// Appends the head and the meta part of a record to `out`; its lines are to follow. On an error, `out` is as it
+/// was.
+pub(super) fn encode(record: &Record, salt: Salt, out: &mut Vec<u8>) -> Result<Head, TooLarge> {
+    let start = out.len();
+    out.resize(start + HEAD_BYTES, 0);
+    let meta = start + HEAD_BYTES;
+    put_meta(record, out);
+    let head = head_of(record, salt, &out[meta..]);
+    match &head {
+        Ok(head) => out[start..meta].copy_from_slice(&head.write(salt)),
+        Err(TooLarge) => out.truncate(start),
+    }
+    head
+}
+
+fn head_of(record: &Record, salt: Salt, meta: &[u8]) -> Result<Head, TooLarge> {
+    let numbers = record.next_seq().0 - record.first_seq.0;
+    let body_crc = crc32c::crc32c_append(salt.checksum(meta), &record.raw);
+    Ok(Head {
+        body_crc,
+        meta_len: u32::try_from(meta.len()).map_err(|_| TooLarge)?,
+        raw_len: u32::try_from(record.raw.len()).map_err(|_| TooLarge)?,
+        numbers: u32::try_from(numbers).map_err(|_| TooLarge)?,
+        messages: u32::try_from(record.messages()).map_err(|_| TooLarge)?,
+        first_seq: record.first_seq,
+        time_ms: record.time_ms,
+    })
+}
+
+fn put_meta(record: &Record, out: &mut Vec<u8>) {
+    put(out, record.parts.len() as u64);
+    let mut start = 0;
+    for ((part, origin), end) in record.parts.iter().zip(&record.origins).zip(&record.ends) {
+        out.push(code_of(part.kind));
+        put(out, part.messages.into());
+        put(out, origin.0);
+        put(out, (end - start).into());
+        start = *end;
+    }
+    put(out, record.names.len() as u64);
+    for (part, name) in &record.names {
+        put(out, (*part).into());
+        put_text(out, name.as_str());
+    }
+    put(out, record.sessions.len() as u64);
+    for (part, session, taken) in &record.sessions {
+        put(out, (*part).into());
+        put_text(out, session.as_str());
+        put(out, *taken);
+    }
+}
+
+/// Reads what follows a head, all of it, as the record. The lines share the memory of `body`.
+pub(super) fn decode(head: &Head, salt: Salt, body: &Bytes) -> Result<Record, &'static str> {
+    check(head, salt, body)?;
+    let meta_len = head.meta_len as usize;
+    parse(head, &body[..meta_len], body.slice(meta_len..)).ok_or("a record contradicts itself")
+}
+
+/// Whether what follows a head is what it was written with.
+pub(super) fn check(head: &Head, salt: Salt, body: &[u8]) -> Result<(), &'static str> {
+    match body.len() as u64 == head.body_len() && salt.checksum(body) == head.body_crc {
+        true => Ok(()),
+        false => Err("wrong checksum of a record"),
+    }
+}
+
+fn parse(head: &Head, meta: &[u8], raw: Bytes) -> Option<Record> {
+    let mut meta = Meta(meta);
+    let count = meta.count()?;
+    let mut parts = Vec::with_capacity(count);
+    let mut origins = Vec::with_capacity(count);
+    let mut ends = Vec::with_capacity(count);
+    let mut end = 0u32;
+    for _ in 0..count {
+        let kind = kind_of(meta.byte()?)?;
+        let messages = meta.u32()?;
+        parts.push(Part { kind, messages });
+        origins.push(ClientId(meta.u64()?));
+        end = end.checked_add(meta.u32()?)?;
+        ends.push(end);
+    }
+    let named = meta.count()?;
+    let mut names = Vec::with_capacity(named);
+    for _ in 0..named {
+        names.push((meta.part(count)?, meta.text()?.parse().ok()?));
+    }
+    let of_sessions = meta.count()?;
+    let mut sessions = Vec::with_capacity(of_sessions);
+    for _ in 0..of_sessions {
+        sessions.push((meta.part(count)?, meta.text()?.parse().ok()?, meta.u64()?));
+    }
+    let record = Record {
+        first_seq: head.first_seq,
+        time_ms: head.time_ms,
+        origins: origins.into(),
+        names: names.into(),
+        parts: parts.into(),
+        ends: ends.into(),
+        raw,
+        sessions: sessions.into(),
+    };
+    let numbers: u64 = record.parts.iter().map(|part| part.numbers()).sum();
+    let is_whole = meta.0.is_empty()
+        && end == head.raw_len
+        && numbers == u64::from(head.numbers)
+        && record.messages() == u64::from(head.messages);
+    is_whole.then_some(record)
+}
+
+fn code_of(kind: Kind) -> u8 {
+    match kind {
+        Kind::Lines => 0,
+        Kind::Notice(Notice::Connect) => 1,
+        Kind::Notice(Notice::Disconnect) => 2,
+        Kind::Shutdown => 3,
+    }
+}
+
+fn kind_of(code: u8) -> Option<Kind> {
+    match code {
+        0 => Some(Kind::Lines),
+        1 => Some(Kind::Notice(Notice::Connect)),
+        2 => Some(Kind::Notice(Notice::Disconnect)),
+        3 => Some(Kind::Shutdown),
+        _ => None,
+    }
+}
+
+/// Appends a number as LEB128: 7 bits a byte, the lowest first, the highest bit set if more follow.
+fn put(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a name: at most 64 bytes.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// What is left to read of a meta part.
+struct Meta<'a>(&'a [u8]);
+
+impl<'a> Meta<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*byte)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.u64()?.try_into().ok()
+    }
+
+    /// How many of something follow. Each takes a byte at least: a wrong count allocates no more than that.
+    fn count(&mut self) -> Option<usize> {
+        let count = usize::try_from(self.u64()?).ok()?;
+        (count <= self.0.len()).then_some(count)
+    }
+
+    /// The index of one of so many parts.
+    fn part(&mut self, parts: usize) -> Option<u32> {
+        let part = self.u32()?;
+        ((part as usize) < parts).then_some(part)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = self.count()?;
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        str::from_utf8(text).ok()
+    }
+}

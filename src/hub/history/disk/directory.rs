@@ -1,0 +1,280 @@
+//! The directory with the histories of all channels, which one daemon has at a time.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::FlockOperation;
+use rustix::io::FdFlags;
+
+use super::error::{Cut, HistoryError};
+use super::log::{Files, Log};
+use super::recovery::{self, Ended, Recovered, draw_epoch, list};
+use super::segment::first_of;
+use super::storage::Storage;
+use super::writer::write_next_epoch;
+use crate::hub::history::Retention;
+use crate::wire::channel::ChannelName;
+use crate::wire::ids::Epoch;
+
+/// Files beside the channels' folders. No channel can have such a name.
+const LOCK: &str = "@lock";
+const STATE: &str = "@state";
+const NEW_STATE: &str = "@state.new";
+
+/// The state that says that all was synced.
+const CLEAN: &str = "clean\n";
+
+/// The system's file that changes its content with every start of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// A directory that this process has locked, until it and all logs of it are dropped.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    storage: Storage,
+    lock: Arc<OwnedFd>,
+    /// How the daemon ended that had it last.
+    ended: Ended,
+    /// What was lost, as was found when the directory was opened, of channels that were not opened since.
+    losses: Mutex<HashMap<ChannelName, Loss>>,
+}
+
+/// What a channel has lost: see [`Recovered`].
+#[derive(Debug)]
+struct Loss {
+    cut: Option<Cut>,
+    is_new_epoch: bool,
+}
+
+impl Directory {
+    /// Creates the directory if there is none, locks it, and finds out what may have been lost.
+    ///
+    /// # Errors
+    /// Another daemon has it, or the system's.
+    pub(crate) fn open(path: &Path) -> Result<Directory, HistoryError> {
+        Directory::open_with(Storage::default(), path, boot_id())
+    }
+
+    pub(super) fn open_with(
+        storage: Storage,
+        path: &Path,
+        boot_id: Option<String>,
+    ) -> Result<Directory, HistoryError> {
+        storage.create_folder(path)?;
+        let lock = storage.open_or_create(&path.join(LOCK))?;
+        Directory::take(storage, path, lock, boot_id)
+    }
+
+    /// Takes over the directory from the program that this process ran before, which had locked it with `lock`
+    /// and keeps it locked so.
+    ///
+    /// # Errors
+    /// As [`Directory::open`]; and if it is the lock of another directory.
+    pub(crate) fn adopt(path: &Path, lock: OwnedFd) -> Result<Directory, HistoryError> {
+        let file = path.join(LOCK);
+        let same = || {
+            let [held, named] = [rustix::fs::fstat(&lock)?, rustix::fs::stat(&file)?];
+            rustix::io::fcntl_setfd(&lock, FdFlags::CLOEXEC)?;
+            Ok((held.st_dev, held.st_ino) == (named.st_dev, named.st_ino))
+        };
+        let same: io::Result<bool> = same();
+        if !same.map_err(HistoryError::of("open", &file))? {
+            let other = io::Error::other("the lock that was handed over is of another file");
+            return Err(HistoryError::of("lock", &file)(other));
+        }
+        Directory::take(Storage::default(), path, File::from(lock), boot_id())
+    }
+
+    fn take(
+        storage: Storage,
+        path: &Path,
+        lock: File,
+        boot_id: Option<String>,
+    ) -> Result<Directory, HistoryError> {
+        let file = path.join(LOCK);
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(HistoryError::InUse {
+                    directory: path.to_owned(),
+                    process: process_of(&file),
+                });
+            }
+            Err(error) => return Err(HistoryError::of("lock", &file)(error.into())),
+        }
+        let process = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .map_err(HistoryError::of("write to", &file))?;
+        let mut process = [IoSlice::new(process.as_bytes())];
+        storage.write_at(&lock, &file, &mut process, 0)?;
+        let mut directory = Directory {
+            path: path.to_owned(),
+            storage,
+            lock: Arc::new(lock.into()),
+            ended: Ended::Clean,
+            losses: Mutex::default(),
+        };
+        directory.ended = directory.find_end(boot_id.as_deref())?;
+        if directory.ended == Ended::Down {
+            directory.recover_all()?;
+        }
+        let boot_id = boot_id.as_deref().unwrap_or("unknown");
+        directory.write_state(&format!("boot {boot_id}\n"))?;
+        Ok(directory)
+    }
+
+    /// How the daemon ended that had it last.
+    fn find_end(&self, boot_id: Option<&str>) -> Result<Ended, HistoryError> {
+        let path = self.path.join(STATE);
+        let state = match fs::read_to_string(&path) {
+            Ok(state) => state,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_new = self.channels()?.is_empty();
+                return Ok(if is_new { Ended::Clean } else { Ended::Down });
+            }
+            Err(error) => return Err(HistoryError::of("read", &path)(error)),
+        };
+        let is_same_boot = |boot_id| state == format!("boot {boot_id}\n");
+        Ok(match state.as_str() {
+            CLEAN => Ended::Clean,
+            _ if boot_id.is_some_and(is_same_boot) => Ended::Killed,
+            _ => Ended::Down,
+        })
+    }
+
+    /// Sees to all channels now: once the state says that this is the machine's start, nothing else tells that it
+    /// had been down. What cannot be recovered gets a new epoch, should it ever be.
+    fn recover_all(&self) -> Result<(), HistoryError> {
+        let any = Retention {
+            bytes: u64::MAX,
+            age: None,
+        };
+        for name in self.channels()? {
+            let unknown = Epoch(0);
+            match recovery::open(self.files(&name), any, unknown, Ended::Down) {
+                Ok((_, recovered)) => {
+                    let loss = Loss {
+                        cut: recovered.cut,
+                        is_new_epoch: recovered.is_new_epoch,
+                    };
+                    self.losses.lock().insert(name, loss);
+                }
+                Err(_) => write_next_epoch(&self.files(&name), draw_epoch(unknown)?)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Channels of which something is kept.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn channels(&self) -> Result<Vec<ChannelName>, HistoryError> {
+        channels_in(&self.path)
+    }
+
+    /// Opens the history of a channel, and recovers it from the end of the daemon that wrote it. Of a channel
+    /// that has none, nothing is created before the first append; its epoch is `if_new`.
+    ///
+    /// # Errors
+    /// The system's, and damage that no crash explains, with the file and the offset.
+    pub(crate) fn open_log(
+        &self,
+        name: &ChannelName,
+        retention: Retention,
+        if_new: Epoch,
+    ) -> Result<(Log, Recovered), HistoryError> {
+        // What the machine had lost has been seen to by now.
+        let ended = match self.ended {
+            Ended::Clean => Ended::Clean,
+            Ended::Killed | Ended::Down => Ended::Killed,
+        };
+        let (log, mut recovered) = recovery::open(self.files(name), retention, if_new, ended)?;
+        if let Some(loss) = self.losses.lock().remove(name) {
+            recovered.cut = recovered.cut.or(loss.cut);
+            recovered.is_new_epoch |= loss.is_new_epoch;
+        }
+        Ok((log, recovered))
+    }
+
+    /// Says that all has been synced and nothing will be written any more, when that is so: after the last
+    /// [`Log::sync`] of each log.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn mark_clean(&self) -> io::Result<()> {
+        if self.ended != Ended::Clean {
+            // Channels that nobody has opened since may have been written to before.
+            self.sync_all()?;
+        }
+        Ok(self.write_state(CLEAN)?)
+    }
+
+    fn sync_all(&self) -> Result<(), HistoryError> {
+        for name in self.channels()? {
+            let folder = self.path.join(name.as_str());
+            for path in list(&folder)? {
+                let file = File::open(&path).map_err(HistoryError::of("open", &path))?;
+                self.storage.sync(&file, &path)?;
+            }
+            self.storage.sync_folder(&folder)?;
+        }
+        Ok(())
+    }
+
+    /// The lock, for the program that this process goes on as: see [`Directory::adopt`].
+    pub(crate) fn lock_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    fn write_state(&self, state: &str) -> Result<(), HistoryError> {
+        let [new, path] = [self.path.join(NEW_STATE), self.path.join(STATE)];
+        let file = self.storage.create(&new)?;
+        let mut state = [IoSlice::new(state.as_bytes())];
+        self.storage.write_at(&file, &new, &mut state, 0)?;
+        self.storage.sync(&file, &new)?;
+        self.storage.rename(&new, &path)?;
+        self.storage.sync_folder(&self.path)
+    }
+
+    fn files(&self, name: &ChannelName) -> Files {
+        Files {
+            storage: self.storage.clone(),
+            folder: self.path.join(name.as_str()),
+            directory: self.path.clone(),
+            _lock: Arc::clone(&self.lock),
+        }
+    }
+}
+
+/// Channels that have a folder with segments in this directory, in order.
+pub(super) fn channels_in(directory: &Path) -> Result<Vec<ChannelName>, HistoryError> {
+    let mut channels = Vec::new();
+    for path in list(directory)? {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(Ok(name)) = name.map(str::parse) else {
+            continue;
+        };
+        if path.is_dir() && list(&path)?.iter().any(|file| first_of(file).is_some()) {
+            channels.push(name);
+        }
+    }
+    channels.sort();
+    Ok(channels)
+}
+
+/// The process that has said that it has the lock.
+fn process_of(lock: &Path) -> Option<u32> {
+    fs::read_to_string(lock).ok()?.trim_end().parse().ok()
+}
+
+/// What tells one start of the machine from another; `None` where the system does not say.
+fn boot_id() -> Option<String> {
+    let id = fs::read_to_string(BOOT_ID).ok()?;
+    Some(id.trim_end().to_owned())
+}

@@ -1,0 +1,287 @@
+//! The history of one channel: written by one thread at a time, read by any number meanwhile.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::segment::Segment;
+use super::storage::Storage;
+use super::writer::Writer;
+use crate::hub::history::{Record, Retention, Slice};
+use crate::wire::ids::{Epoch, Seq};
+use crate::wire::past::Newest;
+
+/// One channel's files. They are appended to, synced and removed by one thread at a time; readers never wait
+/// for that.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(super) files: Files,
+    /// What readers see. Never held while a file is read or written.
+    pub(super) kept: Mutex<Kept>,
+    /// Held by who writes, while it does.
+    pub(super) writer: Mutex<Writer>,
+}
+
+/// Where the files are.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) storage: Storage,
+    /// The folder of the channel, and the directory with all of them.
+    pub(super) folder: PathBuf,
+    pub(super) directory: PathBuf,
+    /// Held for as long as anything is written. The lock goes with the last.
+    pub(super) _lock: Arc<OwnedFd>,
+}
+
+/// What readers see.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The oldest first; the last is written to.
+    pub(super) segments: VecDeque<Arc<Segment>>,
+    /// Bytes of their files.
+    pub(super) file_bytes: u64,
+    pub(super) epoch: Epoch,
+    pub(super) next: Seq,
+    /// Messages ever, and bytes of their lines.
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+    pub(super) last_time_ms: u64,
+    pub(super) sessions: usize,
+    /// Since when something has waited to be synced.
+    pub(super) unsynced: Option<Instant>,
+}
+
+/// What is kept of a channel, for stats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogStats {
+    pub(crate) epoch: Epoch,
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
+    pub(crate) segments: usize,
+    /// The oldest number that is kept, and the next that will be given.
+    pub(crate) oldest: Seq,
+    pub(crate) next: Seq,
+    /// When the oldest was published, in milliseconds since 1970; `None` while nothing is kept.
+    pub(crate) oldest_time_ms: Option<u64>,
+    /// Messages that are kept.
+    pub(crate) messages: u64,
+    /// Sessions that are known.
+    pub(crate) sessions: usize,
+    /// For how long the oldest of what was appended has waited to be synced; zero if all is.
+    pub(crate) sync_lag: Duration,
+}
+
+impl Log {
+    /// Appends consecutive records, the first of which goes on where the last append ended. A record without a
+    /// number is not kept. Readers see all of them or, after an error, none; the files are then as before.
+    /// With `always`, nobody is to get them before [`Log::sync`] has returned.
+    ///
+    /// # Errors
+    /// The system's, of the kind it has them (a full disk, for one); and each time after a failed sync.
+    pub(crate) fn append(&self, records: &[Arc<Record>], always: bool) -> io::Result<()> {
+        self.writer.lock().append(self, records, always)
+    }
+
+    /// Returns when all that was appended would survive the loss of power.
+    ///
+    /// # Errors
+    /// The system's. What a failed sync has lost cannot be known, and a second one may say that all is well: after
+    /// one, every append and sync fails.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.writer.lock().sync(self)
+    }
+
+    /// Removes the oldest segments until the files have at most `retention.bytes` bytes, and those whose last
+    /// record is older than it says; never the one that is written to, whose size is a sixteenth of that, 64
+    /// KiB at least and 64 MiB at most, or what one record takes if that is more. So many bytes are kept even
+    /// if fewer were asked for.
+    ///
+    /// # Errors
+    /// The system's: what could not be removed is still kept.
+    pub(crate) fn retain(&self, retention: Retention) -> io::Result<()> {
+        self.writer.lock().retain(self, retention)
+    }
+
+    /// The next append starts a segment of this epoch; it is the epoch of what is appended even if the daemon
+    /// ends before.
+    ///
+    /// # Errors
+    /// The system's: then only if it does not end before.
+    pub(crate) fn begin_epoch(&self, epoch: Epoch) -> io::Result<()> {
+        self.writer.lock().begin_epoch(self, epoch)
+    }
+
+    /// Removes all files of the channel. Who is reading keeps what it has; nothing can be appended any more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        self.writer.lock().remove(self)
+    }
+
+    /// Records from the one that holds `from` on: one at least, more as long as they have at most `bytes_max`
+    /// bytes together. Their lines share one buffer.
+    ///
+    /// # Errors
+    /// The system's, and damage, with the file and the offset.
+    pub(crate) fn read(&self, from: Seq, bytes_max: usize) -> io::Result<Slice<Record>> {
+        loop {
+            let segment = {
+                let kept = self.kept.lock();
+                let oldest = kept.oldest();
+                if from < oldest {
+                    return Ok(Slice::Gone { oldest });
+                }
+                if from >= kept.next {
+                    return Ok(Slice::End);
+                }
+                kept.segment(|segment| segment.header.first_seq <= from)
+            };
+            match segment.read(from, bytes_max) {
+                Err(error) if self.is_removed(&segment, &error) => {}
+                read => return Ok(Slice::Records(read?)),
+            }
+        }
+    }
+
+    /// The first number of the newest so many; the next number to be given if that is none of them.
+    ///
+    /// # Errors
+    /// Those of [`Log::read`].
+    pub(crate) fn locate(&self, newest: Newest) -> io::Result<Seq> {
+        loop {
+            match self.try_locate(newest)? {
+                Found::Seq(seq) => return Ok(seq),
+                Found::Removed => {}
+            }
+        }
+    }
+
+    fn try_locate(&self, newest: Newest) -> io::Result<Found> {
+        let message = match newest {
+            Newest::Messages(count) => {
+                let kept = self.kept.lock();
+                Ok(kept.messages.saturating_sub(count))
+            }
+            Newest::Bytes(bytes) => {
+                let kept = self.kept.lock();
+                let oldest = kept.segments.front().map_or(0, |it| it.header.bytes_before);
+                let byte = kept.bytes.saturating_sub(bytes).max(oldest);
+                if byte >= kept.bytes {
+                    return Ok(Found::Seq(kept.next));
+                }
+                let segment = kept.segment(|segment| segment.header.bytes_before <= byte);
+                drop(kept);
+                segment.message_from_byte(byte).map_err(|e| (segment, e))
+            }
+            Newest::Age(age) => {
+                let now = self.files.storage.wall_ms();
+                let kept = self.kept.lock();
+                if kept.segments.is_empty() {
+                    return Ok(Found::Seq(kept.next));
+                }
+                // A clock that was set back: the last record is of now.
+                let now = now.max(kept.last_time_ms);
+                let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                let since = now.saturating_sub(age);
+                let segment = kept.segment(|segment| segment.header.last_time_ms < since);
+                drop(kept);
+                segment.message_since(since).map_err(|e| (segment, e))
+            }
+        };
+        let mut message = match message {
+            Ok(message) => message,
+            Err((segment, error)) => return self.removed_or(&segment, error),
+        };
+        let segment = {
+            let kept = self.kept.lock();
+            let oldest = kept
+                .segments
+                .front()
+                .map_or(0, |it| it.header.messages_before);
+            message = message.max(oldest);
+            if message >= kept.messages || kept.segments.is_empty() {
+                return Ok(Found::Seq(kept.next));
+            }
+            kept.segment(|segment| segment.header.messages_before <= message)
+        };
+        match segment.seq_of(message) {
+            Ok(seq) => Ok(Found::Seq(seq)),
+            Err(error) => self.removed_or(&segment, error),
+        }
+    }
+
+    fn removed_or(&self, segment: &Arc<Segment>, error: io::Error) -> io::Result<Found> {
+        match self.is_removed(segment, &error) {
+            true => Ok(Found::Removed),
+            false => Err(error),
+        }
+    }
+
+    /// Whether a segment could not be opened since it was removed meanwhile.
+    fn is_removed(&self, segment: &Arc<Segment>, error: &io::Error) -> bool {
+        let is_kept = |kept: &Kept| kept.segments.iter().any(|it| Arc::ptr_eq(it, segment));
+        error.kind() == io::ErrorKind::NotFound && !is_kept(&self.kept.lock())
+    }
+
+    /// What is kept.
+    pub(crate) fn stats(&self) -> LogStats {
+        let kept = self.kept.lock();
+        let oldest = kept.segments.front();
+        let mut times = kept.segments.iter().filter_map(|segment| segment.times());
+        LogStats {
+            epoch: kept.epoch,
+            bytes: kept.file_bytes,
+            segments: kept.segments.len(),
+            oldest: kept.oldest(),
+            next: kept.next,
+            oldest_time_ms: times.next().map(|times| times.first_ms),
+            messages: kept.messages - oldest.map_or(kept.messages, |it| it.header.messages_before),
+            sessions: kept.sessions,
+            sync_lag: kept
+                .unsynced
+                .map_or(Duration::ZERO, |since| since.elapsed()),
+        }
+    }
+
+    /// The oldest number that is kept; the next to be given if none is.
+    pub(crate) fn oldest(&self) -> Seq {
+        self.kept.lock().oldest()
+    }
+
+    /// The next number to be given.
+    pub(crate) fn next(&self) -> Seq {
+        self.kept.lock().next
+    }
+
+    /// The epoch of what is appended next.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.kept.lock().epoch
+    }
+}
+
+/// Outcome of one look for a number.
+enum Found {
+    Seq(Seq),
+    /// The segment went while it was read: to be looked for again.
+    Removed,
+}
+
+impl Kept {
+    pub(super) fn oldest(&self) -> Seq {
+        let oldest = self.segments.front();
+        oldest.map_or(self.next, |segment| segment.header.first_seq)
+    }
+
+    /// The last segment of which `is_before` is true; it is true of none behind one of which it is false.
+    /// The first if it is true of none. There is one.
+    fn segment(&self, is_before: impl Fn(&Segment) -> bool) -> Arc<Segment> {
+        let behind = self.segments.partition_point(|segment| is_before(segment));
+        Arc::clone(&self.segments[behind.saturating_sub(1)])
+    }
+}

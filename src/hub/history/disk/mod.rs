@@ -1,0 +1,38 @@
+//! Histories on disk: `DIR/CHANNEL/` has the segments of a channel, append-only files named after their first
+//! number.
+//!
+//! [`Directory`] is the lock and what is known of the daemon before; [`Log`] is one channel. All of it is
+//! synchronous: nothing here knows of tasks.
+//!
+//! - **Order**: records follow each other without a gap, in a file ([`codec`]) and from file to file
+//!   ([`header`]).
+//! - **Loss**: an append is whole or not there. What a crash leaves unfinished is cut off and said; other damage
+//!   is refused with the file and the offset.
+//! - **Epoch**: kept unless a number that somebody has seen could be given again.
+//! - **Blocking**: readers and the one who writes never wait for each other's files.
+
+#![allow(unused_imports, reason = "being built")]
+
+mod chain;
+mod codec;
+mod directory;
+mod error;
+mod group;
+mod header;
+mod index;
+mod log;
+#[cfg(test)]
+mod probe;
+mod recovery;
+mod segment;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod totals;
+mod window;
+mod writer;
+
+pub(crate) use directory::Directory;
+pub(crate) use error::{Cut, Damage, HistoryError};
+pub(crate) use log::{Log, LogStats};
+pub(crate) use recovery::Recovered;

@@ -1,0 +1,403 @@
+//! What a channel's files are taken up with: the last segment is read whole, the others are checked to follow
+//! each other.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::chain::{self, Chain, Opened};
+use super::error::{Cut, HistoryError};
+use super::group::Staged;
+use super::index::{Index, Place};
+use super::log::{Files, Kept, Log};
+use super::segment::{Segment, Times, first_of, first_time};
+use super::totals::{Sessions, Totals, add_sessions};
+use super::window::{Bad, Found, Window};
+use super::writer::{Active, NEXT_EPOCH, Unsynced, Writer, draw, write_next_epoch};
+use crate::hub::history::{Record, Retention};
+use crate::wire::ids::{Epoch, Seq};
+use crate::wire::session::SessionName;
+
+/// Bytes of a segment that are read at once.
+const STEP: usize = 1024 * 1024;
+
+/// How the daemon ended that wrote last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// All was synced.
+    Clean,
+    /// It was killed: the system has what it had written.
+    Killed,
+    /// The machine went down, perhaps: what was not synced may be gone, in any part.
+    Down,
+}
+
+/// What was found of a channel.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) epoch: Epoch,
+    pub(crate) next_seq: Seq,
+    /// Messages ever, in all epochs.
+    pub(crate) messages: u64,
+    /// Above every client's that is named in the records.
+    pub(crate) next_id: u64,
+    /// When the last record was published, in milliseconds since 1970; 0 if there was none.
+    pub(crate) last_time_ms: u64,
+    /// Sessions, what was published in each, and the last number of that.
+    pub(crate) sessions: Vec<(SessionName, u64, Seq)>,
+    /// What a crash had left unfinished and was cut off.
+    pub(crate) cut: Option<Cut>,
+    /// No client knows the epoch: there was no history, or numbers of the last one may be given again.
+    pub(crate) is_new_epoch: bool,
+}
+
+/// What the last segment holds.
+struct Scanned {
+    end: Place,
+    index: Index,
+    totals: Totals,
+    sessions: Sessions,
+    bad: Option<(Bad, Option<u64>)>,
+}
+
+/// Takes up a channel's files; makes none if there are none.
+pub(super) fn open(
+    files: Files,
+    retention: Retention,
+    if_new: Epoch,
+    ended: Ended,
+) -> Result<(Log, Recovered), HistoryError> {
+    let paths = segments_of(&files)?;
+    let Chain {
+        mut segments,
+        mut cut,
+        to_remove,
+    } = chain::open(&paths, ended)?;
+    let mut is_lost = cut.is_some();
+    let Some(last) = segments.pop() else {
+        remove_newest_first(&files, &to_remove)?;
+        return Ok(fresh(files, retention, if_new, cut));
+    };
+    let scanned = scan(&last)?;
+    if let Some((bad, follows)) = scanned.bad {
+        let Place { at, .. } = scanned.end;
+        if let Some(follows) = follows.filter(|_| ended != Ended::Down) {
+            let what = format!("{}, and records follow at byte {follows}", bad.what);
+            return Err(HistoryError::damaged(&last.path, at, what));
+        }
+        is_lost |= match ended {
+            Ended::Clean => true,
+            Ended::Killed => !bad.is_unfinished,
+            // What was not synced was shown to nobody with `always`.
+            Ended::Down => follows.is_some(),
+        };
+        let earlier = last.len - at;
+        cut = Some(Cut {
+            file: last.path.clone(),
+            offset: at,
+            bytes: earlier + cut.map_or(0, |cut| cut.bytes),
+        });
+    }
+    is_lost |= ended == Ended::Down && !last.header.is_always;
+    let mut totals = scanned.totals;
+    let begun = next_epoch(&files)?.filter(|epoch| *epoch != last.header.epoch);
+    if is_lost {
+        totals.epoch = draw_epoch(last.header.epoch)?;
+        // Before anything is cut off: what is left then looks whole.
+        write_next_epoch(&files, totals.epoch)?;
+    } else if let Some(epoch) = begun {
+        totals.epoch = epoch;
+    }
+    remove_newest_first(&files, &to_remove)?;
+    if scanned.bad.is_some() {
+        files
+            .storage
+            .truncate(&last.file, &last.path, scanned.end.at)?;
+    }
+    let oldest = segments.first().unwrap_or(&last).header.first_seq;
+    let mut sessions = scanned.sessions;
+    sessions.retain(|_, it| it.last >= oldest);
+    let recovered = Recovered {
+        epoch: totals.epoch,
+        next_seq: totals.next,
+        messages: totals.messages,
+        next_id: totals.next_id,
+        last_time_ms: totals.last_time_ms,
+        sessions: sessions
+            .iter()
+            .map(|(name, it)| (name.clone(), it.taken, it.last))
+            .collect(),
+        cut,
+        is_new_epoch: is_lost,
+    };
+    let is_synced = ended == Ended::Clean && recovered.cut.is_none();
+    let clocks = Clocks::read(&files);
+    let (kept, active) = keep(
+        &clocks,
+        segments,
+        (last, scanned.end, scanned.index),
+        totals.last_time_ms,
+    );
+    let unsynced = kept.iter().filter(|_| !is_synced).map(|segment| Unsynced {
+        segment: Arc::clone(segment),
+        file: None,
+    });
+    let writer = Writer {
+        totals,
+        retention,
+        begins_epoch: is_lost || begun.is_some(),
+        unsynced: unsynced.collect(),
+        is_folder_unsynced: !is_synced,
+        failed: None,
+        staged: Staged::default(),
+        active: Some(active),
+        sessions,
+    };
+    let is_always = writer
+        .active
+        .as_ref()
+        .is_some_and(|it| it.segment.header.is_always);
+    let log = log_of(files, kept, writer);
+    if is_always && !is_synced {
+        // It was not to be seen before it is.
+        log.writer.lock().sync_recovered(&log)?;
+    }
+    Ok((log, recovered))
+}
+
+/// A channel without history.
+fn fresh(files: Files, retention: Retention, epoch: Epoch, cut: Option<Cut>) -> (Log, Recovered) {
+    let totals = Totals {
+        epoch,
+        next: Seq(1),
+        messages: 0,
+        bytes: 0,
+        next_id: 1,
+        last_time_ms: 0,
+    };
+    let writer = Writer {
+        totals,
+        sessions: Sessions::new(),
+        retention,
+        active: None,
+        begins_epoch: false,
+        unsynced: Vec::new(),
+        is_folder_unsynced: false,
+        failed: None,
+        staged: Staged::default(),
+    };
+    let recovered = Recovered {
+        epoch,
+        next_seq: totals.next,
+        messages: 0,
+        next_id: totals.next_id,
+        last_time_ms: 0,
+        sessions: Vec::new(),
+        cut,
+        is_new_epoch: true,
+    };
+    (log_of(files, VecDeque::new(), writer), recovered)
+}
+
+fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log {
+    let totals = &writer.totals;
+    Log {
+        files,
+        kept: Mutex::new(Kept {
+            file_bytes: segments.iter().map(|segment| segment.end().at).sum(),
+            segments,
+            epoch: totals.epoch,
+            next: totals.next,
+            messages: totals.messages,
+            bytes: totals.bytes,
+            last_time_ms: totals.last_time_ms,
+            sessions: writer.sessions.len(),
+            unsynced: None,
+        }),
+        writer: Mutex::new(writer),
+    }
+}
+
+/// Segments in the folder, by their names in order. Removes what a crash has left half made.
+fn segments_of(files: &Files) -> Result<Vec<PathBuf>, HistoryError> {
+    let mut segments = Vec::new();
+    for path in list(&files.folder)? {
+        if first_of(&path).is_some() {
+            segments.push(path);
+        } else if path.extension().is_some_and(|kind| kind == "new") {
+            files.storage.remove(&path)?;
+        }
+    }
+    segments.sort();
+    Ok(segments)
+}
+
+/// What is in a folder; nothing if there is none.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, HistoryError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(HistoryError::of("read", folder))?,
+    };
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    let paths: io::Result<Vec<PathBuf>> = paths.collect();
+    paths.map_err(HistoryError::of("read", folder))
+}
+
+/// The epoch that begins with the next segment, if one does.
+fn next_epoch(files: &Files) -> Result<Option<Epoch>, HistoryError> {
+    let path = files.folder.join(NEXT_EPOCH);
+    match fs::read_to_string(&path) {
+        Ok(text) => match u32::from_str_radix(text.trim_end(), 16) {
+            Ok(epoch) => Ok(Some(Epoch(epoch))),
+            Err(_) => Err(HistoryError::damaged(&path, 0, "this is no epoch")),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(HistoryError::of("read", &path)(error)),
+    }
+}
+
+/// An epoch that is not this one.
+pub(super) fn draw_epoch(last: Epoch) -> Result<Epoch, HistoryError> {
+    loop {
+        let epoch = Epoch((draw()? >> 32) as u32);
+        if epoch != last {
+            return Ok(epoch);
+        }
+    }
+}
+
+/// If it ends in between, what is left is the beginning.
+fn remove_newest_first(files: &Files, to_remove: &[PathBuf]) -> Result<(), HistoryError> {
+    let mut newest_first = to_remove.iter().rev();
+    newest_first.try_for_each(|path| files.storage.remove(path))
+}
+
+/// Reads all records of a segment.
+fn scan(last: &Opened) -> Result<Scanned, HistoryError> {
+    let header = &last.header;
+    let mut end = Place::first(header, last.header_len);
+    let mut index = Index::default();
+    let mut totals = Totals {
+        epoch: header.epoch,
+        next: header.first_seq,
+        messages: header.messages_before,
+        bytes: header.bytes_before,
+        next_id: header.next_id,
+        last_time_ms: header.last_time_ms,
+    };
+    let mut sessions: Sessions = header.sessions.iter().cloned().collect();
+    let mut window = Window::new(&last.file, header.salt, end.at, last.len, STEP);
+    let mut read = || -> io::Result<Option<(Bad, Option<u64>)>> {
+        loop {
+            let head = match window.head(end.seq)? {
+                Found::Record(head) => head,
+                Found::End => return Ok(None),
+                Found::Bad(bad) => return Ok(Some((bad, window.search(end.seq)?))),
+            };
+            let record: Record = match window.record(&head)? {
+                Found::Record(record) => record,
+                Found::End => return Ok(None),
+                Found::Bad(bad) => return Ok(Some((bad, window.search(end.seq)?))),
+            };
+            index.add(end, &head);
+            end = end.behind(&head);
+            totals.add(&record);
+            add_sessions(&mut sessions, &record, &mut Vec::new());
+        }
+    };
+    let bad = read().map_err(HistoryError::of("read", &last.path))?;
+    Ok(Scanned {
+        end,
+        index,
+        totals,
+        sessions,
+        bad,
+    })
+}
+
+/// Both clocks at one moment.
+struct Clocks {
+    boot_ms: i64,
+    wall_ms: u64,
+}
+
+impl Clocks {
+    fn read(files: &Files) -> Clocks {
+        Clocks {
+            boot_ms: files.storage.boot_ms(),
+            wall_ms: files.storage.wall_ms(),
+        }
+    }
+
+    /// The steady clock at a time of the wall clock, which is not in the future.
+    fn boot_at(&self, wall_ms: u64) -> i64 {
+        let age = i64::try_from(self.wall_ms.saturating_sub(wall_ms));
+        self.boot_ms.saturating_sub(age.unwrap_or(i64::MAX))
+    }
+}
+
+/// The segments as readers see them, and the last as it is written to.
+fn keep(
+    clocks: &Clocks,
+    earlier: Vec<Opened>,
+    (last, end, index): (Opened, Place, Index),
+    last_time_ms: u64,
+) -> (VecDeque<Arc<Segment>>, Active) {
+    let mut kept = VecDeque::with_capacity(earlier.len() + 1);
+    let mut earlier = earlier.into_iter().peekable();
+    while let Some(opened) = earlier.next() {
+        let next = &earlier.peek().unwrap_or(&last).header;
+        let last_time_ms = next.last_time_ms;
+        let end = Place::first(next, opened.len);
+        kept.push_back(Arc::new(segment_of(
+            clocks,
+            opened,
+            end,
+            last_time_ms,
+            None,
+        )));
+    }
+    let begun_boot_ms = clocks.boot_at(last.header.created_ms);
+    let file = Arc::clone(&last.file);
+    let segment = Arc::new(segment_of(clocks, last, end, last_time_ms, Some(index)));
+    kept.push_back(Arc::clone(&segment));
+    let active = Active {
+        segment,
+        file,
+        end,
+        begun_boot_ms,
+    };
+    (kept, active)
+}
+
+fn segment_of(
+    clocks: &Clocks,
+    opened: Opened,
+    end: Place,
+    last_time_ms: u64,
+    index: Option<Index>,
+) -> Segment {
+    let Opened {
+        path,
+        file,
+        header,
+        header_len,
+        ..
+    } = opened;
+    let times = (end.at > header_len).then(|| Times {
+        first_ms: first_time(&file, &header, header_len).unwrap_or(header.last_time_ms),
+        last_boot_ms: clocks.boot_at(last_time_ms),
+    });
+    Segment::new(path, header, header_len, &file, end, times, index)
+}
+
+/// Opens a segment to be read, and the last to be written as well.
+pub(super) fn open_file(path: &Path, is_last: bool) -> Result<Arc<File>, HistoryError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(is_last).open(path);
+    file.map(Arc::new).map_err(HistoryError::of("open", path))
+}

@@ -1,0 +1,192 @@
+//! All that is done to the files of a history: in one place, so that tests can write it down, make it fail,
+//! and play it again up to where a machine lost its power.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::error::HistoryError;
+#[cfg(test)]
+use super::probe::{Change, Probe};
+
+/// Mode of the directory and its folders: of the daemon's user, and for its group to read.
+const FOLDER_MODE: u32 = 0o750;
+
+/// Mode of files, as that of folders.
+const FILE_MODE: u32 = 0o640;
+
+/// Slices of one writev(2): the kernel's IOV_MAX.
+const SLICES_MAX: usize = 1024;
+
+/// The system's files and clocks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Storage {
+    #[cfg(test)]
+    pub(super) probe: Option<Arc<Probe>>,
+}
+
+impl Storage {
+    /// Creates a folder and those above it; one that is there is left as it is.
+    pub(super) fn create_folder(&self, path: &Path) -> Result<(), HistoryError> {
+        let create = || {
+            #[cfg(test)]
+            self.note(|| Change::CreateFolder(path.to_owned()))?;
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(FOLDER_MODE).create(path)
+        };
+        create().map_err(HistoryError::of("create", path))
+    }
+
+    /// Creates a file that is empty, to be written and read.
+    pub(super) fn create(&self, path: &Path) -> Result<Arc<File>, HistoryError> {
+        let create = || {
+            #[cfg(test)]
+            self.note(|| Change::Create(path.to_owned()))?;
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(true);
+            options.mode(FILE_MODE).open(path)
+        };
+        let file = create().map_err(HistoryError::of("create", path))?;
+        Ok(Arc::new(file))
+    }
+
+    /// Opens a file to be written and read, and creates it if it is not there.
+    pub(super) fn open_or_create(&self, path: &Path) -> Result<File, HistoryError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.mode(FILE_MODE).open(path);
+        file.map_err(HistoryError::of("open", path))
+    }
+
+    /// Writes all slices from the byte `at` on. After an error, some of it may have been written.
+    pub(super) fn write_at(
+        &self,
+        file: &File,
+        path: &Path,
+        mut slices: &mut [IoSlice<'_>],
+        mut at: u64,
+    ) -> Result<(), HistoryError> {
+        let mut write = || {
+            #[cfg(test)]
+            self.note_write(file, path, slices, at)?;
+            IoSlice::advance_slices(&mut slices, 0);
+            while !slices.is_empty() {
+                let group = &slices[..slices.len().min(SLICES_MAX)];
+                let written = match rustix::io::pwritev(file, group, at) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => written,
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                at += written as u64;
+                IoSlice::advance_slices(&mut slices, written);
+            }
+            Ok(())
+        };
+        write().map_err(HistoryError::of("write to", path))
+    }
+
+    pub(super) fn truncate(&self, file: &File, path: &Path, len: u64) -> Result<(), HistoryError> {
+        let truncate = || {
+            #[cfg(test)]
+            self.note(|| Change::Truncate(path.to_owned(), len))?;
+            file.set_len(len)
+        };
+        truncate().map_err(HistoryError::of("truncate", path))
+    }
+
+    /// Gives a file its name, in the place of what had it.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), HistoryError> {
+        let rename = || {
+            #[cfg(test)]
+            self.note(|| Change::Rename(from.to_owned(), to.to_owned()))?;
+            fs::rename(from, to)
+        };
+        rename().map_err(HistoryError::of("rename to", to))
+    }
+
+    /// Removes a file; one that is gone is no error.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), HistoryError> {
+        let remove = || {
+            #[cfg(test)]
+            self.note(|| Change::Remove(path.to_owned()))?;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            }
+        };
+        remove().map_err(HistoryError::of("remove", path))
+    }
+
+    /// Returns when what the file holds would survive the loss of power.
+    pub(super) fn sync(&self, file: &File, path: &Path) -> Result<(), HistoryError> {
+        let sync = || {
+            #[cfg(test)]
+            self.note(|| Change::Sync(path.to_owned()))?;
+            rustix::fs::fdatasync(file.as_fd()).map_err(io::Error::from)
+        };
+        sync().map_err(HistoryError::of("sync", path))
+    }
+
+    /// Returns when the names in a folder would survive the loss of power.
+    pub(super) fn sync_folder(&self, path: &Path) -> Result<(), HistoryError> {
+        let sync = || {
+            #[cfg(test)]
+            self.note(|| Change::SyncFolder(path.to_owned()))?;
+            File::open(path)?.sync_all()
+        };
+        sync().map_err(HistoryError::of("sync", path))
+    }
+
+    /// Milliseconds since the machine started, its sleep included: goes on steadily when the wall clock is
+    /// set.
+    pub(super) fn boot_ms(&self) -> i64 {
+        let now = clock_gettime(ClockId::Boottime);
+        let now = now.tv_sec.saturating_mul(1000) + now.tv_nsec / 1_000_000;
+        #[cfg(test)]
+        let now = now + self.probe.as_ref().map_or(0, |probe| probe.boot_ahead_ms());
+        now
+    }
+
+    /// Milliseconds since 1970, by the wall clock.
+    pub(super) fn wall_ms(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        #[cfg(test)]
+        let now =
+            now.saturating_add_signed(self.probe.as_ref().map_or(0, |probe| probe.wall_ahead_ms()));
+        now
+    }
+}
+
+#[cfg(test)]
+impl Storage {
+    fn note(&self, change: impl FnOnce() -> Change) -> io::Result<()> {
+        self.probe
+            .as_ref()
+            .map_or(Ok(()), |probe| probe.note(change()))
+    }
+
+    fn note_write(
+        &self,
+        file: &File,
+        path: &Path,
+        slices: &[IoSlice<'_>],
+        at: u64,
+    ) -> io::Result<()> {
+        let bytes = slices.iter().flat_map(|slice| slice.iter().copied());
+        let written = self.note(|| Change::Write(path.to_owned(), at, bytes.clone().collect()));
+        if written.is_err() {
+            // As a disk does that becomes full: half of it is there.
+            let bytes: Vec<u8> = bytes.collect();
+            std::os::unix::fs::FileExt::write_all_at(file, &bytes[..bytes.len() / 2], at)?;
+        }
+        written
+    }
+}

@@ -1,0 +1,219 @@
+//! A file read through a window: one buffer, whose slices are handed out without a copy.
+
+use std::fs::File;
+use std::io;
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+
+use super::codec::{self, HEAD_BYTES, Head, Salt};
+use crate::hub::history::Record;
+use crate::wire::ids::Seq;
+
+/// What was found where a record could begin.
+#[derive(Debug)]
+pub(super) enum Found<T> {
+    Record(T),
+    /// The records end here.
+    End,
+    Bad(Bad),
+}
+
+/// Something that is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bad {
+    pub(super) what: &'static str,
+    /// It has the beginning of a record, and the file ends before the rest: as the end of a daemon leaves it
+    /// that was writing.
+    pub(super) is_unfinished: bool,
+}
+
+/// Reads `len` bytes from `at` on, or as many as there are.
+pub(super) fn read_at(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let so_far = bytes.len() as u64;
+        // It reads at most what the vector has room for, which may be more than was asked for.
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at + so_far) {
+            Ok(0) => break,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Records of a file from a place on.
+#[derive(Debug)]
+pub(super) struct Window<'a> {
+    file: &'a File,
+    salt: Salt,
+    /// Where the records end, as far as the reader goes.
+    limit: u64,
+    /// Bytes to read at once.
+    step: usize,
+    /// Where the next record begins.
+    at: u64,
+    buffer: Bytes,
+    buffer_at: u64,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a File, salt: Salt, at: u64, limit: u64, step: usize) -> Window<'a> {
+        Window {
+            file,
+            salt,
+            limit,
+            step,
+            at,
+            buffer: Bytes::new(),
+            buffer_at: at,
+        }
+    }
+
+    /// Where the next record begins, from the start of the file.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The head of the next record, which has to have the number `seq`.
+    pub(super) fn head(&mut self, seq: Seq) -> io::Result<Found<Head>> {
+        if self.at >= self.limit {
+            return Ok(Found::End);
+        }
+        let bytes = self.bytes(self.at, HEAD_BYTES as u64)?;
+        let Ok(head) = bytes[..].try_into() else {
+            return Ok(Found::Bad(Bad {
+                what: "the head of a record is not complete",
+                is_unfinished: self.is_beginning(&bytes),
+            }));
+        };
+        let head = match Head::read(self.salt, head) {
+            Ok(head) => head,
+            Err(what) => return Ok(Found::bad(what)),
+        };
+        if head.first_seq != seq {
+            return Ok(Found::bad("a record is out of order"));
+        }
+        if head.numbers == 0 {
+            return Ok(Found::bad("a record has no number"));
+        }
+        if self.at.saturating_add(head.record_len()) > self.limit {
+            return Ok(Found::Bad(Bad {
+                what: "a record is not complete",
+                is_unfinished: true,
+            }));
+        }
+        Ok(Found::Record(head))
+    }
+
+    /// Whether these could be the first bytes of a record.
+    fn is_beginning(&self, bytes: &[u8]) -> bool {
+        let marker = self.salt.marker();
+        let len = bytes.len().min(marker.len());
+        bytes[..len] == marker[..len]
+    }
+
+    /// The record whose head was just read; goes on behind it unless it is bad.
+    pub(super) fn record(&mut self, head: &Head) -> io::Result<Found<Record>> {
+        let body = self.body(head)?;
+        let found = match codec::decode(head, self.salt, &body) {
+            Ok(record) => Found::Record(record),
+            Err(what) => return Ok(Found::bad(what)),
+        };
+        self.skip(head);
+        Ok(found)
+    }
+
+    /// Goes on behind the record whose head was just read, once its checksum is right.
+    pub(super) fn check(&mut self, head: &Head) -> io::Result<Found<()>> {
+        let body = self.body(head)?;
+        if let Err(what) = codec::check(head, self.salt, &body) {
+            return Ok(Found::bad(what));
+        }
+        self.skip(head);
+        Ok(Found::Record(()))
+    }
+
+    /// Goes on behind the record whose head was just read.
+    pub(super) fn skip(&mut self, head: &Head) {
+        self.at += head.record_len();
+    }
+
+    /// Whether all of the record has been read already.
+    pub(super) fn has(&self, head: &Head) -> bool {
+        let end = self.buffer_at + self.buffer.len() as u64;
+        self.buffer_at <= self.at && self.at + head.record_len() <= end
+    }
+
+    fn body(&mut self, head: &Head) -> io::Result<Bytes> {
+        // The head as well: what the buffer is filled with begins at a record.
+        let record = self.bytes(self.at, head.record_len())?;
+        Ok(record.slice(HEAD_BYTES.min(record.len())..))
+    }
+
+    /// So many bytes from `at` on; fewer where the limit or the file ends.
+    fn bytes(&mut self, at: u64, len: u64) -> io::Result<Bytes> {
+        let end = at.saturating_add(len).min(self.limit);
+        if at < self.buffer_at || end > self.buffer_at + self.buffer.len() as u64 {
+            let len = (end - at).max((self.step as u64).min(self.limit - at));
+            let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+            self.buffer = read_at(self.file, at, len)?.into();
+            self.buffer_at = at;
+        }
+        let start = (at - self.buffer_at) as usize;
+        let end = ((end - self.buffer_at) as usize).min(self.buffer.len());
+        Ok(self.buffer.slice(start.min(end)..end))
+    }
+
+    /// Looks from the next byte on for a whole record that has the number `seq` or a later one: where it
+    /// begins.
+    pub(super) fn search(&mut self, seq: Seq) -> io::Result<Option<u64>> {
+        let marker = self.salt.marker();
+        let mut at = self.at + 1;
+        while at < self.limit {
+            let bytes = self.bytes(at, HEAD_BYTES.max(self.step) as u64)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let Some(found) = memchr::memmem::find(&bytes, &marker) else {
+                // The last bytes could be the beginning of a marker.
+                at += (bytes.len() as u64).saturating_sub(3).max(1);
+                continue;
+            };
+            at += found as u64;
+            if self.is_record_from(at, seq)? {
+                return Ok(Some(at));
+            }
+            at += 1;
+        }
+        Ok(None)
+    }
+
+    fn is_record_from(&mut self, at: u64, seq: Seq) -> io::Result<bool> {
+        let bytes = self.bytes(at, HEAD_BYTES as u64)?;
+        let Ok(head) = bytes[..].try_into() else {
+            return Ok(false);
+        };
+        let Ok(head) = Head::read(self.salt, head) else {
+            return Ok(false);
+        };
+        let is_inside = at.saturating_add(head.record_len()) <= self.limit;
+        if head.first_seq < seq || !is_inside {
+            return Ok(false);
+        }
+        let record = self.bytes(at, head.record_len())?;
+        Ok(record.len() >= HEAD_BYTES
+            && codec::check(&head, self.salt, &record[HEAD_BYTES..]).is_ok())
+    }
+}
+
+impl<T> Found<T> {
+    fn bad(what: &'static str) -> Found<T> {
+        Found::Bad(Bad {
+            what,
+            is_unfinished: false,
+        })
+    }
+}
