@@ -305,17 +305,18 @@ fn wrong_hellos_are_told_in_text_and_are_no_clients() {
         ),
         ("ack", "\"ack\" without \"session\" in hello"),
         ("session=a ack=1", "\"ack\" takes no value in hello"),
+        (
+            "session=a ack",
+            "\"session\" in hello, but this channel keeps no history",
+        ),
+        (
+            "session=a role=subscribe",
+            "\"session\" with role subscribe in hello",
+        ),
     ] {
         let mut client = dial(&server, TEXT, format!("LINEHUB/1 {words}\n"));
         let line = client.read_line();
         assert!(line.starts_with(&format!("Error: {wrong}")), "{line}");
-        client.expect_eof();
-    }
-    for key in ["history=5", "since=5f3a9c11:4711", "session=me", "ack"] {
-        let mut client = dial(&server, TEXT, format!("LINEHUB/1 {key}\n"));
-        let line = client.read_line();
-        let name = key.split('=').next().unwrap();
-        assert!(line.starts_with(&format!("Error: \"{name}\" ")), "{line}");
         client.expect_eof();
     }
     for name in [
@@ -336,6 +337,50 @@ fn wrong_hellos_are_told_in_text_and_are_no_clients() {
     }
     nobody_came(&server, &mut watcher, &mut sender);
     assert!(!server.log().iter().any(|line| line.contains("secret")));
+}
+
+#[test]
+fn who_asks_for_the_past_where_nothing_is_kept_gets_what_comes() {
+    let server = start(&["--no-notices"]);
+    let mut sender = Client::connect_to(&server, PLAIN);
+    let (mut reader, place) = Client::introduced(server.addr(TEXT), "");
+    let (epoch, mut seq) = (place.epoch, place.seq);
+    let mut say = |line: &str| {
+        sender.send_line(line);
+        reader.expect_message(sender.id(), line);
+    };
+    say("before");
+    seq += 1;
+    type Words<'a> = &'a dyn Fn(u64) -> String;
+    let cases: [(Words<'_>, Option<bool>); 7] = [
+        (&|_| "history=5".to_owned(), None),
+        (&|_| "history=1MiB".to_owned(), None),
+        (&|_| "since=1h".to_owned(), None),
+        (&|seq| format!("since={epoch}:{seq}"), Some(true)),
+        (&|seq| format!("since={epoch}:{}", seq - 1), Some(false)),
+        (
+            &|seq| format!("since={epoch}:{} history=5", seq + 1),
+            Some(false),
+        ),
+        (&|seq| format!("since=00000001:{seq}"), Some(false)),
+    ];
+    for (words, recovered) in cases {
+        let words = words(seq);
+        let mut client = dial(&server, JSON, format!("LINEHUB/1 {words}\n"));
+        let answer = client.read_json();
+        let place = (&answer["event"], &answer["seq"], answer.get("recovered"));
+        let recovered = recovered.map(|recovered| json!(recovered));
+        assert_eq!(
+            place,
+            (&json!("hello"), &json!(seq), recovered.as_ref()),
+            "{words}"
+        );
+        assert_eq!(answer.get("taken"), None, "{words}");
+        say(&words);
+        seq += 1;
+        let line = client.read_json();
+        assert_eq!((&line["data"], &line["seq"]), (&json!(words), &json!(seq)));
+    }
 }
 
 #[test]

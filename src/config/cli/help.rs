@@ -49,7 +49,8 @@ const LISTENER_OPTIONS: [Body; LISTENER_KEYS.len() + 2] = {
     }
     body[at + 1] = Text(
         "Where a key is on or off, the key alone is on. A [channel.NAME] table of the configuration \
-         file gives a channel a buffer and rules of its own; `linehub generate config` shows it.",
+         file gives a channel a buffer, a history and rules of its own; `linehub generate config` \
+         shows it.",
     );
     body
 };
