@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::closed::ClosedClient;
 use super::connection::ConnectionInfo;
+use super::histories::Histories;
 use super::history::HistoryStats;
 use super::liveness::Liveness;
 use super::order::{Hub, new_epoch};
@@ -81,9 +82,16 @@ impl ChannelsStats {
 }
 
 impl Channels {
-    /// The channels that the configuration names, without clients.
+    /// The channels that the configuration names, without clients and in memory.
+    #[cfg(test)]
     pub(crate) fn new(config: &Config) -> Arc<Channels> {
-        Channels::with(config, Arc::default(), BTreeMap::new(), HubStats::default())
+        Channels::open_all(config, None)
+    }
+
+    /// The channels that the configuration names, and those that have a history, without clients.
+    pub(crate) fn open_all(config: &Config, histories: Option<Histories>) -> Arc<Channels> {
+        let shared = Shared::with(histories);
+        Channels::with(config, shared, BTreeMap::new(), HubStats::default())
     }
 
     /// Channels that there are already, and those that the configuration names.
@@ -123,6 +131,10 @@ impl Channels {
                 self.make(&mut state, name, false);
             }
         }
+        let kept = self.shared.histories.get().map(Histories::names);
+        for name in kept.into_iter().flatten() {
+            self.make(&mut state, &name, true);
+        }
         let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
         state.open = open.count();
         state.end_unused();
@@ -147,6 +159,7 @@ impl Channels {
     fn make(&self, state: &mut State, name: &ChannelName, is_open: bool) -> Arc<Hub> {
         let (name, shared) = (name.clone(), self.shared.clone());
         let hub = Hub::of_channel(name.clone(), new_epoch(), shared, &state.config);
+        hub.record(&mut hub.lock());
         hub.is_open.store(is_open, Relaxed);
         let hub = Arc::new(hub);
         state.hubs.insert(name, hub.clone());
@@ -321,12 +334,12 @@ impl Drop for Joining {
 }
 
 impl Hub {
-    /// Whether clients opened it, and have left it. To be called with the lock on the channels.
+    /// Whether clients opened it, and have left it, and nothing is kept of it. To be called with the lock on the channels.
     fn is_unused(&self) -> bool {
         // Nobody is about to join who did not hold that lock. Looked at before the clients: who joins is
         // one by the time that it is no longer awaited.
         let is_awaited = self.joining.load(Acquire) > 0;
-        self.is_open.load(Relaxed) && !is_awaited && self.has_no_clients()
+        self.is_open.load(Relaxed) && !is_awaited && self.has_no_clients() && self.keeps_nothing()
     }
 }
 
@@ -339,6 +352,7 @@ impl State {
     /// Ends one channel that clients opened.
     fn end(&mut self, name: &ChannelName) {
         if let Some(hub) = self.hubs.remove(name) {
+            hub.remove_history();
             self.open -= 1;
             self.ended += hub.stats().counters();
         }

@@ -1,5 +1,7 @@
 //! How the hub comes to its end: commands to all clients, and the wait for them.
 
+use std::sync::Arc;
+
 use super::connection::ConnectionInfo;
 use super::order::{Hub, Phase};
 use super::part::{Kind, SYSTEM};
@@ -57,11 +59,13 @@ impl Hub {
     }
 
     /// Publishes the shutdown notice, once. Nothing is published behind it.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(self: &Arc<Hub>) {
         let mut state = self.lock();
         if state.phase == Phase::Sealed {
             return;
         }
+        // A batch of its own: it is no part of the history.
+        state.flush();
         self.notify(&mut state, Kind::Shutdown, SYSTEM, usize::MAX);
         state.flush();
         state.phase = Phase::Sealed;

@@ -13,7 +13,7 @@ use super::chain::Node;
 use super::counters::TrafficTotals;
 use super::encoding::Encoding;
 use super::order::{Hub, Park};
-use super::past::{Past, Step};
+use super::past::{Past, SavedPast, Step};
 use super::sessions::SessionEnd;
 use super::subscriber::{Condition, DETACHED, Subscriber};
 use crate::config::Grace;
@@ -21,6 +21,7 @@ use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::role::Role;
+use crate::wire::session::SessionName;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
 ///
@@ -290,6 +291,15 @@ impl Feed {
         if session.is_some() {
             self.rare().session = session;
         }
+    }
+
+    pub(super) fn saved_session(&self) -> Option<(SessionName, bool, Option<u64>)> {
+        let session = self.session()?;
+        Some((session.name.clone(), session.acks, session.told))
+    }
+
+    pub(super) fn saved_past(&self) -> Option<SavedPast> {
+        self.past().map(Past::save)
     }
 
     /// Whether its client publishes in a session.

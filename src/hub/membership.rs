@@ -41,7 +41,8 @@ impl Hub {
             Some(claim) => {
                 let key = state.slots.vacant_key();
                 let sessions = state.recording.as_mut().map(|it| &mut it.sessions);
-                let session = sessions.and_then(|them| them.give(claim, key, entry.acks));
+                let session = sessions
+                    .and_then(|them| them.give(claim, key, entry.acks, encoding == Encoding::Raw));
                 Some(session.ok_or(SessionTaken)?)
             }
         };
@@ -128,7 +129,7 @@ impl Hub {
 
     /// Tells everybody that the client in `key` is gone. Returns the index its own parts end
     /// before, if that adds one.
-    pub(super) fn leave(&self, key: usize, id: ClientId) -> Option<u64> {
+    pub(super) fn leave(self: &Arc<Hub>, key: usize, id: ClientId) -> Option<u64> {
         let mut state = self.lock();
         state.slots[key].left = true;
         self.finish_input(&mut state, key);

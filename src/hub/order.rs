@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -45,7 +45,7 @@ pub(crate) struct Hub {
     /// Name of the channel.
     pub(super) name: ChannelName,
     /// Names this count of `seq`; another one begins with each hub that does not go on with an old one.
-    pub(super) epoch: Epoch,
+    pub(super) epoch: AtomicU32,
     pub(super) shared: Arc<Shared>,
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     pub(super) echo: bool,
@@ -79,6 +79,8 @@ pub(super) struct State {
     pub(super) tail: Arc<Node>,
     /// What becomes of it that is kept; boxed, as most channels keep nothing.
     pub(super) recording: Option<Box<Recording>>,
+    /// Nothing is kept any more, whatever the settings say: it could not be.
+    pub(super) is_history_over: bool,
     /// Parts that are published and not yet linked into the stream.
     pub(super) builder: BatchBuilder,
     pub(super) next_seq: u64,
@@ -137,19 +139,20 @@ impl Hub {
         config: &Config,
     ) -> Hub {
         let settings = Settings::of(config, &name);
-        let hub = Hub {
+        Hub {
             echo: config.echo,
             budget: Budget::new(settings.buffer_bytes, shared.asked.clone()),
             contention: Mutex::new(Contention::new(shared.moment())),
             is_open: AtomicBool::new(false),
             joining: AtomicUsize::new(0),
             name,
-            epoch,
+            epoch: AtomicU32::new(epoch.0),
             shared,
             state: Mutex::new(State {
                 settings,
                 tail: Node::first(1),
                 recording: None,
+                is_history_over: false,
                 builder: BatchBuilder::default(),
                 next_seq: 1,
                 joined: 0,
@@ -175,9 +178,7 @@ impl Hub {
             discarded: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             ignored: AtomicU64::new(0),
-        };
-        hub.record(&mut hub.lock());
-        hub
+        }
     }
 
     /// Goes by another configuration from now on; all but `echo`, which takes a restart.
@@ -198,12 +199,19 @@ impl Hub {
     #[cfg(test)]
     pub(crate) fn new(config: &Config) -> Arc<Hub> {
         let (name, shared) = (ChannelName::main(), Arc::default());
-        Arc::new(Hub::of_channel(name, Epoch(0x5f3a_9c11), shared, config))
+        let hub = Hub::of_channel(name, Epoch(0x5f3a_9c11), shared, config);
+        hub.record(&mut hub.lock());
+        Arc::new(hub)
     }
 
     /// Names the count of the numbers in this channel.
     pub(crate) fn epoch(&self) -> Epoch {
-        self.epoch
+        Epoch(self.epoch.load(Relaxed))
+    }
+
+    /// From now on, numbers are of this one.
+    pub(super) fn set_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.0, Relaxed);
     }
 
     /// Name of the channel.
@@ -228,7 +236,7 @@ impl Hub {
     /// Publishes one read's lines from the client in `key`; the index of the batch they are in. Few lines
     /// stay in the builder until the first reader comes for them: see [`Hub::park`].
     pub(super) fn publish(
-        &self,
+        self: &Arc<Hub>,
         key: usize,
         subscriber: &Subscriber,
         permit: Option<ReadPermit>,
@@ -322,7 +330,7 @@ impl Hub {
     /// Puts a task on the list to be woken, unless something came after `place` meanwhile.
     pub(super) fn park(&self, place: &Node, key: usize, waker: &Waker) -> Park {
         let mut state = self.lock();
-        if place.next.get().is_none() {
+        if place.next.get().is_none() && !state.stores_first() {
             state.flush();
         }
         if place.next.get().is_some() {
@@ -362,8 +370,17 @@ impl Hub {
     }
 
     /// Ends the lock, and wakes all who wait for what was published under it, save the client in
-    /// `key`, which is awake.
-    pub(super) fn release_and_wake(&self, mut state: MutexGuard<'_, State>, key: usize) {
+    /// `key`, which is awake. Where that has to be stored first, they are woken when it is.
+    pub(super) fn release_and_wake(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, key: usize) {
+        if state.stores_first() {
+            self.store_soon(&mut state);
+        } else {
+            self.wake(state, key);
+        }
+    }
+
+    /// Ends the lock, and wakes all who wait for what can be read since, save the client in `key`.
+    pub(super) fn wake(&self, mut state: MutexGuard<'_, State>, key: usize) {
         self.version.fetch_add(1, Release);
         if state.parked.is_empty() {
             return;

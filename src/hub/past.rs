@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::chain::{Link, Node};
@@ -37,6 +38,15 @@ pub(super) struct Past {
     walking: Option<(Seq, OwnedSemaphorePermit)>,
 }
 
+/// A [`Past`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedPast {
+    next: Seq,
+    notices_from: Seq,
+    end: Option<Seq>,
+    missed: u64,
+}
+
 /// What comes next for a feed in the past.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -61,6 +71,24 @@ impl Past {
             missed: 0,
             fetch: None,
             walking: None,
+        }
+    }
+
+    pub(super) fn save(&self) -> SavedPast {
+        SavedPast {
+            next: self.next,
+            notices_from: self.notices_from,
+            end: self.end,
+            missed: self.missed,
+        }
+    }
+
+    /// Goes on where [`Past::save`] was called.
+    pub(super) fn restore(reader: Reader, saved: SavedPast) -> Past {
+        Past {
+            end: saved.end,
+            missed: saved.missed,
+            ..Past::new(reader, saved.next, saved.notices_from)
         }
     }
 

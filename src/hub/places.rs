@@ -10,11 +10,13 @@ use super::counters::TrafficTotals;
 use super::encoding::{Encoding, Encodings, PerEncoding};
 use super::feed::{Feed, SavedPlace};
 use super::order::Hub;
+use super::past::{Past, SavedPast};
 use super::saved_batch::CorruptState;
 use super::subscriber::{Condition, Subscriber};
 use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::ClientId;
+use crate::wire::session::SessionName;
 
 /// No count gets so far; beyond it, counting on might overflow.
 pub(super) const NUMBER_MAX: u64 = 1 << 60;
@@ -32,6 +34,12 @@ pub(crate) struct SavedFeed {
     leaving: bool,
     input_done: bool,
     counters: TrafficTotals,
+    /// Where it is in the history, if it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    past: Option<SavedPast>,
+    /// Its session: the name, whether it is told what is stored, and what it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<(SessionName, bool, Option<u64>)>,
 }
 
 impl SavedFeed {
@@ -126,7 +134,11 @@ impl Places {
             _ => saved.messages_before,
         };
         let identity = saved.connection.identity.clone();
-        let subscriber = Arc::new(Subscriber::new(saved.id, identity.is_some(), false));
+        let subscriber = Arc::new(Subscriber::new(
+            saved.id,
+            identity.is_some(),
+            saved.session.is_some(),
+        ));
         subscriber.counters.restore(saved.counters);
         if let Some(node) = &cursor {
             subscriber.move_to(node, saved.place.offset, saved.place.encoding);
@@ -157,8 +169,13 @@ impl Places {
         let slot = &mut state.slots[key];
         slot.input_done = saved.input_done;
         slot.left = saved.left;
+        let session = saved.session.and_then(|(name, acks, told)| {
+            let recording = state.recording.as_mut()?;
+            recording.sessions.give_back(name, key, acks, told)
+        });
+        let reader = state.recording.as_ref().map(|it| it.history.reader());
         drop(state);
-        Ok(Feed::restore(
+        let mut feed = Feed::restore(
             hub.clone(),
             subscriber,
             key,
@@ -166,7 +183,14 @@ impl Places {
             &saved.place,
             saved.left,
             role,
-        ))
+        );
+        feed.set_session(session);
+        if let Some(past) = saved.past {
+            let reader =
+                reader.ok_or(CorruptState("a client reads a history that there is not"))?;
+            feed.begin_past(Past::restore(reader, past));
+        }
+        Ok(feed)
     }
 }
 
@@ -191,6 +215,8 @@ impl Feed {
             leaving: self.subscriber.is(Condition::Leaving),
             input_done: slot.input_done,
             counters: slot.totals(),
+            past: self.saved_past(),
+            session: self.saved_session(),
         }
     }
 }

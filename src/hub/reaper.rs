@@ -142,7 +142,7 @@ impl Hub {
         let now = self.shared.moment();
         let was_full = std::mem::replace(&mut contention.full, is_full);
         let settings = state.settings;
-        let tail = state.flush().cost_before;
+        let tail = state.readable_end().cost_before;
         for (_, slot) in &mut state.slots {
             close_idle_and_stalled(slot, &settings, now, contention.full);
             let position = slot.subscriber.position.load(Relaxed);
@@ -176,7 +176,8 @@ impl Hub {
         let mut clients = state.slots.iter().map(|(_, slot)| &slot.subscriber);
         let is_held_up = state.settings.slow_grace == Grace::Forever
             && clients.any(|subscriber| subscriber.is(Condition::Blocked));
-        waited >= grace.saturating_add(JAM) && !is_held_up
+        // What cannot be stored is said elsewhere.
+        waited >= grace.saturating_add(JAM) && !is_held_up && !state.is_storing()
     }
 }
 

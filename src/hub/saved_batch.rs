@@ -3,14 +3,15 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_bytes::{ByteBuf, Bytes};
 
 use super::batch::Batch;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
 use crate::wire::client_name::ClientName;
 use crate::wire::ids::{ClientId, Seq};
+use crate::wire::session::SessionName;
 
 /// What a saved hub or feed says cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl fmt::Display for CorruptState {
 impl std::error::Error for CorruptState {}
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedBatch<B> {
+pub(super) struct SavedBatch {
     first_seq: Seq,
     origins: Vec<ClientId>,
     /// Names of the origins that have one, by the index of the part.
@@ -33,24 +34,27 @@ pub(super) struct SavedBatch<B> {
     names: Vec<(u32, ClientName)>,
     /// What each part is, and the messages in it.
     parts: Vec<(Kind, u32)>,
+    /// Sessions of the parts that have one, by the index of the part, with what they have taken then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sessions: Vec<(u32, SessionName, u64)>,
     encodings: Encodings,
     sizes: Sizes,
     /// Bytes of the buffer it takes.
     pub(super) cost: usize,
-    text: SavedView<B>,
-    raw: SavedView<B>,
-    crlf: Option<SavedView<B>>,
-    json: Option<SavedView<B>>,
+    text: SavedView,
+    raw: SavedView,
+    crlf: Option<SavedView>,
+    json: Option<SavedView>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct SavedView<B> {
-    bytes: B,
+struct SavedView {
+    bytes: Bytes,
     ends: Vec<u32>,
 }
 
-impl<'a> SavedBatch<&'a Bytes> {
-    pub(super) fn save(batch: &'a Batch) -> SavedBatch<&'a Bytes> {
+impl SavedBatch {
+    pub(super) fn save(batch: &Batch) -> SavedBatch {
         let parts = batch.parts.iter();
         let made = |encoding| batch.views[encoding].get().map(SavedView::save);
         SavedBatch {
@@ -58,6 +62,7 @@ impl<'a> SavedBatch<&'a Bytes> {
             origins: batch.origins.to_vec(),
             names: batch.names.to_vec(),
             parts: parts.map(|part| (part.kind, part.messages)).collect(),
+            sessions: batch.sessions.to_vec(),
             encodings: batch.encodings,
             sizes: batch.sizes,
             cost: batch
@@ -70,9 +75,7 @@ impl<'a> SavedBatch<&'a Bytes> {
             json: made(Encoding::Json),
         }
     }
-}
 
-impl SavedBatch<ByteBuf> {
     pub(super) fn restore(self) -> Result<Batch, CorruptState> {
         let parts = self.origins.len();
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
@@ -97,7 +100,7 @@ impl SavedBatch<ByteBuf> {
         }
         Ok(Batch {
             first_seq: self.first_seq,
-            sessions: Box::default(),
+            sessions: self.sessions.into(),
             messages: messages.sum(),
             encodings: self.encodings,
             sizes: self.sizes,
@@ -114,16 +117,14 @@ impl SavedBatch<ByteBuf> {
     }
 }
 
-impl<'a> SavedView<&'a Bytes> {
-    fn save(view: &'a EncodedBatch) -> SavedView<&'a Bytes> {
+impl SavedView {
+    fn save(view: &EncodedBatch) -> SavedView {
         SavedView {
-            bytes: Bytes::new(&view.bytes),
+            bytes: view.bytes.clone(),
             ends: view.ends.to_vec(),
         }
     }
-}
 
-impl SavedView<ByteBuf> {
     fn restore(
         self,
         encoding: Encoding,
@@ -140,7 +141,7 @@ impl SavedView<ByteBuf> {
         if !(rises && ends_there && whole) {
             return Err(CorruptState("the parts of a batch do not fit its bytes"));
         }
-        let view = EncodedBatch::new(self.bytes.into_vec(), self.ends);
+        let view = EncodedBatch::new(self.bytes.into(), self.ends);
         if (0..view.ends.len()).any(|part| !encoding.is_whole(view.part(part))) {
             return Err(CorruptState("a part of a batch is cut short"));
         }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_bytes::{ByteBuf, Bytes};
-
 use super::channels::{Channels, Joining};
 use super::feed::Feed;
+use super::histories::Histories;
 use super::order::Hub;
 use super::places::{NUMBER_MAX, Places, SavedFeed};
 use super::saved_batch::CorruptState;
@@ -18,8 +17,8 @@ use crate::wire::channel::ChannelName;
 
 /// Everything in the channels that outlives a daemon.
 #[derive(Debug)]
-pub(crate) struct SavedChannels<B = ByteBuf> {
-    pub(crate) hubs: Vec<SavedHub<B>>,
+pub(crate) struct SavedChannels {
+    pub(crate) hubs: Vec<SavedHub>,
     /// What was counted in channels that are no more.
     pub(crate) ended: HubStats,
 }
@@ -28,12 +27,12 @@ pub(crate) struct SavedChannels<B = ByteBuf> {
 #[derive(Debug)]
 pub(crate) struct AllPlaces(BTreeMap<ChannelName, (Joining, Places)>);
 
-impl<'a> SavedChannels<&'a Bytes> {
+impl SavedChannels {
     /// What the channels hold and these feeds may still need. No client may be running.
-    pub(crate) fn save(
+    pub(crate) fn save<'a>(
         channels: &Channels,
         feeds: impl Iterator<Item = &'a Feed>,
-    ) -> SavedChannels<&'a Bytes> {
+    ) -> SavedChannels {
         let mut by_channel: BTreeMap<&ChannelName, Vec<&'a Feed>> = BTreeMap::new();
         for feed in feeds {
             by_channel.entry(&feed.hub.name).or_default().push(feed);
@@ -52,15 +51,16 @@ impl<'a> SavedChannels<&'a Bytes> {
 
 impl SavedChannels {
     /// Channels that go on where the saved ones stopped, still without clients, and the places they
-    /// return to.
+    /// return to. Takes the histories, unless what was saved is out of range.
     pub(crate) fn restore(
         self,
         config: &Config,
+        histories: &mut Option<Histories>,
     ) -> Result<(Arc<Channels>, AllPlaces), CorruptState> {
         if !self.ended.are_below(NUMBER_MAX) {
             return Err(CorruptState("a number is out of range"));
         }
-        let shared = Arc::<Shared>::default();
+        let shared = Shared::with(histories.take());
         let mut places = BTreeMap::new();
         for saved in self.hubs {
             let (hub, places_in_it) = saved.restore(config, &shared)?;

@@ -54,8 +54,8 @@ pub(super) struct SessionEnd {
     pub(super) name: SessionName,
     /// Whether it is told what is stored.
     pub(super) acks: bool,
-    /// What it was told, and what it has sent that was taken.
-    pub(super) told: u64,
+    /// What it was told, if anything, and what it has sent that was taken.
+    pub(super) told: Option<u64>,
     pub(super) taken: u64,
     stored: Arc<AtomicU64>,
 }
@@ -129,7 +129,14 @@ impl Sessions {
     }
 
     /// Gives a claimed session to a client; `None` if somebody has claimed it since.
-    pub(super) fn give(&mut self, claim: &Claim, key: usize, acks: bool) -> Option<SessionEnd> {
+    /// `is_untold`: it has no answer to its hello that says what was taken.
+    pub(super) fn give(
+        &mut self,
+        claim: &Claim,
+        key: usize,
+        acks: bool,
+        is_untold: bool,
+    ) -> Option<SessionEnd> {
         let session = self.by_name.get_mut(&claim.name)?;
         if session.owner != Owner::Claim(claim.number) {
             return None;
@@ -140,7 +147,7 @@ impl Sessions {
         Some(SessionEnd {
             name: claim.name.clone(),
             acks,
-            told: end.taken,
+            told: (!is_untold).then_some(end.taken),
             taken: end.taken,
             stored: end.stored.clone(),
         })
@@ -152,7 +159,7 @@ impl Sessions {
         name: SessionName,
         key: usize,
         acks: bool,
-        told: u64,
+        told: Option<u64>,
     ) -> Option<SessionEnd> {
         let session = self.by_name.get_mut(&name)?;
         session.owner = Owner::Client(key);
@@ -189,6 +196,16 @@ impl Sessions {
     /// Whether the client in `key` still has its session.
     pub(super) fn has(&self, key: usize) -> bool {
         self.by_key.contains_key(&key)
+    }
+
+    /// A part of a session is published and not stored yet: so many lines, with which so much of it was taken.
+    pub(super) fn note_pending(&mut self, name: &SessionName, taken: u64, lines: u64) {
+        if let Some(session) = self.by_name.get_mut(name) {
+            session.pending += 1;
+            session
+                .stored
+                .fetch_min(taken.saturating_sub(lines), Relaxed);
+        }
     }
 
     /// A part of a session is stored, with which so much of it was taken; the slot of the client to tell, if one
@@ -243,15 +260,16 @@ impl SessionEnd {
     /// What is to be acknowledged, if that is more than what was.
     pub(super) fn take_ack(&mut self) -> Option<u64> {
         let stored = self.stored.load(Relaxed);
-        (self.acks && stored > self.told).then(|| {
-            self.told = stored;
+        let is_news = self.told.is_none_or(|told| stored > told);
+        (self.acks && is_news).then(|| {
+            self.told = Some(stored);
             stored
         })
     }
 
     /// Whether something that was taken is still to be acknowledged.
     pub(super) fn awaits_ack(&self) -> bool {
-        self.acks && self.told < self.taken
+        self.acks && self.told.is_none_or(|told| told < self.taken)
     }
 }
 

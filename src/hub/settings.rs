@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::history::Retention;
+use super::history::{HistorySettings, Retention};
 use crate::config::{Config, Grace, SlowClient};
 use crate::wire::channel::ChannelName;
 
@@ -11,7 +11,7 @@ use crate::wire::channel::ChannelName;
 pub(super) struct Settings {
     pub(super) buffer_bytes: usize,
     /// What is kept for who comes late; `None`: nothing.
-    pub(super) history: Option<Retention>,
+    pub(super) history: Option<HistorySettings>,
     pub(super) notices: bool,
     pub(super) slow_client: SlowClient,
     pub(super) slow_grace: Grace,
@@ -25,9 +25,13 @@ impl Settings {
         let options = config.channel_options(channel);
         Settings {
             buffer_bytes: options.buffer_bytes,
-            history: (options.history_bytes > 0).then_some(Retention {
-                bytes: options.history_bytes,
-                age: options.history_age,
+            history: (options.history_bytes > 0).then_some(HistorySettings {
+                retention: Retention {
+                    bytes: options.history_bytes,
+                    age: options.history_age,
+                },
+                sync: config.history_sync,
+                on_error: config.on_history_error,
             }),
             notices: options.notices,
             slow_client: options.slow_client,

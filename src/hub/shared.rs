@@ -1,9 +1,9 @@
 //! What all channels of the daemon share.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::activity::{Micros, micros};
 use super::closed::LastClosed;
+use super::histories::Histories;
 use super::history::turns;
 use crate::wire::ids::ClientId;
 
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) asked: Arc<Notify>,
     /// Turns of those who read the past of some channel.
     pub(super) turns: Arc<Semaphore>,
+    /// Where the histories are, if they are on disk.
+    pub(super) histories: OnceLock<Histories>,
     /// Looks of the reaper over the clients that found no buffer jammed.
     pub(super) looks: AtomicU64,
     /// Time in which the process ran, as the reaper counts it, in microseconds.
@@ -45,6 +48,7 @@ impl Default for Shared {
             closed: Mutex::default(),
             asked: Arc::default(),
             turns: turns(),
+            histories: OnceLock::new(),
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
             is_frozen: AtomicBool::new(false),
@@ -56,6 +60,15 @@ impl Default for Shared {
 }
 
 impl Shared {
+    /// Has the histories of all channels there.
+    pub(super) fn with(histories: Option<Histories>) -> Arc<Shared> {
+        let shared = Shared::default();
+        if let Some(histories) = histories {
+            shared.histories.get_or_init(|| histories);
+        }
+        Arc::new(shared)
+    }
+
     /// A number that no client had before. Taken under a channel's lock, numbers rise in its order.
     pub(super) fn take_id(&self) -> ClientId {
         ClientId(self.next_id.fetch_add(1, Relaxed))

@@ -9,15 +9,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::{ByteBuf, Bytes};
 
 use super::chain::Node;
 use super::closed::{ByReason, LastClosed};
 use super::counters::TrafficTotals;
 use super::feed::Feed;
+use super::history::disk::SavedRecords;
 use super::order::{Hub, new_epoch};
 use super::places::{NUMBER_MAX, Places};
 use super::saved_batch::{CorruptState, SavedBatch};
+use super::sessions::SavedSession;
 use super::shared::Shared;
 use crate::config::Config;
 use crate::wire::channel::ChannelName;
@@ -27,10 +28,9 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Everything in the hub that outlives a daemon. `B` is borrowed bytes on the way out and owned
-/// ones on the way in.
+/// Everything in the hub that outlives a daemon.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SavedHub<B = ByteBuf> {
+pub(crate) struct SavedHub {
     #[serde(default = "ChannelName::main")]
     name: ChannelName,
     #[serde(default = "new_epoch")]
@@ -62,7 +62,20 @@ pub(crate) struct SavedHub<B = ByteBuf> {
     /// The index of the first batch.
     first_index: u64,
     /// What some client has still to get, oldest first.
-    batches: Vec<SavedBatch<B>>,
+    batches: Vec<SavedBatch>,
+    /// What is kept, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    history: Option<SavedHistory>,
+}
+
+/// The history of a channel.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct SavedHistory {
+    /// What is kept in memory.
+    records: SavedRecords,
+    sessions: Vec<SavedSession>,
+    /// How many of the last batches are still to be stored.
+    pending: usize,
 }
 
 /// Clients that were closed.
@@ -73,11 +86,12 @@ struct SavedClosed {
     last: LastClosed,
 }
 
-impl<'a> SavedHub<&'a Bytes> {
+impl SavedHub {
     /// What the hub holds and these feeds may still need. No client of it may be running.
-    pub(crate) fn save(hub: &Hub, feeds: impl Iterator<Item = &'a Feed>) -> SavedHub<&'a Bytes> {
+    pub(crate) fn save<'a>(hub: &Hub, feeds: impl Iterator<Item = &'a Feed>) -> SavedHub {
         let mut state = hub.lock();
-        let tail = state.flush();
+        state.flush();
+        let end = state.readable_end().index;
         let oldest = feeds.filter_map(Feed::node).min_by_key(|node| node.index);
         let mut batches = Vec::new();
         let mut place = oldest;
@@ -85,6 +99,15 @@ impl<'a> SavedHub<&'a Bytes> {
             batches.push(SavedBatch::save(&next.batch));
             place = Some(&next.node);
         }
+        let history = state.recording.as_ref().map(|recording| {
+            let pending = recording.pending.iter();
+            batches.extend(pending.map(|it| SavedBatch::save(&it.link.batch)));
+            SavedHistory {
+                records: SavedRecords(recording.history.records()),
+                sessions: recording.sessions.save(),
+                pending: recording.pending.len(),
+            }
+        });
         let last = if hub.name == ChannelName::main() {
             hub.shared.closed.lock().clone()
         } else {
@@ -92,7 +115,7 @@ impl<'a> SavedHub<&'a Bytes> {
         };
         SavedHub {
             name: hub.name.clone(),
-            epoch: hub.epoch,
+            epoch: hub.epoch(),
             is_open: hub.is_open.load(Relaxed),
             next_id: hub.shared.next_id(),
             joined: Some(state.joined),
@@ -108,13 +131,12 @@ impl<'a> SavedHub<&'a Bytes> {
             discarded: hub.discarded.load(Relaxed),
             throttled: hub.throttled.load(Relaxed),
             ignored: hub.ignored.load(Relaxed),
-            first_index: oldest.map_or(tail.index, |node| node.index),
+            first_index: oldest.map_or(end, |node| node.index),
             batches,
+            history,
         }
     }
-}
 
-impl SavedHub {
     /// A hub that goes on where the saved one stopped, still without clients, and the places they
     /// return to. It shares `shared` with those of other channels.
     pub(super) fn restore(
@@ -167,14 +189,35 @@ impl SavedHub {
         hub.ignored.store(self.ignored, Relaxed);
         state.tail = Node::first(self.first_index);
         let mut places = Places::new(state.tail.clone(), self.echo);
-        for saved in self.batches {
+        let batches = self.batches.into_iter().map(|saved| {
             let cost = saved.cost;
             let mut batch = saved.restore()?;
-            let encodings = batch.encodings;
             batch.reservation = Some(hub.budget.charge(cost));
+            Ok(batch)
+        });
+        let mut batches = batches.collect::<Result<Vec<_>, CorruptState>>()?;
+        let history = self.history.unwrap_or_default();
+        let stored = batches.len().checked_sub(history.pending);
+        let stored = stored.ok_or(CorruptState("more is to be stored than there is"))?;
+        let pending = batches.split_off(stored);
+        let first_pending = pending.first().map(|batch| batch.first_seq.0);
+        state.next_seq = first_pending.unwrap_or(self.next_seq).min(self.next_seq);
+        for batch in batches {
+            let encodings = batch.encodings;
             state.link(batch);
             places.push(encodings, state.tail.clone());
         }
+        hub.record(&mut state);
+        if let Some(recording) = &mut state.recording {
+            recording.restore(history.records.0, history.sessions)?;
+        }
+        for batch in pending {
+            let encodings = batch.encodings;
+            state.link_again(batch);
+            places.push(encodings, state.tail.clone());
+        }
+        state.next_seq = state.next_seq.max(self.next_seq);
+        hub.active_encodings_changed(&mut state);
         drop(state);
         Ok((hub, places))
     }

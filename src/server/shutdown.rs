@@ -44,7 +44,11 @@ impl RunningServer {
         if stop == Command::Terminate {
             match fdstore::available(&self.notifier).await {
                 Ok(()) => match self.hand_over_to_systemd(source).await {
-                    Ok(()) => return,
+                    Ok(()) => {
+                        let closed = self.channels.close_histories();
+                        let _ = timeout(EXIT_TIME / 2, closed).await;
+                        return;
+                    }
                     Err(error) => {
                         self.count_failure(HandoverMethod::Store);
                         error!(
@@ -70,6 +74,8 @@ impl RunningServer {
             self.config.drain_timeout,
         )
         .await;
+        // A disk that hangs must not keep the daemon.
+        let _ = timeout(EXIT_TIME / 2, self.channels.close_histories()).await;
     }
 }
 

@@ -11,7 +11,7 @@ use super::reload;
 use crate::client::{Authorizer, Client, ClientPolicy, Entrance, PendingHandshake, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, SavedChannels};
+use crate::hub::{Channels, Histories, SavedChannels};
 use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
@@ -130,19 +130,39 @@ impl Server {
         );
         let entrance = config.build(|config| Arc::new(Entrance::new(config)), Entrance::set);
         let options = SharedOptions::of(&listeners);
+        let mut histories = open_histories(&config).await.or_else(|error| match state {
+            None => Err(error),
+            Some(_) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "serving on with a history in memory"
+                );
+                Ok(None)
+            }
+        })?;
         let restored = state.and_then(|(saved, clients, handshakes)| {
             let handshakes = restore_handshakes(&options, &permits, handshakes);
-            restore(&config, &options, &policy, &permits, saved, clients)
-                .map(|(channels, clients)| (channels, clients, handshakes))
-                .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
-                .ok()
+            restore(
+                &config,
+                &options,
+                &policy,
+                &permits,
+                saved,
+                clients,
+                &mut histories,
+            )
+            .map(|(channels, clients)| (channels, clients, handshakes))
+            .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
+            .ok()
         });
         if let Some(method) = predecessor.method {
             let taken_up = restored.as_ref().ok_or(());
             counters.handovers.by(method).add(&taken_up);
         }
-        let afresh = || (Channels::new(&config), Vec::new(), Vec::new());
-        let (channels, restored, handshakes) = restored.unwrap_or_else(afresh);
+        let (channels, restored, handshakes) = restored.unwrap_or_else(|| {
+            let channels = Channels::open_all(&config, histories.take());
+            (channels, Vec::new(), Vec::new())
+        });
         let channels = config.build(|_| channels, Channels::set);
         Ok(Server {
             entrance,
@@ -181,6 +201,13 @@ impl Server {
     }
 }
 
+/// Opens the histories of the configuration, if they are on disk.
+async fn open_histories(config: &Config) -> anyhow::Result<Option<Histories>> {
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || Histories::open(&config)).await;
+    Ok(opened.context("the history could not be opened")??)
+}
+
 /// Opens the admin address of the configuration, if it has one.
 async fn open_admin(
     config: &Config,
@@ -212,8 +239,9 @@ fn restore(
     permits: &Arc<ConnectionLimit>,
     saved: SavedChannels,
     clients: Vec<RestoredClient>,
+    histories: &mut Option<Histories>,
 ) -> anyhow::Result<(Arc<Channels>, Vec<Client>)> {
-    let (channels, places) = saved.restore(config)?;
+    let (channels, places) = saved.restore(config, histories)?;
     let clients = clients.into_iter().map(|(mut saved, socket)| {
         let feed = places.restore(saved.feed.clone())?;
         let mut permit = saved.has_permit.then(|| permits.force_acquire());

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_bytes::Bytes;
+use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::commands::stop_asked;
@@ -36,6 +36,9 @@ use crate::ops::logging::{self, Losses};
 /// How long a handover waits for the log to be written: first before it holds up any client; then, if
 /// that went well, for its own few lines, while clients stand still.
 const LOG_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(20));
+
+/// How long a handover waits for the history to be written, while clients stand still.
+const STORE_TIME: Duration = Duration::from_secs(2);
 
 /// Listeners and clients that a handover passes on: nobody accepts, and no client has a task.
 #[derive(Debug)]
@@ -129,6 +132,8 @@ impl RunningServer {
         let mut handshakes = self.acceptor.park_handshakes().await;
         handshakes.retain_mut(PendingHandshake::put_away);
         let mut clients = self.clients.freeze(&self.channels).await;
+        // What cannot be stored in this time is in the state, too.
+        let _ = timeout(STORE_TIME, self.channels.settle_histories()).await;
         clients
             .iter_mut()
             .for_each(|frozen| frozen.client.put_away());
@@ -144,7 +149,7 @@ impl RunningServer {
         &'a self,
         paused: &'a Paused,
         which: impl Fn(&Listener) -> bool,
-    ) -> State<&'a Bytes, &'a Counters> {
+    ) -> State<&'a Counters> {
         let feeds = paused.clients.iter().map(|frozen| frozen.client.feed());
         let listeners = paused.listeners.iter().filter(|listener| which(listener));
         let clients = paused.clients.iter().map(|frozen| frozen.client.save());

@@ -24,6 +24,11 @@ impl Ledger {
         }
     }
 
+    /// The number that comes next.
+    pub(in crate::hub) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Notes what the next numbers went to.
     pub(in crate::hub) fn push(&mut self, numbers: u64, are_messages: bool) {
         if numbers == 0 {

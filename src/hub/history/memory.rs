@@ -81,6 +81,11 @@ impl Memory {
         search.found
     }
 
+    /// The number behind the last.
+    pub(in crate::hub) fn next(&self) -> Seq {
+        Seq(self.0.lock().next)
+    }
+
     /// What is kept.
     pub(in crate::hub) fn records(&self) -> Vec<Arc<Record>> {
         self.0.lock().records.iter().cloned().collect()

@@ -12,16 +12,18 @@ mod record;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::warn;
 
 pub(in crate::hub) use ledger::Ledger;
 pub(in crate::hub) use memory::Memory;
 pub(crate) use record::Record;
 
+use crate::config::{HistorySync, OnHistoryError};
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::past::Newest;
 
@@ -42,17 +44,30 @@ pub(crate) struct Retention {
 #[derive(Debug)]
 pub(in crate::hub) struct History {
     pub(in crate::hub) store: Store,
-    retention: Mutex<Retention>,
+    settings: Mutex<HistorySettings>,
     /// Turns of those who read the past, over all channels: see [`turns`].
     turns: Arc<Semaphore>,
     /// Clients that read from it now.
     readers: AtomicUsize,
+    /// Why nothing can be stored.
+    failure: Mutex<Option<String>>,
+    /// What was written is synced soon.
+    pub(in crate::hub) is_sync_due: AtomicBool,
+}
+
+/// What of the configuration a history goes by. A reload changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hub) struct HistorySettings {
+    pub(in crate::hub) retention: Retention,
+    pub(in crate::hub) sync: HistorySync,
+    pub(in crate::hub) on_error: OnHistoryError,
 }
 
 /// Where records are kept.
 #[derive(Debug)]
 pub(in crate::hub) enum Store {
     Memory(Memory),
+    Disk(disk::Log),
 }
 
 /// A client that reads from the history.
@@ -78,31 +93,97 @@ impl History {
     /// A history that keeps records in `store`.
     pub(in crate::hub) fn new(
         store: Store,
-        retention: Retention,
+        settings: HistorySettings,
         turns: Arc<Semaphore>,
     ) -> Arc<History> {
         Arc::new(History {
             store,
-            retention: Mutex::new(retention),
+            settings: Mutex::new(settings),
             turns,
             readers: AtomicUsize::new(0),
+            failure: Mutex::default(),
+            is_sync_due: AtomicBool::new(false),
         })
     }
 
     pub(in crate::hub) fn retention(&self) -> Retention {
-        *self.retention.lock()
+        self.settings.lock().retention
     }
 
-    /// Keeps so much from now on.
-    pub(in crate::hub) fn set_retention(&self, retention: Retention) {
-        *self.retention.lock() = retention;
-        self.expire(now_ms());
+    pub(in crate::hub) fn sync_mode(&self) -> HistorySync {
+        self.settings.lock().sync
     }
 
-    /// Lets go of what is too old by now.
-    pub(in crate::hub) fn expire(&self, now_ms: u64) {
+    pub(in crate::hub) fn on_error(&self) -> OnHistoryError {
+        self.settings.lock().on_error
+    }
+
+    /// Goes by these from now on.
+    pub(in crate::hub) fn set(&self, settings: HistorySettings) {
+        *self.settings.lock() = settings;
+    }
+
+    /// Whether it is kept on disk: what is published has to be stored before anybody gets it.
+    pub(in crate::hub) fn is_on_disk(&self) -> bool {
+        matches!(self.store, Store::Disk(_))
+    }
+
+    /// Stores these records, which come next, as safe as they are to be. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`disk::Log::append`] and [`disk::Log::sync`].
+    pub(in crate::hub) fn append(&self, records: &[Arc<Record>]) -> io::Result<()> {
+        let Store::Disk(log) = &self.store else {
+            return Ok(());
+        };
+        let is_always = self.sync_mode() == HistorySync::Always;
+        let next = records.last().map(|record| record.next_seq());
+        // Of what could not be synced, it is not tried again.
+        if next.is_some_and(|next| log.next() < next) {
+            log.append(records, is_always)?;
+        }
+        match is_always {
+            true => log.sync(),
+            false => Ok(()),
+        }
+    }
+
+    /// Sees that all that was stored outlives a loss of power. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`disk::Log::sync`].
+    pub(in crate::hub) fn sync(&self) -> io::Result<()> {
         match &self.store {
-            Store::Memory(memory) => memory.retain(self.retention(), now_ms),
+            Store::Memory(_) => Ok(()),
+            Store::Disk(log) => log.sync(),
+        }
+    }
+
+    /// Nothing can be stored, for this reason. Whether that is news.
+    pub(in crate::hub) fn fail(&self, error: &io::Error) -> bool {
+        let reason = error.to_string();
+        self.failure.lock().replace(reason).is_none()
+    }
+
+    /// Why nothing could be stored, now that something could.
+    pub(in crate::hub) fn take_failure(&self) -> Option<String> {
+        self.failure.lock().take()
+    }
+
+    pub(in crate::hub) fn has_failed(&self) -> bool {
+        self.failure.lock().is_some()
+    }
+
+    /// Lets go of what is too much, or too old by now. Removing files blocks.
+    pub(in crate::hub) fn expire(&self) {
+        let retention = self.retention();
+        match &self.store {
+            Store::Memory(memory) => memory.retain(retention, now_ms()),
+            Store::Disk(log) => {
+                if let Err(error) = log.retain(retention) {
+                    warn!(%error, "cannot remove old history");
+                }
+            }
         }
     }
 
@@ -116,21 +197,78 @@ impl History {
         let turn = turn.expect("turns are never closed");
         let slice = match &self.store {
             Store::Memory(memory) => Ok(memory.read(from, SLICE_BYTES)),
+            Store::Disk(_) => {
+                let slice = self.on_disk(move |log| log.read(from, SLICE_BYTES)).await;
+                slice.map(Slice::shared)
+            }
         };
         (turn, slice)
     }
 
     /// The first number of the newest that is asked for, of what is kept. Cancel safe.
+    ///
+    /// # Errors
+    /// What is kept on disk cannot be read.
     pub(in crate::hub) async fn locate(self: Arc<History>, newest: Newest) -> io::Result<Seq> {
         match &self.store {
             Store::Memory(memory) => Ok(memory.locate(newest, now_ms())),
+            Store::Disk(_) => self.on_disk(move |log| log.locate(newest)).await,
         }
+    }
+
+    /// Does something where it may block.
+    async fn on_disk<T: Send + 'static>(
+        self: Arc<History>,
+        read: impl FnOnce(&disk::Log) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let read = move || match &self.store {
+            Store::Disk(log) => read(log),
+            Store::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        read.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
     }
 
     /// The oldest number that is kept, or the next that will be.
     pub(in crate::hub) fn oldest(&self) -> Seq {
         match &self.store {
             Store::Memory(memory) => memory.extent().2,
+            Store::Disk(log) => log.oldest(),
+        }
+    }
+
+    /// Removes what there is of it on disk. Nothing can be stored any more.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(in crate::hub) fn remove(&self) -> io::Result<()> {
+        match &self.store {
+            Store::Memory(_) => Ok(()),
+            Store::Disk(log) => log.remove(),
+        }
+    }
+
+    /// The next number that is to be kept.
+    pub(in crate::hub) fn next(&self) -> Seq {
+        match &self.store {
+            Store::Memory(memory) => memory.next(),
+            Store::Disk(log) => log.next(),
+        }
+    }
+
+    /// What is kept in memory; none of what is on disk.
+    pub(in crate::hub) fn records(&self) -> Vec<Arc<Record>> {
+        match &self.store {
+            Store::Memory(memory) => memory.records(),
+            Store::Disk(_) => Vec::new(),
+        }
+    }
+
+    /// Whether nothing is kept.
+    pub(in crate::hub) fn is_empty(&self) -> bool {
+        match &self.store {
+            Store::Memory(memory) => memory.extent().1 == 0,
+            Store::Disk(log) => log.stats().messages == 0,
         }
     }
 
@@ -142,8 +280,19 @@ impl History {
 
     /// What is kept, in a channel of this epoch and next number.
     pub(in crate::hub) fn stats(&self, epoch: Epoch, next: Seq) -> HistoryStats {
-        let (bytes, messages, oldest, oldest_at) = match &self.store {
+        let (mut segments, mut sync_lag) = (0, Duration::ZERO);
+        let (bytes, messages, oldest, oldest_ms) = match &self.store {
             Store::Memory(memory) => memory.extent(),
+            Store::Disk(log) => {
+                let stats = log.stats();
+                (segments, sync_lag) = (stats.segments, stats.sync_lag);
+                (
+                    stats.bytes,
+                    stats.messages,
+                    stats.oldest,
+                    stats.oldest_time_ms,
+                )
+            }
         };
         HistoryStats {
             epoch,
@@ -151,15 +300,15 @@ impl History {
             bytes_max: self.retention().bytes,
             oldest,
             next,
-            oldest_at: oldest_at.map(|at| UNIX_EPOCH + Duration::from_millis(at)),
+            oldest_at: oldest_ms.map(|at| UNIX_EPOCH + Duration::from_millis(at)),
             messages,
-            on_disk: false,
-            segments: 0,
+            on_disk: self.is_on_disk(),
+            segments,
             pending_bytes: 0,
-            sync_lag: Duration::ZERO,
+            sync_lag,
             readers: self.readers.load(Relaxed),
             sessions: 0,
-            error: None,
+            error: self.failure.lock().clone(),
         }
     }
 }
@@ -186,6 +335,17 @@ pub(crate) enum Slice<R> {
     Gone { oldest: Seq },
     /// It has not been published, or not been stored yet.
     End,
+}
+
+impl Slice<Record> {
+    /// The same, with records that are shared.
+    fn shared(self) -> Slice<Arc<Record>> {
+        match self {
+            Slice::Records(records) => Slice::Records(records.into_iter().map(Arc::new).collect()),
+            Slice::Gone { oldest } => Slice::Gone { oldest },
+            Slice::End => Slice::End,
+        }
+    }
 }
 
 /// The history of a channel in stats.

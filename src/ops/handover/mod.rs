@@ -33,7 +33,6 @@ use std::os::fd::{OwnedFd, RawFd};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
-use serde_bytes::{ByteBuf, Bytes};
 
 use crate::client::{SavedClient, SavedHandshake};
 use crate::hub::counters::Counters;
@@ -66,8 +65,8 @@ pub fn answer(version: u32) -> String {
 
 /// State that one daemon leaves to the next, less the sockets themselves.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct State<B = ByteBuf, C = Counters> {
-    pub(crate) hubs: Vec<SavedHub<B>>,
+pub(crate) struct State<C = Counters> {
+    pub(crate) hubs: Vec<SavedHub>,
     /// What was counted in channels that are no more.
     pub(crate) ended: HubStats,
     pub(crate) listeners: Vec<SavedListener>,
@@ -101,7 +100,7 @@ pub(crate) type RestoredClient = (SavedClient, OwnedFd);
 /// A connection of the predecessor that was in its handshake, and its socket.
 pub(crate) type RestoredHandshake = (SavedHandshake, OwnedFd);
 
-impl State<&Bytes, &Counters> {
+impl State<&Counters> {
     /// Writes the state into memory that a descriptor stands for, and that nobody changes any more.
     pub(crate) fn write(&self) -> anyhow::Result<File> {
         sealed_memory("linehub-state", |out| {
@@ -195,7 +194,7 @@ mod tests {
     /// A state as it was before there were fields that may be missing.
     #[derive(Serialize)]
     struct Before<'a> {
-        hubs: Vec<SavedHub<&'a Bytes>>,
+        hubs: Vec<SavedHub>,
         ended: HubStats,
         listeners: Vec<SavedListener>,
         clients: Vec<SavedClient>,

@@ -202,6 +202,18 @@ impl Directory {
         Ok((log, recovered))
     }
 
+    /// Puts the folder of a channel away under a name that no channel has, with the epoch that it ends with: its
+    /// numbers are not gone on with.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn set_aside(&self, name: &ChannelName, epoch: Epoch) -> Result<(), HistoryError> {
+        let folder = self.path.join(name.as_str());
+        let aside = self.path.join(format!("{name}@{epoch}"));
+        self.storage.rename(&folder, &aside)?;
+        self.storage.sync_folder(&self.path)
+    }
+
     /// Says that all has been synced and nothing will be written any more, when that is so: after the last
     /// [`Log::sync`] of each log.
     ///

@@ -13,6 +13,7 @@
 
 #![allow(unused_imports, reason = "being built")]
 
+mod carried;
 mod chain;
 mod codec;
 mod directory;
@@ -32,6 +33,7 @@ mod totals;
 mod window;
 mod writer;
 
+pub(crate) use carried::SavedRecords;
 pub(crate) use directory::Directory;
 pub(crate) use error::{Cut, Damage, HistoryError};
 pub(crate) use log::{Log, LogStats};

@@ -15,7 +15,7 @@ use super::log::{Files, Kept, Log};
 use super::segment::{Segment, file_name};
 use super::totals::{Sessions, Totals};
 use crate::hub::history::{Record, Retention};
-use crate::wire::ids::Epoch;
+use crate::wire::ids::{Epoch, Seq};
 
 /// A segment is this part of what is kept, in bytes and age: so exact is retention.
 const SEGMENTS: u32 = 16;
@@ -390,6 +390,13 @@ impl Writer {
             return Ok(());
         }
         Ok(write_next_epoch(&log.files, epoch)?)
+    }
+
+    /// See [`Log::begin_at`].
+    pub(super) fn begin_at(&mut self, log: &Log, next: Seq, messages: u64) {
+        (self.totals.next, self.totals.messages) = (next, messages);
+        let mut kept = log.kept.lock();
+        (kept.next, kept.messages) = (next, messages);
     }
 
     /// See [`Log::remove`].
