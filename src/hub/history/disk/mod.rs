@@ -15,6 +15,7 @@
 
 mod chain;
 mod codec;
+mod create;
 mod directory;
 mod error;
 mod group;
@@ -24,6 +25,7 @@ mod log;
 #[cfg(test)]
 mod probe;
 mod recovery;
+mod scan;
 mod segment;
 mod storage;
 #[cfg(test)]
