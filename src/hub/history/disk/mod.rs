@@ -25,6 +25,7 @@ mod log;
 #[cfg(test)]
 mod probe;
 mod recovery;
+mod retain;
 mod scan;
 mod segment;
 mod storage;
