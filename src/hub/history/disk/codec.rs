@@ -18,7 +18,7 @@
 
 use bytes::Bytes;
 
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 use crate::hub::part::{Kind, Part};
 use crate::wire::format::Notice;
 use crate::wire::ids::{ClientId, Seq};
@@ -232,7 +232,7 @@ fn code_of(kind: Kind) -> u8 {
         Kind::Lines => 0,
         Kind::Notice(Notice::Connect) => 1,
         Kind::Notice(Notice::Disconnect) => 2,
-        Kind::Shutdown => 3,
+        Kind::Shutdown | Kind::Omitted => 3,
     }
 }
 

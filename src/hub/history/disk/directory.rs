@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 
+use super::chain::Ended;
 use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
-use super::log::{Files, Log};
-use super::recovery::{self, Ended, Recovered, draw_epoch, list};
+use super::log::Log;
+use super::recovery::{self, Recovered, draw_epoch, list};
 use super::segment::first_of;
+use super::shared::Files;
 use super::storage::Storage;
-use crate::hub::history::Retention;
+use crate::hub::history::kept::Retention;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;
 
@@ -200,6 +202,18 @@ impl Directory {
             recovered.is_new_epoch |= loss.is_new_epoch;
         }
         Ok((log, recovered))
+    }
+
+    /// Puts the folder of a channel away under a name that no channel has, with the epoch that it ends with: its
+    /// numbers are not gone on with.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn set_aside(&self, name: &ChannelName, epoch: Epoch) -> Result<(), HistoryError> {
+        let folder = self.path.join(name.as_str());
+        let aside = self.path.join(format!("{name}@{epoch}"));
+        self.storage.rename(&folder, &aside)?;
+        self.storage.sync_folder(&self.path)
     }
 
     /// Says that all has been synced and nothing will be written any more, when that is so: after the last

@@ -13,6 +13,7 @@
 
 #![allow(unused_imports, reason = "being built")]
 
+mod active;
 mod chain;
 mod codec;
 mod create;
@@ -28,10 +29,12 @@ mod recovery;
 mod retain;
 mod scan;
 mod segment;
+mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod undo;
 mod window;
 mod writer;
 
