@@ -13,9 +13,11 @@
 
 #![allow(unused_imports, reason = "being built")]
 
+mod active;
 mod carried;
 mod chain;
 mod codec;
+mod create;
 mod directory;
 mod error;
 mod group;
@@ -25,11 +27,15 @@ mod log;
 #[cfg(test)]
 mod probe;
 mod recovery;
+mod retain;
+mod scan;
 mod segment;
+mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod undo;
 mod window;
 mod writer;
 
