@@ -442,7 +442,7 @@ impl Feed {
             return;
         };
         let next = link.batch.seq_at(self.current, self.offset);
-        let mut past = Past::new(history.reader(), next, Seq(0));
+        let mut past = Past::new(history.reader(), next, next, Seq(0));
         if self.end() != ENDLESS {
             past.end = Some(self.seq_of_end(cursor));
         }
