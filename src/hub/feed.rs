@@ -500,6 +500,14 @@ impl Feed {
         self.offset = 0;
     }
 
+    /// Waits no more for its turn to read the history: its socket takes nothing, and whoever has a turn must use
+    /// it.
+    pub(crate) fn give_up_turn(&mut self) {
+        if let Some(past) = self.rare.as_mut().and_then(|rare| rare.past.as_mut()) {
+            past.give_up_turn();
+        }
+    }
+
     /// One that has left gets what had been published by the first time that it looked.
     fn fix_end(&mut self) {
         if self.left && self.end() == ENDLESS {

@@ -189,6 +189,11 @@ impl Past {
         self.next = next;
     }
 
+    /// Asks for its turn again when it needs one.
+    pub(super) fn give_up_turn(&mut self) {
+        self.fetch = None;
+    }
+
     /// The slice has been walked to its end.
     pub(super) fn finish_walk(&mut self) {
         if let Some((behind, _turn)) = self.walking.take() {
