@@ -488,7 +488,8 @@ impl World {
                     (client.input, client.output) == (InputState::Ended, OutputState::Shut);
                 is_over && client.is_untold() && client.peer_has_all()
             };
-            let mut clients = self.clients().map(|(client, _)| client);
+            let running = self.guests.iter().filter(|guest| !guest.is_frozen);
+            let mut clients = running.filter_map(|guest| guest.client.as_ref());
             let Some(client) = clients.find(|client| waits(client)) else {
                 break;
             };

@@ -108,11 +108,11 @@ impl Past {
     pub(super) fn poll(&mut self, hub: &Hub, cx: &mut Context<'_>) -> Poll<Step> {
         self.finish_walk();
         loop {
-            if self.end.is_some_and(|end| self.next >= end) {
-                return Poll::Ready(Step::End);
-            }
             if self.missed > 0 {
                 return Poll::Ready(Step::Missed(std::mem::take(&mut self.missed)));
+            }
+            if self.end.is_some_and(|end| self.next >= end) {
+                return Poll::Ready(Step::End);
             }
             if self.fetch.is_none() {
                 match hub.rejoin(self.next, self.joined) {
@@ -158,6 +158,7 @@ impl Past {
     /// What comes before `to` is not kept any more. With a number in between that nobody counts any more, all
     /// of them are taken for messages.
     fn miss(&mut self, hub: &Hub, to: Seq) {
+        let to = self.end.map_or(to, |end| end.min(to));
         let numbers = to.0.saturating_sub(self.next.0);
         self.missed += hub.messages_between(self.next, to).unwrap_or(numbers);
         self.next = self.next.max(to);
