@@ -6,12 +6,14 @@
 //! too. Clients have any role; the first has both. Peers read, trickle or are stuck; they send lines of every kind in pieces of any size, leave
 //! in any way, and break; they act between polls and in the middle of them. Some are held to rates. A task is polled only when
 //! it was woken, one at a time, in any order. Newcomers wait to be let in, the reaper looks, a
-//! handover freezes all and lets them go on, and in the end the daemon drains, or all leave.
+//! handover freezes all and lets them go on, and in the end the daemon drains, or all leave. Many hubs keep
+//! a history, all or too little of it: newcomers then begin in the past, who is behind reads on from it, and
+//! others have the turns for that at times.
 //!
 //! **Asserted.** At rest, when nobody is woken any more, one more poll of everybody changes nothing:
 //! else a `Pending` was returned without anybody to wake for it. Who waits for the buffer then waits
 //! for a peer that refuses, and no longer than the grace allows; nobody keeps what is behind its own
-//! end. A drain waits for no rate. In the end the buffer is empty, all that was sent is published, and every peer has got
+//! end, nor a turn to read the history. A drain waits for no rate. In the end the buffer is empty, all that was sent is published, and every peer has got
 //! its part of the one order, whole and in order, and was told how much of it it missed. The one order
 //! is what the first client got, the observer: it reads at once and says nothing.
 //!
@@ -37,7 +39,9 @@ use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures::FutureExt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::advance;
 
 use super::barrier::FreezeBarrier;
@@ -47,11 +51,14 @@ use crate::config::cli::Options;
 use crate::config::{
     Config, Grace, HalfClose, ListenerDefaults, ListenerOptions, LongLine, SlowClient,
 };
-use crate::hub::{Channels, Commands, ConnectionInfo, Feed, Hub, HubStats, ReadPermit};
+use crate::hub::{
+    Channels, Commands, ConnectionInfo, Feed, Hub, HubStats, Joined, ReadPermit, Wanted,
+};
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
-use crate::wire::ids::ClientId;
+use crate::wire::ids::{ClientId, Seq};
+use crate::wire::past::{Newest, Since};
 use crate::wire::role::Role;
 
 use peer::{Link, Peer};
@@ -61,6 +68,9 @@ const SEEDS: Range<u64> = 0..500;
 
 /// Polls after which those who are woken can only be waking each other for ever.
 const POLLS_MAX: usize = 100_000;
+
+/// A history, in bytes, that no schedule fills.
+const KEEPS_ALL: u64 = 1 << 30;
 
 /// Clients that a schedule has at most, those that are gone included.
 const CLIENTS_MAX: usize = 10;
@@ -141,11 +151,17 @@ impl<T> Task<T> {
 }
 
 /// A client and its peer, or what is left of them.
+#[derive(Debug)]
 struct Guest {
     id: ClientId,
     role: Role,
     /// What comes after this place in the one order is for this client.
+    begins_after: u64,
+    /// The place that it joined behind: of what is before, it gets no notices, unless it said where to begin.
     joined_after: u64,
+    notices_after: u64,
+    /// It asked for so many messages first, at most.
+    newest: Option<u64>,
     flag: Arc<Flag>,
     barrier: Arc<FreezeBarrier>,
     client: Option<Client<Link>>,
@@ -197,6 +213,9 @@ struct World {
     arriving: Option<Task<ReadPermit>>,
     freezing: Option<Task<()>>,
     is_frozen: bool,
+    /// Turns that others have who read some history.
+    turns: Vec<OwnedSemaphorePermit>,
+    turns_max: usize,
     /// Peers do nothing in the middle of a poll.
     still: Rc<Cell<bool>>,
 }
@@ -208,7 +227,15 @@ impl World {
         config.buffer_bytes = rng.usize(1_000..100_000);
         config.line_bytes_max = one_of(&mut rng, [40, 300, 10_000]);
         config.long_line = one_of(&mut rng, [LongLine::Close, LongLine::Discard]);
-        config.slow_client = one_of(&mut rng, [SlowClient::Disconnect, SlowClient::Skip]);
+        config.slow_client = one_of(
+            &mut rng,
+            [
+                SlowClient::Disconnect,
+                SlowClient::Skip,
+                SlowClient::CatchUp,
+            ],
+        );
+        config.history_bytes = one_of(&mut rng, [0, 2_000, 60_000, KEEPS_ALL, KEEPS_ALL]);
         let graces = [0, 20, 200].map(|millis| Grace::For(Duration::from_millis(millis)));
         config.slow_grace = one_of(&mut rng, [graces.as_slice(), &[Grace::Forever]].concat());
         config.half_close = one_of(&mut rng, [HalfClose::Close, HalfClose::Keep]);
@@ -225,6 +252,7 @@ impl World {
             .enable_time()
             .start_paused(true)
             .build();
+        let turns_max = hub.turns().available_permits();
         let mut world = World {
             runtime: runtime.unwrap(),
             policy: Arc::new(ClientPolicy::from(&config)),
@@ -238,6 +266,8 @@ impl World {
             arriving: None,
             freezing: None,
             is_frozen: false,
+            turns: Vec::new(),
+            turns_max,
             still: Rc::default(),
         };
         world.join(Format::Json);
@@ -283,6 +313,8 @@ impl World {
                     self.freezing = Some(Task::new(freezing));
                 }
                 99 => self.thaw(),
+                98 => self.turns.clear(),
+                97 => self.turns.extend(self.hub.turns().try_acquire_owned()),
                 _ => {}
             }
         }
@@ -297,10 +329,20 @@ impl World {
             1 => Role::Subscribe,
             _ => Role::Both,
         };
-        let feed = self.hub.join(ConnectionInfo {
+        let head = figures.messages + figures.notices;
+        let wanted = self.wanted(head);
+        let entry = self.hub.enter(&wanted).now_or_never();
+        let entry = entry.expect("at once").expect("anybody may");
+        let connection = ConnectionInfo {
             role,
             ..ConnectionInfo::test(format)
-        });
+        };
+        let joined = self.hub.join_at(connection, entry);
+        let Joined { feed, answer } = joined.expect("without a session");
+        let (begins_after, notices_after) = match wanted.since {
+            Some(Since::Place(_, Seq(place))) if self.config.history_bytes > 0 => (place, place),
+            _ => (answer.seq.0, head),
+        };
         let id = feed.subscriber().id;
         let peer = Peer::new(self.rng.fork(), format, &self.config, self.still.clone());
         let peer = Rc::new(RefCell::new(peer));
@@ -323,13 +365,38 @@ impl World {
         self.guests.push(Guest {
             id,
             role,
-            joined_after: figures.messages + figures.notices,
+            begins_after,
+            joined_after: head,
+            notices_after,
+            newest: match wanted.newest {
+                Some(Newest::Messages(most)) => Some(most),
+                _ => None,
+            },
             flag: Flag::raised(),
             barrier: self.barrier.clone(),
             client: Some(client),
             is_frozen: false,
             peer,
         });
+    }
+
+    /// What a newcomer asks for of the past, in an order of so many.
+    fn wanted(&mut self, head: u64) -> Wanted {
+        let mut wanted = Wanted::default();
+        if self.guests.is_empty() {
+            return wanted;
+        }
+        let amount = 1 << self.rng.u8(0..14);
+        match self.rng.u8(0..6) {
+            0 => wanted.newest = Some(Newest::Messages(amount)),
+            1 => wanted.newest = Some(Newest::Bytes(amount)),
+            2..=3 => {
+                let place = Seq(self.rng.u64(0..=head));
+                wanted.since = Some(Since::Place(self.hub.epoch(), place));
+            }
+            _ => {}
+        }
+        wanted
     }
 
     /// Lets those go on who have been frozen, if all have.
@@ -421,7 +488,8 @@ impl World {
                     (client.input, client.output) == (InputState::Ended, OutputState::Shut);
                 is_over && client.is_untold() && client.peer_has_all()
             };
-            let mut clients = self.clients().map(|(client, _)| client);
+            let running = self.guests.iter().filter(|guest| !guest.is_frozen);
+            let mut clients = running.filter_map(|guest| guest.client.as_ref());
             let Some(client) = clients.find(|client| waits(client)) else {
                 break;
             };
@@ -434,6 +502,11 @@ impl World {
         assert_eq!(self.traces(), before, "a wake-up was lost");
         assert!(!self.poll_somebody(), "somebody wakes for nothing");
         assert!(self.freezing.is_none(), "somebody does not freeze");
+        let turns = self.hub.turns().available_permits() + self.turns.len();
+        assert!(
+            self.is_frozen || turns == self.turns_max,
+            "somebody keeps a turn"
+        );
         let is_held_up = self.is_frozen || self.peers().any(|peer| peer.borrow().refuses());
         let waiting = self.hub.stats().senders_waiting > 0 || self.arriving.is_some();
         assert!(!waiting || is_held_up, "they wait for nobody");
@@ -454,16 +527,21 @@ impl World {
 
     /// What would be different if anything had happened.
     fn traces(&self) -> (HubStats, Vec<peer::Traces>) {
-        let figures = HubStats {
+        let mut figures = HubStats {
             waited: Duration::ZERO,
             ..self.hub.stats()
         };
+        if self.config.history_bytes > 0 {
+            // Who refuses finds only when it is polled that what it would get is not kept any more.
+            figures.totals.skipped = 0;
+        }
         let peers = self.peers().map(|peer| peer.borrow().traces());
         (figures, peers.collect())
     }
 
     fn end_freeze(&mut self) {
         self.come_to_rest();
+        self.turns.clear();
         self.thaw();
         self.come_to_rest();
     }
@@ -572,14 +650,24 @@ impl World {
     }
 
     fn everybody_got_what_was_due(&self) {
-        let log = due::log(&self.guests[0].peer.borrow().received);
+        let log = due::log(&self.guests[0].peer.borrow().received, &self.config);
         let (closed, _) = self.channels.closed(0, usize::MAX);
         for guest in &self.guests {
             let closed = closed.iter().find(|closed| closed.id == guest.id).unwrap();
             assert_ne!(closed.reason, CloseReason::Internal);
             due::all_it_sent_is_published(guest, closed, &log, &self.config);
+            due::it_began_where_it_should(guest, &log, &self.config);
             due::all_it_was_due_is_received(guest, closed, &log, &self.config);
         }
+    }
+}
+
+/// Whether those who stay may miss something.
+fn may_miss(config: &Config) -> bool {
+    match (config.slow_client, config.history_bytes) {
+        (SlowClient::Skip, _) | (SlowClient::CatchUp, 0) => true,
+        (SlowClient::Disconnect, 0) => false,
+        (_, bytes) => bytes < KEEPS_ALL,
     }
 }
 

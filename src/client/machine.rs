@@ -465,6 +465,9 @@ impl<S: Connection> Client<S> {
         if was_held && !self.is_held() {
             // The input was passed over in this poll, which registers for nothing.
             cx.waker().wake_by_ref();
+        } else if !was_held && self.is_held() {
+            // The rest of a long line of the history waits for the socket, and the input for that.
+            self.feed.give_up_permit();
         }
         if self.stream.rest() {
             self.feed.subscriber().set(Condition::Warm, true);

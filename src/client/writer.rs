@@ -159,6 +159,9 @@ impl Writer {
             self.finish_line(feed);
             feed.leave_slice();
         }
+        if refused {
+            feed.give_up_turn();
+        }
         all
     }
 

@@ -442,7 +442,7 @@ impl Feed {
             return;
         };
         let next = link.batch.seq_at(self.current, self.offset);
-        let mut past = Past::new(history.reader(), next, Seq(0));
+        let mut past = Past::new(history.reader(), next, next, Seq(0));
         if self.end() != ENDLESS {
             past.end = Some(self.seq_of_end(cursor));
         }
@@ -498,6 +498,14 @@ impl Feed {
         }
         self.subscriber.move_to_past(past.next);
         self.offset = 0;
+    }
+
+    /// Waits no more for its turn to read the history: its socket takes nothing, and whoever has a turn must use
+    /// it.
+    pub(crate) fn give_up_turn(&mut self) {
+        if let Some(past) = self.rare.as_mut().and_then(|rare| rare.past.as_mut()) {
+            past.give_up_turn();
+        }
     }
 
     /// One that has left gets what had been published by the first time that it looked.

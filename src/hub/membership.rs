@@ -54,12 +54,13 @@ impl Hub {
         }
         let start = state.start();
         let next = Seq(state.next_seq);
-        let from = entry.from.filter(|from| *from < next);
+        // Who has missed something is told, even if nothing is left.
+        let from = entry.from.filter(|from| *from < next || entry.missed > 0);
         let past = from.filter(|_| subscribes).and_then(|from| {
             let recording = state.recording.as_ref()?;
             let notices_from = if entry.with_notices { Seq(0) } else { next };
             let reader = recording.history.reader();
-            let mut past = Past::new(reader, from, notices_from);
+            let mut past = Past::new(reader, from, next, notices_from);
             past.miss_already(entry.missed);
             Some(past)
         });

@@ -12,6 +12,8 @@ use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
+#[cfg(test)]
+use tokio::sync::Semaphore;
 
 use super::chain::{Link, Node};
 use super::history::{Reader, Record, Slice};
@@ -26,6 +28,8 @@ pub(super) struct Past {
     reader: Reader,
     /// The next number that it gets.
     pub(super) next: Seq,
+    /// The number that was next when it joined: see [`Hub::rejoin`].
+    joined: Seq,
     /// Notices from before this are left out.
     pub(super) notices_from: Seq,
     /// Once its client has left: the number from which on it gets nothing.
@@ -42,6 +46,7 @@ pub(super) struct Past {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedPast {
     next: Seq,
+    joined: Seq,
     notices_from: Seq,
     end: Option<Seq>,
     missed: u64,
@@ -61,11 +66,12 @@ pub(super) enum Step {
 }
 
 impl Past {
-    /// From `next` on.
-    pub(super) fn new(reader: Reader, next: Seq, notices_from: Seq) -> Past {
+    /// From `next` on, for a feed that joined when `joined` was next, or before.
+    pub(super) fn new(reader: Reader, next: Seq, joined: Seq, notices_from: Seq) -> Past {
         Past {
             reader,
             next,
+            joined,
             notices_from,
             end: None,
             missed: 0,
@@ -77,6 +83,7 @@ impl Past {
     pub(super) fn save(&self) -> SavedPast {
         SavedPast {
             next: self.next,
+            joined: self.joined,
             notices_from: self.notices_from,
             end: self.end,
             missed: self.missed,
@@ -88,7 +95,7 @@ impl Past {
         Past {
             end: saved.end,
             missed: saved.missed,
-            ..Past::new(reader, saved.next, saved.notices_from)
+            ..Past::new(reader, saved.next, saved.joined, saved.notices_from)
         }
     }
 
@@ -101,14 +108,14 @@ impl Past {
     pub(super) fn poll(&mut self, hub: &Hub, cx: &mut Context<'_>) -> Poll<Step> {
         self.finish_walk();
         loop {
-            if self.end.is_some_and(|end| self.next >= end) {
-                return Poll::Ready(Step::End);
-            }
             if self.missed > 0 {
                 return Poll::Ready(Step::Missed(std::mem::take(&mut self.missed)));
             }
+            if self.end.is_some_and(|end| self.next >= end) {
+                return Poll::Ready(Step::End);
+            }
             if self.fetch.is_none() {
-                match hub.rejoin(self.next) {
+                match hub.rejoin(self.next, self.joined) {
                     Rejoin::At(node) => return Poll::Ready(Step::Live(node)),
                     Rejoin::Ended(node, next) => {
                         self.miss(hub, next);
@@ -117,8 +124,11 @@ impl Past {
                         }
                         continue;
                     }
-                    Rejoin::InHistory => {
-                        let history = self.reader.history().clone();
+                    Rejoin::InHistory(history) => {
+                        // A reload may have ended the one that it read, and begun another.
+                        if !Arc::ptr_eq(&history, self.reader.history()) {
+                            self.reader = history.reader();
+                        }
                         self.fetch = Some(Box::pin(history.read(self.next)));
                     }
                 }
@@ -148,6 +158,7 @@ impl Past {
     /// What comes before `to` is not kept any more. With a number in between that nobody counts any more, all
     /// of them are taken for messages.
     fn miss(&mut self, hub: &Hub, to: Seq) {
+        let to = self.end.map_or(to, |end| end.min(to));
         let numbers = to.0.saturating_sub(self.next.0);
         self.missed += hub.messages_between(self.next, to).unwrap_or(numbers);
         self.next = self.next.max(to);
@@ -179,6 +190,11 @@ impl Past {
         self.next = next;
     }
 
+    /// Asks for its turn again when it needs one.
+    pub(super) fn give_up_turn(&mut self) {
+        self.fetch = None;
+    }
+
     /// The slice has been walked to its end.
     pub(super) fn finish_walk(&mut self) {
         if let Some((behind, _turn)) = self.walking.take() {
@@ -196,5 +212,13 @@ impl fmt::Debug for Past {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut past = f.debug_struct("Past");
         past.field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl Hub {
+    /// The turns of those who read a history.
+    pub(crate) fn turns(&self) -> Arc<Semaphore> {
+        self.shared.turns.clone()
     }
 }

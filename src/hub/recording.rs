@@ -53,8 +53,8 @@ pub(super) struct Pending {
 pub(super) enum Rejoin {
     /// At this place: it is live again.
     At(Arc<Node>),
-    /// In the history: no feed holds what it needs any more.
-    InHistory,
+    /// In the history, which is this one: no feed holds what it needs any more.
+    InHistory(Arc<History>),
     /// Nowhere: nothing is kept any more. This is the end of the stream, and the next number.
     Ended(Arc<Node>, Seq),
 }
@@ -247,8 +247,12 @@ impl State {
 }
 
 impl Hub {
-    /// Where a feed goes on that has had everything before `next`.
-    pub(super) fn rejoin(&self, next: Seq) -> Rejoin {
+    /// Where a feed goes on that has had everything before `next`, and joined before `joined` was given.
+    ///
+    /// What was published before that may not be in its encoding, so that it reads that from the history. And
+    /// it is live again only in the newer half of the buffer: of two who are behind, each would find the other
+    /// where neither may stay.
+    pub(super) fn rejoin(&self, next: Seq, joined: Seq) -> Rejoin {
         let mut state = self.lock();
         let tail = state.flush();
         let next_seq = Seq(state.next_seq);
@@ -264,10 +268,12 @@ impl Hub {
         let at = recording
             .recent
             .binary_search_by_key(&next, |recent| recent.0);
-        let node = at.ok().and_then(|at| recording.recent[at].1.upgrade());
-        match node {
+        let at = at.ok().filter(|_| next >= joined);
+        let half = 4 * self.budget.permit_bytes() as u64;
+        let node = at.and_then(|at| recording.recent[at].1.upgrade());
+        match node.filter(|node| tail.cost_before - node.cost_before <= half) {
             Some(node) => Rejoin::At(node),
-            None => Rejoin::InHistory,
+            None => Rejoin::InHistory(recording.history.clone()),
         }
     }
 

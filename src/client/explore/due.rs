@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr;
 use serde_json::Value;
 
-use super::Guest;
-use crate::config::{Config, LongLine, SlowClient};
+use super::{Guest, KEEPS_ALL, may_miss};
+use crate::config::{Config, LongLine};
 use crate::hub::ClosedClient;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
@@ -51,7 +51,7 @@ impl Event {
 }
 
 /// The one order, from what the observer got: it has no gap.
-pub(super) fn log(received: &[u8]) -> Vec<Event> {
+pub(super) fn log(received: &[u8], config: &Config) -> Vec<Event> {
     let received = Received::new(received, Format::Json);
     assert!(received.is_whole && received.skipped == 0, "not observed");
     let events = received.lines.into_iter().map(|json| {
@@ -65,7 +65,20 @@ pub(super) fn log(received: &[u8]) -> Vec<Event> {
             json,
         }
     });
-    let log: Vec<Event> = events.collect();
+    let mut log: Vec<Event> = events.collect();
+    let notice = br#"{"event":"connect","seq":1,"client":1}"#;
+    if config.notices && !config.echo {
+        // Its own, which it does not get, is the first.
+        log.insert(
+            0,
+            Event {
+                seq: 1,
+                client: ClientId(1),
+                data: None,
+                json: notice.to_vec(),
+            },
+        );
+    }
     assert!(
         log.windows(2).all(|two| two[1].seq == two[0].seq + 1),
         "a gap"
@@ -132,6 +145,25 @@ fn without_telnet(sent: &[u8]) -> Vec<u8> {
     data
 }
 
+/// It began where it asked to.
+pub(super) fn it_began_where_it_should(guest: &Guest, log: &[Event], config: &Config) {
+    let past = log.iter().filter(|event| event.seq <= guest.joined_after);
+    let messages = past.filter(|event| event.data.is_some());
+    let got = messages
+        .clone()
+        .filter(|event| event.seq > guest.begins_after)
+        .count();
+    let Some(most) = guest.newest.filter(|_| guest.role.subscribes()) else {
+        return;
+    };
+    let most = messages.count().min(most as usize);
+    match config.history_bytes {
+        0 => assert_eq!(got, 0, "{} got a past", guest.id),
+        KEEPS_ALL => assert_eq!(got, most, "{} got another past", guest.id),
+        _ => assert!(got <= most, "{} got too much", guest.id),
+    }
+}
+
 /// It got its part of the stream in order, whole, and as far as it was to; or it knows what it missed.
 pub(super) fn all_it_was_due_is_received(
     guest: &Guest,
@@ -144,7 +176,8 @@ pub(super) fn all_it_was_due_is_received(
     let due = log
         .iter()
         .filter(|_| guest.role.subscribes())
-        .filter(|event| event.seq > guest.joined_after)
+        .filter(|event| event.seq > guest.begins_after)
+        .filter(|event| event.data.is_some() || event.seq > guest.notices_after)
         .filter(|event| event.client != id || config.echo)
         .filter(|event| event.data.is_some() || peer.format != Format::Raw);
     let received = Received::new(&peer.received, peer.format);
@@ -172,9 +205,19 @@ pub(super) fn all_it_was_due_is_received(
         (None, _) => 0,
     };
     let due = due.filter(|event| event.seq < left || event.seq <= last);
-    if config.slow_client == SlowClient::Disconnect {
+    if !may_miss(config) {
         let lines = received.lines.len();
-        assert_eq!(due.count(), lines, "{id} missed some: {reason:?}");
+        let missing = due
+            .clone()
+            .map(|event| event.shown_as(peer.format))
+            .find(|line| !received.lines.contains(line));
+        let missing = missing.unwrap_or_default();
+        let missing = missing.escape_ascii();
+        assert_eq!(
+            due.count(),
+            lines,
+            "{id} missed some: {reason:?}, first of all {missing}"
+        );
         return;
     }
     let messages = due.filter(|event| event.data.is_some()).count();
@@ -183,7 +226,12 @@ pub(super) fn all_it_was_due_is_received(
     let skipped = closed.totals.skipped;
     assert!(missed <= skipped, "{id} missed more: {reason:?}");
     if reason == CloseReason::Shutdown {
-        assert_eq!(missed, skipped, "{id} missed less");
+        // Of what has left the history, nobody knows any more what was its own.
+        let own = match config.history_bytes {
+            0 => 0,
+            _ => log.iter().filter(|event| event.client == id).count() as u64,
+        };
+        assert!(skipped <= missed + own, "{id} missed less");
     }
     if peer.format != Format::Raw {
         assert_eq!(received.skipped, skipped, "{id} was told otherwise");

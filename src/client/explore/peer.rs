@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use fastrand::Rng;
 
-use super::one_of;
-use crate::config::{Config, SlowClient};
+use super::{may_miss, one_of};
+use crate::config::Config;
 use crate::net::stream::{Connection, PeerProgress};
 use crate::wire::format::Format;
 
@@ -73,7 +73,7 @@ impl Peer {
         Peer {
             format,
             line_bytes_max: config.line_bytes_max,
-            may_send_empty: config.slow_client != SlowClient::Skip,
+            may_send_empty: !may_miss(config),
             mood: Mood::Reads,
             observes: false,
             numbered: 0,
