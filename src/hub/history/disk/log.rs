@@ -89,12 +89,6 @@ impl Log {
         self.writer.lock().begin_at(&self.shared, next, messages);
     }
 
-    /// Begins with this number in place of the first, in a channel that had so many messages before anything of
-    /// it was kept: only while nothing has been appended.
-    pub(crate) fn begin_at(&self, next: Seq, messages: u64) {
-        self.writer.lock().begin_at(self, next, messages);
-    }
-
     /// Removes all files of the channel. Who is reading keeps what it has; nothing can be appended any more.
     ///
     /// # Errors
