@@ -233,6 +233,8 @@ fn client_that_reads_from_the_history_is_told_from_the_others() {
         catching_up() == [false, false, true] && readers() == Some(1.0)
     });
     let text = run(&["status", "--admin", &admin.to_string()], &[]).stdout;
+    let listeners = text.lines().nth(1).unwrap_or_default();
+    assert!(listeners.ends_with(" text history=64MiB"), "{text}");
     let line = text
         .lines()
         .find(|line| line.ends_with("  text, catching up"));
@@ -255,6 +257,7 @@ fn nobody_is_told_of_a_history_where_there_is_none() {
     let _client = Client::connect(&server);
     let status = get_json(&admin, "/status");
     assert_eq!(status["channels"][0].get("history"), None, "{status}");
+    assert_eq!(status["listeners"][0].get("history"), None, "{status}");
     assert_eq!(
         get_json(&admin, "/clients")["clients"][0]["catching_up"],
         false
