@@ -415,7 +415,11 @@ fn page_shows_the_history_that_the_daemon_keeps() {
     let Some(browser) = Browser::start() else {
         return;
     };
-    let (server, admin) = start(&["--history=1MiB", "--listen=127.0.0.1:0,hello,history=5"]);
+    let (server, admin) = start(&[
+        "--history=1MiB",
+        "--listen=127.0.0.1:0,hello",
+        "--listen=127.0.0.1:0,history=5",
+    ]);
     let (mut one, place) = Client::introduced(server.addr(0), "");
     let (mut two, _) = Client::introduced(server.addr(0), "");
     one.expect_line("New client connected: 2");
@@ -436,10 +440,12 @@ fn page_shows_the_history_that_the_daemon_keeps() {
     let numbers = page.text(&format!("document.querySelector('{row}').cells[1].title"));
     assert_eq!(numbers, "Numbers 1 to 5");
     let listeners = page.text("document.getElementById('listeners').textContent");
-    assert_eq!(
-        listeners,
-        format!("{} text history=5 hello", server.addr(0))
+    let expected = format!(
+        "{} text hello{} text history=5",
+        server.addr(0),
+        server.addr(1)
     );
+    assert_eq!(listeners, expected);
     assert_clean(&page, &admin);
 }
 
