@@ -210,14 +210,20 @@ fn client_that_reads_from_the_history_is_told_from_the_others() {
     let listen = "--listen=127.0.0.1:0,history=64MiB";
     let (server, admin) = start(&[
         "--history=64MiB",
+        // What it begins with has left the buffer.
+        "--buffer=1MiB",
         "--no-notices",
         "--stall-timeout=off",
         listen,
     ]);
     let mut sender = Client::connect(&server);
     let mut reader = Client::connect(&server);
-    Flood::default().send(&mut sender, 200_000);
-    Flood::expect(&mut reader, 1, 1, 200_000);
+    let mut flood = Flood::default();
+    while flood.sent < 200_000 {
+        let from = flood.sent + 1;
+        flood.send(&mut sender, 5000);
+        Flood::expect(&mut reader, 1, from, flood.sent);
+    }
     let mut late = Client::connect_stuck(&server, 0);
     let catching_up = || {
         let clients = get_json(&admin, "/clients")["clients"].clone();
