@@ -112,6 +112,32 @@ fn status_and_metrics_say_what_a_channel_keeps() {
 }
 
 #[test]
+fn history_on_disk_says_so_and_how_many_files_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, admin) = start(&[
+        "--history=1MiB",
+        &format!("--history-dir={}", dir.path().display()),
+        "--history-sync=always",
+        "--listen=127.0.0.1:0,hello",
+    ]);
+    let _clients = talk(&server, &["one", "two"]);
+    let kept = history(&admin, "main");
+    let files = std::fs::read_dir(dir.path().join("main")).unwrap();
+    let segments = files.filter(|file| file.as_ref().unwrap().path().extension().is_some());
+    for (key, expected) in [
+        ("messages", json!(2)),
+        ("on_disk", json!(true)),
+        ("segments", json!(segments.count())),
+        // Nobody has the lines before they are synced.
+        ("pending_bytes", json!(0)),
+        ("sync_lag_seconds", json!(0.0)),
+        ("error", Value::Null),
+    ] {
+        assert_eq!(kept[key], expected, "{key}");
+    }
+}
+
+#[test]
 fn what_has_left_the_history_is_counted_no_more() {
     let (server, admin) = keeping();
     let line = "x".repeat(60_000);
