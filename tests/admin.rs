@@ -1,6 +1,7 @@
 //! The admin server, asked over HTTP; `linehub status` on top of it.
 
 mod channels;
+mod history;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -23,7 +24,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const ADMIN: &str = "--admin=127.0.0.1:0";
 
 /// Options with which the metrics have every family, and each that has labels more than one series.
-const EVERY_SERIES: [&str; 3] = [
+const EVERY_SERIES: [&str; 4] = [
+    "--history=1MiB",
     "--listen=127.0.0.1:0,channel=a.b_c-1",
     "--listen=127.0.0.1:0,role=subscribe",
     "--open-channels=3",

@@ -411,6 +411,45 @@ fn page_shows_what_channels_keep_and_which_history_has_failed() {
 }
 
 #[test]
+fn page_shows_the_history_that_the_daemon_keeps() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let (server, admin) = start(&[
+        "--history=1MiB",
+        "--listen=127.0.0.1:0,hello",
+        "--listen=127.0.0.1:0,history=5",
+    ]);
+    let (mut one, place) = Client::introduced(server.addr(0), "");
+    let (mut two, _) = Client::introduced(server.addr(0), "");
+    one.expect_line("New client connected: 2");
+    for n in 1..=3 {
+        one.send_line(&format!("line {n}"));
+        two.expect_message(1, &format!("line {n}"));
+    }
+    let page = open(&browser, &admin);
+    let row = "tr[data-history=\"main\"]";
+    page.wait_for(&format!("document.querySelector('{row}') !== null"));
+    let cells = cells(&page, row);
+    assert_eq!(cells[..3], ["main", &place.epoch, "3"]);
+    assert_eq!(cells[10], "memory");
+    let kept = page.text(&format!("document.querySelector('{row}').cells[3].title"));
+    let bytes = get(&admin, "/metrics").sample("linehub_history_bytes{channel=\"main\"}");
+    assert_eq!(kept, format!("{bytes} bytes"));
+    // Two notices and three lines.
+    let numbers = page.text(&format!("document.querySelector('{row}').cells[1].title"));
+    assert_eq!(numbers, "Numbers 1 to 5");
+    let listeners = page.text("document.getElementById('listeners').textContent");
+    let expected = format!(
+        "{} text hello{} text history=5",
+        server.addr(0),
+        server.addr(1)
+    );
+    assert_eq!(listeners, expected);
+    assert_clean(&page, &admin);
+}
+
+#[test]
 fn page_fits_a_phone() {
     let Some(browser) = Browser::start() else {
         return;

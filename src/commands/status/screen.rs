@@ -218,6 +218,9 @@ fn listener(row: &ListenerRow) -> String {
             let _ = write!(text, " {key}={}", printable(value));
         }
     }
+    if let Some(history) = &row.history {
+        let _ = write!(text, " history={}", printable(history));
+    }
     if row.tls {
         text.push_str(" tls");
     }

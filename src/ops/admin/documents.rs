@@ -107,6 +107,9 @@ pub(crate) struct ListenerRow {
     /// Whether its clients speak TLS.
     #[serde(default)]
     pub(crate) tls: bool,
+    /// What its clients get of the history first; absent if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) history: Option<String>,
 }
 
 /// A channel. Its keys are those of the totals in [`Status`], of this channel alone.

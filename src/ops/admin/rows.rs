@@ -24,6 +24,7 @@ impl From<&Listener> for ListenerRow {
             line_end: options.line_end.name().to_owned(),
             hello: options.hello,
             tls: options.tls,
+            history: (!options.history.is_none()).then(|| options.history.to_string()),
         }
     }
 }

@@ -77,6 +77,7 @@ fn status(clients: u64) -> Status {
             line_end: "lf".to_owned(),
             hello: false,
             tls: false,
+            history: None,
         }],
         certificates: Vec::new(),
         clients: clients as usize,
@@ -150,6 +151,7 @@ fn channels_are_shown_where_there_is_more_than_main() {
         line_end: "nul".to_owned(),
         tls: false,
         hello: true,
+        history: Some("1MiB".to_owned()),
     });
     let nmea = channel_row("nmea", ChannelKind::Named);
     status.channels.push(nmea);
@@ -164,7 +166,7 @@ fn channels_are_shown_where_there_is_more_than_main() {
     let text = text(&status, usize::MAX);
     let (_, text) = text.split_once("PID 7\n").unwrap();
     let expected = "\
-listening [::]:1 raw, unix:/y json channel=nmea role=subscribe line-end=nul hello
+listening [::]:1 raw, unix:/y json channel=nmea role=subscribe line-end=nul history=1MiB hello
 clients   1 of 960, 1,000 ever
 lines     3,400/s in, 0.5/s out; 12 in, 34 out
 bytes     0 B/s in, 0 B/s out; 5 B in, 6 B out
