@@ -80,13 +80,18 @@ impl Source {
         let mut paths = Vec::new();
         for (at, found) in self.code.match_indices("use ") {
             let before = self.code[..at].rsplit('\n').next().unwrap().trim();
-            if before.is_empty() || before.starts_with("pub") {
+            let is_of_tests = self.code[..at].trim_end().ends_with("#[cfg(test)]");
+            if (before.is_empty() || before.starts_with("pub")) && !is_of_tests {
                 let tree = self.code[at + found.len()..].split(';').next().unwrap();
                 expand(&mut Vec::new(), tree, &mut paths);
             }
         }
         let mut paths: Vec<_> = paths.into_iter().map(|path| self.rooted(path)).collect();
         for (at, found) in self.code.match_indices("crate::") {
+            if self.code[..at].ends_with("pub(in ") {
+                // Who may see it, which it does not import.
+                continue;
+            }
             let path: Vec<_> = names(&self.code[at + found.len()..]);
             paths.push(path);
         }

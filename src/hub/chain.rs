@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use super::batch::Batch;
 use super::budget::Reservation;
 use super::encoding::Sizes;
-use super::subscriber::DETACHED;
+
+/// The position of a client that takes nothing from the stream.
+pub(super) const DETACHED: u64 = u64::MAX;
 
 /// A place in the stream: everything before it is behind, `next` is what comes.
 ///

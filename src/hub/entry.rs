@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use super::claim::Claim;
 use super::feed::Feed;
 use super::order::Hub;
-use super::sessions::Claim;
 use crate::wire::hello::Answer;
 use crate::wire::ids::Seq;
 use crate::wire::past::{Newest, Since};

@@ -4,9 +4,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::activity::{Micros, Said, micros};
+use super::chain::DETACHED;
 use super::contention::Contention;
 use super::order::{Hub, State};
-use super::subscriber::{Commands, Condition, DETACHED, Slot};
+use super::subscriber::{Commands, Condition, Slot};
 use crate::config::{Grace, SlowClient};
 use crate::wire::close_reason::CloseReason;
 

@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 use serde::{Deserialize, Serialize};
 
 use super::budget::{ReadPermit, WaiterId, Who};
-use super::chain::Node;
+use super::chain::{DETACHED, Node};
 use super::counters::TrafficTotals;
 use super::encoding::Encoding;
 use super::order::{Hub, Park};
 use super::past::{Past, SavedPast, Step};
 use super::sessions::SessionEnd;
-use super::subscriber::{Condition, DETACHED, Subscriber};
+use super::subscriber::{Condition, Subscriber};
 use crate::config::Grace;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::Lines;

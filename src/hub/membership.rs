@@ -41,8 +41,14 @@ impl Hub {
             Some(claim) => {
                 let key = state.slots.vacant_key();
                 let sessions = state.recording.as_mut().map(|it| &mut it.sessions);
-                let session = sessions
-                    .and_then(|them| them.give(claim, key, entry.acks, encoding == Encoding::Raw));
+                let session = sessions.and_then(|them| {
+                    them.give(
+                        (&claim.name, claim.number),
+                        key,
+                        entry.acks,
+                        encoding == Encoding::Raw,
+                    )
+                });
                 Some(session.ok_or(SessionTaken)?)
             }
         };

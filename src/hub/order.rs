@@ -1,7 +1,6 @@
 //! The one order: what is published takes its place in it under one lock, and everybody is woken.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -407,12 +406,6 @@ fn origin(client: ClientId, identity: Option<&Arc<Identity>>) -> Origin<'_> {
         client,
         name: identity.map(|identity| &identity.name),
     }
-}
-
-/// An epoch that no other is likely to be.
-pub(super) fn new_epoch() -> Epoch {
-    // The state of each is random.
-    Epoch(RandomState::new().hash_one(()) as u32)
 }
 
 impl State {

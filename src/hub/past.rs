@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 
 use super::chain::{Link, Node};
 use super::history::{Reader, Record, Slice};
+use super::keep::Rejoin;
 use super::order::Hub;
-use super::recording::Rejoin;
 use crate::wire::ids::Seq;
 
 type Fetched = (OwnedSemaphorePermit, io::Result<Slice<Arc<Record>>>);

@@ -4,9 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::order::Hub;
-use super::subscriber::Commands;
-use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::Seq;
 use crate::wire::session::SessionName;
 
@@ -60,14 +57,6 @@ pub(super) struct SessionEnd {
     stored: Arc<AtomicU64>,
 }
 
-/// A claim to a session, from which nobody else publishes any more.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    hub: Arc<Hub>,
-    name: SessionName,
-    number: u64,
-}
-
 impl Sessions {
     /// Those that outlived another daemon.
     pub(super) fn restore(saved: Vec<SavedSession>) -> Sessions {
@@ -102,7 +91,7 @@ impl Sessions {
     }
 
     /// Takes a session from whoever has it: the number of the claim, and the slot of the client that had it.
-    fn claim(&mut self, name: &SessionName) -> (u64, Option<usize>) {
+    pub(super) fn claim(&mut self, name: &SessionName) -> (u64, Option<usize>) {
         self.claims += 1;
         let session = self.by_name.entry(name.clone()).or_insert_with(|| Session {
             taken: 0,
@@ -123,7 +112,7 @@ impl Sessions {
     }
 
     /// Whether all that was taken of a session is stored.
-    fn is_settled(&self, name: &SessionName) -> bool {
+    pub(super) fn is_settled(&self, name: &SessionName) -> bool {
         let session = self.by_name.get(name);
         session.is_none_or(|session| session.pending == 0)
     }
@@ -132,20 +121,20 @@ impl Sessions {
     /// `is_untold`: it has no answer to its hello that says what was taken.
     pub(super) fn give(
         &mut self,
-        claim: &Claim,
+        (name, claim): (&SessionName, u64),
         key: usize,
         acks: bool,
         is_untold: bool,
     ) -> Option<SessionEnd> {
-        let session = self.by_name.get_mut(&claim.name)?;
-        if session.owner != Owner::Claim(claim.number) {
+        let session = self.by_name.get_mut(name)?;
+        if session.owner != Owner::Claim(claim) {
             return None;
         }
         session.owner = Owner::Client(key);
-        self.by_key.insert(key, claim.name.clone());
-        let end = self.by_name.get(&claim.name)?;
+        self.by_key.insert(key, name.clone());
+        let end = self.by_name.get(name)?;
         Some(SessionEnd {
-            name: claim.name.clone(),
+            name: name.clone(),
             acks,
             told: (!is_untold).then_some(end.taken),
             taken: end.taken,
@@ -228,6 +217,11 @@ impl Sessions {
         }
     }
 
+    /// A claim is given up.
+    pub(super) fn give_up(&mut self, name: &SessionName, claim: u64) {
+        self.release(name, Owner::Claim(claim));
+    }
+
     /// Nobody has a session any more that this one had. One without lines is none.
     fn release(&mut self, name: &SessionName, owner: Owner) {
         if let Some(session) = self.by_name.get_mut(name)
@@ -270,51 +264,5 @@ impl SessionEnd {
     /// Whether something that was taken is still to be acknowledged.
     pub(super) fn awaits_ack(&self) -> bool {
         self.acks && self.told.is_none_or(|told| told < self.taken)
-    }
-}
-
-impl Hub {
-    /// Counts lines of the session of the client in `key` that were dropped.
-    pub(super) fn drop_lines(&self, key: usize, lines: u64) {
-        if let Some(recording) = &mut self.lock().recording {
-            recording.sessions.drop_lines(key, lines);
-        }
-    }
-
-    /// Takes a session from whoever has it, and waits until all that was taken of it is stored. `None` if
-    /// nothing is kept here. Cancel safe: the session is nobody's then.
-    pub(super) async fn claim_session(self: &Arc<Hub>, name: &SessionName) -> Option<Claim> {
-        let claim = {
-            let mut state = self.lock();
-            let sessions = &mut state.recording.as_mut()?.sessions;
-            let (number, before) = sessions.claim(name);
-            if let Some(slot) = before.and_then(|key| state.slots.get(key)) {
-                let taken = Commands::close(CloseReason::SessionTaken);
-                slot.subscriber.command(taken);
-            }
-            Claim {
-                hub: self.clone(),
-                name: name.clone(),
-                number,
-            }
-        };
-        loop {
-            // Registered before the look, so that nothing is missed.
-            let mut stored = std::pin::pin!(self.stored.notified());
-            stored.as_mut().enable();
-            if self.lock().recording.as_ref()?.sessions.is_settled(name) {
-                return Some(claim);
-            }
-            stored.await;
-        }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(recording) = &mut self.hub.lock().recording {
-            let owner = Owner::Claim(self.number);
-            recording.sessions.release(&self.name, owner);
-        }
     }
 }

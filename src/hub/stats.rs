@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::activity::Micros;
+use super::chain::DETACHED;
 use super::closed::{ByReason, ClosedClient};
 use super::connection::ConnectionInfo;
 use super::counters::TrafficTotals;
 use super::order::{Hub, State};
-use super::subscriber::{Condition, DETACHED, Slot};
+use super::subscriber::{Condition, Slot};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 

@@ -12,7 +12,8 @@ use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
 use super::history::History;
-use super::order::{Hub, State, new_epoch};
+use super::new_epoch::new_epoch;
+use super::order::{Hub, State};
 use super::subscriber::Commands;
 use crate::config::{HistorySync, OnHistoryError};
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-use super::chain::Node;
+use super::chain::{DETACHED, Node};
 use super::connection::ConnectionMeta;
 use super::counters::{ClientCounters, TrafficTotals};
 use super::encoding::Encoding;
@@ -59,9 +59,6 @@ pub(crate) enum Condition {
     /// The client reads from the history, and is in need of nothing in the buffer.
     CatchingUp = 1 << 6,
 }
-
-/// The position of a client that takes nothing more from the stream.
-pub(super) const DETACHED: u64 = u64::MAX;
 
 /// A set of commands to a client, taken all at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

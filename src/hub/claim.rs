@@ -1,0 +1,61 @@
+//! Taking a session over: from whoever has it, to the connection that asks for it.
+
+use std::sync::Arc;
+
+use super::order::Hub;
+use super::subscriber::Commands;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::session::SessionName;
+
+/// A claim to a session, from which nobody else publishes any more.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    hub: Arc<Hub>,
+    pub(super) name: SessionName,
+    pub(super) number: u64,
+}
+
+impl Hub {
+    /// Counts lines of the session of the client in `key` that were dropped.
+    pub(super) fn drop_lines(&self, key: usize, lines: u64) {
+        if let Some(recording) = &mut self.lock().recording {
+            recording.sessions.drop_lines(key, lines);
+        }
+    }
+
+    /// Takes a session from whoever has it, and waits until all that was taken of it is stored. `None` if
+    /// nothing is kept here. Cancel safe: the session is nobody's then.
+    pub(super) async fn claim_session(self: &Arc<Hub>, name: &SessionName) -> Option<Claim> {
+        let claim = {
+            let mut state = self.lock();
+            let sessions = &mut state.recording.as_mut()?.sessions;
+            let (number, before) = sessions.claim(name);
+            if let Some(slot) = before.and_then(|key| state.slots.get(key)) {
+                let taken = Commands::close(CloseReason::SessionTaken);
+                slot.subscriber.command(taken);
+            }
+            Claim {
+                hub: self.clone(),
+                name: name.clone(),
+                number,
+            }
+        };
+        loop {
+            // Registered before the look, so that nothing is missed.
+            let mut stored = std::pin::pin!(self.stored.notified());
+            stored.as_mut().enable();
+            if self.lock().recording.as_ref()?.sessions.is_settled(name) {
+                return Some(claim);
+            }
+            stored.await;
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(recording) = &mut self.hub.lock().recording {
+            recording.sessions.give_up(&self.name, self.number);
+        }
+    }
+}
