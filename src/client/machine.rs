@@ -243,7 +243,12 @@ impl<S: Connection> Client<S> {
     pub(super) fn is_untold(&self) -> bool {
         matches!(
             self.reason,
-            Some(CloseReason::LineTooLong | CloseReason::Http | CloseReason::Tls)
+            Some(
+                CloseReason::LineTooLong
+                    | CloseReason::Http
+                    | CloseReason::Tls
+                    | CloseReason::SessionTaken
+            )
         ) && self.options.format == Format::Raw
     }
 

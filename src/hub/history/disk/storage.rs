@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,8 +40,7 @@ impl Storage {
         let create = || {
             #[cfg(test)]
             self.note(|| Change::CreateFolder(path.to_owned()))?;
-            let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(FOLDER_MODE).create(path)
+            create_folder(path)
         };
         create().map_err(HistoryError::of("create", path))
     }
@@ -173,6 +172,24 @@ impl Storage {
             now.saturating_add_signed(self.probe.as_ref().map_or(0, |probe| probe.wall_ahead_ms()));
         now
     }
+}
+
+/// Creates a folder, and those above it, unless they are there. A umask for sockets, which leaves nobody the
+/// right to enter it, does not hold.
+fn create_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        create_folder(above)?;
+    }
+    match fs::DirBuilder::new().mode(FOLDER_MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            return Ok(());
+        }
+        created => created?,
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(FOLDER_MODE))
 }
 
 /// A duration, as the steady clock counts.
