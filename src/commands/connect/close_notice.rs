@@ -156,6 +156,11 @@ impl Reason {
         ])
     }
 
+    /// Whether another connection has this one's session now.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.label == "session_taken"
+    }
+
     fn is(&self, reasons: &[CloseReason]) -> bool {
         reasons.iter().any(|reason| reason.label() == self.label)
     }
