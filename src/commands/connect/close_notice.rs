@@ -158,7 +158,7 @@ impl Reason {
 
     /// Whether another connection has this one's session now.
     pub(super) fn is_taken_over(&self) -> bool {
-        self.label == "session_taken"
+        self.is(&[CloseReason::SessionTaken])
     }
 
     fn is(&self, reasons: &[CloseReason]) -> bool {

@@ -246,25 +246,23 @@ mod tests {
         }
     }
 
-    fn answer(seq: u64, more: &str) -> Vec<u8> {
+    fn answer(seq: u64, recovered: Option<bool>) -> Vec<u8> {
         let mut line = Vec::new();
-        let channel = "nmea".parse().unwrap();
-        hello::answer(
-            Format::Json,
-            ClientId(7),
-            &channel,
-            Epoch(1),
-            Seq(seq),
-            false,
-            &mut line,
-        );
-        let line = String::from_utf8(line).unwrap();
-        line.replace("}\n", &format!("{more}}}\n")).into_bytes()
+        let answer = hello::Answer {
+            client: ClientId(7),
+            channel: "nmea".parse().unwrap(),
+            epoch: Epoch(1),
+            seq: Seq(seq),
+            recovered,
+            taken: None,
+        };
+        answer.append(Format::Json, false, &mut line);
+        line
     }
 
     /// Answer, lines of two clients between notices, and what is missed.
     fn stream() -> Vec<u8> {
-        let mut bytes = answer(4, "");
+        let mut bytes = answer(4, None);
         format::json_notice(Notice::Connect, ClientId(1), Seq(5), &mut bytes);
         let next = format::json_lines(ClientId(1), Seq(6), RUN, &mut bytes);
         let next = format::json_lines(ClientId(2), next, RUN, &mut bytes);
@@ -308,18 +306,18 @@ mod tests {
         let mut resume = Resume::new(Format::Raw, " history=5".to_owned(), None);
         assert_eq!(resume.connect(), " history=5");
         let mut out = Vec::new();
-        let mut bytes = answer(4, "");
+        let mut bytes = answer(4, None);
         format::json_lines(ClientId(1), Seq(5), b"a\nb\n", &mut bytes);
         resume.take(&bytes[..bytes.len() - 1], &mut out).unwrap();
         assert_eq!(out, b"a\n");
         assert_eq!(resume.connect(), " since=00000001:5");
-        let mut bytes = answer(5, ",\"recovered\":true");
+        let mut bytes = answer(5, Some(true));
         format::json_lines(ClientId(1), Seq(6), b"b\n", &mut bytes);
         let told = resume.take(&bytes, &mut out);
         assert_eq!(told, Ok(vec![Told::Answered(place(5))]));
         assert_eq!(out, b"a\nb\n");
         resume.connect();
-        let told = resume.take(&answer(90, ",\"recovered\":false"), &mut out);
+        let told = resume.take(&answer(90, Some(false)), &mut out);
         assert_eq!(told, Ok(vec![Told::Answered(place(90)), Told::Gone]));
         assert_eq!(resume.connect(), " since=00000001:90");
     }
@@ -345,7 +343,7 @@ mod tests {
         }
         let known = Some(("other".to_owned(), place(1)));
         let mut resume = Resume::new(Format::Text, String::new(), known);
-        let taken = resume.take(&answer(1, ""), &mut Vec::new());
+        let taken = resume.take(&answer(1, None), &mut Vec::new());
         assert_eq!(taken, Err(Unfit::Channel("nmea".to_owned())));
     }
 }
