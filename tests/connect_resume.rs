@@ -1,14 +1,15 @@
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{BINARY, Client, Exit, PATIENCE, Program, Server, eventually, payload};
+use crate::common::{BINARY, Client, Exit, Flood, PATIENCE, Program, Server, eventually, payload};
 
 fn connect(args: &[&str], address: &str) -> Command {
     let mut command = Command::new(BINARY);
@@ -387,4 +388,205 @@ fn sender_ends_where_trying_again_cannot_help() {
             assert_eq!((exit.code, exit.stderr), (Some(1), format!("linehub: {why}")), "{said}");
         });
     }
+}
+
+/// Ends a process as a crash of it would.
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Time until something is killed: from before it has done anything to after it has done much.
+fn pause_at_most(millis: u64) {
+    thread::sleep(Duration::from_micros(fastrand::u64(0..millis * 1000)));
+}
+
+/// How often a test kills something. A longer run is for once in a while.
+fn rounds() -> usize {
+    let rounds = std::env::var("TEST_ROUNDS").ok();
+    rounds.map_or(20, |rounds| rounds.parse().expect("a number"))
+}
+
+#[test]
+fn reader_killed_at_random_misses_and_doubles_nothing() {
+    let server = Server::start(&[
+        "--listen=127.0.0.1:0,hello",
+        "--listen=127.0.0.1:0",
+        "--history=64MiB",
+    ]);
+    let address = server.addr(0).to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let (state, lines) = (dir.path().join("place"), dir.path().join("lines"));
+    fs::write(&lines, "before\n").unwrap();
+    let start = || {
+        let args = ["-q", "--listen-only", "--resume", "--format=raw", "--state"];
+        let mut options = OpenOptions::new();
+        Command::new(BINARY)
+            .arg("connect")
+            .args(args)
+            .arg(&state)
+            .arg(&address)
+            .stdin(Stdio::null())
+            .stdout(options.append(true).open(&lines).unwrap())
+            .spawn()
+            .unwrap()
+    };
+    let mut reader = start();
+    eventually("the reader has a place", || {
+        fs::read_to_string(&state).is_ok_and(|state| state.contains("epoch"))
+    });
+
+    let mut sender = Client::dial(server.addr(1));
+    let mut flood = Flood::default();
+    for _ in 0..rounds() {
+        // Lines before, while and after it is killed, from a few to more than one read.
+        for _ in 0..10 {
+            flood.send(&mut sender, fastrand::u64(1..2000));
+            pause_at_most(10);
+        }
+        kill(reader);
+        flood.send(&mut sender, fastrand::u64(0..100));
+        reader = start();
+    }
+    sender.send_line("end");
+    eventually("the last line is printed", || {
+        fs::read(&lines).unwrap().ends_with(b"\nend\n")
+    });
+    kill(reader);
+    let wanted = Flood::default().lines(flood.sent);
+    let wanted = [b"before\n", &wanted[..], b"end\n"].concat();
+    let printed = fs::read(&lines).unwrap();
+    if let Some(at) = (0..printed.len()).find(|at| printed.get(*at) != wanted.get(*at)) {
+        let around = |bytes: &[u8]| {
+            let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 200)];
+            String::from_utf8_lossy(around).into_owned()
+        };
+        panic!("at {at}: {}\nnot {}", around(&printed), around(&wanted));
+    }
+    assert_eq!(printed.len(), wanted.len());
+}
+
+/// A way to a server on which connections are cut: all at once, or each behind a random byte.
+struct Network {
+    address: String,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
+    /// Whether new connections are left alone.
+    calm: Arc<AtomicBool>,
+}
+
+impl Network {
+    fn before(server: &str) -> Network {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let network = Network {
+            address: listener.local_addr().unwrap().to_string(),
+            connections: Arc::default(),
+            calm: Arc::default(),
+        };
+        let (connections, calm) = (network.connections.clone(), network.calm.clone());
+        let server = server.to_owned();
+        // Until the test's process ends.
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let client = client.unwrap();
+                let Ok(server) = TcpStream::connect(&server) else {
+                    continue;
+                };
+                let both = [&client, &server].map(|stream| stream.try_clone().unwrap());
+                connections.lock().unwrap().extend(both);
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let left = match calm.load(Ordering::Relaxed) {
+                        true => usize::MAX,
+                        false => fastrand::usize(0..300_000),
+                    };
+                    thread::spawn(move || Network::carry(from, to, left));
+                }
+            }
+        });
+        network
+    }
+
+    fn carry(mut from: TcpStream, mut to: TcpStream, mut left: usize) {
+        let mut bytes = [0; 4096];
+        while left > 0 {
+            let room = bytes.len().min(left);
+            let read = from.read(&mut bytes[..room]).unwrap_or(0);
+            if read == 0 || to.write_all(&bytes[..read]).is_err() {
+                break;
+            }
+            left -= read;
+        }
+        for stream in [from, to] {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Cuts all connections.
+    fn cut(&self) {
+        for stream in self.connections.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+#[test]
+fn sender_daemon_and_network_killed_at_random_leave_each_line_in_the_stream_once() {
+    const LINES: u64 = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let (input, kept) = (dir.path().join("input"), dir.path().join("history"));
+    let start = |listen: &str| {
+        let listen = format!("--listen={listen},hello");
+        let kept = format!("--history-dir={}", kept.display());
+        Server::start(&[&listen, "--history=1GiB", &kept, "--no-notices"])
+    };
+    // An address that no other test is given a port of.
+    let mut server = start("127.83.69.86:0");
+    let address = server.addr(0).to_string();
+    let network = Network::before(&address);
+    let mut flood = Flood::default();
+    for round in 0..rounds() {
+        fs::write(&input, flood.lines(LINES)).unwrap();
+        let session = format!("--session=round-{round}");
+        let sender = || {
+            connect(&["-q", "--send-only", &session], &network.address)
+                .stdin(File::open(&input).unwrap())
+                .spawn()
+                .unwrap()
+        };
+        let mut sending = sender();
+        network.calm.store(false, Ordering::Relaxed);
+        for _ in 0..3 {
+            pause_at_most(30);
+            match fastrand::u8(0..3) {
+                0 => network.cut(),
+                1 => {
+                    kill(sending);
+                    sending = sender();
+                }
+                _ => {
+                    server.signal(Signal::KILL);
+                    server.wait_exit(PATIENCE);
+                    server = start(&address);
+                }
+            }
+        }
+        network.calm.store(true, Ordering::Relaxed);
+        let mut status = None;
+        eventually("all is acknowledged", || {
+            status = sending.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(0), "round {round}");
+    }
+    let (mut reader, _) = Client::introduced(
+        server.addr(0),
+        "history=1099511627776 format=raw role=subscribe",
+    );
+    for n in 1..=flood.sent {
+        reader.expect_line(&payload(n));
+    }
+    // Nothing comes behind them.
+    let exit = run(&["-q", "--send-only", "--session=end"], &address, b"end\n");
+    assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+    reader.expect_line("end");
 }
