@@ -412,7 +412,7 @@ fn reader_killed_at_random_misses_and_doubles_nothing() {
     let server = Server::start(&[
         "--listen=127.0.0.1:0,hello",
         "--listen=127.0.0.1:0",
-        "--history=64MiB",
+        "--history=1GiB",
     ]);
     let address = server.addr(0).to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -438,11 +438,18 @@ fn reader_killed_at_random_misses_and_doubles_nothing() {
 
     let mut sender = Client::dial(server.addr(1));
     let mut flood = Flood::default();
+    let length = || fs::metadata(&lines).unwrap().len();
     for _ in 0..rounds() {
         // Lines before, while and after it is killed, from a few to more than one read.
-        for _ in 0..10 {
+        let before = length();
+        for _ in 0..5 {
             flood.send(&mut sender, fastrand::u64(1..2000));
             pause_at_most(10);
+        }
+        // Often before it has done anything, and often amid what it does.
+        if fastrand::bool() {
+            eventually("something is printed", || length() > before);
+            pause_at_most(5);
         }
         kill(reader);
         flood.send(&mut sender, fastrand::u64(0..100));
