@@ -585,10 +585,8 @@ fn sender_daemon_and_network_killed_at_random_leave_each_line_in_the_stream_once
         });
         assert_eq!(status.unwrap().code(), Some(0), "round {round}");
     }
-    let (mut reader, _) = Client::introduced(
-        server.addr(0),
-        "history=1099511627776 format=raw role=subscribe",
-    );
+    let mut reader = Client::dial(server.addr(0));
+    reader.send_line("LINEHUB/1 history=1099511627776 format=raw role=subscribe");
     for n in 1..=flood.sent {
         reader.expect_line(&payload(n));
     }

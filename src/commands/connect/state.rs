@@ -133,6 +133,7 @@ impl StateFile {
             }
         }
         let recorded = saved.and_then(|saved| saved.output);
+        lock_output(&output).map_err(|what| wrong(&what))?;
         warnings.extend(cut(&output, recorded).map_err(|what| wrong(&what))?);
 
         // Its directory, whatever links lead there: where it is replaced.
@@ -223,10 +224,18 @@ fn lock(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::WouldBlock.into())
 }
 
-fn try_lock(file: &File) -> io::Result<()> {
+fn try_lock(file: impl AsFd) -> io::Result<()> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
         // A file system without locks has none to respect.
+        _ => Ok(()),
+    }
+}
+
+/// Locks the output, if it is a file that is appended to: what another command appends would be cut off.
+fn lock_output(output: impl AsFd) -> Result<(), &'static str> {
+    match OutputFile::of(&output).map(|_| try_lock(&output)) {
+        Some(Err(_)) => Err("another process appends to standard output"),
         _ => Ok(()),
     }
 }
@@ -351,6 +360,13 @@ mod tests {
         assert_eq!(opened.known, Some(("nmea".to_owned(), place(1))));
         assert_eq!(fs::read(&path).unwrap(), b"before\none\n");
         drop(opened.file);
+
+        // What another command appends there is not cut off.
+        let other = append_to(&path);
+        rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+        let error = open(dir.path(), &append_to(&path)).unwrap_err();
+        assert!(error.contains("another process appends"), "{error}");
+        drop(other);
 
         // Another file is left as it is, and a shorter one is spoken of.
         let other = dir.path().join("other");

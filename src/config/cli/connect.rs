@@ -126,7 +126,7 @@ pub struct ConnectArgs {
     /// missed, and nothing comes twice. Into anything else, such as a pipe, what was printed last can come
     /// once more. Nothing is synced to the disk: after a power loss the file or FILE may be older than the
     /// other; of a file that is shorter than FILE says, that is said. FILE is for one address and channel, and
-    /// for one command at a time.
+    /// for one command at a time; so is the file of standard output, to which nobody else may append.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "resume")]
     pub state: Option<PathBuf>,
 
