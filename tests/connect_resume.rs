@@ -447,11 +447,16 @@ fn reader_killed_at_random_misses_and_doubles_nothing() {
             pause_at_most(10);
         }
         // Often before it has done anything, and often amid what it does.
+        let older = fs::read(&state).unwrap();
         if fastrand::bool() {
             eventually("something is printed", || length() > before);
             pause_at_most(5);
         }
         kill(reader);
+        // As if it had been killed before it wrote this, but after all that it printed.
+        if fastrand::bool() {
+            fs::write(&state, older).unwrap();
+        }
         flood.send(&mut sender, fastrand::u64(0..100));
         reader = start();
     }
