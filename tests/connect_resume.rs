@@ -390,6 +390,61 @@ fn sender_ends_where_trying_again_cannot_help() {
     }
 }
 
+#[test]
+fn what_is_kept_and_what_comes_are_printed_as_a_client_of_the_format_gets_them() {
+    const LINES: &[u8] =
+        b"hello\n\n\x1b[31mred\n\xff\xfe \x80\ntab\t \"quoted\" \\ \xc3\xa4\na\rb\n";
+    let server = Server::start(&["--listen=127.0.0.1:0,hello", "--history=1MiB"]);
+    let address = server.addr(0);
+    let mut sender = Client::introduced(address, "role=publish").0;
+    for format in ["text", "json", "raw"] {
+        // Kept before they come.
+        sender.send_line("begin");
+        sender.send_bytes(LINES);
+        sender.send_line("kept");
+        let mut other = Client::introduced(address, "").0;
+        other.send_line("known");
+        let printed = |args: &[&str]| {
+            let args = [&["-q", "--listen-only", "--history=8"], args].concat();
+            let mut printed = connect(&args, &address.to_string());
+            printed.args(["--format", format]);
+            let printed = Program::spawn(&mut printed);
+            printed.wait_output("known");
+            printed
+        };
+        let mut both = [printed(&[]), printed(&["--resume"])];
+        // Notices and lines of another one as they happen.
+        other.send_bytes(LINES);
+        let left = format!("client disconnected client={}", other.id());
+        drop(other);
+        server.wait_log(&left);
+        sender.send_line(&format!("end of {format}"));
+        let end = format!("end of {format}");
+        let outputs = both.each_mut().map(|program| {
+            program.wait_output(&end);
+            program.signal(Signal::TERM);
+            let output = program.wait_end().1;
+            // Without the answer, and what one sees of the other.
+            let lines = output.split_inclusive(|byte| *byte == b'\n');
+            let is_seen = |line: &&[u8]| {
+                let line = String::from_utf8_lossy(line);
+                ![
+                    "Hello client",
+                    "\"event\":\"hello\"",
+                    "New client",
+                    "\"event\":\"connect\"",
+                ]
+                .iter()
+                .any(|begin| line.contains(begin))
+            };
+            lines.filter(is_seen).collect::<Vec<_>>().concat()
+        });
+        let [plain, resumed] = outputs.map(|output| String::from_utf8_lossy(&output).into_owned());
+        assert_eq!(resumed, plain, "{format}");
+        assert!(plain.contains("known") && plain.contains("tab"), "{plain}");
+    }
+}
+
 /// Ends a process as a crash of it would.
 fn kill(mut child: Child) {
     child.kill().unwrap();

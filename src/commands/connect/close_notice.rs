@@ -270,6 +270,7 @@ mod tests {
             reason(&[b"Error: a\nServer shutting down\n"]),
             Some("a".to_owned())
         );
+        assert_eq!(reason(&[b"Taken 3\nError: a\n"]), Some("a".to_owned()));
         assert_eq!(reason(&[]), None);
         assert_eq!(reason(&[b"Message from client 1: Error: x\n"]), None);
     }

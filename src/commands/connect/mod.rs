@@ -15,6 +15,7 @@
 //! `--session`, what goes out is held until the daemon itself has acknowledged it: `publisher` is
 //! that other kind of session, and `backlog` its outbox.
 
+mod appended;
 mod backlog;
 mod backoff;
 mod close_notice;

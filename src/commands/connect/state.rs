@@ -11,10 +11,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, fcntl_getfl, flock, fstat, ftruncate};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::appended::{self, AppendedFile, try_lock};
 use super::events::Place;
 
 /// Form of the file.
@@ -45,7 +44,7 @@ struct Saved {
     /// `None` before the first answer to a hello.
     place: Option<SavedPlace>,
     /// `None` if standard output is no file that is appended to.
-    output: Option<OutputFile>,
+    output: Option<AppendedFile>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,15 +53,6 @@ struct SavedPlace {
     channel: String,
     epoch: String,
     seq: u64,
-}
-
-/// A regular file as standard output, and how long it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OutputFile {
-    device: u64,
-    inode: u64,
-    bytes: u64,
 }
 
 /// What was found at the start.
@@ -133,8 +123,8 @@ impl StateFile {
             }
         }
         let recorded = saved.and_then(|saved| saved.output);
-        lock_output(&output).map_err(|what| wrong(&what))?;
-        warnings.extend(cut(&output, recorded).map_err(|what| wrong(&what))?);
+        appended::lock(&output).map_err(|what| wrong(&what))?;
+        warnings.extend(appended::cut(&output, recorded).map_err(|what| wrong(&what))?);
 
         // Its directory, whatever links lead there: where it is replaced.
         let path = fs::canonicalize(path).map_err(|error| wrong(&error))?;
@@ -171,7 +161,7 @@ impl StateFile {
                 epoch: place.epoch.to_string(),
                 seq: place.seq.0,
             }),
-            output: OutputFile::of(output),
+            output: AppendedFile::of(output),
         };
         self.replace(&saved).map_err(|error| {
             let path = self.path.display();
@@ -224,46 +214,6 @@ fn lock(path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::WouldBlock.into())
 }
 
-fn try_lock(file: impl AsFd) -> io::Result<()> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
-        // A file system without locks has none to respect.
-        _ => Ok(()),
-    }
-}
-
-/// Locks the output, if it is a file that is appended to: what another command appends would be cut off.
-fn lock_output(output: impl AsFd) -> Result<(), &'static str> {
-    match OutputFile::of(&output).map(|_| try_lock(&output)) {
-        Some(Err(_)) => Err("another process appends to standard output"),
-        _ => Ok(()),
-    }
-}
-
-/// Cuts off the output what comes behind what is recorded of it. Returns what a person should know.
-fn cut(output: impl AsFd, recorded: Option<OutputFile>) -> Result<Option<String>, String> {
-    let Some(found) = OutputFile::of(&output) else {
-        let is_file = fstat(&output).is_ok_and(|stat| is_regular(stat.st_mode));
-        let warning = "standard output is a file that is not opened for append (>>): after a crash the \
-                       last lines can come twice";
-        return Ok(is_file.then(|| warning.to_owned()));
-    };
-    let is_same =
-        |recorded: &OutputFile| (recorded.device, recorded.inode) == (found.device, found.inode);
-    match recorded.filter(is_same) {
-        Some(recorded) if found.bytes > recorded.bytes => {
-            let cut = ftruncate(&output, recorded.bytes);
-            cut.map_err(|error| format!("standard output cannot be cut: {error}"))?;
-            Ok(None)
-        }
-        Some(recorded) if found.bytes < recorded.bytes => Ok(Some(format!(
-            "standard output has {} bytes less than --state knows of: what was there does not come again",
-            recorded.bytes - found.bytes
-        ))),
-        _ => Ok(None),
-    }
-}
-
 impl Saved {
     fn read(text: &[u8]) -> Result<Saved, String> {
         #[derive(Deserialize)]
@@ -285,24 +235,6 @@ impl Saved {
         let place = Place::new(&saved.epoch, saved.seq)?;
         Some((saved.channel.clone(), place))
     }
-}
-
-impl OutputFile {
-    /// The output, if it is a regular file that is opened for append.
-    fn of(output: impl AsFd) -> Option<OutputFile> {
-        let stat = fstat(&output).ok()?;
-        let appends = fcntl_getfl(&output).is_ok_and(|flags| flags.contains(OFlags::APPEND));
-        let bytes = u64::try_from(stat.st_size).ok()?;
-        (appends && is_regular(stat.st_mode)).then_some(OutputFile {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            bytes,
-        })
-    }
-}
-
-fn is_regular(mode: u32) -> bool {
-    rustix::fs::FileType::from_raw_mode(mode).is_file()
 }
 
 impl fmt::Display for StateError {
@@ -363,7 +295,7 @@ mod tests {
 
         // What another command appends there is not cut off.
         let other = append_to(&path);
-        rustix::fs::flock(&other, FlockOperation::LockExclusive).unwrap();
+        try_lock(&other).unwrap();
         let error = open(dir.path(), &append_to(&path)).unwrap_err();
         assert!(error.contains("another process appends"), "{error}");
         drop(other);
