@@ -1,6 +1,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -425,7 +426,8 @@ fn what_is_kept_and_what_comes_are_printed_as_a_client_of_the_format_gets_them()
             program.signal(Signal::TERM);
             let output = program.wait_end().1;
             // Without the answer, and what one sees of the other.
-            let lines = output.split_inclusive(|byte| *byte == b'\n');
+            let whole = memchr::memmem::find(&output, end.as_bytes()).unwrap();
+            let lines = output[..whole].split_inclusive(|byte| *byte == b'\n');
             let is_seen = |line: &&[u8]| {
                 let line = String::from_utf8_lossy(line);
                 ![
@@ -462,6 +464,61 @@ fn rounds() -> usize {
     rounds.map_or(20, |rounds| rounds.parse().expect("a number"))
 }
 
+/// What a reader leaves on disk: the lines, and its place.
+struct Record {
+    state: PathBuf,
+    lines: PathBuf,
+}
+
+impl Record {
+    fn in_directory(dir: &Path) -> Record {
+        let [state, lines] = ["place", "lines"].map(|name| dir.join(name));
+        fs::write(&lines, "before\n").unwrap();
+        Record { state, lines }
+    }
+
+    /// A reader that goes on with it.
+    fn start(&self, address: &str) -> Child {
+        let mut options = OpenOptions::new();
+        let mut command = connect(
+            &["-q", "--listen-only", "--resume", "--format=raw"],
+            address,
+        );
+        command
+            .arg("--state")
+            .arg(&self.state)
+            .stdin(Stdio::null())
+            .stdout(options.append(true).open(&self.lines).unwrap())
+            .spawn()
+            .unwrap()
+    }
+
+    fn wait_begun(&self) {
+        eventually("the reader has a place", || {
+            fs::read_to_string(&self.state).is_ok_and(|state| state.contains("epoch"))
+        });
+    }
+
+    /// All lines of the flood, and the line `end`.
+    #[track_caller]
+    fn expect_all(&self, flood: &Flood) {
+        eventually("the last line is printed", || {
+            fs::read(&self.lines).unwrap().ends_with(b"\nend\n")
+        });
+        let wanted = Flood::default().lines(flood.sent);
+        let wanted = [b"before\n", &wanted[..], b"end\n"].concat();
+        let printed = fs::read(&self.lines).unwrap();
+        if let Some(at) = (0..printed.len()).find(|at| printed.get(*at) != wanted.get(*at)) {
+            let around = |bytes: &[u8]| {
+                let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 200)];
+                String::from_utf8_lossy(around).into_owned()
+            };
+            panic!("at {at}: {}\nnot {}", around(&printed), around(&wanted));
+        }
+        assert_eq!(printed.len(), wanted.len());
+    }
+}
+
 #[test]
 fn reader_killed_at_random_misses_and_doubles_nothing() {
     let server = Server::start(&[
@@ -471,29 +528,13 @@ fn reader_killed_at_random_misses_and_doubles_nothing() {
     ]);
     let address = server.addr(0).to_string();
     let dir = tempfile::tempdir().unwrap();
-    let (state, lines) = (dir.path().join("place"), dir.path().join("lines"));
-    fs::write(&lines, "before\n").unwrap();
-    let start = || {
-        let args = ["-q", "--listen-only", "--resume", "--format=raw", "--state"];
-        let mut options = OpenOptions::new();
-        Command::new(BINARY)
-            .arg("connect")
-            .args(args)
-            .arg(&state)
-            .arg(&address)
-            .stdin(Stdio::null())
-            .stdout(options.append(true).open(&lines).unwrap())
-            .spawn()
-            .unwrap()
-    };
-    let mut reader = start();
-    eventually("the reader has a place", || {
-        fs::read_to_string(&state).is_ok_and(|state| state.contains("epoch"))
-    });
+    let record = Record::in_directory(dir.path());
+    let mut reader = record.start(&address);
+    record.wait_begun();
 
     let mut sender = Client::dial(server.addr(1));
     let mut flood = Flood::default();
-    let length = || fs::metadata(&lines).unwrap().len();
+    let length = || fs::metadata(&record.lines).unwrap().len();
     for _ in 0..rounds() {
         // Lines before, while and after it is killed, from a few to more than one read.
         let before = length();
@@ -502,7 +543,7 @@ fn reader_killed_at_random_misses_and_doubles_nothing() {
             pause_at_most(10);
         }
         // Often before it has done anything, and often amid what it does.
-        let older = fs::read(&state).unwrap();
+        let older = fs::read(&record.state).unwrap();
         if fastrand::bool() {
             eventually("something is printed", || length() > before);
             pause_at_most(5);
@@ -510,27 +551,14 @@ fn reader_killed_at_random_misses_and_doubles_nothing() {
         kill(reader);
         // As if it had been killed before it wrote this, but after all that it printed.
         if fastrand::bool() {
-            fs::write(&state, older).unwrap();
+            fs::write(&record.state, older).unwrap();
         }
         flood.send(&mut sender, fastrand::u64(0..100));
-        reader = start();
+        reader = record.start(&address);
     }
     sender.send_line("end");
-    eventually("the last line is printed", || {
-        fs::read(&lines).unwrap().ends_with(b"\nend\n")
-    });
+    record.expect_all(&flood);
     kill(reader);
-    let wanted = Flood::default().lines(flood.sent);
-    let wanted = [b"before\n", &wanted[..], b"end\n"].concat();
-    let printed = fs::read(&lines).unwrap();
-    if let Some(at) = (0..printed.len()).find(|at| printed.get(*at) != wanted.get(*at)) {
-        let around = |bytes: &[u8]| {
-            let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 200)];
-            String::from_utf8_lossy(around).into_owned()
-        };
-        panic!("at {at}: {}\nnot {}", around(&printed), around(&wanted));
-    }
-    assert_eq!(printed.len(), wanted.len());
 }
 
 /// A way to a server on which connections are cut: all at once, or each behind a random byte.
@@ -599,7 +627,7 @@ impl Network {
 }
 
 #[test]
-fn sender_daemon_and_network_killed_at_random_leave_each_line_in_the_stream_once() {
+fn sender_daemon_network_and_reader_killed_at_random_leave_each_line_in_the_stream_once() {
     const LINES: u64 = 6000;
     let dir = tempfile::tempdir().unwrap();
     let (input, kept) = (dir.path().join("input"), dir.path().join("history"));
@@ -612,6 +640,9 @@ fn sender_daemon_and_network_killed_at_random_leave_each_line_in_the_stream_once
     let mut server = start("127.83.69.86:0");
     let address = server.addr(0).to_string();
     let network = Network::before(&address);
+    let record = Record::in_directory(dir.path());
+    let mut reader = record.start(&network.address);
+    record.wait_begun();
     let mut flood = Flood::default();
     for round in 0..rounds() {
         fs::write(&input, flood.lines(LINES)).unwrap();
@@ -623,14 +654,18 @@ fn sender_daemon_and_network_killed_at_random_leave_each_line_in_the_stream_once
                 .unwrap()
         };
         let mut sending = sender();
-        network.calm.store(false, Ordering::Relaxed);
+        network.calm.store(fastrand::bool(), Ordering::Relaxed);
         for _ in 0..3 {
             pause_at_most(40);
-            match fastrand::u8(0..3) {
+            match fastrand::u8(0..4) {
                 0 => network.cut(),
                 1 => {
                     kill(sending);
                     sending = sender();
+                }
+                2 => {
+                    kill(reader);
+                    reader = record.start(&network.address);
                 }
                 _ => {
                     server.signal(Signal::KILL);
@@ -647,13 +682,18 @@ fn sender_daemon_and_network_killed_at_random_leave_each_line_in_the_stream_once
         });
         assert_eq!(status.unwrap().code(), Some(0), "round {round}");
     }
-    let mut reader = Client::dial(server.addr(0));
-    reader.send_line("LINEHUB/1 history=1099511627776 format=raw role=subscribe");
-    for n in 1..=flood.sent {
-        reader.expect_line(&payload(n));
-    }
-    // Nothing comes behind them.
     let exit = run(&["-q", "--send-only", "--session=end"], &address, b"end\n");
     assert_eq!(exit.code, Some(0), "{}", exit.stderr);
-    reader.expect_line("end");
+    // A new one does not wait as long as it would by now.
+    kill(reader);
+    let reader = record.start(&network.address);
+    record.expect_all(&flood);
+    kill(reader);
+    // The daemon has what the reader was told.
+    let mut kept = Client::dial(server.addr(0));
+    kept.send_line("LINEHUB/1 history=1099511627776 format=raw role=subscribe");
+    for n in 1..=flood.sent {
+        kept.expect_line(&payload(n));
+    }
+    kept.expect_line("end");
 }
