@@ -285,7 +285,7 @@ impl Session {
         while goes_on && let Some(line) = caller.read_line() {
             self.published.push(line);
             let taken = self.published.len();
-            if taken % step == 0 || taken == wanted {
+            if taken.is_multiple_of(step) || taken == wanted {
                 let ack = format!("{{\"event\":\"ack\",\"taken\":{taken}}}\n");
                 goes_on = say(&mut caller, ack);
             }
