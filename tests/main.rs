@@ -19,6 +19,9 @@ mod configuration;
 /// `linehub connect`, in pipes and in a terminal.
 #[cfg(feature = "connect")]
 mod connect;
+/// `linehub connect` that goes on where it was: `--resume`, `--state`, `--session`.
+#[cfg(feature = "connect")]
+mod connect_resume;
 /// Formats side by side: `text`, `json`, `raw`, over IPv4, IPv6 and Unix sockets.
 mod formats;
 /// Connections that outlive a daemon: SIGUSR2, and a service manager's restart.

@@ -50,6 +50,7 @@ impl DaemonLine {
             ("New client connected: ", "", DaemonLine::Other),
             ("Client disconnected: ", "", DaemonLine::Other),
             ("Hello client ", ": ", DaemonLine::Hello),
+            ("Taken ", "", DaemonLine::Other),
             ("[linehub: yes]", "", DaemonLine::Other),
         ];
         let is_it = |(begin, end, _): &(&str, &str, DaemonLine)| {

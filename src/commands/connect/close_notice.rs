@@ -156,6 +156,11 @@ impl Reason {
         ])
     }
 
+    /// Whether another connection has this one's session now.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.is(&[CloseReason::SessionTaken])
+    }
+
     fn is(&self, reasons: &[CloseReason]) -> bool {
         reasons.iter().any(|reason| reason.label() == self.label)
     }
@@ -265,6 +270,7 @@ mod tests {
             reason(&[b"Error: a\nServer shutting down\n"]),
             Some("a".to_owned())
         );
+        assert_eq!(reason(&[b"Taken 3\nError: a\n"]), Some("a".to_owned()));
         assert_eq!(reason(&[]), None);
         assert_eq!(reason(&[b"Message from client 1: Error: x\n"]), None);
     }

@@ -9,40 +9,51 @@
 //! ```
 //!
 //! All of it is one task, which waits for whatever happens first.
+//!
+//! With `--resume`, what comes in are events of `json`, and between connection and output stands what
+//! prints them and knows the place: `resume`; `state` is where that outlives the process. With
+//! `--session`, what goes out is held until the daemon itself has acknowledged it: `publisher` is
+//! that other kind of session, and `backlog` its outbox.
 
+mod appended;
+mod backlog;
 mod backoff;
 mod close_notice;
 mod dial;
 mod editor;
 mod eot;
+mod events;
 mod outbox;
 mod output;
+mod plan;
 mod prompt;
+mod publisher;
+mod resume;
 mod screen;
 mod sent_records;
 mod session;
+mod state;
 mod watched;
 
-use std::io::{self, IsTerminal, Write};
-use std::mem;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
-use zeroize::Zeroizing;
 
 use crate::commands::terminal;
-use crate::config::cli::{ConnectArgs, read_token};
-use crate::config::{self, Address, words};
-use crate::net::tls_client::TlsConnector;
+use crate::config::cli::ConnectArgs;
 use crate::ops::logging;
 use crate::wire::format::Format;
-use crate::wire::hello;
 
 use output::{Output, VisibleLines};
+use plan::{Finish, Plan};
 use prompt::Prompt;
-use session::{FAILED, Finish, Plan, Session};
+use publisher::Publisher;
+use resume::Resume;
+use session::{FAILED, Session};
+use state::StateFile;
 use watched::Input;
 
 /// Exit code: an argument is wrong.
@@ -56,7 +67,7 @@ pub fn run(args: &ConnectArgs) -> ExitCode {
         logging::print_error(why);
         ExitCode::from(code)
     };
-    let plan = match understand(args) {
+    let plan = match Plan::of(args) {
         Ok(plan) => plan,
         Err(wrong) => return refuse(MISUSED, &wrong),
     };
@@ -70,46 +81,6 @@ pub fn run(args: &ConnectArgs) -> ExitCode {
     ended.unwrap_or_else(|error| refuse(FAILED, &error.to_string()))
 }
 
-fn understand(args: &ConnectArgs) -> Result<Plan, String> {
-    let address = args.address.as_deref().unwrap_or(config::LISTEN);
-    let address: Address = address.parse().map_err(|wrong| format!("{wrong}"))?;
-    if matches!(address, Address::Tcp { port: 0, .. }) {
-        return Err(format!("'{address}' has port 0, where nobody listens"));
-    }
-    if args.interactive && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-        return Err("--interactive: standard input and output are no terminal".to_owned());
-    }
-    let retry = match &args.retry {
-        Some(text) => words::parse_bool(text).map_err(|wrong| format!("--retry: {wrong}"))?,
-        None => args.listen_only || io::stdin().is_terminal(),
-    };
-    let finish = match () {
-        () if args.interactive => Finish::Left,
-        () if !args.plain && !args.listen_only && prompt::is_wanted() => Finish::Left,
-        () if args.send_only => Finish::Taken,
-        () => Finish::Closed,
-    };
-    // Nothing of what comes is shown then.
-    let for_answer = finish == Finish::Taken;
-    let token = read_token(args.token_file.as_deref())?;
-    let token = token.as_ref().map(|token| token.as_str());
-    let mut hello = args.hello_line(for_answer, token)?;
-    let is_raw = |line: &Zeroizing<String>| {
-        hello::parse(line.as_bytes()).is_ok_and(|hello| hello.format == Some(Format::Raw))
-    };
-    Ok(Plan {
-        tls: TlsConnector::load(&args.tls, &address)?,
-        address,
-        awaits_answer: for_answer && hello.as_ref().is_some_and(|line| !is_raw(line)),
-        hello: hello.as_mut().map_or_else(Zeroizing::default, |line| {
-            line.push('\n');
-            Zeroizing::new(mem::take(&mut **line).into_bytes())
-        }),
-        retry,
-        finish,
-    })
-}
-
 async fn converse(args: &ConnectArgs, plan: Plan) -> io::Result<ExitCode> {
     let is_person = plan.finish == Finish::Left;
     let prompt = is_person.then(Prompt::open).transpose()?;
@@ -119,8 +90,17 @@ async fn converse(args: &ConnectArgs, plan: Plan) -> io::Result<ExitCode> {
         true => Input::Absent,
         false => Input::stdin()?,
     };
-    let output = Output::new(prompt, lines, args.send_only, args.quiet)?;
-    let session = Session::new(plan, input, output);
+    let mut output = Output::new(prompt, lines, args.send_only, args.quiet)?;
+    if let Some(name) = &args.session {
+        return Ok(Publisher::new(plan, name.clone(), input, output)
+            .run()
+            .await);
+    }
+    let resume = match args.resume {
+        true => Some(resume(args, &plan, &mut output)?),
+        false => None,
+    };
+    let session = Session::new(plan, input, output, resume);
     if !is_person {
         return Ok(session.run().await);
     }
@@ -139,4 +119,21 @@ async fn converse(args: &ConnectArgs, plan: Plan) -> io::Result<ExitCode> {
         }
         _ = hangup.recv() => ExitCode::from(SIGNALLED + libc::SIGHUP as u8),
     })
+}
+
+/// The place to go on from, if a file has one.
+fn resume(args: &ConnectArgs, plan: &Plan, output: &mut Output) -> io::Result<Resume> {
+    let mut known = None;
+    if let Some(path) = &args.state {
+        let address = plan.address.to_string();
+        let channel = plan.channel.as_ref().map(|name| name.as_str());
+        let opened = StateFile::open(path, &address, channel, io::stdout())?;
+        for warning in &opened.warnings {
+            output.warn(&format!("linehub: {warning}"));
+        }
+        known = opened.known;
+        output.keep_state(opened.file);
+    }
+    let shown = args.format.unwrap_or(Format::Text);
+    Ok(Resume::new(shown, args.first_place(), known))
 }

@@ -3,13 +3,17 @@
 use std::future::{Future, pending};
 use std::io::{self, IsTerminal, Write};
 use std::mem;
+use std::net::SocketAddr;
 
 use memchr::memrchr;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::events::Place;
 use super::prompt::Prompt;
+use super::state::StateFile;
 use super::watched::{Readers, write_all};
 use crate::commands::terminal;
+use crate::config::Address;
 use crate::ops::logging;
 use crate::wire::format;
 
@@ -31,12 +35,21 @@ pub(super) struct Output {
     /// Bytes to be written.
     pending: Vec<u8>,
     /// Write that is under way, on a thread: others share standard output, so it has to block.
-    writing: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    writing: Option<JoinHandle<io::Result<Written>>>,
+    /// File that says how far the output has come; away with a write.
+    state: Option<StateFile>,
+    /// Whether there is such a file.
+    keeps_state: bool,
+    /// Channel, and place that the pending bytes end at, which the file does not say yet.
+    reached: Option<(String, Place)>,
     /// Buffer of the last write, to be used again.
     spare: Vec<u8>,
     /// How many rows of standard error the next status replaces.
     rows_to_replace: usize,
 }
+
+/// What a write gives back: its room, and the file that was brought up to it.
+type Written = (Vec<u8>, Option<StateFile>);
 
 /// Whole lines for a screen, with control characters made visible, of bytes that come in pieces.
 #[derive(Debug, Default)]
@@ -59,11 +72,27 @@ impl Output {
             readers: Readers::of_stdout()?,
             pending: Vec::new(),
             writing: None,
+            state: None,
+            keeps_state: false,
+            reached: None,
             spare: Vec::new(),
             rows_to_replace: 0,
         };
         output.draw();
         Ok(output)
+    }
+
+    /// Says in this file from now on what it has come to.
+    pub(super) fn keep_state(&mut self, state: StateFile) {
+        self.state = Some(state);
+        self.keeps_state = true;
+    }
+
+    /// What was taken so far ends at this place of this channel.
+    pub(super) fn reach(&mut self, channel: &str, place: Place) {
+        if self.keeps_state {
+            self.reached = Some((channel.to_owned(), place));
+        }
     }
 
     /// Whether it takes more.
@@ -112,14 +141,24 @@ impl Output {
     /// # Errors
     /// Standard output cannot be written; `BrokenPipe` when nobody reads it any more.
     pub(super) async fn happen(&mut self) -> io::Result<()> {
-        if self.writing.is_none() && !self.pending.is_empty() {
+        if self.writing.is_none() && self.is_to_write() {
             let bytes = mem::replace(&mut self.pending, mem::take(&mut self.spare));
-            self.writing = Some(spawn_blocking(|| write_all(io::stdout(), bytes)));
+            // Lines that wait for the terminal are no part of the bytes.
+            let is_all = !self.prompt.as_ref().is_some_and(Prompt::is_asking);
+            let reached = self.reached.take_if(|_| is_all);
+            let mut state = self.state.take();
+            self.writing = Some(spawn_blocking(move || {
+                let bytes = write_all(io::stdout(), bytes)?;
+                if let (Some(state), Some((channel, place))) = (&mut state, reached) {
+                    state.save(Some((&channel, place)), io::stdout())?;
+                }
+                Ok((bytes, state))
+            }));
         }
         tokio::select! {
             written = or_never(self.writing.as_mut()) => {
                 self.writing = None;
-                self.spare = written??;
+                (self.spare, self.state) = written??;
                 self.spare.clear();
             }
             gone = self.readers.gone(), if !self.discards => {
@@ -133,10 +172,15 @@ impl Output {
 
     /// Writes all that is pending.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        while self.writing.is_some() || !self.pending.is_empty() {
+        while self.writing.is_some() || self.is_to_write() {
             self.happen().await?;
         }
         Ok(())
+    }
+
+    fn is_to_write(&self) -> bool {
+        let is_asking = self.prompt.as_ref().is_some_and(Prompt::is_asking);
+        !self.pending.is_empty() || self.reached.is_some() && !is_asking
     }
 
     /// Whether standard input brings keys, which [`press`](Output::press) takes.
@@ -179,6 +223,22 @@ impl Output {
     /// Says what has happened.
     pub(super) fn say(&mut self, words: &str) {
         self.tell(words, false);
+    }
+
+    /// Says that there is a connection, by this address, to this one.
+    pub(super) fn say_connected(&mut self, address: &Address, peer: Option<SocketAddr>) {
+        let address = address.to_string();
+        let peer = peer.map(|peer| peer.to_string());
+        let peer = peer.filter(|peer| *peer != address);
+        let peer = peer.map_or(String::new(), |peer| format!(" ({peer})"));
+        self.say(&format!("Connect to server success: {address}{peer}"));
+    }
+
+    /// Says what is missing, to those too who want to hear nothing else.
+    pub(super) fn warn(&mut self, words: &str) {
+        let quiet = mem::replace(&mut self.quiet, false);
+        self.tell(words, false);
+        self.quiet = quiet;
     }
 
     /// Says what goes on until something else is said, which replaces it on a terminal.

@@ -17,9 +17,10 @@ use super::dial::Connection;
 use super::eot::EotGuard;
 use super::outbox::Outbox;
 use super::output::Output;
+use super::plan::{Finish, Plan};
+use super::resume::{Resume, Told};
+use super::state::StateError;
 use super::watched::Input;
-use crate::config::Address;
-use crate::net::tls_client::TlsConnector;
 
 /// Exit code: no connection could be made, or it ended before all was done.
 pub(super) const FAILED: u8 = 1;
@@ -43,37 +44,10 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a server whose machine has everything, and which has not sent anything, may take to show
 /// that it is there. One that makes senders wait may need a while.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 const NO_ANSWER: &str = "the server has not answered the hello: its listener takes none, and others \
                          may have got it as a line; no more was sent";
-
-/// Task of the command.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) address: Address,
-    /// `None` for plain bytes.
-    pub(super) tls: Option<TlsConnector>,
-    /// The line, with its LF, that each connection begins with; empty for none.
-    pub(super) hello: Zeroizing<Vec<u8>>,
-    /// Whether the input waits for the answer to the hello: by a listener that takes none, it would go
-    /// to others than it is meant for, and nothing would show that it did.
-    pub(super) awaits_answer: bool,
-    /// Whether to connect again when the connection could not be made or is gone.
-    pub(super) retry: bool,
-    pub(super) finish: Finish,
-}
-
-/// Event that the command waits for after the input has ended and all of it is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Finish {
-    /// The server closes. What comes in until then goes out.
-    Closed,
-    /// The server has taken everything, which it says by closing; or its machine has, for long enough.
-    Taken,
-    /// The server has taken everything, or a person has waited long enough for that.
-    Left,
-}
 
 /// Why the command ends.
 #[derive(Debug)]
@@ -91,6 +65,9 @@ pub(super) struct Session {
     input: Input,
     outbox: Outbox,
     output: Output,
+    resume: Option<Resume>,
+    /// Room for what is to be printed of a read.
+    shown: Vec<u8>,
 }
 
 /// The state of one connection.
@@ -108,12 +85,14 @@ struct Link {
 }
 
 impl Session {
-    pub(super) fn new(plan: Plan, input: Input, output: Output) -> Session {
+    pub(super) fn new(plan: Plan, input: Input, output: Output, resume: Option<Resume>) -> Session {
         Session {
             outbox: Outbox::new(plan.retry),
             plan,
             input,
             output,
+            resume,
+            shown: Vec::new(),
         }
     }
 
@@ -205,15 +184,12 @@ impl Session {
     /// Serves one connection, to its end or that of the command. Returns why it ended when there is
     /// to be another one.
     async fn connected(&mut self, connection: Connection) -> Result<String, Stop> {
-        let address = self.plan.address.to_string();
-        let peer = connection.peer().map(|peer| peer.to_string());
-        let peer = peer.filter(|peer| *peer != address);
-        let peer = peer.map_or(String::new(), |peer| format!(" ({peer})"));
         self.output
-            .say(&format!("Connect to server success: {address}{peer}"));
+            .say_connected(&self.plan.address, connection.peer());
+        let place = self.resume.as_mut().map(Resume::connect);
         let mut link = Link {
             connection,
-            hello: self.plan.hello.clone(),
+            hello: self.plan.hello(&place.unwrap_or_default()),
             notice: CloseNotice::default(),
             guard: EotGuard::default(),
             warned: false,
@@ -293,7 +269,7 @@ impl Session {
                     Ok(0) => return Ok(lost.map_or(Ok(()), Err)),
                     Ok(_) => {
                         link.notice.note(&received);
-                        self.output.take(&mut received);
+                        self.show(&mut received).await?;
                         self.look_for_answer(link)?;
                     }
                     Err(error) => return Ok(Err(lost.unwrap_or(error))),
@@ -318,7 +294,12 @@ impl Session {
                 }
                 happened = self.happen() => happened?,
                 () = sleep(ANSWER_PATIENCE.saturating_sub(link.since.elapsed())), if awaits => {
-                    return Err(Stop::Failed(NO_ANSWER.to_owned()));
+                    // Who answered once will again, unless it hangs.
+                    if !self.resume.as_ref().is_some_and(Resume::is_known) {
+                        return Err(Stop::Failed(NO_ANSWER.to_owned()));
+                    }
+                    link.connection.abandon();
+                    return Ok(Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the hello")));
                 }
                 () = sleep(LOOK_INTERVAL), if looks => {}
             }
@@ -332,7 +313,43 @@ impl Session {
 
     /// Whether the hello is sent, and the answer that the input waits for has not come yet.
     fn awaits_answer(&self, link: &Link) -> bool {
-        self.plan.awaits_answer && link.hello.is_empty() && !link.notice.has_first_line()
+        let is_answered = match &self.resume {
+            Some(resume) => resume.is_answered(),
+            None => link.notice.has_first_line(),
+        };
+        self.plan.awaits_answer && link.hello.is_empty() && !is_answered
+    }
+
+    /// Gives to the output what a read brought, and says what is missed.
+    async fn show(&mut self, received: &mut Vec<u8>) -> Result<(), Stop> {
+        let Some(resume) = &mut self.resume else {
+            self.output.take(received);
+            return Ok(());
+        };
+        let taken = resume.take(received, &mut self.shown);
+        received.clear();
+        for told in taken.iter().flatten() {
+            match told {
+                // Before any line that comes behind it.
+                Told::Answered(place) => {
+                    self.output.reach(resume.channel(), *place);
+                    self.output.flush().await.map_err(no_output)?;
+                }
+                Told::Gone => self.output.warn(
+                    "linehub: the server does not have all that was missed: what comes next is not what \
+                     came next",
+                ),
+                Told::Skipped(count) => {
+                    self.output.warn(&format!("linehub: {count} messages are missed"));
+                }
+            }
+        }
+        self.output.take(&mut self.shown);
+        if let Some(place) = resume.place() {
+            self.output.reach(resume.channel(), place);
+        }
+        taken.map_err(|unfit| Stop::Failed(unfit.to_string()))?;
+        Ok(())
     }
 
     /// Says once if a listener answers a hello with what it has for all: others got it as a line.
@@ -408,6 +425,9 @@ impl Session {
 /// Outcome of the command when standard output cannot be written.
 fn no_output(error: io::Error) -> Stop {
     match error.kind() {
+        _ if error.get_ref().is_some_and(|why| why.is::<StateError>()) => {
+            Stop::Failed(error.to_string())
+        }
         // Nobody reads it any more.
         io::ErrorKind::BrokenPipe => Stop::Done,
         _ => Stop::Failed(format!("cannot write to standard output: {error}")),
