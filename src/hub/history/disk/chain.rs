@@ -1,19 +1,20 @@
 //! The segments of a channel, each of which says what it follows.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::codec::Salt;
 use super::error::{Cut, HistoryError};
-use super::header::{Header, NoHeader};
+use super::header::{Header, NoHeader, says_always};
 use super::recovery::{Ended, open_file};
 use super::segment::first_of;
 use super::window::{Window, read_at};
 use crate::wire::ids::Seq;
 
 /// Where a header has its salt: after the checksum, flags and epoch.
-const SALT_AT: u64 = 28;
+const SALT_AT: usize = 28;
 
 /// Bytes that are searched at once.
 const STEP: usize = 1024 * 1024;
@@ -51,7 +52,7 @@ pub(super) fn open(paths: &[PathBuf], ended: Ended) -> Result<Chain, HistoryErro
         let (header, header_len, len) = match Header::read(&file, path) {
             Ok(read) => read,
             Err(NoHeader::Refused(error)) => return Err(error),
-            Err(NoHeader::Bad(what)) if may_be_torn && is_torn(&file, path)? => {
+            Err(NoHeader::Bad(what)) if may_be_torn && is_torn(&file, path, ended)? => {
                 chain.cut_from(&paths[at..], what)?;
                 return Ok(chain);
             }
@@ -61,8 +62,8 @@ pub(super) fn open(paths: &[PathBuf], ended: Ended) -> Result<Chain, HistoryErro
             let what = format!("its records begin with {}", header.first_seq);
             return Err(HistoryError::damaged(path, 0, what));
         }
-        if let Some(before) = chain.segments.last()
-            && let Err(gap) = follows(before, &header)
+        if let Some(before) = chain.segments.last_mut()
+            && let Err(gap) = follows(before, &header, ended)
         {
             let is_torn = ended == Ended::Down && gap.is_shortened;
             if !is_torn {
@@ -91,8 +92,14 @@ struct Gap {
     is_shortened: bool,
 }
 
-fn follows(before: &Opened, header: &Header) -> Result<(), Gap> {
+fn follows(before: &mut Opened, header: &Header, ended: Ended) -> Result<(), Gap> {
     let previous = header.previous.map(|it| (it.first_seq, it.len));
+    if let Some((_, len)) = previous
+        && ended == Ended::Down
+    {
+        // Bytes that were taken back again, which the disk may not have heard of.
+        before.len = before.len.min(len);
+    }
     if previous == Some((before.header.first_seq, before.len)) {
         return Ok(());
     }
@@ -145,25 +152,40 @@ impl Chain {
     }
 }
 
-/// Whether a file without a header is one that was not written to its end: it is too short for one, or has
-/// nothing but zeros, and there is no record in it.
-fn is_torn(file: &File, path: &PathBuf) -> Result<bool, HistoryError> {
+/// Whether a file without a header is one that was not written to its end: it is too short for one and has no
+/// record in it, or it has nothing but zeros. When the machine was down, any part of it may be missing, and
+/// there may be records behind that; but not with `always`, which syncs a header before its file has the name.
+fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError> {
     let failed = |error| HistoryError::of("read", path)(error);
     let len = file.metadata().map_err(failed)?.len();
-    let start = read_at(file, 0, SALT_AT as usize + 8).map_err(failed)?;
-    let is_blank = start.iter().all(|byte| *byte == 0);
+    let start = read_at(file, 0, SALT_AT + 8).map_err(failed)?;
+    if ended == Ended::Down {
+        return Ok(!says_always(&start));
+    }
+    if start.iter().all(|byte| *byte == 0) {
+        return is_blank(file, len).map_err(failed);
+    }
     let said = start.get(12..16).and_then(|len| len.try_into().ok());
-    let is_short = said.is_none_or(|said| u64::from(u32::from_le_bytes(said)) > len);
-    if !is_blank && !is_short {
+    if said.is_some_and(|said| u64::from(u32::from_le_bytes(said)) <= len) {
         return Ok(false);
     }
-    let salt = start
-        .get(SALT_AT as usize..)
-        .and_then(|salt| salt.try_into().ok());
+    let salt = start.get(SALT_AT..).and_then(|salt| salt.try_into().ok());
     let Some(salt) = salt else {
         return Ok(true);
     };
     let salt = Salt(u64::from_le_bytes(salt));
-    let mut window = Window::new(file, salt, SALT_AT, len, STEP);
+    let mut window = Window::new(file, salt, SALT_AT as u64, len, STEP);
     Ok(window.search(Seq(0)).map_err(failed)?.is_none())
+}
+
+fn is_blank(file: &File, len: u64) -> io::Result<bool> {
+    let mut at = 0;
+    while at < len {
+        let bytes = read_at(file, at, STEP)?;
+        if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
+            return Ok(bytes.is_empty());
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(true)
 }

@@ -310,3 +310,16 @@ impl<'a> Meta<'a> {
         str::from_utf8(text).ok()
     }
 }
+
+/// The head that a body would have: for tests of what a right checksum does not prove.
+#[cfg(test)]
+pub(super) fn forge(body: &[u8], meta_len: usize, record: &Record, salt: Salt) -> Head {
+    let (meta, raw) = body.split_at(meta_len);
+    let raw = Bytes::copy_from_slice(raw);
+    let first = head_of(record, salt, meta);
+    let body_crc = crc32c::crc32c_append(salt.checksum(meta), &raw);
+    Head {
+        body_crc,
+        ..first.unwrap_or_else(|TooLarge| unreachable!())
+    }
+}

@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 
+use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
 use super::log::{Files, Log};
 use super::recovery::{self, Ended, Recovered, draw_epoch, list};
 use super::segment::first_of;
 use super::storage::Storage;
-use super::writer::write_next_epoch;
 use crate::hub::history::Retention;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;

@@ -53,6 +53,15 @@ impl HistoryError {
         }
     }
 
+    /// The system's kind, where it was the system.
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            HistoryError::InUse { .. } => io::ErrorKind::ResourceBusy,
+            HistoryError::System { reason, .. } => reason.kind(),
+            HistoryError::Damaged(_) => io::ErrorKind::InvalidData,
+        }
+    }
+
     pub(super) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> HistoryError {
         HistoryError::Damaged(Damage {
             file: file.to_owned(),
@@ -119,11 +128,6 @@ impl std::error::Error for HistoryError {
 /// Keeps the kind, so that a full disk is known as one.
 impl From<HistoryError> for io::Error {
     fn from(error: HistoryError) -> io::Error {
-        let kind = match &error {
-            HistoryError::InUse { .. } => io::ErrorKind::ResourceBusy,
-            HistoryError::System { reason, .. } => reason.kind(),
-            HistoryError::Damaged(_) => io::ErrorKind::InvalidData,
-        };
-        io::Error::new(kind, error)
+        io::Error::new(error.kind(), error)
     }
 }

@@ -1,6 +1,6 @@
 //! One append: what it writes, and how it is taken back.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -179,7 +179,6 @@ impl Group {
         restore_sessions(&mut writer.sessions, self.sessions);
         writer.active = self.active;
         if let Err(error) = take_back_files(self.is_written, self.begun, writer, log) {
-            let error = io::Error::from(error);
             writer.failed = Some((error.kind(), error.to_string()));
         }
     }

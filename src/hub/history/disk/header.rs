@@ -191,6 +191,13 @@ impl Header {
     }
 }
 
+/// Whether what may be the start of a header says that it was written with `always`.
+pub(super) fn says_always(start: &[u8]) -> bool {
+    start
+        .get(PREFIX)
+        .is_some_and(|flags| u32::from(*flags) & ALWAYS != 0)
+}
+
 /// Checksum of a header: of all but the checksum itself.
 fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..CHECKED]), &bytes[PREFIX..])

@@ -16,6 +16,7 @@
 mod carried;
 mod chain;
 mod codec;
+mod create;
 mod directory;
 mod error;
 mod group;
@@ -25,6 +26,7 @@ mod log;
 #[cfg(test)]
 mod probe;
 mod recovery;
+mod scan;
 mod segment;
 mod storage;
 #[cfg(test)]

@@ -10,20 +10,19 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::chain::{self, Chain, Opened};
+use super::create::{NEXT_EPOCH, draw, write_next_epoch};
 use super::error::{Cut, HistoryError};
 use super::group::Staged;
 use super::index::{Index, Place};
 use super::log::{Files, Kept, Log};
+use super::scan::{Scanned, scan};
 use super::segment::{Segment, Times, first_of, first_time};
 use super::totals::{Sessions, Totals, add_sessions};
 use super::window::{Bad, Found, Window};
-use super::writer::{Active, NEXT_EPOCH, Unsynced, Writer, draw, write_next_epoch};
+use super::writer::{Active, Unsynced, Writer};
 use crate::hub::history::{Record, Retention};
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionName;
-
-/// Bytes of a segment that are read at once.
-const STEP: usize = 1024 * 1024;
 
 /// How the daemon ended that wrote last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +52,6 @@ pub(crate) struct Recovered {
     pub(crate) cut: Option<Cut>,
     /// No client knows the epoch: there was no history, or numbers of the last one may be given again.
     pub(crate) is_new_epoch: bool,
-}
-
-/// What the last segment holds.
-struct Scanned {
-    end: Place,
-    index: Index,
-    totals: Totals,
-    sessions: Sessions,
-    bad: Option<(Bad, Option<u64>)>,
 }
 
 /// Takes up a channel's files; makes none if there are none.
@@ -274,49 +264,6 @@ pub(super) fn draw_epoch(last: Epoch) -> Result<Epoch, HistoryError> {
 fn remove_newest_first(files: &Files, to_remove: &[PathBuf]) -> Result<(), HistoryError> {
     let mut newest_first = to_remove.iter().rev();
     newest_first.try_for_each(|path| files.storage.remove(path))
-}
-
-/// Reads all records of a segment.
-fn scan(last: &Opened) -> Result<Scanned, HistoryError> {
-    let header = &last.header;
-    let mut end = Place::first(header, last.header_len);
-    let mut index = Index::default();
-    let mut totals = Totals {
-        epoch: header.epoch,
-        next: header.first_seq,
-        messages: header.messages_before,
-        bytes: header.bytes_before,
-        next_id: header.next_id,
-        last_time_ms: header.last_time_ms,
-    };
-    let mut sessions: Sessions = header.sessions.iter().cloned().collect();
-    let mut window = Window::new(&last.file, header.salt, end.at, last.len, STEP);
-    let mut read = || -> io::Result<Option<(Bad, Option<u64>)>> {
-        loop {
-            let head = match window.head(end.seq)? {
-                Found::Record(head) => head,
-                Found::End => return Ok(None),
-                Found::Bad(bad) => return Ok(Some((bad, window.search(end.seq)?))),
-            };
-            let record: Record = match window.record(&head)? {
-                Found::Record(record) => record,
-                Found::End => return Ok(None),
-                Found::Bad(bad) => return Ok(Some((bad, window.search(end.seq)?))),
-            };
-            index.add(end, &head);
-            end = end.behind(&head);
-            totals.add(&record);
-            add_sessions(&mut sessions, &record, &mut Vec::new());
-        }
-    };
-    let bad = read().map_err(HistoryError::of("read", &last.path))?;
-    Ok(Scanned {
-        end,
-        index,
-        totals,
-        sessions,
-        bad,
-    })
 }
 
 /// Both clocks at one moment.

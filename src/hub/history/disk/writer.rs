@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::codec::{self, Salt};
+use super::create::{NEXT_EPOCH, create_segment, draw, write_next_epoch};
 use super::error::HistoryError;
 use super::group::{Group, Staged};
 use super::header::{Header, Previous};
@@ -27,9 +28,6 @@ const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Files that are kept open until they are synced, so that the system tells of all that went wrong with them;
 /// with `os`, nobody may ever ask.
 const UNSYNCED_FILES_MAX: usize = 64;
-
-/// File of a folder that says which epoch begins with the next segment.
-pub(super) const NEXT_EPOCH: &str = "next-epoch";
 
 /// What only the one who writes needs.
 #[derive(Debug)]
@@ -86,14 +84,6 @@ impl Writer {
             let [got, next] = [first.first_seq, self.totals.next];
             let wrong = format!("a record of number {got} cannot follow where {next} is next");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, wrong));
-        }
-        let is_switch = self
-            .active
-            .as_ref()
-            .is_some_and(|it| !it.segment.header.is_always);
-        if always && is_switch && !self.unsynced.is_empty() {
-            // A segment of `always` says that nothing before it can be lost.
-            self.sync(log)?;
         }
         let mut group = Group::begin(self);
         match self.write(log, records, always, &mut group) {
@@ -199,6 +189,10 @@ impl Writer {
         always: bool,
         group: &mut Group,
     ) -> Result<(), HistoryError> {
+        if always && !self.unsynced.is_empty() {
+            // A segment of `always` says that nothing before it can be lost.
+            self.sync_or_fail(&log.files)?;
+        }
         let oldest = log.kept.lock().oldest();
         // A session is kept as long as its lines.
         let is_kept = |last| last >= oldest;
@@ -220,7 +214,7 @@ impl Writer {
         if !log.files.folder.is_dir() {
             storage.create_folder(&log.files.folder)?;
         }
-        let (segment, file) = create(&log.files, header)?;
+        let (segment, file) = create_segment(&log.files, header)?;
         self.is_folder_unsynced = true;
         let active = Active {
             end: segment.end(),
@@ -288,11 +282,7 @@ impl Writer {
     /// See [`Log::sync`].
     pub(super) fn sync(&mut self, log: &Log) -> io::Result<()> {
         self.check()?;
-        if let Err(error) = self.sync_all(&log.files) {
-            let error = io::Error::from(error);
-            self.failed = Some((error.kind(), error.to_string()));
-            return Err(error);
-        }
+        self.sync_or_fail(&log.files)?;
         log.kept.lock().unsynced = None;
         Ok(())
     }
@@ -300,6 +290,12 @@ impl Writer {
     /// Syncs what a daemon has left that was killed.
     pub(super) fn sync_recovered(&mut self, log: &Log) -> Result<(), HistoryError> {
         self.sync_all(&log.files)
+    }
+
+    fn sync_or_fail(&mut self, files: &Files) -> Result<(), HistoryError> {
+        self.sync_all(files).inspect_err(|error| {
+            self.failed = Some((error.kind(), error.to_string()));
+        })
     }
 
     fn sync_all(&mut self, files: &Files) -> Result<(), HistoryError> {
@@ -434,54 +430,6 @@ impl Writer {
     }
 }
 
-/// Writes down which epoch begins with the next segment.
-pub(super) fn write_next_epoch(files: &Files, epoch: Epoch) -> Result<(), HistoryError> {
-    let storage = &files.storage;
-    let path = files.folder.join(NEXT_EPOCH);
-    let new = files.folder.join("next-epoch.new");
-    let file = storage.create(&new)?;
-    let text = format!("{epoch}\n");
-    storage.write_at(&file, &new, &mut [IoSlice::new(text.as_bytes())], 0)?;
-    storage.sync(&file, &new)?;
-    storage.rename(&new, &path)?;
-    storage.sync_folder(&files.folder)
-}
-
-/// Creates a segment. It has its name once its header is written: a crash leaves no half of one.
-fn create(files: &Files, header: Header) -> Result<(Arc<Segment>, Arc<File>), HistoryError> {
-    let storage = &files.storage;
-    let path = files.folder.join(file_name(header.first_seq));
-    let new = path.with_extension("new");
-    let written = write_header(files, &header, &new, &path);
-    let (file, len) = written.inspect_err(|_| {
-        // It is not taken for a segment; the next of its name replaces it.
-        let _ = storage.remove(&new);
-    })?;
-    let end = Place::first(&header, len);
-    let index = Some(Index::default());
-    let segment = Segment::new(path, header, len, &file, end, None, index);
-    Ok((Arc::new(segment), file))
-}
-
-fn write_header(
-    files: &Files,
-    header: &Header,
-    new: &PathBuf,
-    path: &PathBuf,
-) -> Result<(Arc<File>, u64), HistoryError> {
-    let storage = &files.storage;
-    let too_large = || HistoryError::of("write to", new)(io::ErrorKind::FileTooLarge.into());
-    let bytes = header.write().ok_or_else(too_large)?;
-    let file = storage.create(new)?;
-    storage.write_at(&file, new, &mut [IoSlice::new(&bytes)], 0)?;
-    if header.is_always {
-        // The name may reach the disk before what is written.
-        storage.sync(&file, new)?;
-    }
-    storage.rename(new, path)?;
-    Ok((file, bytes.len() as u64))
-}
-
 fn note_unsynced(unsynced: &mut Vec<Unsynced>, active: &Active) {
     if unsynced
         .last()
@@ -496,15 +444,6 @@ fn note_unsynced(unsynced: &mut Vec<Unsynced>, active: &Active) {
         segment: Arc::clone(&active.segment),
         file: Some(Arc::clone(&active.file)),
     });
-}
-
-/// A random number.
-pub(super) fn draw() -> Result<u64, HistoryError> {
-    let mut bytes = [0; 8];
-    let random = PathBuf::from("/dev/urandom");
-    getrandom::fill(&mut bytes)
-        .map_err(|error| HistoryError::of("read", &random)(io::Error::other(error.to_string())))?;
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn has_numbers(record: &Record) -> bool {
