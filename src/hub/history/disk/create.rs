@@ -71,6 +71,6 @@ pub(super) fn draw() -> Result<u64, HistoryError> {
     let mut bytes = [0; 8];
     let random = Path::new("/dev/urandom");
     getrandom::fill(&mut bytes)
-        .map_err(|error| HistoryError::of("read", &random)(io::Error::other(error.to_string())))?;
+        .map_err(|error| HistoryError::of("read", random)(io::Error::other(error.to_string())))?;
     Ok(u64::from_ne_bytes(bytes))
 }

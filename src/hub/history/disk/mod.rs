@@ -26,6 +26,7 @@ mod log;
 #[cfg(test)]
 mod probe;
 mod recovery;
+mod retain;
 mod scan;
 mod segment;
 mod storage;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::codec::{self, Salt};
 use super::create::{NEXT_EPOCH, create_segment, draw, write_next_epoch};
@@ -13,6 +13,7 @@ use super::group::{Group, Staged};
 use super::header::{Header, Previous};
 use super::index::{Index, Place};
 use super::log::{Files, Kept, Log};
+use super::retain::millis;
 use super::segment::{Segment, file_name};
 use super::totals::{Sessions, Totals};
 use crate::hub::history::{Record, Retention};
@@ -183,7 +184,7 @@ impl Writer {
     }
 
     /// Goes on in a new file. One that is empty gives it its place.
-    fn begin_segment(
+    pub(super) fn begin_segment(
         &mut self,
         log: &Log,
         always: bool,
@@ -241,7 +242,7 @@ impl Writer {
     }
 
     /// Lets readers see what was written.
-    fn show(&mut self, log: &Log, group: Group) {
+    pub(super) fn show(&mut self, log: &Log, group: Group) {
         let had_epoch = std::mem::take(&mut self.begins_epoch);
         let mut kept = log.kept.lock();
         for Active { segment, .. } in group.begun {
@@ -319,64 +320,6 @@ impl Writer {
         Ok(())
     }
 
-    /// See [`Log::retain`].
-    pub(super) fn retain(&mut self, log: &Log, retention: Retention) -> io::Result<()> {
-        self.retention = retention;
-        let now = log.files.storage.boot_ms();
-        let is_expired = |segment: &Segment| {
-            let age = segment.times().map(|times| now - times.last_boot_ms);
-            age.zip(retention.age)
-                .is_some_and(|(age, max)| age > millis(max))
-        };
-        let active = self
-            .active
-            .as_ref()
-            .map(|active| Arc::clone(&active.segment));
-        if let Some(active) = active.filter(|active| is_expired(active))
-            && self.failed.is_none()
-        {
-            // All that is kept has expired. What goes on from it needs a file all the same.
-            let mut group = Group::begin(self);
-            match self.begin_segment(log, active.header.is_always, &mut group) {
-                Ok(()) => self.show(log, group),
-                Err(error) => {
-                    group.take_back(self, log);
-                    return Err(error.into());
-                }
-            }
-        }
-        loop {
-            let mut kept = log.kept.lock();
-            let is_too_much = kept.file_bytes > retention.bytes;
-            let Some(oldest) = kept.segments.front().map(Arc::clone) else {
-                return Ok(());
-            };
-            let is_to_go = is_too_much || oldest.is_empty() || is_expired(&oldest);
-            if kept.segments.len() < 2 || !is_to_go {
-                self.forget_sessions(&mut kept);
-                return Ok(());
-            }
-            kept.segments.pop_front();
-            kept.file_bytes -= oldest.end().at;
-            drop(kept);
-            if let Err(error) = log.files.storage.remove(&oldest.path) {
-                let mut kept = log.kept.lock();
-                kept.file_bytes += oldest.end().at;
-                kept.segments.push_front(oldest);
-                return Err(error.into());
-            }
-            self.unsynced
-                .retain(|it| !Arc::ptr_eq(&it.segment, &oldest));
-        }
-    }
-
-    /// Forgets the sessions whose lines are all gone.
-    fn forget_sessions(&mut self, kept: &mut Kept) {
-        let oldest = kept.oldest();
-        self.sessions.retain(|_, it| it.last >= oldest);
-        kept.sessions = self.sessions.len();
-    }
-
     /// See [`Log::begin_epoch`].
     pub(super) fn begin_epoch(&mut self, log: &Log, epoch: Epoch) -> io::Result<()> {
         self.totals.epoch = epoch;
@@ -448,8 +391,4 @@ fn note_unsynced(unsynced: &mut Vec<Unsynced>, active: &Active) {
 
 fn has_numbers(record: &Record) -> bool {
     record.next_seq() > record.first_seq
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

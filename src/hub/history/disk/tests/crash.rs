@@ -214,9 +214,7 @@ fn only_who_knows_a_segments_salt_can_put_a_record_into_a_line() {
 /// Copies the state and the channel of a directory.
 pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir(to.join("nmea")).unwrap();
-    for file in ["@state"] {
-        fs::copy(from.join(file), to.join(file)).unwrap();
-    }
+    fs::copy(from.join("@state"), to.join("@state")).unwrap();
     for file in fs::read_dir(from.join("nmea")).unwrap() {
         let file = file.unwrap();
         fs::copy(file.path(), to.join("nmea").join(file.file_name())).unwrap();
