@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Retention, Slice, record::Record};
+use super::kept::{Retention, Slice};
+use super::record::Record;
 use crate::wire::ids::Seq;
 use crate::wire::past::Newest;
 

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "being built")]
 
 pub(crate) mod disk;
+mod kept;
 mod ledger;
 mod memory;
 mod record;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
+pub(crate) use kept::{Retention, Slice};
 pub(in crate::hub) use ledger::Ledger;
 pub(in crate::hub) use memory::Memory;
 pub(crate) use record::Record;
@@ -30,15 +32,6 @@ use crate::wire::past::Newest;
 /// What one reader takes at a time, in bytes: enough to pay for the turn, and little enough for a live client
 /// not to notice that it waits for it.
 const SLICE_BYTES: usize = 256 * 1024;
-
-/// How much of a channel is kept. A reload changes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Retention {
-    /// Bytes: as records take them.
-    pub(crate) bytes: u64,
-    /// How old a record may become; `None`: as old as it likes.
-    pub(crate) age: Option<Duration>,
-}
 
 /// The history of a channel: what is kept of it, and who reads that.
 #[derive(Debug)]
@@ -323,28 +316,6 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.0.readers.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Outcome of a read.
-#[derive(Debug)]
-pub(crate) enum Slice<R> {
-    /// Records without a gap, the first of which holds the number asked for.
-    Records(Vec<R>),
-    /// What was asked for is not kept any more: the oldest number that is, or the next that will be.
-    Gone { oldest: Seq },
-    /// It has not been published, or not been stored yet.
-    End,
-}
-
-impl Slice<Record> {
-    /// The same, with records that are shared.
-    fn shared(self) -> Slice<Arc<Record>> {
-        match self {
-            Slice::Records(records) => Slice::Records(records.into_iter().map(Arc::new).collect()),
-            Slice::Gone { oldest } => Slice::Gone { oldest },
-            Slice::End => Slice::End,
-        }
     }
 }
 

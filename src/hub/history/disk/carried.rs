@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::ByteBuf;
 
 use super::codec::{self, HEAD_BYTES, Head, Salt};
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 
 /// Nobody can write into a state, so that its records need no marker that nobody knows.
 const SALT: Salt = Salt(0);

@@ -1,6 +1,6 @@
 //! The segments of a channel, each of which says what it follows.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::codec::Salt;
 use super::error::{Cut, HistoryError};
 use super::header::{Header, NoHeader, says_always};
-use super::recovery::{Ended, open_file};
 use super::segment::first_of;
 use super::window::{Window, read_at};
 use crate::wire::ids::Seq;
@@ -18,6 +17,17 @@ const SALT_AT: usize = 28;
 
 /// Bytes that are searched at once.
 const STEP: usize = 1024 * 1024;
+
+/// How the daemon ended that wrote last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// All was synced.
+    Clean,
+    /// It was killed: the system has what it had written.
+    Killed,
+    /// The machine went down, perhaps: what was not synced may be gone, in any part.
+    Down,
+}
 
 /// A segment that was opened.
 #[derive(Debug)]
@@ -188,4 +198,11 @@ fn is_blank(file: &File, len: u64) -> io::Result<bool> {
         at += bytes.len() as u64;
     }
     Ok(true)
+}
+
+/// Opens a segment to be read, and the last to be written as well.
+fn open_file(path: &Path, is_last: bool) -> Result<Arc<File>, HistoryError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(is_last).open(path);
+    file.map(Arc::new).map_err(HistoryError::of("open", path))
 }

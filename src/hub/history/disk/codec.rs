@@ -18,7 +18,7 @@
 
 use bytes::Bytes;
 
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 use crate::hub::part::{Kind, Part};
 use crate::wire::format::Notice;
 use crate::wire::ids::{ClientId, Seq};

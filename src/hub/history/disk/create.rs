@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::error::HistoryError;
 use super::header::Header;
 use super::index::{Index, Place};
-use super::log::Files;
 use super::segment::{Segment, file_name};
+use super::shared::Files;
 use crate::wire::ids::Epoch;
 
 /// File of a folder that says which epoch begins with the next segment.

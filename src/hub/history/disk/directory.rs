@@ -11,13 +11,15 @@ use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use rustix::io::FdFlags;
 
+use super::chain::Ended;
 use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
-use super::log::{Files, Log};
-use super::recovery::{self, Ended, Recovered, draw_epoch, list};
+use super::log::Log;
+use super::recovery::{self, Recovered, draw_epoch, list};
 use super::segment::first_of;
+use super::shared::Files;
 use super::storage::Storage;
-use crate::hub::history::Retention;
+use crate::hub::history::kept::Retention;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;
 

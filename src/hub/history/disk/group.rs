@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::active::Active;
 use super::codec::{self, Head, Salt, TooLarge};
-use super::error::HistoryError;
 use super::index::{Later, Place};
-use super::log::Log;
 use super::segment::{Times, Written};
-use super::totals::{Before, Sessions, Totals, add_sessions, restore_sessions};
-use super::writer::{Active, Writer};
-use crate::hub::history::Record;
+use super::totals::{Before, Sessions, Totals, add_sessions};
+use crate::hub::history::record::Record;
 
 /// Lines of a record up to this are copied to its head: the system takes one piece faster than two.
 const COPIED_MAX: usize = 4096;
@@ -90,11 +88,12 @@ impl Staged {
 /// What an append has done so far. Readers see nothing of it.
 #[derive(Debug)]
 pub(super) struct Group {
-    totals: Totals,
-    sessions: Before,
-    active: Option<Active>,
+    /// What there was before.
+    pub(super) totals: Totals,
+    pub(super) sessions: Before,
+    pub(super) active: Option<Active>,
     /// Something was written to the segment that was there.
-    is_written: bool,
+    pub(super) is_written: bool,
     /// Segments that were begun.
     pub(super) begun: Vec<Active>,
     /// Records that were written, a run for each segment.
@@ -111,11 +110,11 @@ struct Run {
 }
 
 impl Group {
-    pub(super) fn begin(writer: &Writer) -> Group {
+    pub(super) fn begin(totals: Totals, active: Option<Active>) -> Group {
         Group {
-            totals: writer.totals,
+            totals,
             sessions: Vec::new(),
-            active: writer.active.clone(),
+            active,
             is_written: false,
             begun: Vec::new(),
             written: Vec::new(),
@@ -169,50 +168,5 @@ impl Group {
             entries: run.later.entries,
         });
         run.end
-    }
-
-    /// Leaves the files and the writer as they were. If that fails as well, nothing more is written: what
-    /// follows could not be told from what is left.
-    pub(super) fn take_back(self, writer: &mut Writer, log: &Log) {
-        writer.staged.clear();
-        writer.totals = self.totals;
-        restore_sessions(&mut writer.sessions, self.sessions);
-        writer.active = self.active;
-        if let Err(error) = take_back_files(self.is_written, self.begun, writer, log) {
-            writer.failed = Some((error.kind(), error.to_string()));
-        }
-    }
-}
-
-fn take_back_files(
-    is_written: bool,
-    begun: Vec<Active>,
-    writer: &mut Writer,
-    log: &Log,
-) -> Result<(), HistoryError> {
-    let storage = &log.files.storage;
-    for new in begun.into_iter().rev() {
-        let path = &new.segment.path;
-        let is_in_place_of = |old: &Active| old.segment.path == *path;
-        if writer.active.as_ref().is_some_and(is_in_place_of) {
-            // The empty one that it replaced is gone: it is as good.
-            storage.truncate(&new.file, path, new.segment.header_len)?;
-            let mut kept = log.kept.lock();
-            writer.replace_empty(&mut kept, &new.segment);
-            kept.file_bytes += new.segment.header_len;
-            kept.segments.push_back(Arc::clone(&new.segment));
-            drop(kept);
-            writer.active = Some(new);
-            return Ok(());
-        }
-        storage.remove(path)?;
-        let unsynced = &mut writer.unsynced;
-        unsynced.retain(|it| !Arc::ptr_eq(&it.segment, &new.segment));
-    }
-    match &writer.active {
-        Some(active) if is_written => {
-            storage.truncate(&active.file, &active.segment.path, active.end.at)
-        }
-        _ => Ok(()),
     }
 }

@@ -1,18 +1,16 @@
 //! The history of one channel: written by one thread at a time, read by any number meanwhile.
 
-use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::segment::Segment;
-use super::storage::Storage;
+use super::shared::{Kept, Shared};
 use super::writer::Writer;
-use crate::hub::history::{Record, Retention, Slice};
+use crate::hub::history::kept::{Retention, Slice};
+use crate::hub::history::record::Record;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::past::Newest;
 
@@ -20,40 +18,9 @@ use crate::wire::past::Newest;
 /// for that.
 #[derive(Debug)]
 pub(crate) struct Log {
-    pub(super) files: Files,
-    /// What readers see. Never held while a file is read or written.
-    pub(super) kept: Mutex<Kept>,
+    pub(super) shared: Shared,
     /// Held by who writes, while it does.
     pub(super) writer: Mutex<Writer>,
-}
-
-/// Where the files are.
-#[derive(Clone, Debug)]
-pub(super) struct Files {
-    pub(super) storage: Storage,
-    /// The folder of the channel, and the directory with all of them.
-    pub(super) folder: PathBuf,
-    pub(super) directory: PathBuf,
-    /// Held for as long as anything is written. The lock goes with the last.
-    pub(super) _lock: Arc<OwnedFd>,
-}
-
-/// What readers see.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// The oldest first; the last is written to.
-    pub(super) segments: VecDeque<Arc<Segment>>,
-    /// Bytes of their files.
-    pub(super) file_bytes: u64,
-    pub(super) epoch: Epoch,
-    pub(super) next: Seq,
-    /// Messages ever, and bytes of their lines.
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
-    pub(super) last_time_ms: u64,
-    pub(super) sessions: usize,
-    /// Since when something has waited to be synced.
-    pub(super) unsynced: Option<Instant>,
 }
 
 /// What is kept of a channel, for stats.
@@ -84,7 +51,7 @@ impl Log {
     /// # Errors
     /// The system's, of the kind it has them (a full disk, for one); and each time after a failed sync.
     pub(crate) fn append(&self, records: &[Arc<Record>], always: bool) -> io::Result<()> {
-        self.writer.lock().append(self, records, always)
+        self.writer.lock().append(&self.shared, records, always)
     }
 
     /// Returns when all that was appended would survive the loss of power.
@@ -93,7 +60,7 @@ impl Log {
     /// The system's. What a failed sync has lost cannot be known, and a second one may say that all is well: after
     /// one, every append and sync fails.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.writer.lock().sync(self)
+        self.writer.lock().sync(&self.shared)
     }
 
     /// Removes the oldest segments until the files have at most `retention.bytes` bytes, and those whose last
@@ -104,7 +71,7 @@ impl Log {
     /// # Errors
     /// The system's: what could not be removed is still kept.
     pub(crate) fn retain(&self, retention: Retention) -> io::Result<()> {
-        self.writer.lock().retain(self, retention)
+        self.writer.lock().retain(&self.shared, retention)
     }
 
     /// The next append starts a segment of this epoch; it is the epoch of what is appended even if the daemon
@@ -113,13 +80,13 @@ impl Log {
     /// # Errors
     /// The system's: then only if it does not end before.
     pub(crate) fn begin_epoch(&self, epoch: Epoch) -> io::Result<()> {
-        self.writer.lock().begin_epoch(self, epoch)
+        self.writer.lock().begin_epoch(&self.shared, epoch)
     }
 
     /// Begins with this number in place of the first, in a channel that had so many messages before anything of
     /// it was kept: only while nothing has been appended.
     pub(crate) fn begin_at(&self, next: Seq, messages: u64) {
-        self.writer.lock().begin_at(self, next, messages);
+        self.writer.lock().begin_at(&self.shared, next, messages);
     }
 
     /// Removes all files of the channel. Who is reading keeps what it has; nothing can be appended any more.
@@ -127,7 +94,7 @@ impl Log {
     /// # Errors
     /// The system's.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        self.writer.lock().remove(self)
+        self.writer.lock().remove(&self.shared)
     }
 
     /// Records from the one that holds `from` on: one at least, more as long as they have at most `bytes_max`
@@ -138,7 +105,7 @@ impl Log {
     pub(crate) fn read(&self, from: Seq, bytes_max: usize) -> io::Result<Slice<Record>> {
         loop {
             let segment = {
-                let kept = self.kept.lock();
+                let kept = self.shared.kept.lock();
                 let oldest = kept.oldest();
                 if from < oldest {
                     return Ok(Slice::Gone { oldest });
@@ -171,11 +138,11 @@ impl Log {
     fn try_locate(&self, newest: Newest) -> io::Result<Found> {
         let message = match newest {
             Newest::Messages(count) => {
-                let kept = self.kept.lock();
+                let kept = self.shared.kept.lock();
                 Ok(kept.messages.saturating_sub(count))
             }
             Newest::Bytes(bytes) => {
-                let kept = self.kept.lock();
+                let kept = self.shared.kept.lock();
                 let oldest = kept.segments.front().map_or(0, |it| it.header.bytes_before);
                 let byte = kept.bytes.saturating_sub(bytes).max(oldest);
                 if byte >= kept.bytes {
@@ -186,8 +153,8 @@ impl Log {
                 segment.message_from_byte(byte).map_err(|e| (segment, e))
             }
             Newest::Age(age) => {
-                let now = self.files.storage.wall_ms();
-                let kept = self.kept.lock();
+                let now = self.shared.files.storage.wall_ms();
+                let kept = self.shared.kept.lock();
                 if kept.segments.is_empty() {
                     return Ok(Found::Seq(kept.next));
                 }
@@ -205,7 +172,7 @@ impl Log {
             Err((segment, error)) => return self.removed_or(&segment, error),
         };
         let segment = {
-            let kept = self.kept.lock();
+            let kept = self.shared.kept.lock();
             let oldest = kept
                 .segments
                 .front()
@@ -232,12 +199,12 @@ impl Log {
     /// Whether a segment could not be opened since it was removed meanwhile.
     fn is_removed(&self, segment: &Arc<Segment>, error: &io::Error) -> bool {
         let is_kept = |kept: &Kept| kept.segments.iter().any(|it| Arc::ptr_eq(it, segment));
-        error.kind() == io::ErrorKind::NotFound && !is_kept(&self.kept.lock())
+        error.kind() == io::ErrorKind::NotFound && !is_kept(&self.shared.kept.lock())
     }
 
     /// What is kept.
     pub(crate) fn stats(&self) -> LogStats {
-        let kept = self.kept.lock();
+        let kept = self.shared.kept.lock();
         let oldest = kept.segments.front();
         let mut times = kept.segments.iter().filter_map(|segment| segment.times());
         LogStats {
@@ -257,17 +224,17 @@ impl Log {
 
     /// The oldest number that is kept; the next to be given if none is.
     pub(crate) fn oldest(&self) -> Seq {
-        self.kept.lock().oldest()
+        self.shared.kept.lock().oldest()
     }
 
     /// The next number to be given.
     pub(crate) fn next(&self) -> Seq {
-        self.kept.lock().next
+        self.shared.kept.lock().next
     }
 
     /// The epoch of what is appended next.
     pub(crate) fn epoch(&self) -> Epoch {
-        self.kept.lock().epoch
+        self.shared.kept.lock().epoch
     }
 }
 
@@ -276,18 +243,4 @@ enum Found {
     Seq(Seq),
     /// The segment went while it was read: to be looked for again.
     Removed,
-}
-
-impl Kept {
-    pub(super) fn oldest(&self) -> Seq {
-        let oldest = self.segments.front();
-        oldest.map_or(self.next, |segment| segment.header.first_seq)
-    }
-
-    /// The last segment of which `is_before` is true; it is true of none behind one of which it is false.
-    /// The first if it is true of none. There is one.
-    fn segment(&self, is_before: impl Fn(&Segment) -> bool) -> Arc<Segment> {
-        let behind = self.segments.partition_point(|segment| is_before(segment));
-        Arc::clone(&self.segments[behind.saturating_sub(1)])
-    }
 }

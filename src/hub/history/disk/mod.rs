@@ -13,6 +13,7 @@
 
 #![allow(unused_imports, reason = "being built")]
 
+mod active;
 mod carried;
 mod chain;
 mod codec;
@@ -29,10 +30,12 @@ mod recovery;
 mod retain;
 mod scan;
 mod segment;
+mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod undo;
 mod window;
 mod writer;
 

@@ -9,31 +9,23 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::chain::{self, Chain, Opened};
+use super::active::{Active, Unsynced};
+use super::chain::{self, Chain, Ended, Opened};
 use super::create::{NEXT_EPOCH, draw, write_next_epoch};
 use super::error::{Cut, HistoryError};
 use super::group::Staged;
 use super::index::{Index, Place};
-use super::log::{Files, Kept, Log};
+use super::log::Log;
 use super::scan::{Scanned, scan};
 use super::segment::{Segment, Times, first_of, first_time};
+use super::shared::{Files, Kept, Shared};
 use super::totals::{Sessions, Totals, add_sessions};
 use super::window::{Bad, Found, Window};
-use super::writer::{Active, Unsynced, Writer};
-use crate::hub::history::{Record, Retention};
+use super::writer::Writer;
+use crate::hub::history::kept::Retention;
+use crate::hub::history::record::Record;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionName;
-
-/// How the daemon ended that wrote last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// All was synced.
-    Clean,
-    /// It was killed: the system has what it had written.
-    Killed,
-    /// The machine went down, perhaps: what was not synced may be gone, in any part.
-    Down,
-}
 
 /// What was found of a channel.
 #[derive(Debug)]
@@ -154,7 +146,7 @@ pub(super) fn open(
     let log = log_of(files, kept, writer);
     if is_always && !is_synced {
         // It was not to be seen before it is.
-        log.writer.lock().sync_recovered(&log)?;
+        log.writer.lock().sync_recovered(&log.shared)?;
     }
     Ok((log, recovered))
 }
@@ -195,7 +187,7 @@ fn fresh(files: Files, retention: Retention, epoch: Epoch, cut: Option<Cut>) -> 
 
 fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log {
     let totals = &writer.totals;
-    Log {
+    let shared = Shared {
         files,
         kept: Mutex::new(Kept {
             file_bytes: segments.iter().map(|segment| segment.end().at).sum(),
@@ -208,6 +200,9 @@ fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log
             sessions: writer.sessions.len(),
             unsynced: None,
         }),
+    };
+    Log {
+        shared,
         writer: Mutex::new(writer),
     }
 }
@@ -340,11 +335,4 @@ fn segment_of(
         last_boot_ms: clocks.boot_at(last_time_ms),
     });
     Segment::new(path, header, header_len, &file, end, times, index)
-}
-
-/// Opens a segment to be read, and the last to be written as well.
-pub(super) fn open_file(path: &Path, is_last: bool) -> Result<Arc<File>, HistoryError> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(is_last).open(path);
-    file.map(Arc::new).map_err(HistoryError::of("open", path))
 }

@@ -2,19 +2,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::group::Group;
-use super::log::{Kept, Log};
 use super::segment::Segment;
+use super::shared::{Kept, Shared};
+use super::storage::millis;
 use super::writer::Writer;
-use crate::hub::history::Retention;
+use crate::hub::history::kept::Retention;
 
 impl Writer {
     /// See [`Log::retain`].
-    pub(super) fn retain(&mut self, log: &Log, retention: Retention) -> io::Result<()> {
+    pub(super) fn retain(&mut self, shared: &Shared, retention: Retention) -> io::Result<()> {
         self.retention = retention;
-        let now = log.files.storage.boot_ms();
+        let now = shared.files.storage.boot_ms();
         let is_expired = |segment: &Segment| {
             let age = segment.times().map(|times| now - times.last_boot_ms);
             age.zip(retention.age)
@@ -28,17 +28,17 @@ impl Writer {
             && self.failed.is_none()
         {
             // All that is kept has expired. What goes on from it needs a file all the same.
-            let mut group = Group::begin(self);
-            match self.begin_segment(log, active.header.is_always, &mut group) {
-                Ok(()) => self.show(log, group),
+            let mut group = Group::begin(self.totals, self.active.clone());
+            match self.begin_segment(shared, active.header.is_always, &mut group) {
+                Ok(()) => self.show(shared, group),
                 Err(error) => {
-                    group.take_back(self, log);
+                    self.take_back(shared, group);
                     return Err(error.into());
                 }
             }
         }
         loop {
-            let mut kept = log.kept.lock();
+            let mut kept = shared.kept.lock();
             let is_too_much = kept.file_bytes > retention.bytes;
             let Some(oldest) = kept.segments.front().map(Arc::clone) else {
                 return Ok(());
@@ -51,8 +51,8 @@ impl Writer {
             kept.segments.pop_front();
             kept.file_bytes -= oldest.end().at;
             drop(kept);
-            if let Err(error) = log.files.storage.remove(&oldest.path) {
-                let mut kept = log.kept.lock();
+            if let Err(error) = shared.files.storage.remove(&oldest.path) {
+                let mut kept = shared.kept.lock();
                 kept.file_bytes += oldest.end().at;
                 kept.segments.push_front(oldest);
                 return Err(error.into());
@@ -68,8 +68,4 @@ impl Writer {
         self.sessions.retain(|_, it| it.last >= oldest);
         kept.sessions = self.sessions.len();
     }
-}
-
-pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

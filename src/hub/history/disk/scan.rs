@@ -7,7 +7,7 @@ use super::error::HistoryError;
 use super::index::{Index, Place};
 use super::totals::{Sessions, Totals, add_sessions};
 use super::window::{Bad, Found, Window};
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 
 /// Bytes that are read at once.
 const STEP: usize = 1024 * 1024;

@@ -12,7 +12,7 @@ use super::error::HistoryError;
 use super::header::Header;
 use super::index::{Entry, Index, Later, Place, STEP};
 use super::window::{Found, Window, read_at};
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 use crate::hub::part::Kind;
 use crate::wire::ids::Seq;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::header::Published;
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionName;
 

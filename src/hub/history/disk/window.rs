@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 
 use super::codec::{self, HEAD_BYTES, Head, Salt};
-use crate::hub::history::Record;
+use crate::hub::history::record::Record;
 use crate::wire::ids::Seq;
 
 /// What was found where a record could begin.

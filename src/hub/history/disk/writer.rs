@@ -1,22 +1,23 @@
 //! The side of a log that writes.
 
-use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::active::{Active, Unsynced, note_unsynced};
 use super::codec::{self, Salt};
 use super::create::{NEXT_EPOCH, create_segment, draw, write_next_epoch};
 use super::error::HistoryError;
 use super::group::{Group, Staged};
 use super::header::{Header, Previous};
 use super::index::{Index, Place};
-use super::log::{Files, Kept, Log};
-use super::retain::millis;
 use super::segment::{Segment, file_name};
+use super::shared::{Files, Kept, Shared};
+use super::storage::millis;
 use super::totals::{Sessions, Totals};
-use crate::hub::history::{Record, Retention};
+use crate::hub::history::kept::Retention;
+use crate::hub::history::record::Record;
 use crate::wire::ids::{Epoch, Seq};
 
 /// A segment is this part of what is kept, in bytes and age: so exact is retention.
@@ -25,10 +26,6 @@ const SEGMENTS: u32 = 16;
 /// Bounds of a segment's size: small ones cost a file each, large ones are slow to recover.
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// Files that are kept open until they are synced, so that the system tells of all that went wrong with them;
-/// with `os`, nobody may ever ask.
-const UNSYNCED_FILES_MAX: usize = 64;
 
 /// What only the one who writes needs.
 #[derive(Debug)]
@@ -50,29 +47,11 @@ pub(super) struct Writer {
     pub(super) staged: Staged,
 }
 
-/// The segment that is written to.
-#[derive(Clone, Debug)]
-pub(super) struct Active {
-    pub(super) segment: Arc<Segment>,
-    pub(super) file: Arc<File>,
-    /// Where the next record goes.
-    pub(super) end: Place,
-    /// When it was begun, by the clock that goes on steadily.
-    pub(super) begun_boot_ms: i64,
-}
-
-/// A segment of which something may not have reached the disk.
-#[derive(Debug)]
-pub(super) struct Unsynced {
-    pub(super) segment: Arc<Segment>,
-    pub(super) file: Option<Arc<File>>,
-}
-
 impl Writer {
     /// See [`Log::append`].
     pub(super) fn append(
         &mut self,
-        log: &Log,
+        shared: &Shared,
         records: &[Arc<Record>],
         always: bool,
     ) -> io::Result<()> {
@@ -86,14 +65,14 @@ impl Writer {
             let wrong = format!("a record of number {got} cannot follow where {next} is next");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, wrong));
         }
-        let mut group = Group::begin(self);
-        match self.write(log, records, always, &mut group) {
+        let mut group = Group::begin(self.totals, self.active.clone());
+        match self.write(shared, records, always, &mut group) {
             Ok(()) => {
-                self.show(log, group);
+                self.show(shared, group);
                 Ok(())
             }
             Err(error) => {
-                group.take_back(self, log);
+                self.take_back(shared, group);
                 Err(error.into())
             }
         }
@@ -101,13 +80,13 @@ impl Writer {
 
     fn write(
         &mut self,
-        log: &Log,
+        shared: &Shared,
         records: &[Arc<Record>],
         always: bool,
         group: &mut Group,
     ) -> Result<(), HistoryError> {
-        if self.needs_segment(log, always) {
-            self.begin_segment(log, always, group)?;
+        if self.needs_segment(shared, always) {
+            self.begin_segment(shared, always, group)?;
         }
         let mut records = records.iter().filter(|record| has_numbers(record));
         let mut next = records.next();
@@ -128,18 +107,18 @@ impl Writer {
             })?;
             if end + head.record_len() > self.segment_bytes() && !is_empty {
                 self.staged.back_to(mark);
-                self.flush(log, group)?;
-                self.begin_segment(log, always, group)?;
+                self.flush(shared, group)?;
+                self.begin_segment(shared, always, group)?;
                 continue;
             }
             group.add(record, &head, active, &mut self.totals, &mut self.sessions);
             next = records.next();
         }
-        self.flush(log, group)
+        self.flush(shared, group)
     }
 
     /// Writes what is staged.
-    fn flush(&mut self, log: &Log, group: &mut Group) -> Result<(), HistoryError> {
+    fn flush(&mut self, shared: &Shared, group: &mut Group) -> Result<(), HistoryError> {
         let Some(active) = &mut self.active else {
             return Ok(());
         };
@@ -150,24 +129,24 @@ impl Writer {
         note_unsynced(&mut self.unsynced, active);
         let path = &active.segment.path;
         let mut slices = self.staged.slices();
-        let written = log
+        let written = shared
             .files
             .storage
             .write_at(&active.file, path, &mut slices, active.end.at);
         drop(slices);
         self.staged.clear();
         written?;
-        active.end = group.end_run(active, log.files.storage.boot_ms());
+        active.end = group.end_run(active, shared.files.storage.boot_ms());
         Ok(())
     }
 
     /// Whether what comes cannot go to the segment that there is.
-    fn needs_segment(&self, log: &Log, always: bool) -> bool {
+    fn needs_segment(&self, shared: &Shared, always: bool) -> bool {
         let Some(active) = &self.active else {
             return true;
         };
         let is_empty = active.end.at == active.segment.header_len;
-        let age = log.files.storage.boot_ms() - active.begun_boot_ms;
+        let age = shared.files.storage.boot_ms() - active.begun_boot_ms;
         let is_old = self
             .retention
             .age
@@ -186,15 +165,15 @@ impl Writer {
     /// Goes on in a new file. One that is empty gives it its place.
     pub(super) fn begin_segment(
         &mut self,
-        log: &Log,
+        shared: &Shared,
         always: bool,
         group: &mut Group,
     ) -> Result<(), HistoryError> {
         if always && !self.unsynced.is_empty() {
             // A segment of `always` says that nothing before it can be lost.
-            self.sync_or_fail(&log.files)?;
+            self.sync_or_fail(&shared.files)?;
         }
-        let oldest = log.kept.lock().oldest();
+        let oldest = shared.kept.lock().oldest();
         // A session is kept as long as its lines.
         let is_kept = |last| last >= oldest;
         let sessions = self.sessions.iter().filter(|(_, it)| is_kept(it.last));
@@ -207,15 +186,15 @@ impl Writer {
             bytes_before: self.totals.bytes,
             next_id: self.totals.next_id,
             last_time_ms: self.totals.last_time_ms,
-            created_ms: log.files.storage.wall_ms(),
+            created_ms: shared.files.storage.wall_ms(),
             previous: self.previous(),
             sessions: sessions.map(|(name, it)| (name.clone(), *it)).collect(),
         };
-        let storage = &log.files.storage;
-        if !log.files.folder.is_dir() {
-            storage.create_folder(&log.files.folder)?;
+        let storage = &shared.files.storage;
+        if !shared.files.folder.is_dir() {
+            storage.create_folder(&shared.files.folder)?;
         }
-        let (segment, file) = create_segment(&log.files, header)?;
+        let (segment, file) = create_segment(&shared.files, header)?;
         self.is_folder_unsynced = true;
         let active = Active {
             end: segment.end(),
@@ -242,9 +221,9 @@ impl Writer {
     }
 
     /// Lets readers see what was written.
-    pub(super) fn show(&mut self, log: &Log, group: Group) {
+    pub(super) fn show(&mut self, shared: &Shared, group: Group) {
         let had_epoch = std::mem::take(&mut self.begins_epoch);
-        let mut kept = log.kept.lock();
+        let mut kept = shared.kept.lock();
         for Active { segment, .. } in group.begun {
             self.replace_empty(&mut kept, &segment);
             kept.file_bytes += segment.header_len;
@@ -265,7 +244,10 @@ impl Writer {
         drop(kept);
         if had_epoch {
             // A segment has it now. If the file stays, it says what is so already.
-            let _ = log.files.storage.remove(&log.files.folder.join(NEXT_EPOCH));
+            let _ = shared
+                .files
+                .storage
+                .remove(&shared.files.folder.join(NEXT_EPOCH));
         }
     }
 
@@ -281,16 +263,16 @@ impl Writer {
     }
 
     /// See [`Log::sync`].
-    pub(super) fn sync(&mut self, log: &Log) -> io::Result<()> {
+    pub(super) fn sync(&mut self, shared: &Shared) -> io::Result<()> {
         self.check()?;
-        self.sync_or_fail(&log.files)?;
-        log.kept.lock().unsynced = None;
+        self.sync_or_fail(&shared.files)?;
+        shared.kept.lock().unsynced = None;
         Ok(())
     }
 
     /// Syncs what a daemon has left that was killed.
-    pub(super) fn sync_recovered(&mut self, log: &Log) -> Result<(), HistoryError> {
-        self.sync_all(&log.files)
+    pub(super) fn sync_recovered(&mut self, shared: &Shared) -> Result<(), HistoryError> {
+        self.sync_all(&shared.files)
     }
 
     fn sync_or_fail(&mut self, files: &Files) -> Result<(), HistoryError> {
@@ -321,25 +303,25 @@ impl Writer {
     }
 
     /// See [`Log::begin_epoch`].
-    pub(super) fn begin_epoch(&mut self, log: &Log, epoch: Epoch) -> io::Result<()> {
+    pub(super) fn begin_epoch(&mut self, shared: &Shared, epoch: Epoch) -> io::Result<()> {
         self.totals.epoch = epoch;
         self.begins_epoch = true;
-        log.kept.lock().epoch = epoch;
+        shared.kept.lock().epoch = epoch;
         if self.active.is_none() {
             return Ok(());
         }
-        Ok(write_next_epoch(&log.files, epoch)?)
+        Ok(write_next_epoch(&shared.files, epoch)?)
     }
 
     /// See [`Log::begin_at`].
-    pub(super) fn begin_at(&mut self, log: &Log, next: Seq, messages: u64) {
+    pub(super) fn begin_at(&mut self, shared: &Shared, next: Seq, messages: u64) {
         (self.totals.next, self.totals.messages) = (next, messages);
-        let mut kept = log.kept.lock();
+        let mut kept = shared.kept.lock();
         (kept.next, kept.messages) = (next, messages);
     }
 
     /// See [`Log::remove`].
-    pub(super) fn remove(&mut self, log: &Log) -> io::Result<()> {
+    pub(super) fn remove(&mut self, shared: &Shared) -> io::Result<()> {
         let removed = (
             io::ErrorKind::NotFound,
             "the history was removed".to_owned(),
@@ -347,19 +329,20 @@ impl Writer {
         self.failed = Some(removed);
         self.active = None;
         self.unsynced.clear();
-        let mut kept = log.kept.lock();
+        let mut kept = shared.kept.lock();
         let segments = std::mem::take(&mut kept.segments);
         kept.file_bytes = 0;
         drop(kept);
         for segment in segments {
-            log.files.storage.remove(&segment.path)?;
+            shared.files.storage.remove(&segment.path)?;
         }
-        log.files
+        shared
+            .files
             .storage
-            .remove(&log.files.folder.join(NEXT_EPOCH))?;
-        match std::fs::remove_dir(&log.files.folder) {
+            .remove(&shared.files.folder.join(NEXT_EPOCH))?;
+        match std::fs::remove_dir(&shared.files.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(HistoryError::of("remove", &log.files.folder)(error).into())
+                Err(HistoryError::of("remove", &shared.files.folder)(error).into())
             }
             _ => Ok(()),
         }
@@ -371,22 +354,6 @@ impl Writer {
             None => Ok(()),
         }
     }
-}
-
-fn note_unsynced(unsynced: &mut Vec<Unsynced>, active: &Active) {
-    if unsynced
-        .last()
-        .is_some_and(|last| Arc::ptr_eq(&last.segment, &active.segment))
-    {
-        return;
-    }
-    if let Some(oldest) = unsynced.len().checked_sub(UNSYNCED_FILES_MAX) {
-        unsynced[oldest].file = None;
-    }
-    unsynced.push(Unsynced {
-        segment: Arc::clone(&active.segment),
-        file: Some(Arc::clone(&active.file)),
-    });
 }
 
 fn has_numbers(record: &Record) -> bool {

@@ -167,7 +167,7 @@ fn the_newest_are_found_to_the_line() {
 fn the_newest_of_an_age_are_found_by_when_they_were_published() {
     let temp = temp();
     let (log, probe) = probed(temp.path(), SMALL);
-    let now = log.files.storage.wall_ms();
+    let now = log.shared.files.storage.wall_ms();
     let mut records = Vec::new();
     for (seq, ago) in (1..).zip((0..2000).rev()) {
         let mut record = lines(seq, 1, &[&"x".repeat(2000)]);
@@ -180,10 +180,10 @@ fn the_newest_of_an_age_are_found_by_when_they_were_published() {
     for ago in [0, 1, 2, 50, 1000, 1998, 1999, 5000] {
         // The test takes less than half a second, or it is repeated with what it has taken.
         let found = loop {
-            let took = log.files.storage.wall_ms() - now;
+            let took = log.shared.files.storage.wall_ms() - now;
             let age = Duration::from_millis(ago * 1000 + took + 400);
             let found = log.locate(Newest::Age(age)).unwrap();
-            if log.files.storage.wall_ms() - now < took + 400 {
+            if log.shared.files.storage.wall_ms() - now < took + 400 {
                 break found;
             }
         };
@@ -262,7 +262,7 @@ fn a_read_that_has_begun_ends_although_its_file_is_removed() {
     let (log, _) = directory.open_log(&name(), SMALL, EPOCH).unwrap();
     let records = random_records(35, 100, 20_000);
     log.append(&records, false).unwrap();
-    let oldest = Arc::clone(&log.kept.lock().segments[0]);
+    let oldest = Arc::clone(&log.shared.kept.lock().segments[0]);
     let _file = oldest.file().unwrap();
     log.retain(SMALL).unwrap();
     assert!(!oldest.path.exists());

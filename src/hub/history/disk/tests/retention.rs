@@ -74,7 +74,7 @@ fn an_age_removes_whole_segments_by_their_last_record() {
         age: Some(hours(16)),
     };
     let (log, probe) = probed(temp.path(), retention);
-    let wall = log.files.storage.wall_ms();
+    let wall = log.shared.files.storage.wall_ms();
     for hour in 0..40u64 {
         let ahead = i64::try_from(hour * 3_600_000).unwrap();
         probe.set_clocks(ahead, ahead);
@@ -116,7 +116,7 @@ fn a_wall_clock_that_jumps_removes_nothing() {
     };
     let (log, probe) = probed(temp.path(), retention);
     let mut record = lines(1, 1, &["x"]);
-    record.time_ms = log.files.storage.wall_ms();
+    record.time_ms = log.shared.files.storage.wall_ms();
     log.append(&[Arc::new(record)], false).unwrap();
     for jump in [-50, 50] {
         probe.set_clocks(0, jump * 3_600_000);
@@ -140,6 +140,7 @@ fn a_segment_of_an_earlier_daemon_is_as_old_as_the_wall_clock_says() {
         let mut record = lines(1, 1, &["x"]);
         let ago = published_ago * 3_600_000;
         record.time_ms = log
+            .shared
             .files
             .storage
             .wall_ms()
