@@ -193,7 +193,7 @@ mod tests {
 
     /// A state as it was before there were fields that may be missing.
     #[derive(Serialize)]
-    struct Before<'a> {
+    struct Before {
         hubs: Vec<SavedHub>,
         ended: HubStats,
         listeners: Vec<SavedListener>,
