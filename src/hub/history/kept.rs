@@ -1,7 +1,9 @@
 //! How much is kept, and what a reader gets of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::record::Record;
 use crate::wire::ids::Seq;
 
 /// How much of a channel is kept. A reload changes it.
@@ -22,4 +24,15 @@ pub(crate) enum Slice<R> {
     Gone { oldest: Seq },
     /// It has not been published, or not been stored yet.
     End,
+}
+
+impl Slice<Record> {
+    /// The same, with records that are shared.
+    pub(super) fn shared(self) -> Slice<Arc<Record>> {
+        match self {
+            Slice::Records(records) => Slice::Records(records.into_iter().map(Arc::new).collect()),
+            Slice::Gone { oldest } => Slice::Gone { oldest },
+            Slice::End => Slice::End,
+        }
+    }
 }

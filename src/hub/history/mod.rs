@@ -319,17 +319,6 @@ impl Drop for Reader {
     }
 }
 
-impl Slice<Record> {
-    /// The same, with records that are shared.
-    fn shared(self) -> Slice<Arc<Record>> {
-        match self {
-            Slice::Records(records) => Slice::Records(records.into_iter().map(Arc::new).collect()),
-            Slice::Gone { oldest } => Slice::Gone { oldest },
-            Slice::End => Slice::End,
-        }
-    }
-}
-
 /// The history of a channel in stats.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HistoryStats {
