@@ -116,14 +116,8 @@ impl fmt::Display for Cut {
     }
 }
 
-impl std::error::Error for HistoryError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            HistoryError::System { reason, .. } => Some(reason),
-            HistoryError::InUse { .. } | HistoryError::Damaged(_) => None,
-        }
-    }
-}
+/// What the system says is part of what is displayed.
+impl std::error::Error for HistoryError {}
 
 /// Keeps the kind, so that a full disk is known as one.
 impl From<HistoryError> for io::Error {
