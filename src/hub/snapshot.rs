@@ -219,6 +219,9 @@ impl SavedHub {
         }
         state.next_seq = state.next_seq.max(self.next_seq);
         hub.active_encodings_changed(&mut state);
+        if state.is_storing() {
+            hub.store_soon(&mut state);
+        }
         drop(state);
         Ok((hub, places))
     }

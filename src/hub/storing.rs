@@ -29,10 +29,23 @@ impl Hub {
         let Some(recording) = &mut state.recording else {
             return;
         };
-        if !std::mem::replace(&mut recording.is_storing, true) {
+        // Without a runtime the daemon has ended, and drops its clients.
+        if !recording.is_storing
+            && let Ok(runtime) = Handle::try_current()
+        {
+            recording.is_storing = true;
             let hub = self.clone();
-            tokio::task::spawn_blocking(move || hub.store());
+            runtime.spawn_blocking(move || hub.store());
         }
+    }
+
+    /// The same, after a while. The job that could not is taken to be at it meanwhile.
+    fn store_later(self: &Arc<Hub>) {
+        let hub = self.clone();
+        Handle::current().spawn(async move {
+            tokio::time::sleep(RETRY_TIME).await;
+            tokio::task::spawn_blocking(move || hub.store());
+        });
     }
 
     /// Stores what is pending until nothing is, or nothing can be stored any more.
@@ -91,9 +104,9 @@ impl Hub {
         self.wake(state, usize::MAX);
     }
 
-    /// What is pending could not be stored. Whether the job goes on: it tries a full disk again, after a while,
-    /// or lets what is pending pass without being kept, if that is what was asked for.
-    fn goes_on_without(&self, history: &History, error: &io::Error) -> bool {
+    /// What is pending could not be stored. Whether the job goes on, letting that pass without being kept, if that
+    /// is what was asked for. Else a full disk is tried again after a while.
+    fn goes_on_without(self: &Arc<Hub>, history: &History, error: &io::Error) -> bool {
         let is_full = matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -109,7 +122,8 @@ impl Hub {
                 if is_news {
                     error!(%channel, %error, "senders wait until the history can be written");
                 }
-                std::thread::sleep(RETRY_TIME);
+                self.store_later();
+                return false;
             }
             OnHistoryError::Stop => {
                 error!(%channel, %error, "senders wait: the history cannot be written, before a restart");
