@@ -14,7 +14,7 @@
 //! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, the hello line, why a connection ends |
 //! | [`config`] | what a person types → what the daemon runs on, validated once |
 //! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`, with TLS or without; addresses, rates, permits |
-//! | [`hub`] | the channels, each with its one order, buffer and budget; who is behind, and what is counted of all that |
+//! | [`hub`] | the channels, each with its one order, buffer, budget and history; who is behind or comes back, and what is counted of all that |
 //! | `client` | accepted connections and who of them comes in; one client: its life, its reader, its writer |
 //! | [`ops`] | phases and signals, the log, the service manager, handovers, the admin server |
 //! | [`commands`] | `connect`, `bench`, `status`, `generate`: beside the daemon, from its outside |
@@ -31,6 +31,11 @@
 //! The same by its functions: `Client::poll` ► `Reader::poll` (permit, read, telnet, line ends, framing) ►
 //! `Feed::publish` ► `Hub::publish` (the batch takes its place, readers are woken) ┄► `Client::poll` of
 //! another client ► `Writer::poll` ► `Feed::poll_more`, `gather`, `advance` ► the socket.
+//!
+//! With a history, a batch is recorded when it is published: in memory at once, on disk by a job
+//! (`Hub::store`), which links it into the stream when it is written. Who comes back joins where
+//! `Hub::enter` found (`client/handshake`), walks `Past` slices of the history (`hub/past`), and is live
+//! when `Hub::rejoin` finds its place in the stream.
 //!
 //! A signal: `ops/lifecycle` ► `Server::run` ► `server/{reload,upgrade,shutdown}`. A channel is made by
 //! `Channels::set` (the configuration), `of_listener` or `open` (a hello), and ended by the reaper.
@@ -51,6 +56,8 @@
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`, whose first lines say the rest |
 //! | something that is counted | of a channel: as `discarded` goes through `Hub`, `HubStats` and `SavedHub`; of a client: `ClientCounters`; of the daemon: `Counters`; and its line in `ops/admin/metrics` |
 //! | something that outlives a daemon | a field with a default in a `snapshot.rs`; `ops/handover` says when it takes a new version |
+//! | what a record of the history says | `hub/history/record.rs`, its bytes in `hub/history/disk/codec.rs`, and what a reader gets of it in `Record::batch_from` |
+//! | something that a client asks of the past | `wire/past.rs`, and where it begins then in `hub/entry.rs` |
 //! | a command | `config/cli/commands.rs`, and a folder in `commands` |
 //!
 //! The rules:
