@@ -10,7 +10,7 @@
 //! To add an encoding: add its variant at the end of [`Encoding`], and its arm to each function that
 //! the compiler then names. All are in this file, but for
 //!
-//! - where a client gets it: from its [`Format`] in [`Hub::join_behind`](super::Hub::join_behind), or by
+//! - where a client gets it: from its [`Format`] in [`Hub::join_at`](super::Hub::join_at), or by
 //!   a switch like [`Feed::use_crlf`](super::feed::Feed::use_crlf);
 //! - what is said to one client alone: `Writer::say`, `hello::Answer` and `Refusal::tell`;
 //! - what the client sends: `Reader` and `HelloReader`;

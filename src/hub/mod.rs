@@ -2,7 +2,7 @@
 //!
 //! Each channel has a [`Hub`] of its own; [`Channels`] are all of them by name.
 //!
-//! [`Hub::join_behind`] makes a connection a client and gives it a [`Feed`]: it publishes through it and
+//! [`Hub::join_at`] makes a connection a client and gives it a [`Feed`]: it publishes through it and
 //! walks the stream with it. What was published is kept once, as a chain of batches that every
 //! feed walks at its own pace without a lock ([`batch`]); its bytes are charged to one account
 //! ([`budget`]); who holds the account up is found by the [`reaper`].
