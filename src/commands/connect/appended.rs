@@ -75,9 +75,7 @@ pub(super) fn cut(
                        last lines can come twice";
         return Ok(is_file.then(|| warning.to_owned()));
     };
-    let is_same =
-        |recorded: &AppendedFile| (recorded.device, recorded.inode) == (found.device, found.inode);
-    match recorded.filter(is_same) {
+    match recorded.filter(|recorded| recorded.is_same(&found)) {
         Some(recorded) if found.bytes > recorded.bytes => {
             let cut = ftruncate(&output, recorded.bytes);
             cut.map_err(|error| format!("standard output cannot be cut: {error}"))?;

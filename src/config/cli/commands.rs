@@ -38,7 +38,7 @@ pub enum Command {
     /// standard output any more, the command ends without a word.
     #[cfg(feature = "connect")]
     #[command(after_help = "", after_long_help = connect::MORE)]
-    Connect(ConnectArgs),
+    Connect(Box<ConnectArgs>),
     /// Load a daemon and prove that every line reaches every reader, once, whole and in order
     ///
     /// It checks while it measures: from the first line to the last, every reader must get every line,
