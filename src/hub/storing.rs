@@ -116,7 +116,7 @@ impl Hub {
         match history.on_error() {
             OnHistoryError::Drop => {
                 error!(%channel, %error, "the history has ended: what comes is not kept");
-                self.end_history();
+                self.end_history(history);
             }
             OnHistoryError::Stop if is_full => {
                 if is_news {
@@ -135,7 +135,12 @@ impl Hub {
 
     /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
     /// epoch.
-    fn end_history(&self) {
+    fn end_history(&self, history: &History) {
+        let epoch = new_epoch();
+        // Before anybody gets what is pending: numbers of what is not kept are given again after a restart.
+        if let Err(error) = history.begin_epoch(epoch) {
+            error!(channel = %self.name, %error, "a restart may go on with the epoch that ends here");
+        }
         let mut state = self.lock();
         let Some(recording) = &mut state.recording else {
             return;
@@ -144,7 +149,7 @@ impl Hub {
         let senders = recording.link_stored(pending);
         state.set_recording(None);
         state.is_history_over = true;
-        self.set_epoch(new_epoch());
+        self.set_epoch(epoch);
         for key in senders {
             if let Some(slot) = state.slots.get(key) {
                 slot.subscriber.command(Commands::ACK);

@@ -52,7 +52,11 @@ impl Hub {
         }
         self.set_epoch(recovered.epoch);
         self.shared.skip_ids_to(recovered.next_id);
-        let history = History::new(Store::Disk(log), settings, self.shared.turns.clone());
+        let history = History::new(
+            Store::Disk(Box::new(log)),
+            settings,
+            self.shared.turns.clone(),
+        );
         let mut recording = Recording::new(history, state.next_seq, recovered.last_time_ms);
         recording.sessions = Sessions::restore(recovered.sessions);
         state.set_recording(Some(recording));

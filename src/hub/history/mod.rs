@@ -3,8 +3,6 @@
 //! The hub [records](super::recording) what it publishes; a feed [reads](super::past) what it missed, from
 //! the same surface wherever that is kept.
 
-#![allow(dead_code, reason = "being built")]
-
 pub(crate) mod disk;
 mod kept;
 mod ledger;
@@ -60,7 +58,7 @@ pub(in crate::hub) struct HistorySettings {
 #[derive(Debug)]
 pub(in crate::hub) enum Store {
     Memory(Memory),
-    Disk(disk::Log),
+    Disk(Box<disk::Log>),
 }
 
 /// A client that reads from the history.
@@ -149,6 +147,17 @@ impl History {
         match &self.store {
             Store::Memory(_) => Ok(()),
             Store::Disk(log) => log.sync(),
+        }
+    }
+
+    /// What is stored next is of this epoch, even if the daemon ends before. Blocks.
+    ///
+    /// # Errors
+    /// Those of [`disk::Log::begin_epoch`].
+    pub(in crate::hub) fn begin_epoch(&self, epoch: Epoch) -> io::Result<()> {
+        match &self.store {
+            Store::Memory(_) => Ok(()),
+            Store::Disk(log) => log.begin_epoch(epoch),
         }
     }
 

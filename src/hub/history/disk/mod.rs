@@ -11,8 +11,6 @@
 //! - **Epoch**: kept unless a number that somebody has seen could be given again.
 //! - **Blocking**: readers and the one who writes never wait for each other's files.
 
-#![allow(unused_imports, reason = "being built")]
-
 mod active;
 mod carried;
 mod chain;
