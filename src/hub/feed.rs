@@ -432,7 +432,14 @@ impl Feed {
     /// Leaves the buffer to those who keep up, and goes on in the history from where it is. Not in the middle
     /// of a line: [`Feed::take_rest_of_line`] first.
     pub(crate) fn catch_up(&mut self) {
-        if self.past().is_some() || !self.skip_own() {
+        if self.past().is_some() {
+            return;
+        }
+        if !self.skip_own() {
+            let place = self.cursor.as_ref();
+            if place.is_some_and(|place| place.index >= self.end()) {
+                self.detach();
+            }
             return;
         }
         let (Some(history), Some(cursor)) = (self.hub.history(), &self.cursor) else {

@@ -132,6 +132,15 @@ impl Hub {
         }
     }
 
+    /// The place before the shutdown notice, for a feed that has had everything before `next`, if that comes
+    /// next. Who has left before does not get it.
+    pub(super) fn before_shutdown(&self, next: Seq) -> Option<Arc<Node>> {
+        let state = self.lock();
+        let recording = state.recording.as_ref()?;
+        let is_next = next.0 >= state.next_seq;
+        recording.before_shutdown.clone().filter(|_| is_next)
+    }
+
     /// Messages among the numbers from `from` to before `to`, as far as that is known.
     pub(super) fn messages_between(&self, from: Seq, to: Seq) -> Option<u64> {
         let state = self.lock();

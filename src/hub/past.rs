@@ -112,7 +112,8 @@ impl Past {
                 return Poll::Ready(Step::Missed(std::mem::take(&mut self.missed)));
             }
             if self.end.is_some_and(|end| self.next >= end) {
-                return Poll::Ready(Step::End);
+                let shutdown = hub.before_shutdown(self.next);
+                return Poll::Ready(shutdown.map_or(Step::End, Step::Live));
             }
             if self.fetch.is_none() {
                 match hub.rejoin(self.next, self.joined) {

@@ -21,7 +21,7 @@ pub(super) struct Recording {
     /// The places before the last batches, by the first number of each: those that some feed still holds.
     recent: VecDeque<(Seq, Weak<Node>)>,
     /// The place before the shutdown notice, which has no number to be found by.
-    before_shutdown: Option<Arc<Node>>,
+    pub(super) before_shutdown: Option<Arc<Node>>,
     /// Which numbers went to messages.
     pub(super) ledger: Ledger,
     pub(super) sessions: Sessions,

@@ -197,6 +197,9 @@ pub(super) fn all_it_was_due_is_received(
         return;
     }
     assert!(received.is_whole, "{id} got half a line: {reason:?}");
+    if reason == CloseReason::Shutdown && guest.role.subscribes() {
+        assert_eq!(received.ends_with_shutdown, peer.format != Format::Raw, "{id}");
+    }
     let left = log.iter().find(|event| event.is_disconnect(id));
     // Without notices nothing tells where it left, save at the end of all.
     let left = match (left, reason) {
@@ -245,6 +248,8 @@ struct Received {
     skipped: u64,
     /// It ends with a whole line.
     is_whole: bool,
+    /// Its last line says that the daemon stops.
+    ends_with_shutdown: bool,
 }
 
 impl Received {
@@ -262,6 +267,8 @@ impl Received {
             .map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec())
             .collect();
         let is_whole = lines.pop().is_none_or(|rest| rest.is_empty());
+        let words: [&[u8]; 2] = [b"Server shutting down", b"{\"event\":\"shutdown\"}"];
+        let ends_with_shutdown = lines.last().is_some_and(|last| words.contains(&&**last));
         let mut skipped = 0;
         if format != Format::Raw {
             lines.retain(|line| {
@@ -274,6 +281,7 @@ impl Received {
             lines,
             skipped,
             is_whole,
+            ends_with_shutdown,
         }
     }
 
