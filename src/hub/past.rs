@@ -21,6 +21,9 @@ use super::keep::Rejoin;
 use super::order::Hub;
 use crate::wire::ids::Seq;
 
+/// Bytes of lines up to which records are walked as one batch.
+const JOINED_BYTES_MAX: usize = 64 * 1024;
+
 type Fetched = (OwnedSemaphorePermit, io::Result<Slice<Arc<Record>>>);
 
 /// Where a feed is in the past.
@@ -169,12 +172,26 @@ impl Past {
     fn chain(&self, records: &[Arc<Record>]) -> (Arc<Node>, Seq) {
         let first = Node::apart();
         let (mut last, mut behind) = (first.clone(), self.next);
-        for record in records {
-            if self.end.is_some_and(|end| record.first_seq >= end) {
+        let end = |record: &&Arc<Record>| self.end.is_none_or(|end| record.first_seq < end);
+        let mut rest = &records[..records.iter().take_while(end).count()];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest.iter().take_while(|record| {
+                bytes += record.raw.len();
+                bytes <= JOINED_BYTES_MAX
+            });
+            let (group, behind_it) = rest.split_at(fit.count().max(1));
+            rest = behind_it;
+            let joined = match group {
+                [_] => None,
+                small => Record::joined(small),
+            };
+            let record = joined.as_ref().or(group.first().map(Arc::as_ref));
+            let Some(record) = record else {
                 break;
-            }
-            let node = Node::apart();
+            };
             let batch = record.batch_from(self.next, self.notices_from);
+            let node = Node::apart();
             behind = batch.next_seq();
             last.link(Link {
                 batch,

@@ -1,5 +1,7 @@
 //! What the history keeps of a batch.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::hub::batch::Batch;
@@ -59,6 +61,37 @@ impl Record {
             raw: view.bytes.clone(),
             sessions: batch.sessions.clone(),
         }
+    }
+
+    /// Consecutive records as one, for a reader: of small ones, each would cost it as much as a large one.
+    pub(in crate::hub) fn joined(records: &[Arc<Record>]) -> Option<Record> {
+        let first = records.first()?;
+        let parts = || records.iter().map(|record| record.parts.len());
+        let (mut origins, mut kinds) = (Vec::new(), Vec::new());
+        let (mut ends, mut names) = (Vec::new(), Vec::new());
+        origins.reserve_exact(parts().sum());
+        kinds.reserve_exact(parts().sum());
+        ends.reserve_exact(parts().sum());
+        let mut raw = Vec::with_capacity(records.iter().map(|record| record.raw.len()).sum());
+        for record in records {
+            let (parts_before, bytes_before) = (kinds.len() as u32, raw.len() as u32);
+            let named = record.names.iter();
+            names.extend(named.map(|(part, name)| (parts_before + part, name.clone())));
+            origins.extend_from_slice(&record.origins);
+            kinds.extend_from_slice(&record.parts);
+            ends.extend(record.ends.iter().map(|end| bytes_before + end));
+            raw.extend_from_slice(&record.raw);
+        }
+        Some(Record {
+            first_seq: first.first_seq,
+            time_ms: first.time_ms,
+            origins: origins.into(),
+            names: names.into(),
+            parts: kinds.into(),
+            ends: ends.into(),
+            raw: raw.into(),
+            sessions: Box::default(),
+        })
     }
 
     /// Bytes that it takes, its lines and what is known of them.
@@ -156,5 +189,93 @@ impl Record {
             ends: ends.into(),
         };
         Batch::of_past(first_seq, origins.into(), names.into(), parts.into(), raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::format::Notice;
+
+    /// Consecutive records of these parts: `None` is a notice, a number a part of so many lines.
+    fn records(of: &[Vec<Option<u32>>]) -> Vec<Arc<Record>> {
+        let (mut next, mut line) = (Seq(7), 0);
+        let record = |parts: &Vec<Option<u32>>| {
+            let (mut raw, mut ends, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
+            for part in parts {
+                let messages = part.unwrap_or(0);
+                for _ in 0..messages {
+                    line += 1;
+                    raw.extend_from_slice("x".repeat(line % 5).as_bytes());
+                    raw.extend_from_slice(format!("{line}\n").as_bytes());
+                }
+                ends.push(raw.len() as u32);
+                let kind = part.map_or(Kind::Notice(Notice::Connect), |_| Kind::Lines);
+                kinds.push(Part { kind, messages });
+            }
+            let count = parts.len() as u64;
+            let record = Record {
+                first_seq: next,
+                time_ms: next.0,
+                origins: (0..count).map(|at| ClientId(next.0 + at)).collect(),
+                names: Box::new([(count as u32 - 1, "meter-7".parse().unwrap())]),
+                parts: kinds.into(),
+                ends: ends.into(),
+                raw: raw.into(),
+                sessions: Box::default(),
+            };
+            next = record.next_seq();
+            Arc::new(record)
+        };
+        of.iter().map(record).collect()
+    }
+
+    fn shown(batches: &[Batch], encoding: Encoding) -> String {
+        let views = batches.iter().map(|batch| batch.view(encoding));
+        views
+            .map(|view| String::from_utf8_lossy(&view.bytes))
+            .collect()
+    }
+
+    /// Units of a stream by their numbers, as `json` says them; and whether each is a message.
+    fn numbered(json: &str) -> Vec<(u64, bool)> {
+        let lines = json.lines().map(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            (event["seq"].as_u64().unwrap(), event["event"] == "message")
+        });
+        lines.collect()
+    }
+
+    proptest! {
+        #[test]
+        fn reader_gets_the_rest_from_any_number_on_whether_records_are_joined_or_not(
+            of in prop::collection::vec(
+                prop::collection::vec(prop::option::of(1..4_u32), 1..5), 1..5),
+            from in 0..30_u64,
+            notices_from in 0..30_u64,
+        ) {
+            let records = records(&of);
+            let whole = [Record::joined(&records).unwrap()];
+            let all = shown(&whole.each_ref().map(|it| it.batch_from(Seq(0), Seq(0))), Encoding::Json);
+            let (from, notices_from) = (Seq(from), Seq(notices_from));
+            let expected: Vec<_> = numbered(&all)
+                .into_iter()
+                .filter(|(seq, is_message)| {
+                    *seq >= from.0 && (*is_message || *seq >= notices_from.0)
+                })
+                .collect();
+            let behind = records.iter().filter(|record| record.next_seq() > from);
+            let apart: Vec<_> = behind.map(|it| it.batch_from(from, notices_from)).collect();
+            prop_assert_eq!(numbered(&shown(&apart, Encoding::Json)), expected);
+            if !apart.is_empty() {
+                let joined = whole.each_ref().map(|it| it.batch_from(from, notices_from));
+                for encoding in Encoding::ALL {
+                    prop_assert_eq!(shown(&joined, encoding), shown(&apart, encoding));
+                }
+                prop_assert_eq!(joined[0].next_seq(), apart[apart.len() - 1].next_seq());
+            }
+        }
     }
 }
