@@ -12,8 +12,8 @@ use linehub::ops::handover::{self, predecessor::Predecessor};
 use linehub::ops::systemd::SystemdEnv;
 use linehub::server::Server;
 use linehub::{
-    commands::generate, commands::status, hub::memory, net::bind, net::permits, ops::lifecycle,
-    ops::logging,
+    commands::generate, commands::history, commands::status, hub::memory, net::bind, net::permits,
+    ops::lifecycle, ops::logging,
 };
 use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
@@ -98,6 +98,7 @@ fn run(command: &Command) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Status(args) => status::run(args),
+        Command::History { what } => history::run(what),
         #[cfg(feature = "connect")]
         Command::Connect(args) => linehub::commands::connect::run(args),
         #[cfg(feature = "bench")]

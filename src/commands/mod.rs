@@ -7,6 +7,7 @@ pub mod connect;
 #[cfg(any(feature = "bench", feature = "connect"))]
 mod daemon_line;
 pub mod generate;
+pub mod history;
 pub mod status;
 pub mod table;
 mod terminal;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use super::bench::{self, BenchArgs};
 #[cfg(feature = "connect")]
 use super::connect::{self, ConnectArgs};
+use super::history::History;
 use crate::config::tokens;
 use crate::config::words;
 use crate::wire::channel::ChannelName;
@@ -23,6 +24,12 @@ pub enum Command {
     },
     /// Show who is connected to the running daemon, how much flows, and who is slow
     Status(StatusArgs),
+    /// Check and print what --history-dir keeps, with the daemon running or not
+    History {
+        /// What to do with it.
+        #[command(subcommand)]
+        what: History,
+    },
     /// Connect to a daemon: standard input goes out, what comes in goes to standard output
     ///
     /// Lines from standard input go to the daemon, and what comes from there goes to standard output,

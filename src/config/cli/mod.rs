@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod explain;
 mod help;
+mod history;
 #[cfg(any(feature = "bench", feature = "connect"))]
 mod tls;
 #[cfg(any(feature = "bench", feature = "connect"))]
@@ -29,6 +30,7 @@ pub use self::commands::{Command, Generate, StatusArgs, TokenArgs};
 pub use self::connect::ConnectArgs;
 pub use self::explain::unknown_variables;
 pub(crate) use self::help::{Body, SECTIONS, fill, wrap};
+pub use self::history::{History, HistoryCheckArgs, HistoryReadArgs};
 #[cfg(any(feature = "bench", feature = "connect"))]
 pub use self::tls::TlsArgs;
 #[cfg(feature = "bench")]

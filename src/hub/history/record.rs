@@ -8,6 +8,7 @@ use crate::hub::batch::Batch;
 use crate::hub::encoding::{EncodedBatch, Encoding};
 use crate::hub::part::{Kind, Part};
 use crate::wire::client_name::ClientName;
+use crate::wire::format::Format;
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionName;
 
@@ -141,6 +142,12 @@ impl Record {
         };
         let lines = memchr::memchr_iter(b'\n', &self.raw[begun..]).count();
         (lines > 0).then(|| self.seq_of_last_messages(lines as u64))
+    }
+
+    /// What a client of this format gets of it that has all that comes before `from`.
+    pub(crate) fn formatted(&self, format: Format, from: Seq) -> Bytes {
+        let batch = self.batch_from(from, Seq(0));
+        batch.view(format.into()).bytes.clone()
     }
 
     /// The batch of what somebody gets of it who has all that comes before `from`, and no notices from

@@ -94,15 +94,16 @@ pub(super) fn open(paths: &[PathBuf], ended: Ended) -> Result<Chain, HistoryErro
 }
 
 /// Why a segment does not go on where the one before it ends.
-struct Gap {
-    file: PathBuf,
-    offset: u64,
-    what: String,
+pub(super) struct Gap {
+    pub(super) file: PathBuf,
+    pub(super) offset: u64,
+    pub(super) what: String,
     /// The one before has become shorter.
     is_shortened: bool,
 }
 
-fn follows(before: &mut Opened, header: &Header, ended: Ended) -> Result<(), Gap> {
+/// Whether a segment of this header goes on where the one before it ends.
+pub(super) fn follows(before: &mut Opened, header: &Header, ended: Ended) -> Result<(), Gap> {
     let previous = header.previous.map(|it| (it.first_seq, it.len));
     if let Some((_, len)) = previous
         && ended == Ended::Down

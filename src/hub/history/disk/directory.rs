@@ -14,9 +14,9 @@ use rustix::io::FdFlags;
 use super::chain::Ended;
 use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
+use super::folder::{channels_in, list};
 use super::log::Log;
-use super::recovery::{self, Recovered, draw_epoch, list};
-use super::segment::first_of;
+use super::recovery::{self, Recovered, draw_epoch};
 use super::shared::Files;
 use super::storage::Storage;
 use crate::hub::history::kept::Retention;
@@ -261,25 +261,9 @@ impl Directory {
             storage: self.storage.clone(),
             folder: self.path.join(name.as_str()),
             directory: self.path.clone(),
-            _lock: Arc::clone(&self.lock),
+            _lock: Some(Arc::clone(&self.lock)),
         }
     }
-}
-
-/// Channels that have a folder with segments in this directory, in order.
-pub(super) fn channels_in(directory: &Path) -> Result<Vec<ChannelName>, HistoryError> {
-    let mut channels = Vec::new();
-    for path in list(directory)? {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(Ok(name)) = name.map(str::parse) else {
-            continue;
-        };
-        if path.is_dir() && list(&path)?.iter().any(|file| first_of(file).is_some()) {
-            channels.push(name);
-        }
-    }
-    channels.sort();
-    Ok(channels)
 }
 
 /// The process that has said that it has the lock.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::segment::Segment;
-use super::shared::{Kept, Shared};
+use super::shared::Shared;
 use super::writer::Writer;
 use crate::hub::history::kept::{Retention, Slice};
 use crate::hub::history::record::Record;
@@ -103,23 +102,7 @@ impl Log {
     /// # Errors
     /// The system's, and damage, with the file and the offset.
     pub(crate) fn read(&self, from: Seq, bytes_max: usize) -> io::Result<Slice<Record>> {
-        loop {
-            let segment = {
-                let kept = self.shared.kept.lock();
-                let oldest = kept.oldest();
-                if from < oldest {
-                    return Ok(Slice::Gone { oldest });
-                }
-                if from >= kept.next {
-                    return Ok(Slice::End);
-                }
-                kept.segment(|segment| segment.header.first_seq <= from)
-            };
-            match segment.read(from, bytes_max) {
-                Err(error) if self.is_removed(&segment, &error) => {}
-                read => return Ok(Slice::Records(read?)),
-            }
-        }
+        self.shared.read(from, bytes_max)
     }
 
     /// The first number of the newest so many; the next number to be given if that is none of them.
@@ -127,79 +110,7 @@ impl Log {
     /// # Errors
     /// Those of [`Log::read`].
     pub(crate) fn locate(&self, newest: Newest) -> io::Result<Seq> {
-        loop {
-            match self.try_locate(newest)? {
-                Found::Seq(seq) => return Ok(seq),
-                Found::Removed => {}
-            }
-        }
-    }
-
-    fn try_locate(&self, newest: Newest) -> io::Result<Found> {
-        let message = match newest {
-            Newest::Messages(count) => {
-                let kept = self.shared.kept.lock();
-                Ok(kept.messages.saturating_sub(count))
-            }
-            Newest::Bytes(bytes) => {
-                let kept = self.shared.kept.lock();
-                let oldest = kept.segments.front().map_or(0, |it| it.header.bytes_before);
-                let byte = kept.bytes.saturating_sub(bytes).max(oldest);
-                if byte >= kept.bytes {
-                    return Ok(Found::Seq(kept.next));
-                }
-                let segment = kept.segment(|segment| segment.header.bytes_before <= byte);
-                drop(kept);
-                segment.message_from_byte(byte).map_err(|e| (segment, e))
-            }
-            Newest::Age(age) => {
-                let now = self.shared.files.storage.wall_ms();
-                let kept = self.shared.kept.lock();
-                if kept.segments.is_empty() {
-                    return Ok(Found::Seq(kept.next));
-                }
-                // A clock that was set back: the last record is of now.
-                let now = now.max(kept.last_time_ms);
-                let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-                let since = now.saturating_sub(age);
-                let segment = kept.segment(|segment| segment.header.last_time_ms < since);
-                drop(kept);
-                segment.message_since(since).map_err(|e| (segment, e))
-            }
-        };
-        let mut message = match message {
-            Ok(message) => message,
-            Err((segment, error)) => return self.removed_or(&segment, error),
-        };
-        let segment = {
-            let kept = self.shared.kept.lock();
-            let oldest = kept
-                .segments
-                .front()
-                .map_or(0, |it| it.header.messages_before);
-            message = message.max(oldest);
-            if message >= kept.messages || kept.segments.is_empty() {
-                return Ok(Found::Seq(kept.next));
-            }
-            kept.segment(|segment| segment.header.messages_before <= message)
-        };
-        match segment.seq_of(message) {
-            Ok(seq) => Ok(Found::Seq(seq)),
-            Err(error) => self.removed_or(&segment, error),
-        }
-    }
-
-    fn removed_or(&self, segment: &Arc<Segment>, error: io::Error) -> io::Result<Found> {
-        match self.is_removed(segment, &error) {
-            true => Ok(Found::Removed),
-            false => Err(error),
-        }
-    }
-
-    /// Whether a segment could not be opened since it was removed meanwhile.
-    fn is_removed(&self, segment: &Arc<Segment>, error: &io::Error) -> bool {
-        let is_kept = |kept: &Kept| kept.segments.iter().any(|it| Arc::ptr_eq(it, segment));
-        error.kind() == io::ErrorKind::NotFound && !is_kept(&self.shared.kept.lock())
+        self.shared.locate(newest)
     }
 
     /// What is kept.
@@ -236,11 +147,4 @@ impl Log {
     pub(crate) fn epoch(&self) -> Epoch {
         self.shared.kept.lock().epoch
     }
-}
-
-/// Outcome of one look for a number.
-enum Found {
-    Seq(Seq),
-    /// The segment went while it was read: to be looked for again.
-    Removed,
 }

@@ -12,18 +12,22 @@
 //! - **Blocking**: readers and the one who writes never wait for each other's files.
 
 mod active;
+mod archive;
 mod carried;
 mod chain;
+mod check;
 mod codec;
 mod create;
 mod directory;
 mod error;
+mod folder;
 mod group;
 mod header;
 mod index;
 mod log;
 #[cfg(test)]
 mod probe;
+mod reading;
 mod recovery;
 mod retain;
 mod scan;
@@ -37,7 +41,9 @@ mod undo;
 mod window;
 mod writer;
 
+pub(crate) use archive::{Archive, channels};
 pub(crate) use carried::SavedRecords;
+pub(crate) use check::{Report, check};
 pub(crate) use directory::Directory;
 pub(crate) use error::{Cut, Damage, HistoryError};
 pub(crate) use log::{Log, LogStats};

@@ -13,11 +13,12 @@ use super::active::{Active, Unsynced};
 use super::chain::{self, Chain, Ended, Opened};
 use super::create::{NEXT_EPOCH, draw, write_next_epoch};
 use super::error::{Cut, HistoryError};
+use super::folder::{list, segments_in};
 use super::group::Staged;
 use super::index::{Index, Place};
 use super::log::Log;
 use super::scan::{Scanned, scan};
-use super::segment::{Segment, Times, first_of, first_time};
+use super::segment::{Segment, Times, first_time};
 use super::shared::{Files, Kept, Shared};
 use super::totals::{Sessions, Totals, add_sessions};
 use super::window::{Bad, Found, Window};
@@ -53,7 +54,8 @@ pub(super) fn open(
     if_new: Epoch,
     ended: Ended,
 ) -> Result<(Log, Recovered), HistoryError> {
-    let paths = segments_of(&files)?;
+    remove_half_made(&files)?;
+    let paths = segments_in(&files.folder)?;
     let Chain {
         mut segments,
         mut cut,
@@ -67,7 +69,7 @@ pub(super) fn open(
     let scanned = scan(&last)?;
     if let Some((bad, follows)) = scanned.bad {
         let Place { at, .. } = scanned.end;
-        if let Some(follows) = follows.filter(|_| ended != Ended::Down) {
+        if let Some((follows, _)) = follows.filter(|_| ended != Ended::Down) {
             let what = format!("{}, and records follow at byte {follows}", bad.what);
             return Err(HistoryError::damaged(&last.path, at, what));
         }
@@ -207,29 +209,13 @@ fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log
     }
 }
 
-/// Segments in the folder, by their names in order. Removes what a crash has left half made.
-fn segments_of(files: &Files) -> Result<Vec<PathBuf>, HistoryError> {
-    let mut segments = Vec::new();
-    for path in list(&files.folder)? {
-        if first_of(&path).is_some() {
-            segments.push(path);
-        } else if path.extension().is_some_and(|kind| kind == "new") {
-            files.storage.remove(&path)?;
-        }
-    }
-    segments.sort();
-    Ok(segments)
-}
-
-/// What is in a folder; nothing if there is none.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, HistoryError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(HistoryError::of("read", folder))?,
-    };
-    let paths = entries.map(|entry| Ok(entry?.path()));
-    let paths: io::Result<Vec<PathBuf>> = paths.collect();
-    paths.map_err(HistoryError::of("read", folder))
+/// Removes what a crash has left half made.
+fn remove_half_made(files: &Files) -> Result<(), HistoryError> {
+    let paths = list(&files.folder)?;
+    let mut half_made = paths
+        .iter()
+        .filter(|path| path.extension().is_some_and(|kind| kind == "new"));
+    half_made.try_for_each(|path| files.storage.remove(path))
 }
 
 /// The epoch that begins with the next segment, if one does.

@@ -8,6 +8,7 @@ use super::index::{Index, Place};
 use super::totals::{Sessions, Totals, add_sessions};
 use super::window::{Bad, Found, Window};
 use crate::hub::history::record::Record;
+use crate::wire::ids::Seq;
 
 /// Bytes that are read at once.
 const STEP: usize = 1024 * 1024;
@@ -18,7 +19,7 @@ pub(super) struct Scanned {
     pub(super) index: Index,
     pub(super) totals: Totals,
     pub(super) sessions: Sessions,
-    pub(super) bad: Option<(Bad, Option<u64>)>,
+    pub(super) bad: Option<(Bad, Option<(u64, Seq)>)>,
 }
 
 /// Reads all records of a segment.
@@ -36,7 +37,7 @@ pub(super) fn scan(last: &Opened) -> Result<Scanned, HistoryError> {
     };
     let mut sessions: Sessions = header.sessions.iter().cloned().collect();
     let mut window = Window::new(&last.file, header.salt, end.at, last.len, STEP);
-    let mut read = || -> io::Result<Option<(Bad, Option<u64>)>> {
+    let mut read = || -> io::Result<Option<(Bad, Option<(u64, Seq)>)>> {
         loop {
             let head = match window.head(end.seq)? {
                 Found::Record(head) => head,

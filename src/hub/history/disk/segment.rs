@@ -45,7 +45,7 @@ struct Stored {
 }
 
 /// When the records of a segment were published.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     /// The first, by the wall clock.
     pub(super) first_ms: u64,
@@ -118,6 +118,11 @@ impl Segment {
         if let Some(index) = &mut stored.index {
             index.append(written.entries);
         }
+    }
+
+    /// The index is to be made anew by the next who needs it.
+    pub(super) fn forget_index(&self) {
+        self.stored.lock().index = None;
     }
 
     /// The file, to be read.

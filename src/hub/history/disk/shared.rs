@@ -28,7 +28,8 @@ pub(super) struct Files {
     pub(super) folder: PathBuf,
     pub(super) directory: PathBuf,
     /// Held for as long as anything is written. The lock goes with the last.
-    pub(super) _lock: Arc<OwnedFd>,
+    /// `None` where nothing is written.
+    pub(super) _lock: Option<Arc<OwnedFd>>,
 }
 
 /// What readers see.

@@ -167,9 +167,14 @@ impl<'a> Window<'a> {
         Ok(self.buffer.slice(start.min(end)..end))
     }
 
+    /// Goes on from there.
+    pub(super) fn go_to(&mut self, at: u64) {
+        self.at = at;
+    }
+
     /// Looks from the next byte on for a whole record that has the number `seq` or a later one: where it
-    /// begins.
-    pub(super) fn search(&mut self, seq: Seq) -> io::Result<Option<u64>> {
+    /// begins, and its number.
+    pub(super) fn search(&mut self, seq: Seq) -> io::Result<Option<(u64, Seq)>> {
         let marker = self.salt.marker();
         let mut at = self.at + 1;
         while at < self.limit {
@@ -183,29 +188,31 @@ impl<'a> Window<'a> {
                 continue;
             };
             at += found as u64;
-            if self.is_record_from(at, seq)? {
-                return Ok(Some(at));
+            if let Some(found) = self.record_from(at, seq)? {
+                return Ok(Some((at, found)));
             }
             at += 1;
         }
         Ok(None)
     }
 
-    fn is_record_from(&mut self, at: u64, seq: Seq) -> io::Result<bool> {
+    /// The number of the whole record at this byte, if there is one and it is not before `seq`.
+    fn record_from(&mut self, at: u64, seq: Seq) -> io::Result<Option<Seq>> {
         let bytes = self.bytes(at, HEAD_BYTES as u64)?;
         let Ok(head) = bytes[..].try_into() else {
-            return Ok(false);
+            return Ok(None);
         };
         let Ok(head) = Head::read(self.salt, head) else {
-            return Ok(false);
+            return Ok(None);
         };
         let is_inside = at.saturating_add(head.record_len()) <= self.limit;
         if head.first_seq < seq || !is_inside {
-            return Ok(false);
+            return Ok(None);
         }
         let record = self.bytes(at, head.record_len())?;
-        Ok(record.len() >= HEAD_BYTES
-            && codec::check(&head, self.salt, &record[HEAD_BYTES..]).is_ok())
+        let body = record.get(HEAD_BYTES..);
+        let is_good = body.is_some_and(|body| codec::check(&head, self.salt, body).is_ok());
+        Ok(is_good.then_some(head.first_seq))
     }
 }
 

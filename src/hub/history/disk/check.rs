@@ -1,0 +1,166 @@
+//! A channel's files, checked from the first byte to the last.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::chain::{Ended, Opened, follows};
+use super::error::{Damage, HistoryError};
+use super::folder::segments_in;
+use super::header::{Header, NoHeader};
+use super::index::Place;
+use super::segment::first_of;
+use super::window::{Bad, Found, Window};
+use crate::wire::ids::{Epoch, Seq};
+
+/// Bytes that are read at once.
+const STEP: usize = 1024 * 1024;
+
+/// What is in a channel's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report {
+    /// That of the last segment.
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) segments: u64,
+    pub(crate) records: u64,
+    pub(crate) messages: u64,
+    /// Bytes of all files.
+    pub(crate) bytes: u64,
+    /// The first number and the last.
+    pub(crate) numbers: Option<(Seq, Seq)>,
+    /// When the first record and the last were published, in milliseconds since 1970.
+    pub(crate) times_ms: Option<(u64, u64)>,
+    pub(crate) damages: Vec<Damage>,
+    /// Where the last segment ends in the beginning of a record: a daemon is writing it, or was when it was
+    /// killed.
+    pub(crate) unfinished: Option<Damage>,
+}
+
+/// Reads all segments in a folder.
+///
+/// # Errors
+/// The system's. Damage is in the report.
+pub(crate) fn check(folder: &Path) -> Result<Report, HistoryError> {
+    let mut report = Report::default();
+    let paths = segments_in(folder)?;
+    let mut before: Option<Opened> = None;
+    for (at, path) in paths.iter().enumerate() {
+        let is_last = at + 1 == paths.len();
+        let file = match File::open(path) {
+            // It has just been removed as the oldest.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => Arc::new(file.map_err(HistoryError::of("open", path))?),
+        };
+        report.segments += 1;
+        let opened = match Header::read(&file, path) {
+            Ok((header, header_len, len)) => Opened {
+                path: path.clone(),
+                file,
+                header,
+                header_len,
+                len,
+            },
+            Err(NoHeader::Refused(HistoryError::Damaged(damage))) => {
+                report.damages.push(damage);
+                before = None;
+                continue;
+            }
+            Err(NoHeader::Refused(error)) => return Err(error),
+            Err(NoHeader::Bad(what)) => {
+                report.damage(path, 0, what);
+                before = None;
+                continue;
+            }
+        };
+        report.epoch = Some(opened.header.epoch);
+        report.bytes += opened.len;
+        if first_of(path) != Some(opened.header.first_seq) {
+            let what = format!("its records begin with {}", opened.header.first_seq);
+            report.damage(path, 0, what);
+        }
+        if let Some(before) = &mut before
+            && let Err(gap) = follows(before, &opened.header, Ended::Killed)
+        {
+            report.damage(&gap.file, gap.offset, gap.what);
+        }
+        let walked = report.walk(&opened, is_last);
+        let next = walked.map_err(HistoryError::of("read", path))?;
+        let following = paths.get(at + 1).and_then(|path| first_of(path));
+        if let (Some(next), Some(following)) = (next, following)
+            && next != following
+        {
+            let what =
+                format!("its records end before {next}, and the next file begins with {following}");
+            report.damage(path, opened.len, what);
+        }
+        before = Some(opened);
+    }
+    Ok(report)
+}
+
+impl Report {
+    fn damage(&mut self, file: &Path, offset: u64, what: impl Into<String>) {
+        self.damages.push(Damage {
+            file: PathBuf::from(file),
+            offset,
+            what: what.into(),
+        });
+    }
+
+    /// Reads the records of a segment: the number behind them, if nothing was wrong.
+    fn walk(&mut self, opened: &Opened, is_last: bool) -> io::Result<Option<Seq>> {
+        let Opened {
+            path, file, header, ..
+        } = opened;
+        let first = Place::first(header, opened.header_len);
+        let mut window = Window::new(file, header.salt, first.at, opened.len, STEP);
+        let mut next = first.seq;
+        let mut is_whole = true;
+        loop {
+            let bad = match window.head(next)? {
+                Found::End => return Ok(is_whole.then_some(next)),
+                Found::Bad(bad) => bad,
+                Found::Record(head) => match window.record(&head)? {
+                    Found::End => return Ok(is_whole.then_some(next)),
+                    Found::Bad(bad) => bad,
+                    Found::Record(_) => {
+                        self.records += 1;
+                        self.messages += u64::from(head.messages);
+                        next = head.next_seq();
+                        let last = Seq(next.0.saturating_sub(1));
+                        let first = self.numbers.map_or(head.first_seq, |(first, _)| first);
+                        self.numbers = Some((first, last));
+                        let oldest = self.times_ms.map_or(head.time_ms, |(oldest, _)| oldest);
+                        self.times_ms = Some((oldest, head.time_ms));
+                        continue;
+                    }
+                },
+            };
+            is_whole = false;
+            let at = window.at();
+            match window.search(next)? {
+                Some((found, seq)) => {
+                    let Bad { what, .. } = bad;
+                    let what = format!("{what}; the next good one is {seq}, at byte {found}");
+                    self.damage(path, at, what);
+                    window.go_to(found);
+                    next = seq;
+                }
+                None if is_last && bad.is_unfinished => {
+                    self.unfinished = Some(Damage {
+                        file: path.clone(),
+                        offset: at,
+                        what: format!("{} bytes of a record that is not complete", opened.len - at),
+                    });
+                    return Ok(None);
+                }
+                None => {
+                    let what = format!("{}; none follows in {} bytes", bad.what, opened.len - at);
+                    self.damage(path, at, what);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
