@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
-use rustix::io::FdFlags;
 
 use super::chain::Ended;
 use super::create::write_next_epoch;
@@ -70,26 +69,6 @@ impl Directory {
         storage.create_folder(path)?;
         let lock = storage.open_or_create(&path.join(LOCK))?;
         Directory::take(storage, path, lock, boot_id)
-    }
-
-    /// Takes over the directory from the program that this process ran before, which had locked it with `lock`
-    /// and keeps it locked so.
-    ///
-    /// # Errors
-    /// As [`Directory::open`]; and if it is the lock of another directory.
-    pub(crate) fn adopt(path: &Path, lock: OwnedFd) -> Result<Directory, HistoryError> {
-        let file = path.join(LOCK);
-        let same = || {
-            let [held, named] = [rustix::fs::fstat(&lock)?, rustix::fs::stat(&file)?];
-            rustix::io::fcntl_setfd(&lock, FdFlags::CLOEXEC)?;
-            Ok((held.st_dev, held.st_ino) == (named.st_dev, named.st_ino))
-        };
-        let same: io::Result<bool> = same();
-        if !same.map_err(HistoryError::of("open", &file))? {
-            let other = io::Error::other("the lock that was handed over is of another file");
-            return Err(HistoryError::of("lock", &file)(other));
-        }
-        Directory::take(Storage::default(), path, File::from(lock), boot_id())
     }
 
     fn take(
@@ -239,11 +218,6 @@ impl Directory {
             self.storage.sync_folder(&folder)?;
         }
         Ok(())
-    }
-
-    /// The lock, for the program that this process goes on as: see [`Directory::adopt`].
-    pub(crate) fn lock_fd(&self) -> BorrowedFd<'_> {
-        self.lock.as_fd()
     }
 
     fn write_state(&self, state: &str) -> Result<(), HistoryError> {

@@ -142,9 +142,4 @@ impl Log {
     pub(crate) fn next(&self) -> Seq {
         self.shared.kept.lock().next
     }
-
-    /// The epoch of what is appended next.
-    pub(crate) fn epoch(&self) -> Epoch {
-        self.shared.kept.lock().epoch
-    }
 }

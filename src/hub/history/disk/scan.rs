@@ -19,8 +19,11 @@ pub(super) struct Scanned {
     pub(super) index: Index,
     pub(super) totals: Totals,
     pub(super) sessions: Sessions,
-    pub(super) bad: Option<(Bad, Option<(u64, Seq)>)>,
+    pub(super) bad: Option<Damaged>,
 }
+
+/// What is wrong, and the place and number of a whole record behind it, if there is one.
+type Damaged = (Bad, Option<(u64, Seq)>);
 
 /// Reads all records of a segment.
 pub(super) fn scan(last: &Opened) -> Result<Scanned, HistoryError> {
@@ -37,7 +40,7 @@ pub(super) fn scan(last: &Opened) -> Result<Scanned, HistoryError> {
     };
     let mut sessions: Sessions = header.sessions.iter().cloned().collect();
     let mut window = Window::new(&last.file, header.salt, end.at, last.len, STEP);
-    let mut read = || -> io::Result<Option<(Bad, Option<(u64, Seq)>)>> {
+    let mut read = || -> io::Result<Option<Damaged>> {
         loop {
             let head = match window.head(end.seq)? {
                 Found::Record(head) => head,

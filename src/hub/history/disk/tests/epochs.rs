@@ -33,7 +33,7 @@ fn an_epoch_survives_whatever_cannot_have_lost_a_number() {
         assert_eq!(recovered.epoch == EPOCH, is_same, "{case}");
         assert_eq!(recovered.is_new_epoch, !is_same, "{case}");
         assert_eq!(recovered.next_seq, Seq(3), "{case}");
-        assert_eq!(log.epoch(), recovered.epoch);
+        assert_eq!(log.stats().epoch, recovered.epoch);
         // It goes on as before, and that is remembered.
         log.append(&[Arc::new(lines(3, 1, &["z"]))], always)
             .unwrap();
@@ -85,7 +85,7 @@ fn a_clean_mark_counts_for_one_start_only() {
     directory.mark_clean().unwrap();
     drop((directory, log));
     let (directory, log) = written(temp.path(), "2", false);
-    assert_eq!(log.epoch(), EPOCH);
+    assert_eq!(log.stats().epoch, EPOCH);
     drop((directory, log));
     assert!(open(temp.path(), "3").1.is_new_epoch);
 }
@@ -103,7 +103,7 @@ fn an_epoch_that_was_begun_is_the_next_daemons_though_nothing_was_appended() {
     let temp = temp();
     let (directory, log) = written(temp.path(), "1", false);
     log.begin_epoch(Epoch(77)).unwrap();
-    assert_eq!(log.epoch(), Epoch(77));
+    assert_eq!(log.stats().epoch, Epoch(77));
     drop((directory, log));
     let (log, recovered) = open(temp.path(), "1");
     assert_eq!(recovered.epoch, Epoch(77));
@@ -132,35 +132,6 @@ fn a_directory_is_one_daemons_at_a_time() {
     assert!(Directory::open(temp.path()).is_err());
     drop(log);
     Directory::open(temp.path()).unwrap();
-}
-
-#[test]
-fn a_lock_is_handed_over_without_letting_go_of_it() {
-    let temp = temp();
-    let (before, log) = written(temp.path(), "1", false);
-    drop(log);
-    let lock = before.lock_fd().try_clone_to_owned().unwrap();
-    drop(before);
-    assert!(Directory::open(temp.path()).is_err());
-    let after = Directory::adopt(temp.path(), lock).unwrap();
-    assert!(Directory::open(temp.path()).is_err());
-    assert_eq!(after.channels().unwrap(), [name()]);
-    drop(after);
-    Directory::open(temp.path()).unwrap();
-}
-
-#[test]
-fn the_lock_of_another_directory_is_not_adopted() {
-    let [one, other] = [temp(), temp()];
-    let lock = directory(one.path(), "1")
-        .lock_fd()
-        .try_clone_to_owned()
-        .unwrap();
-    drop(directory(other.path(), "1"));
-    let error = Directory::adopt(other.path(), lock)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("is of another file"), "{error}");
 }
 
 #[test]
