@@ -286,7 +286,8 @@ mod tests {
         output.write_all(b"one\n").unwrap();
         opened.file.save(Some(("nmea", place(1))), &output).unwrap();
         output.write_all(b"two\nthr").unwrap();
-        drop(opened.file);
+        // Its lock goes with it.
+        drop((opened.file, output));
 
         let opened = open(dir.path(), &append_to(&path)).unwrap();
         assert_eq!(opened.known, Some(("nmea".to_owned(), place(1))));
