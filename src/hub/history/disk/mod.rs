@@ -45,6 +45,6 @@ pub(crate) use archive::{Archive, channels};
 pub(crate) use carried::SavedRecords;
 pub(crate) use check::{Report, check};
 pub(crate) use directory::Directory;
-pub(crate) use error::{Cut, Damage, HistoryError};
-pub(crate) use log::{Log, LogStats};
+pub(crate) use error::HistoryError;
+pub(crate) use log::Log;
 pub(crate) use recovery::Recovered;

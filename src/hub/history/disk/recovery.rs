@@ -2,9 +2,9 @@
 //! each other.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -17,14 +17,12 @@ use super::folder::{list, segments_in};
 use super::group::Staged;
 use super::index::{Index, Place};
 use super::log::Log;
-use super::scan::{Scanned, scan};
+use super::scan::scan;
 use super::segment::{Segment, Times, first_time};
 use super::shared::{Files, Kept, Shared};
-use super::totals::{Sessions, Totals, add_sessions};
-use super::window::{Bad, Found, Window};
+use super::totals::{Sessions, Totals};
 use super::writer::Writer;
 use crate::hub::history::kept::Retention;
-use crate::hub::history::record::Record;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionName;
 

@@ -1,7 +1,6 @@
 //! The side of a log that writes.
 
-use std::io::{self, IoSlice};
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,8 +10,7 @@ use super::create::{NEXT_EPOCH, create_segment, draw, write_next_epoch};
 use super::error::HistoryError;
 use super::group::{Group, Staged};
 use super::header::{Header, Previous};
-use super::index::{Index, Place};
-use super::segment::{Segment, file_name};
+use super::segment::Segment;
 use super::shared::{Files, Kept, Shared};
 use super::storage::millis;
 use super::totals::{Sessions, Totals};
