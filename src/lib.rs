@@ -17,7 +17,7 @@
 //! | [`hub`] | the channels, each with its one order, buffer, budget and history; who is behind or comes back, and what is counted of all that |
 //! | `client` | accepted connections and who of them comes in; one client: its life, its reader, its writer |
 //! | [`ops`] | phases and signals, the log, the service manager, handovers, the admin server |
-//! | [`commands`] | `connect`, `bench`, `status`, `generate`: beside the daemon, from its outside |
+//! | [`commands`] | `connect`, `bench`, `status`, `history`, `generate`: beside the daemon, from its outside |
 //! | [`server`] | what runs and in which order: start, reload, handover, drain |
 //!
 //! The way of the data:

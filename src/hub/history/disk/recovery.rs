@@ -2,7 +2,7 @@
 //! each other.
 
 use std::collections::VecDeque;
-use std::fs::{self};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The side of a log that writes.
 
-use std::io::{self};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
