@@ -25,6 +25,8 @@ mod formats;
 mod handover;
 /// The hello line: what a client may ask for, and what it is told.
 mod hello;
+/// What is kept for who comes late, falls behind or comes back.
+mod history;
 /// Clients that mean no good, or are broken.
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.
