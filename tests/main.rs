@@ -30,6 +30,8 @@ mod handover;
 mod hello;
 /// `linehub history`, beside the daemon and after its end.
 mod history_command;
+/// What is kept for who comes late, falls behind or comes back.
+mod history;
 /// Clients that mean no good, or are broken.
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.

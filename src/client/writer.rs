@@ -151,6 +151,8 @@ impl Writer {
         feed: &mut Feed,
         format: Format,
     ) -> Poll<io::Result<()>> {
+        // Also for one whose socket refuses: what it is owed must not grow until that takes something again.
+        feed.fix_end();
         let mut refused = false;
         let all = self.poll_all(cx, stream, feed, format, &mut refused);
         // Told once: the reaper must not see it taken back for a moment.

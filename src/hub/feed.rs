@@ -516,7 +516,7 @@ impl Feed {
     }
 
     /// One that has left gets what had been published by the first time that it looked.
-    fn fix_end(&mut self) {
+    pub(crate) fn fix_end(&mut self) {
         if self.left && self.end() == ENDLESS {
             let (end, seq) = self.hub.end();
             let rare = self.rare();
