@@ -28,10 +28,10 @@ mod formats;
 mod handover;
 /// The hello line: what a client may ask for, and what it is told.
 mod hello;
-/// `linehub history`, beside the daemon and after its end.
-mod history_command;
 /// What is kept for who comes late, falls behind or comes back.
 mod history;
+/// `linehub history`, beside the daemon and after its end.
+mod history_command;
 /// Clients that mean no good, or are broken.
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.

@@ -1,5 +1,8 @@
 //! A client's end of the hub: what it publishes, and its own walk along the stream.
 
+mod in_past;
+mod sending;
+
 use std::io::IoSlice;
 use std::mem;
 use std::sync::Arc;
@@ -8,20 +11,16 @@ use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 
-use super::budget::{ReadPermit, WaiterId, Who};
+use super::budget::WaiterId;
 use super::chain::{DETACHED, Node};
-use super::counters::TrafficTotals;
 use super::encoding::Encoding;
 use super::order::{Hub, Park};
-use super::past::{Past, SavedPast, Step};
+use super::past::Past;
 use super::sessions::SessionEnd;
-use super::subscriber::{Condition, Subscriber};
+use super::subscriber::Subscriber;
 use crate::config::Grace;
-use crate::wire::close_reason::CloseReason;
-use crate::wire::framing::Lines;
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::ClientId;
 use crate::wire::role::Role;
-use crate::wire::session::SessionName;
 
 /// A client's membership of the hub. Leaving, with its notice, happens at the latest in its drop.
 ///
@@ -225,121 +224,6 @@ impl Feed {
         &self.subscriber
     }
 
-    /// Ready when the buffer has room for what one read may bring. To be called before reading.
-    pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<ReadPermit> {
-        let permit = self
-            .hub
-            .budget
-            .poll_permit(Who::Sender, &mut self.waiter, cx);
-        self.subscriber.set(Condition::Waiting, permit.is_pending());
-        permit
-    }
-
-    /// Stops waiting for room: to be called when [`Feed::poll_permit`] is not asked again, so that
-    /// nobody waits for what this client has been given and does not come for.
-    pub(crate) fn give_up_permit(&mut self) {
-        if let Some(waiter) = self.waiter.take() {
-            self.hub.budget.give_up(waiter);
-            self.subscriber.set(Condition::Waiting, false);
-        }
-    }
-
-    /// Whether [`Feed::poll_permit`] was pending when it was last asked.
-    pub(crate) fn waits_for_permit(&self) -> bool {
-        self.waiter.is_some()
-    }
-
-    /// Says whether the client is not read from because of its rates, although it has sent something.
-    pub(crate) fn set_throttled(&self, throttled: bool) {
-        if throttled && !self.subscriber.is(Condition::Throttled) {
-            self.hub.throttled.fetch_add(1, Relaxed);
-        }
-        self.subscriber.set(Condition::Throttled, throttled);
-    }
-
-    /// Publishes one read's lines: they take the next places in the one order, together. Returns how many
-    /// there are.
-    ///
-    /// Never waits: the waiting was in [`Feed::poll_permit`]. Only the last line of a client that
-    /// leaves goes without permit.
-    pub(crate) fn publish(&mut self, permit: Option<ReadPermit>, lines: &Lines<'_>) -> usize {
-        let messages = lines.count();
-        if messages > 0 {
-            self.subscriber.counters.lines_in.add(messages as u64);
-            let published = self
-                .hub
-                .publish(self.key(), &self.subscriber, permit, lines, messages);
-            if let Some(index) = published {
-                self.own_end = index + 1;
-                self.note_taken(messages as u64 + lines.discarded);
-            }
-        } else if lines.discarded > 0 && self.session().is_some() {
-            self.hub.drop_lines(self.key(), lines.discarded);
-            self.note_taken(lines.discarded);
-        }
-        messages
-    }
-
-    fn note_taken(&mut self, lines: u64) {
-        if let Some(session) = self.rare.as_mut().and_then(|rare| rare.session.as_mut()) {
-            session.taken += lines;
-        }
-    }
-
-    /// Goes by a session from now on.
-    pub(super) fn set_session(&mut self, session: Option<SessionEnd>) {
-        if session.is_some() {
-            self.rare().session = session;
-        }
-    }
-
-    pub(super) fn saved_session(&self) -> Option<(SessionName, bool, Option<u64>)> {
-        let session = self.session()?;
-        Some((session.name.clone(), session.acks, session.told))
-    }
-
-    pub(super) fn saved_past(&self) -> Option<SavedPast> {
-        self.past().map(Past::save)
-    }
-
-    /// Whether its client publishes in a session.
-    pub(crate) fn has_session(&self) -> bool {
-        self.session().is_some()
-    }
-
-    /// What is to be acknowledged of its session, if it asked for that and it is more than what was. Several are
-    /// one.
-    pub(crate) fn take_ack(&mut self) -> Option<u64> {
-        self.rare.as_mut()?.session.as_mut()?.take_ack()
-    }
-
-    /// Whether something that it sent is still to be acknowledged; its task is woken then.
-    pub(crate) fn awaits_ack(&self) -> bool {
-        self.session().is_some_and(SessionEnd::awaits_ack)
-    }
-
-    /// Tells everybody that this client is gone. It still gets what is published until it looks
-    /// for more: a client that gives others the time to leave too has all their notices go out as
-    /// one batch.
-    pub(crate) fn leave(&mut self) {
-        if !self.left {
-            self.left = true;
-            if let Some(own_end) = self.hub.leave(self.key(), self.subscriber.id) {
-                self.own_end = own_end;
-            }
-        }
-    }
-
-    /// Its connection ends, for this reason, which the hub remembers. Returns what went through it.
-    pub(crate) fn closed(&self, reason: CloseReason) -> TrafficTotals {
-        self.hub.note_closed(self.key(), reason)
-    }
-
-    /// Its input has been read as far as it will be, which a drain waits for.
-    pub(crate) fn input_done(&self) {
-        self.hub.input_done(self.key());
-    }
-
     /// Whether its lines end in CRLF: for `text` alone.
     pub(crate) fn crlf(&self) -> bool {
         self.encoding == Encoding::TextCrlf
@@ -396,122 +280,6 @@ impl Feed {
                     return Poll::Pending;
                 }
             }
-        }
-    }
-
-    /// Goes on in the history, or back into the stream; what is to be done, if that is not to look again.
-    fn poll_past(&mut self, cx: &mut Context<'_>) -> Poll<Option<More>> {
-        let Some(past) = self.rare.as_mut().and_then(|rare| rare.past.as_mut()) else {
-            return Poll::Ready(None);
-        };
-        self.cursor = None;
-        Poll::Ready(match ready!(past.poll(&self.hub, cx)) {
-            Step::Walk(first) => {
-                (self.cursor, self.offset) = (Some(first), 0);
-                self.current = self.encoding;
-                None
-            }
-            Step::Missed(messages) => {
-                self.hub.note_skipped(self.key(), messages);
-                Some(More::Missed(messages))
-            }
-            Step::Live(node) => {
-                self.leave_past();
-                self.subscriber.move_to(&node, 0, self.encoding);
-                (self.cursor, self.offset) = (Some(node), 0);
-                self.current = self.encoding;
-                None
-            }
-            Step::End => {
-                self.detach();
-                Some(More::End)
-            }
-        })
-    }
-
-    /// Leaves the buffer to those who keep up, and goes on in the history from where it is. Not in the middle
-    /// of a line: [`Feed::take_rest_of_line`] first.
-    pub(crate) fn catch_up(&mut self) {
-        if self.past().is_some() {
-            return;
-        }
-        if !self.skip_own() {
-            let place = self.cursor.as_ref();
-            if place.is_some_and(|place| place.index >= self.end()) {
-                self.detach();
-            }
-            return;
-        }
-        let (Some(history), Some(cursor)) = (self.hub.history(), &self.cursor) else {
-            return;
-        };
-        let Some(link) = cursor.next.get() else {
-            return;
-        };
-        let next = link.batch.seq_at(self.current, self.offset);
-        let mut past = Past::new(history.reader(), next, next, Seq(0));
-        if self.end() != ENDLESS {
-            past.end = Some(self.seq_of_end(cursor));
-        }
-        self.begin_past(past);
-    }
-
-    /// The number that comes first behind its end.
-    fn seq_of_end(&self, from: &Arc<Node>) -> Seq {
-        let mut next = Seq(0);
-        let mut place = from;
-        while let Some(link) = place.next.get().filter(|_| place.index < self.end()) {
-            next = link.batch.next_seq();
-            place = &link.node;
-        }
-        next
-    }
-
-    /// Reads the history from here on, until it is live.
-    pub(super) fn begin_past(&mut self, past: Past) {
-        self.parts_before = 0;
-        let next = past.next;
-        (self.cursor, self.offset) = (None, 0);
-        self.rare().past = Some(past);
-        self.subscriber.set(Condition::CatchingUp, true);
-        self.subscriber.move_to_past(next);
-    }
-
-    fn leave_past(&mut self) {
-        if let Some(rare) = &mut self.rare {
-            rare.past = None;
-        }
-        self.subscriber.set(Condition::CatchingUp, false);
-    }
-
-    /// Whether it walks a slice of the history, which it must not keep for long.
-    pub(crate) fn is_in_slice(&self) -> bool {
-        self.past().is_some_and(Past::is_walking)
-    }
-
-    /// Lets go of what it walks of the history: its turn is over, or its socket takes no more. Not in the middle
-    /// of a line: [`Feed::take_rest_of_line`] first.
-    pub(crate) fn leave_slice(&mut self) {
-        if self.offset > 0 {
-            self.count_begun();
-        }
-        let past = self.rare.as_mut().and_then(|rare| rare.past.as_mut());
-        let (Some(past), Some(cursor)) = (past, self.cursor.take()) else {
-            return;
-        };
-        match cursor.next.get() {
-            Some(link) => past.let_go(link.batch.seq_at(self.current, self.offset)),
-            None => past.finish_walk(),
-        }
-        self.subscriber.move_to_past(past.next);
-        self.offset = 0;
-    }
-
-    /// Waits no more for its turn to read the history: its socket takes nothing, and whoever has a turn must use
-    /// it.
-    pub(crate) fn give_up_turn(&mut self) {
-        if let Some(past) = self.rare.as_mut().and_then(|rare| rare.past.as_mut()) {
-            past.give_up_turn();
         }
     }
 
@@ -669,16 +437,6 @@ impl Feed {
     /// How long senders of its channel wait for whoever is behind.
     pub(crate) fn slow_grace(&self) -> Grace {
         self.hub.lock().settings.slow_grace
-    }
-
-    /// Lines of this client are thrown away: it may not publish.
-    pub(crate) fn ignore(&self, lines: u64) {
-        self.hub.ignored.fetch_add(lines, Relaxed);
-    }
-
-    /// Lines of this client were dropped for being too long.
-    pub(crate) fn note_discarded(&self, lines: u64) {
-        self.hub.discarded.fetch_add(lines, Relaxed);
     }
 
     /// What the peer has acknowledged by now: a number that changes with it. What is acknowledged counts as taken.

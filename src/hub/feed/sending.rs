@@ -1,0 +1,136 @@
+//! What a client sends: room for it, its lines, its session, and its leave.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+use super::Feed;
+use crate::hub::budget::{ReadPermit, Who};
+use crate::hub::counters::TrafficTotals;
+use crate::hub::sessions::SessionEnd;
+use crate::hub::subscriber::Condition;
+use crate::wire::close_reason::CloseReason;
+use crate::wire::framing::Lines;
+use crate::wire::session::SessionName;
+
+impl Feed {
+    /// Ready when the buffer has room for what one read may bring. To be called before reading.
+    pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<ReadPermit> {
+        let permit = self
+            .hub
+            .budget
+            .poll_permit(Who::Sender, &mut self.waiter, cx);
+        self.subscriber.set(Condition::Waiting, permit.is_pending());
+        permit
+    }
+
+    /// Stops waiting for room: to be called when [`Feed::poll_permit`] is not asked again, so that
+    /// nobody waits for what this client has been given and does not come for.
+    pub(crate) fn give_up_permit(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            self.hub.budget.give_up(waiter);
+            self.subscriber.set(Condition::Waiting, false);
+        }
+    }
+
+    /// Whether [`Feed::poll_permit`] was pending when it was last asked.
+    pub(crate) fn waits_for_permit(&self) -> bool {
+        self.waiter.is_some()
+    }
+
+    /// Says whether the client is not read from because of its rates, although it has sent something.
+    pub(crate) fn set_throttled(&self, throttled: bool) {
+        if throttled && !self.subscriber.is(Condition::Throttled) {
+            self.hub.throttled.fetch_add(1, Relaxed);
+        }
+        self.subscriber.set(Condition::Throttled, throttled);
+    }
+
+    /// Publishes one read's lines: they take the next places in the one order, together. Returns how many
+    /// there are.
+    ///
+    /// Never waits: the waiting was in [`Feed::poll_permit`]. Only the last line of a client that
+    /// leaves goes without permit.
+    pub(crate) fn publish(&mut self, permit: Option<ReadPermit>, lines: &Lines<'_>) -> usize {
+        let messages = lines.count();
+        if messages > 0 {
+            self.subscriber.counters.lines_in.add(messages as u64);
+            let published = self
+                .hub
+                .publish(self.key(), &self.subscriber, permit, lines, messages);
+            if let Some(index) = published {
+                self.own_end = index + 1;
+                self.note_taken(messages as u64 + lines.discarded);
+            }
+        } else if lines.discarded > 0 && self.session().is_some() {
+            self.hub.drop_lines(self.key(), lines.discarded);
+            self.note_taken(lines.discarded);
+        }
+        messages
+    }
+
+    fn note_taken(&mut self, lines: u64) {
+        if let Some(session) = self.rare.as_mut().and_then(|rare| rare.session.as_mut()) {
+            session.taken += lines;
+        }
+    }
+
+    /// Goes by a session from now on.
+    pub(in crate::hub) fn set_session(&mut self, session: Option<SessionEnd>) {
+        if session.is_some() {
+            self.rare().session = session;
+        }
+    }
+
+    pub(in crate::hub) fn saved_session(&self) -> Option<(SessionName, bool, Option<u64>)> {
+        let session = self.session()?;
+        Some((session.name.clone(), session.acks, session.told))
+    }
+
+    /// Whether its client publishes in a session.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session().is_some()
+    }
+
+    /// What is to be acknowledged of its session, if it asked for that and it is more than what was. Several are
+    /// one.
+    pub(crate) fn take_ack(&mut self) -> Option<u64> {
+        self.rare.as_mut()?.session.as_mut()?.take_ack()
+    }
+
+    /// Whether something that it sent is still to be acknowledged; its task is woken then.
+    pub(crate) fn awaits_ack(&self) -> bool {
+        self.session().is_some_and(SessionEnd::awaits_ack)
+    }
+
+    /// Tells everybody that this client is gone. It still gets what is published until it looks
+    /// for more: a client that gives others the time to leave too has all their notices go out as
+    /// one batch.
+    pub(crate) fn leave(&mut self) {
+        if !self.left {
+            self.left = true;
+            if let Some(own_end) = self.hub.leave(self.key(), self.subscriber.id) {
+                self.own_end = own_end;
+            }
+        }
+    }
+
+    /// Its connection ends, for this reason, which the hub remembers. Returns what went through it.
+    pub(crate) fn closed(&self, reason: CloseReason) -> TrafficTotals {
+        self.hub.note_closed(self.key(), reason)
+    }
+
+    /// Its input has been read as far as it will be, which a drain waits for.
+    pub(crate) fn input_done(&self) {
+        self.hub.input_done(self.key());
+    }
+
+    /// Lines of this client are thrown away: it may not publish.
+    pub(crate) fn ignore(&self, lines: u64) {
+        self.hub.ignored.fetch_add(lines, Relaxed);
+    }
+
+    /// Lines of this client were dropped for being too long.
+    pub(crate) fn note_discarded(&self, lines: u64) {
+        self.hub.discarded.fetch_add(lines, Relaxed);
+    }
+}
