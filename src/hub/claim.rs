@@ -42,7 +42,7 @@ impl Hub {
         };
         loop {
             // Registered before the look, so that nothing is missed.
-            let mut stored = std::pin::pin!(self.stored.notified());
+            let mut stored = std::pin::pin!(self.has_stored.notified());
             stored.as_mut().enable();
             if self.lock().recording.as_ref()?.sessions.is_settled(name) {
                 return Some(claim);

@@ -97,6 +97,10 @@ impl State {
     pub(super) fn set_recording(&mut self, recording: Option<Recording>) {
         // A batch is recorded whole, or not.
         self.flush();
+        if let Some(before) = &mut self.recording {
+            // Nobody stores it any more, and it is part of the stream.
+            before.link_stored(before.pending.len());
+        }
         // Records are made of the lines as they came.
         let change = isize::from(recording.is_some()) - isize::from(self.recording.is_some());
         self.count_encoding(Encoding::Raw, change);
@@ -124,11 +128,28 @@ impl Hub {
             return Rejoin::At(recording.end(tail));
         }
         let half = 4 * self.budget.permit_bytes() as u64;
-        let is_near = |node: &Arc<Node>| tail.cost_before - node.cost_before <= half;
+        // What is not stored yet is nobody's delay.
+        let is_pending = next >= recording.history.next();
+        let is_near = |node: &Arc<Node>| is_pending || tail.cost_before - node.cost_before <= half;
         let place = (next >= joined).then(|| recording.place_before(next));
         match place.flatten().filter(is_near) {
             Some(node) => Rejoin::At(node),
             None => Rejoin::InHistory(recording.history.clone()),
+        }
+    }
+
+    /// Waits until this number is stored in this history, or nothing more is. Cancel safe.
+    pub(super) async fn stored(&self, history: &Arc<History>, seq: Seq) {
+        loop {
+            // Registered before the look, so that nothing is missed.
+            let mut stored = std::pin::pin!(self.has_stored.notified());
+            stored.as_mut().enable();
+            let is_current = |recording: &Recording| Arc::ptr_eq(&recording.history, history);
+            let is_current = self.lock().recording.as_deref().is_some_and(is_current);
+            if history.next() > seq || !is_current {
+                return;
+            }
+            stored.await;
         }
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct Hub {
     /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
     pub(super) active_encodings: AtomicU8,
     /// Notified when something has been stored in the history.
-    pub(super) stored: Notify,
+    pub(super) has_stored: Notify,
     /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
     /// Clients opened the channel, and it ends with the last of them: the configuration does not name it.
@@ -172,7 +172,7 @@ impl Hub {
             }),
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
-            stored: Notify::new(),
+            has_stored: Notify::new(),
             drained: Notify::new(),
             discarded: AtomicU64::new(0),
             throttled: AtomicU64::new(0),

@@ -108,7 +108,7 @@ impl Past {
     }
 
     /// Looks for what comes next, once the slice before has been walked.
-    pub(super) fn poll(&mut self, hub: &Hub, cx: &mut Context<'_>) -> Poll<Step> {
+    pub(super) fn poll(&mut self, hub: &Arc<Hub>, cx: &mut Context<'_>) -> Poll<Step> {
         self.finish_walk();
         loop {
             if self.missed > 0 {
@@ -133,7 +133,11 @@ impl Past {
                         if !Arc::ptr_eq(&history, self.reader.history()) {
                             self.reader = history.reader();
                         }
-                        self.fetch = Some(Box::pin(history.read(self.next)));
+                        let (hub, next) = (hub.clone(), self.next);
+                        self.fetch = Some(Box::pin(async move {
+                            hub.stored(&history, next).await;
+                            history.read(next).await
+                        }));
                     }
                 }
             }
@@ -149,7 +153,7 @@ impl Past {
                     return Poll::Ready(Step::Walk(first));
                 }
                 Ok(Slice::Gone { oldest }) => self.miss(hub, oldest),
-                // It has been published meanwhile, and can be rejoined.
+                // What is kept has changed meanwhile.
                 Ok(Slice::End) => {}
                 Err(error) => {
                     tracing::error!(channel = %hub.name(), %error, "cannot read the history");

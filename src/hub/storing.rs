@@ -59,7 +59,7 @@ impl Hub {
                 };
                 if recording.pending.is_empty() {
                     recording.is_storing = false;
-                    self.stored.notify_waiters();
+                    self.has_stored.notify_waiters();
                     return;
                 }
                 let mut bytes = 0;
@@ -100,7 +100,7 @@ impl Hub {
                 slot.subscriber.command(Commands::ACK);
             }
         }
-        self.stored.notify_waiters();
+        self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);
     }
 
@@ -156,7 +156,7 @@ impl Hub {
             }
         }
         self.active_encodings_changed(&mut state);
-        self.stored.notify_waiters();
+        self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);
     }
 
@@ -188,7 +188,7 @@ impl Hub {
     pub(super) async fn settle_history(&self) {
         loop {
             // Registered before the look, so that nothing is missed.
-            let mut stored = std::pin::pin!(self.stored.notified());
+            let mut stored = std::pin::pin!(self.has_stored.notified());
             stored.as_mut().enable();
             {
                 let state = self.lock();

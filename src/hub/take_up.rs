@@ -22,7 +22,10 @@ impl Hub {
             (None, Some(settings)) if !state.is_history_over => {
                 self.begin_recording(state, settings)
             }
-            (Some(_), None) => state.set_recording(None),
+            (Some(_), None) => {
+                state.set_recording(None);
+                self.has_stored.notify_waiters();
+            }
             (None, _) => {}
         }
         self.active_encodings_changed(state);
