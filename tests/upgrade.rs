@@ -11,9 +11,10 @@ use rustix::net::{
 use rustix::process::Signal;
 use socket2::Socket;
 
-use crate::common::{Client, Manager};
+use crate::common::{Client, Launch, Manager, PATIENCE, Server};
+use serde_json::{Value, json};
 
-/// What the binary of the last build (state version 5) left to the service manager.
+/// What the binary of the last build (state version 6) left to the service manager.
 ///
 /// It was started under a manager that keeps descriptors, with `--slow-grace=forever` and [`LISTEN`].
 /// In this order
@@ -23,7 +24,7 @@ use crate::common::{Client, Manager};
 /// - 3 sent `grüß ESC [2J` with CR LF, 4 sent FF with CR LF, and 6 left;
 /// - 1 sent `half a `, 4 sent `raw FE half CR`, and 2 sent `enter CR`, none of which ends a line;
 /// - SIGTERM came, and the bytes of the memfd were copied.
-const STATE: &[u8] = include_bytes!("fixtures/state-5.bin");
+const STATE: &[u8] = include_bytes!("fixtures/state-6.bin");
 
 const LISTEN: [&str; 3] = [
     "--listen=127.0.0.1:0",
@@ -32,17 +33,17 @@ const LISTEN: [&str; 3] = [
 ];
 
 /// The clients that are there, in the order of the state.
-const CLIENTS: [u64; 5] = [1, 2, 3, 5, 4];
+const CLIENTS: [u64; 5] = [4, 5, 2, 3, 1];
 
 /// The line of which client 5 had taken [`TAKEN`] bytes.
-const CUT_LINE: u32 = 2909;
-const TAKEN: usize = 110;
+const CUT_LINE: u32 = 2732;
+const TAKEN: usize = 124;
 
 /// The last of those lines.
-const LAST_LINE: u32 = 2913;
+const LAST_LINE: u32 = 2735;
 
 /// The number of the last message or notice in the order.
-const LAST_SEQ: u64 = 2926;
+const LAST_SEQ: u64 = 2748;
 
 fn payload(line: u32) -> String {
     format!("{line:05} {}", "abcdefghij".repeat(100))
@@ -69,8 +70,22 @@ fn queue(sockets: &[BorrowedFd<'_>]) -> (OwnedFd, OwnedFd) {
     (near, far)
 }
 
-#[test]
-fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
+/// A daemon that has taken up the state, and its clients.
+struct Upgraded {
+    server: Server,
+    one: Client,
+    two: Client,
+    json: Client,
+    /// Client 5, which has got nothing yet of what was not sent before.
+    behind: Client,
+    raw: Client,
+    /// What the daemon is to tell that it no longer needs the state.
+    _manager: Manager,
+}
+
+/// Starts a daemon with [`LISTEN`] and these arguments, and gives it the state.
+#[track_caller]
+fn upgrade(args: &[&str]) -> Upgraded {
     let listeners = LISTEN.map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let addresses = listeners
         .each_ref()
@@ -89,10 +104,11 @@ fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
     drop((listeners, servers));
 
     let manager = Manager::keeping();
-    let args = [&LISTEN[..], &["--slow-grace=forever"]].concat();
+    let args = [&LISTEN[..], &["--slow-grace=forever"], args].concat();
+    let listeners = args.iter().filter(|arg| arg.starts_with("--listen"));
     let server = manager
         .launch(&args)
-        .listeners(LISTEN.len())
+        .listeners(listeners.count())
         .pass("linehub-state", memory(STATE))
         .pass("linehub-queue", near)
         .pass("linehub-queue", far)
@@ -101,12 +117,23 @@ fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
     for (i, address) in addresses.iter().enumerate() {
         assert_eq!(&server.addr(i).to_string(), address, "the socket is kept");
     }
-    let Ok([mut one, mut two, mut json, mut behind, mut raw]) = <[Client; 5]>::try_from(clients)
-    else {
+    let Ok([raw, behind, two, json, one]) = <[Client; 5]>::try_from(clients) else {
         panic!("there are five");
     };
+    Upgraded {
+        server,
+        one,
+        two,
+        json,
+        behind,
+        raw,
+        _manager: manager,
+    }
+}
 
-    // What was not sent yet comes, from the very byte on.
+/// What was not sent yet comes, from the very byte on.
+#[track_caller]
+fn expect_rest(behind: &mut Client) {
     let cut = format!("Message from client 1: {}", payload(CUT_LINE));
     behind.expect_line(&cut[TAKEN..]);
     for line in CUT_LINE + 1..=LAST_LINE {
@@ -117,6 +144,20 @@ fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
     behind.expect_message(3, r"grüß \x1b[2J");
     behind.expect_message(4, r"\xff");
     behind.expect_line("Client disconnected: 6");
+}
+
+#[test]
+fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
+    let Upgraded {
+        server,
+        mut one,
+        mut two,
+        mut json,
+        mut behind,
+        mut raw,
+        _manager,
+    } = upgrade(&[]);
+    expect_rest(&mut behind);
 
     // Half a line is completed, in every format, and the numbers count on.
     one.send_bytes(b"line\n");
@@ -162,5 +203,119 @@ fn state_that_the_last_build_wrote_is_taken_up_by_this_one() {
     server.signal(Signal::INT);
     one.expect_line("Server shutting down");
     one.expect_eof();
+    assert_eq!(server.count_log("ERROR"), 0, "{:?}", server.log());
+}
+
+/// A listener whose clients say what of the past they want, beside [`LISTEN`].
+const HELLO: &str = "--listen=127.0.0.1:0,hello,format=json";
+
+/// A client of listener `i`, which is [`HELLO`], that asks for this; and the answer.
+#[track_caller]
+fn greet(server: &Server, i: usize, words: &str) -> (Client, Value) {
+    let mut client = Client::dial(server.addr(i));
+    client.send_line(&format!("LINEHUB/1 {words}"));
+    let answer = client.read_json();
+    assert_eq!(answer["event"], "hello", "{answer}");
+    (client, answer)
+}
+
+/// A client that goes on behind the last number of the state, and misses nothing by that.
+#[track_caller]
+fn resume(server: &Server, i: usize, epoch: &str) -> Client {
+    let words = format!("role=subscribe since={epoch}:{LAST_SEQ}");
+    let (client, answer) = greet(server, i, &words);
+    assert_eq!(answer["recovered"], true, "{answer}");
+    assert_eq!(answer["epoch"], epoch);
+    assert_eq!(answer["seq"], LAST_SEQ);
+    client
+}
+
+/// Events in `json` up to the message of this line.
+#[track_caller]
+fn events_until(client: &mut Client, line: &str) -> Vec<Value> {
+    let mut events = Vec::new();
+    while events
+        .last()
+        .is_none_or(|last: &Value| last["data"] != line)
+    {
+        events.push(client.read_json());
+    }
+    events
+}
+
+/// What is published after the upgrade is kept, with numbers that go on behind the state's. Returns the epoch, and
+/// what is kept so far.
+#[track_caller]
+fn expect_history(upgraded: &mut Upgraded) -> (String, Vec<Value>) {
+    let Upgraded {
+        server,
+        one,
+        behind,
+        ..
+    } = upgraded;
+    let hello = LISTEN.len();
+    // Nothing is known of the past: not what it said, nor how many messages.
+    let (mut late, answer) = greet(server, hello, "role=subscribe history=100");
+    assert_eq!(answer["client"], 7);
+    assert_eq!(answer["seq"], LAST_SEQ);
+    let epoch = answer["epoch"].as_str().expect("an epoch").to_owned();
+    let before = format!("role=subscribe since={epoch}:{}", LAST_SEQ - 1);
+    let (_before, answer) = greet(server, hello, &before);
+    assert_eq!(answer["recovered"], false, "{answer}");
+
+    one.send_bytes(b"line\n");
+    expect_rest(behind);
+    behind.expect_line("New client connected: 7");
+    behind.expect_line("New client connected: 8");
+    behind.expect_message(1, "half a line");
+    let kept = [
+        json!({"event": "connect", "seq": LAST_SEQ + 1, "client": 7}),
+        json!({"event": "connect", "seq": LAST_SEQ + 2, "client": 8}),
+        json!({"event": "message", "seq": LAST_SEQ + 3, "client": 1, "data": "half a line"}),
+    ];
+    assert_eq!([late.read_json(), late.read_json()], kept[1..]);
+    let mut resumed = resume(server, hello, &epoch);
+    assert_eq!(events_until(&mut resumed, "half a line"), kept);
+    let (mut newest, _) = greet(server, hello, "role=subscribe history=100");
+    assert_eq!(newest.read_json(), kept[2]);
+    (epoch, kept.to_vec())
+}
+
+#[test]
+fn state_from_before_there_was_a_history_is_taken_up_by_a_daemon_that_keeps_one() {
+    let mut upgraded = upgrade(&[HELLO, "--history=1MiB"]);
+    let (epoch, kept) = expect_history(&mut upgraded);
+    // So it is where clients that are behind catch up from what is kept.
+    drop(upgraded);
+    let mut upgraded = upgrade(&[HELLO, "--history=1MiB", "--slow-client=catch-up"]);
+    assert_eq!(expect_history(&mut upgraded), (epoch, kept));
+}
+
+#[test]
+fn state_from_before_there_was_a_history_is_gone_on_with_on_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let dir = format!("--history-dir={}", dir.path().join("history").display());
+    let mut upgraded = upgrade(&[HELLO, "--history=1MiB", &dir]);
+    let (epoch, kept) = expect_history(&mut upgraded);
+    let Upgraded { mut server, .. } = upgraded;
+    server.signal(Signal::KILL);
+    server.wait_exit(PATIENCE);
+
+    // The next one has no state, and knows all the same.
+    let args = [HELLO, "--listen=127.0.0.1:0", "--history=1MiB", &dir];
+    let server = Launch::new(&args).start();
+    let mut resumed = resume(&server, 0, &epoch);
+    let mut next = Client::connect_to(&server, 1);
+    assert!(next.id() > 8, "client {}", next.id());
+    next.send_line("after the crash");
+    let events = events_until(&mut resumed, "after the crash");
+    assert_eq!(events[..kept.len()], kept);
+    // But for the notice of its own, it gets every number once.
+    let numbers: Vec<u64> = events.iter().filter_map(|it| it["seq"].as_u64()).collect();
+    let last = LAST_SEQ + 1 + events.len() as u64;
+    let missing = (LAST_SEQ + 1..=last).filter(|number| !numbers.contains(number));
+    assert_eq!(missing.count(), 1, "{numbers:?}");
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    assert_eq!(numbers.last(), Some(&last));
     assert_eq!(server.count_log("ERROR"), 0, "{:?}", server.log());
 }

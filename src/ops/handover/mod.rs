@@ -15,7 +15,7 @@
 //! is a sequence of numbers (`Vec<u8>`), and not of `serde_bytes`, which the decoder would leave a copy of.
 //!
 //! A state is one line that names its version, and then a [`State`] as MessagePack, since batches
-//! are bytes and no text. A daemon reads states of its own version and of the one before;
+//! are bytes and no text. A daemon reads states of its own version and of the two before;
 //! `--check-handover` asks it beforehand whether it reads a given version. Needing a new version:
 //! any change to what is saved, and any change to how lines look, of which some client may have
 //! received half. So does a new reason, role or encoding, which an older daemon cannot read. A new
