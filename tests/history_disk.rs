@@ -4,8 +4,15 @@
 //! place or with another line, whatever happens to the daemon meanwhile.
 
 mod crash;
+mod damage;
 mod events;
+mod faults;
 mod home;
+mod many;
+mod restart;
+mod retention;
+mod traffic;
 
-pub(super) use events::{Event, Events};
-pub(super) use home::Home;
+pub(crate) use events::{Event, Events};
+pub(crate) use home::Home;
+pub(crate) use traffic::Traffic;

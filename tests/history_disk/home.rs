@@ -31,6 +31,11 @@ impl Home {
         self.args.iter().map(String::as_str).collect()
     }
 
+    /// The next daemon gets this argument, too.
+    pub(crate) fn push(&mut self, arg: &str) {
+        self.args.push(arg.to_owned());
+    }
+
     pub(crate) fn launch(&self) -> Launch {
         Launch::new(&self.args())
     }
