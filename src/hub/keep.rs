@@ -108,11 +108,7 @@ impl State {
         self.flush();
         if let Some(ended) = &mut self.recording {
             ended.link_unstored();
-            for slot in ended
-                .sessions
-                .clients()
-                .filter_map(|key| self.slots.get(key))
-            {
+            for slot in ended.sessions.end().filter_map(|key| self.slots.get(key)) {
                 let closed = Commands::close(CloseReason::SessionEnded);
                 slot.subscriber.command(closed);
             }

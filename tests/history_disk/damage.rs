@@ -92,7 +92,10 @@ fn flipped_bit_costs_its_reader_the_rest_of_the_segment_and_nobody_else_anything
 
 #[test]
 fn segment_that_somebody_removed_is_told_as_missed() {
-    let (home, _server) = filled();
+    let (home, mut server) = filled();
+    server.stop();
+    // The next daemon has none of them open.
+    let _server = home.start();
     let segments = home.segments("main");
     let removed = (first_of(&segments[2]), first_of(&segments[3]) - 1);
     std::fs::remove_file(&segments[2]).unwrap();

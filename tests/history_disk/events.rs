@@ -131,21 +131,4 @@ impl Events {
             other => panic!("no message: {other:?}"),
         }
     }
-
-    /// Messages up to the one with this text, whose numbers follow each other.
-    #[track_caller]
-    pub(crate) fn messages_until(&mut self, last: &str) -> Vec<(u64, String)> {
-        let mut messages: Vec<(u64, String)> = Vec::new();
-        loop {
-            let (seq, data) = self.message();
-            if let Some((before, _)) = messages.last() {
-                assert_eq!(seq, before + 1, "{data}");
-            }
-            let is_last = data == last;
-            messages.push((seq, data));
-            if is_last {
-                return messages;
-            }
-        }
-    }
 }

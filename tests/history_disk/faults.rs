@@ -37,7 +37,10 @@ impl Faults {
             .expect("strace starts");
         let mut said = String::new();
         let stderr = child.stderr.take().expect("piped");
-        BufReader::new(stderr).read_line(&mut said).expect("a line");
+        let mut stderr = BufReader::new(stderr);
+        stderr.read_line(&mut said).expect("a line");
+        // It says more, and ends if nobody listens.
+        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
         if !said.contains("attached") {
             // Past the test harness, which would swallow what a passing test prints.
             let _ = writeln!(std::io::stderr(), "skipped: {}", said.trim_end());
@@ -345,46 +348,6 @@ fn dropped_history_ends_its_epoch_and_its_sessions() {
     assert_eq!(sender.taken(), 1);
     sender.send("kept again");
     assert_eq!(newcomer.message(), (2, "kept again".to_owned()));
-}
-
-#[test]
-fn reload_that_keeps_nothing_lets_pass_what_waits_for_a_full_disk() {
-    let mut scene = Scene::new(&[]);
-    let config = scene.home.path().join("config");
-    std::fs::write(&config, "[channel.main]\nhistory = '64MiB'\n").unwrap();
-    scene.server.stop();
-    scene.home.push(&format!("--config={}", config.display()));
-    scene.server = scene.home.start();
-    let mut reader = Events::join(&scene.home.address(), "");
-    let mut sender = Events::join(&scene.home.address(), "role=publish session=s ack");
-    let Some(faults) = Faults::inject(&scene.server, WRITES, "error=ENOSPC") else {
-        return;
-    };
-    sender.send("waits");
-    scene
-        .server
-        .wait_log("senders wait until the history can be written");
-    std::fs::write(&config, "[channel.main]\nhistory = 0\n").unwrap();
-    scene.server.signal(Signal::HUP);
-    assert_eq!(reader.message(), (2, "waits".to_owned()));
-    faults.end();
-    let told = sender.next();
-    assert!(
-        matches!(&told, Event::Other(told) if told["reason"] == "session_ended"),
-        "{told:?}"
-    );
-    assert_eq!(sender.next(), Event::End);
-    let mut sender = Events::join(&scene.home.address(), "role=publish");
-    sender.send("goes on");
-    assert_eq!(reader.message(), (3, "goes on".to_owned()));
-    std::fs::write(&config, "[channel.main]\nhistory = '64MiB'\n").unwrap();
-    drop((sender, reader));
-    scene.server.stop();
-    // Numbers were given to what was not kept.
-    let _server = scene.home.start();
-    let place = format!("since={}:2", scene.epoch);
-    let resumed = Events::join(&scene.home.address(), &place);
-    assert_eq!(resumed.hello["recovered"], false, "{}", resumed.hello);
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn directory_has_one_daemon_at_a_time() {
     assert_eq!(exit.code, Some(1), "{exit:?}");
     let directory = home.histories();
     let reason = format!(
-        "linehub: error: {} is in use by another linehub (process {})\n",
+        "linehub: {} is in use by another linehub (process {})\n",
         directory.display(),
         server.pid()
     );
@@ -157,7 +157,7 @@ fn directory_that_cannot_be_one_is_refused_in_one_line() {
         assert_eq!(exit.code, Some(1), "{exit:?}");
         let line = exit.stderr.strip_suffix('\n').expect("a line");
         assert!(!line.contains('\n'), "{line}");
-        let begin = format!("linehub: error: {wanted} {}: ", directory.display());
+        let begin = format!("linehub: {wanted} {}: ", directory.display());
         assert!(line.starts_with(&begin), "{line}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::active::{Active, Unsynced, note_unsynced};
 use super::codec::{self, Salt};
-use super::create::{NEXT_EPOCH, create_segment, draw, write_next_epoch};
+use super::create::{NEXT_EPOCH, create_segment, draw, mark_next_epoch, write_next_epoch};
 use super::error::HistoryError;
 use super::group::{Group, Staged};
 use super::header::{Header, Previous};
@@ -308,7 +308,8 @@ impl Writer {
         if self.active.is_none() {
             return Ok(());
         }
-        Ok(write_next_epoch(&shared.files, epoch)?)
+        let written = write_next_epoch(&shared.files, epoch);
+        Ok(written.or_else(|error| mark_next_epoch(&shared.files).map_err(|_| error))?)
     }
 
     /// See [`Log::begin_at`].
