@@ -32,6 +32,8 @@ mod hello;
 mod history;
 /// `linehub history`, beside the daemon and after its end.
 mod history_command;
+/// Histories on disk, through crashes, restarts and faults.
+mod history_disk;
 /// Clients that mean no good, or are broken.
 mod hostile;
 /// Full servers, idle clients, no more file descriptors.

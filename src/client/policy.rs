@@ -148,6 +148,9 @@ impl ClosePolicy {
             CloseReason::SessionTaken => {
                 Some("session taken over by another connection".to_owned())
             }
+            CloseReason::SessionEnded => {
+                Some("session ended, as its channel keeps nothing any more".to_owned())
+            }
             CloseReason::Tls => Some("TLS, but this listener speaks none".to_owned()),
             CloseReason::Http => Some("HTTP request, but this is no HTTP server".to_owned()),
             CloseReason::Eof

@@ -78,6 +78,7 @@ fn reason_of(detail: &str) -> Option<CloseReason> {
         ("not authorized", CloseReason::Unauthorized),
         ("not allowed", CloseReason::Denied),
         ("session taken over", CloseReason::SessionTaken),
+        ("session ended", CloseReason::SessionEnded),
         ("too many ", CloseReason::TooMany),
     ];
     let begins = begins.iter().find(|(words, _)| detail.starts_with(words));

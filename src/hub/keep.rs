@@ -11,6 +11,8 @@ use super::encoding::Encoding;
 use super::history::{History, HistoryStats};
 use super::order::{Hub, State};
 use super::recording::Recording;
+use super::subscriber::Commands;
+use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::Seq;
 use crate::wire::session::SessionName;
 
@@ -93,13 +95,23 @@ impl State {
         self.recording.as_mut()?.sessions.take(key, lines, last)
     }
 
-    /// Records from now on, or no more.
+    /// Whether this is the history that is recorded in.
+    pub(super) fn records_in(&self, history: &History) -> bool {
+        let recording = self.recording.as_ref();
+        recording.is_some_and(|recording| std::ptr::eq(&*recording.history, history))
+    }
+
+    /// Records from now on, or no more: then what is pending is linked as it is, and sessions end, without an ack
+    /// of what was not stored.
     pub(super) fn set_recording(&mut self, recording: Option<Recording>) {
         // A batch is recorded whole, or not.
         self.flush();
-        if let Some(before) = &mut self.recording {
-            // Nobody stores it any more, and it is part of the stream.
-            before.link_stored(before.pending.len());
+        if let Some(ended) = &mut self.recording {
+            ended.link_unstored();
+            for slot in ended.sessions.end().filter_map(|key| self.slots.get(key)) {
+                let closed = Commands::close(CloseReason::SessionEnded);
+                slot.subscriber.command(closed);
+            }
         }
         // Records are made of the lines as they came.
         let change = isize::from(recording.is_some()) - isize::from(self.recording.is_some());

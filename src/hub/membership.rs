@@ -169,8 +169,12 @@ impl Hub {
             state.count_encoding(slot.encoding, -1);
         }
         if state.slots.is_empty() {
-            // Nobody will come for it.
-            state.builder.clear();
+            match state.recording {
+                // It has numbers, which what comes next goes on from.
+                Some(_) => drop(state.flush()),
+                // Nobody will come for it.
+                None => state.builder.clear(),
+            }
             if self.is_open.load(Relaxed) {
                 self.shared.note_unused();
             }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 #[cfg(test)]
 use tokio::sync::Semaphore;
+use tracing::error;
 
 use super::chain::{Link, Node};
 use super::history::{Reader, Record, Slice};
@@ -156,8 +157,15 @@ impl Past {
                 // What is kept has changed meanwhile.
                 Ok(Slice::End) => {}
                 Err(error) => {
-                    tracing::error!(channel = %hub.name(), %error, "cannot read the history");
-                    return Poll::Ready(Step::End);
+                    let channel = hub.name();
+                    if !is_lost(&error) {
+                        // It may go well another time: its client comes again.
+                        error!(%channel, %error, "cannot read the history: a client is closed");
+                        return Poll::Ready(Step::End);
+                    }
+                    error!(%channel, %error, "cannot read the history: a client goes on behind it");
+                    let behind = self.reader.history().behind(self.next);
+                    self.miss(hub, behind);
                 }
             }
         }
@@ -228,6 +236,15 @@ impl Past {
     pub(super) fn is_walking(&self) -> bool {
         self.walking.is_some()
     }
+}
+
+/// Whether what could not be read for this reason is lost: the disk has it in no other way, or not at all.
+fn is_lost(error: &io::Error) -> bool {
+    let system = error.get_ref().and_then(|it| it.source());
+    let system = system.and_then(|it| it.downcast_ref::<io::Error>());
+    let code = system.unwrap_or(error).raw_os_error();
+    let is_gone = [io::ErrorKind::InvalidData, io::ErrorKind::NotFound];
+    is_gone.contains(&error.kind()) || code == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 impl fmt::Debug for Past {

@@ -143,6 +143,13 @@ impl Recording {
         senders
     }
 
+    /// Links all that is pending, although nothing of it is stored: nobody is told that it is.
+    pub(super) fn link_unstored(&mut self) {
+        for unstored in self.pending.drain(..) {
+            unstored.before.link(unstored.link);
+        }
+    }
+
     /// The place before a batch of this first number, if some feed still holds it.
     pub(super) fn place_before(&self, first: Seq) -> Option<Arc<Node>> {
         let at = self.recent.binary_search_by_key(&first, |recent| recent.0);

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::wire::ids::Seq;
 use crate::wire::session::SessionName;
 
+/// Stands for the lines that are stored of a session that has ended.
+const ENDED: u64 = u64::MAX;
+
 /// The sessions of a channel.
 ///
 /// A session is kept as long as its lines are, and while a client has it. It has one client at a time: who
@@ -83,6 +86,14 @@ impl Sessions {
             .collect();
         saved.sort();
         saved
+    }
+
+    /// Ends all of them: nothing more is acknowledged. The slots of the clients that have one.
+    pub(super) fn end(&self) -> impl Iterator<Item = usize> {
+        for session in self.by_name.values() {
+            session.stored.store(ENDED, Relaxed);
+        }
+        self.by_key.keys().copied()
     }
 
     /// How many there are.
@@ -253,7 +264,7 @@ impl Session {
 impl SessionEnd {
     /// What is to be acknowledged, if that is more than what was.
     pub(super) fn take_ack(&mut self) -> Option<u64> {
-        let stored = self.stored.load(Relaxed);
+        let stored = Some(self.stored.load(Relaxed)).filter(|stored| *stored != ENDED)?;
         let is_news = self.told.is_none_or(|told| stored > told);
         (self.acks && is_news).then(|| {
             self.told = Some(stored);
@@ -263,6 +274,7 @@ impl SessionEnd {
 
     /// Whether something that was taken is still to be acknowledged.
     pub(super) fn awaits_ack(&self) -> bool {
-        self.acks && self.told.is_none_or(|told| told < self.taken)
+        let is_untold = self.told.is_none_or(|told| told < self.taken);
+        self.acks && is_untold && self.stored.load(Relaxed) != ENDED
     }
 }

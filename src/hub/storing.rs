@@ -16,6 +16,7 @@ use super::new_epoch::new_epoch;
 use super::order::{Hub, State};
 use super::subscriber::Commands;
 use crate::config::{HistorySync, OnHistoryError};
+use crate::wire::channel::ChannelName;
 
 /// Bytes of lines that are stored at once, at most: so much less is there to wait for.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -76,7 +77,7 @@ impl Hub {
                     if history.take_failure().is_some() {
                         info!(channel = %self.name, "the history is written again");
                     }
-                    self.link_stored(group.len());
+                    self.link_stored(&history, group.len());
                     history.expire();
                     self.sync_later(&history);
                 }
@@ -87,8 +88,12 @@ impl Hub {
     }
 
     /// Links so many of the batches that are pending, and wakes who waits for them.
-    fn link_stored(&self, batches: usize) {
+    fn link_stored(&self, history: &History, batches: usize) {
         let mut state = self.lock();
+        // A reload may have ended it meanwhile, and begun another.
+        if !state.records_in(history) {
+            return;
+        }
         let State {
             recording, slots, ..
         } = &mut *state;
@@ -136,25 +141,15 @@ impl Hub {
     /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
     /// epoch.
     fn end_history(&self, history: &History) {
-        let epoch = new_epoch();
-        // Before anybody gets what is pending: numbers of what is not kept are given again after a restart.
-        if let Err(error) = history.begin_epoch(epoch) {
-            error!(channel = %self.name, %error, "a restart may go on with the epoch that ends here");
-        }
+        // Before anybody gets what is pending.
+        end_epoch(&self.name, history);
         let mut state = self.lock();
-        let Some(recording) = &mut state.recording else {
+        if !state.records_in(history) {
             return;
-        };
-        let pending = recording.pending.len();
-        let senders = recording.link_stored(pending);
+        }
         state.set_recording(None);
         state.is_history_over = true;
-        self.set_epoch(epoch);
-        for key in senders {
-            if let Some(slot) = state.slots.get(key) {
-                slot.subscriber.command(Commands::ACK);
-            }
-        }
+        self.set_epoch(new_epoch());
         self.active_encodings_changed(&mut state);
         self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);
@@ -201,5 +196,13 @@ impl Hub {
             }
             stored.await;
         }
+    }
+}
+
+/// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
+/// here on; and with none that anybody hears of before. Blocks.
+fn end_epoch(channel: &ChannelName, history: &History) {
+    if let Err(error) = history.begin_epoch(new_epoch()) {
+        error!(%channel, %error, "a restart may go on with the epoch that ends here");
     }
 }

@@ -9,6 +9,7 @@ use super::channels::Channels;
 use super::histories::Histories;
 use super::history::disk::{HistoryError, Log, Recovered};
 use super::history::{History, HistorySettings, Memory, Store};
+use super::new_epoch::new_epoch;
 use super::order::{Hub, State};
 use super::recording::Recording;
 use super::sessions::Sessions;
@@ -47,6 +48,8 @@ impl Hub {
                     let channel = &self.name;
                     error!(%channel, %error, "the history cannot be opened: nothing is kept");
                     state.is_history_over = true;
+                    // What is there may be gone on with another time.
+                    self.set_epoch(new_epoch());
                     return;
                 }
             };

@@ -50,11 +50,13 @@ pub enum CloseReason {
     /// Another connection goes on with its session. Nothing more that it sends is published, and it gets
     /// what it was owed.
     SessionTaken,
+    /// Nothing is kept in its channel any more, and so nothing of its session (`--history-error drop`, or a reload).
+    SessionEnded,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [CloseReason; 18] = [
+    pub const ALL: [CloseReason; 19] = [
         CloseReason::Eof,
         CloseReason::Reset,
         CloseReason::LineTooLong,
@@ -73,6 +75,7 @@ impl CloseReason {
         CloseReason::TooMany,
         CloseReason::Proxy,
         CloseReason::SessionTaken,
+        CloseReason::SessionEnded,
     ];
 
     /// The label used in the log, in counters and in `json`.
@@ -96,6 +99,7 @@ impl CloseReason {
             CloseReason::TooMany => "too_many",
             CloseReason::Proxy => "proxy",
             CloseReason::SessionTaken => "session_taken",
+            CloseReason::SessionEnded => "session_ended",
         }
     }
 

@@ -161,6 +161,14 @@ impl History {
         }
     }
 
+    /// Where to go on, when what holds `from` is damaged: in the next segment.
+    pub(in crate::hub) fn behind(&self, from: Seq) -> Seq {
+        match &self.store {
+            Store::Memory(memory) => memory.next(),
+            Store::Disk(log) => log.behind(from),
+        }
+    }
+
     /// Nothing can be stored, for this reason. Whether that is news.
     pub(in crate::hub) fn fail(&self, error: &io::Error) -> bool {
         let reason = error.to_string();

@@ -12,7 +12,7 @@ use super::segment::{Segment, file_name};
 use super::shared::Files;
 use crate::wire::ids::Epoch;
 
-/// File of a folder that says which epoch begins with the next segment.
+/// File of a folder that says which epoch begins with the next segment; an empty one, that it is any other.
 pub(super) const NEXT_EPOCH: &str = "next-epoch";
 
 /// Writes down which epoch begins with the next segment.
@@ -25,6 +25,15 @@ pub(super) fn write_next_epoch(files: &Files, epoch: Epoch) -> Result<(), Histor
     storage.write_at(&file, &new, &mut [IoSlice::new(text.as_bytes())], 0)?;
     storage.sync(&file, &new)?;
     storage.rename(&new, &path)?;
+    storage.sync_folder(&files.folder)
+}
+
+/// Writes down that an epoch begins with the next segment, but not which: for that, even a full disk has room.
+pub(super) fn mark_next_epoch(files: &Files) -> Result<(), HistoryError> {
+    let storage = &files.storage;
+    let path = files.folder.join(NEXT_EPOCH);
+    let file = storage.create(&path)?;
+    storage.sync(&file, &path)?;
     storage.sync_folder(&files.folder)
 }
 

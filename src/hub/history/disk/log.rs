@@ -105,6 +105,14 @@ impl Log {
         self.shared.read(from, bytes_max)
     }
 
+    /// The first number behind `from` that may be read when that cannot be: of the next segment, or the next to
+    /// be given.
+    pub(crate) fn behind(&self, from: Seq) -> Seq {
+        let kept = self.shared.kept.lock();
+        let mut firsts = kept.segments.iter().map(|it| it.header.first_seq);
+        firsts.find(|first| *first > from).unwrap_or(kept.next)
+    }
+
     /// The first number of the newest so many; the next number to be given if that is none of them.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub(super) fn open(
     }
     is_lost |= ended == Ended::Down && !last.header.is_always;
     let mut totals = scanned.totals;
-    let begun = next_epoch(&files)?.filter(|epoch| *epoch != last.header.epoch);
+    let begun = next_epoch(&files, last.header.epoch)?.filter(|epoch| *epoch != last.header.epoch);
     if is_lost {
         totals.epoch = draw_epoch(last.header.epoch)?;
         // Before anything is cut off: what is left then looks whole.
@@ -216,10 +216,11 @@ fn remove_half_made(files: &Files) -> Result<(), HistoryError> {
     half_made.try_for_each(|path| files.storage.remove(path))
 }
 
-/// The epoch that begins with the next segment, if one does.
-fn next_epoch(files: &Files) -> Result<Option<Epoch>, HistoryError> {
+/// The epoch that begins with the next segment, if one does; `last` is that of the last.
+fn next_epoch(files: &Files, last: Epoch) -> Result<Option<Epoch>, HistoryError> {
     let path = files.folder.join(NEXT_EPOCH);
     match fs::read_to_string(&path) {
+        Ok(text) if text.is_empty() => draw_epoch(last).map(Some),
         Ok(text) => match u32::from_str_radix(text.trim_end(), 16) {
             Ok(epoch) => Ok(Some(Epoch(epoch))),
             Err(_) => Err(HistoryError::damaged(&path, 0, "this is no epoch")),

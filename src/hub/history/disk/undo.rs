@@ -18,7 +18,7 @@ impl Writer {
         restore_sessions(&mut self.sessions, group.sessions);
         self.active = group.active;
         if let Err(error) = take_back_files(group.is_written, group.begun, self, shared) {
-            self.failed = Some((error.kind(), error.to_string()));
+            self.failed = Some(error.to_string());
         }
     }
 }

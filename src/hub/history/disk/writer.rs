@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::active::{Active, Unsynced, note_unsynced};
 use super::codec::{self, Salt};
-use super::create::{NEXT_EPOCH, create_segment, draw, write_next_epoch};
+use super::create::{NEXT_EPOCH, create_segment, draw, mark_next_epoch, write_next_epoch};
 use super::error::HistoryError;
 use super::group::{Group, Staged};
 use super::header::{Header, Previous};
@@ -40,7 +40,7 @@ pub(super) struct Writer {
     /// A name in the folder, or that of the folder, has not been synced.
     pub(super) is_folder_unsynced: bool,
     /// Why nothing can be written any more.
-    pub(super) failed: Option<(io::ErrorKind, String)>,
+    pub(super) failed: Option<String>,
     /// Kept to be used again.
     pub(super) staged: Staged,
 }
@@ -275,7 +275,7 @@ impl Writer {
 
     fn sync_or_fail(&mut self, files: &Files) -> Result<(), HistoryError> {
         self.sync_all(files).inspect_err(|error| {
-            self.failed = Some((error.kind(), error.to_string()));
+            self.failed = Some(error.to_string());
         })
     }
 
@@ -308,7 +308,8 @@ impl Writer {
         if self.active.is_none() {
             return Ok(());
         }
-        Ok(write_next_epoch(&shared.files, epoch)?)
+        let written = write_next_epoch(&shared.files, epoch);
+        Ok(written.or_else(|error| mark_next_epoch(&shared.files).map_err(|_| error))?)
     }
 
     /// See [`Log::begin_at`].
@@ -320,11 +321,7 @@ impl Writer {
 
     /// See [`Log::remove`].
     pub(super) fn remove(&mut self, shared: &Shared) -> io::Result<()> {
-        let removed = (
-            io::ErrorKind::NotFound,
-            "the history was removed".to_owned(),
-        );
-        self.failed = Some(removed);
+        self.failed = Some("the history was removed".to_owned());
         self.active = None;
         self.unsynced.clear();
         let mut kept = shared.kept.lock();
@@ -348,7 +345,8 @@ impl Writer {
 
     fn check(&self) -> io::Result<()> {
         match &self.failed {
-            Some((kind, why)) => Err(io::Error::new(*kind, why.clone())),
+            // Of no kind that would be tried again: a full disk that has room again changes nothing here.
+            Some(why) => Err(io::Error::other(why.clone())),
             None => Ok(()),
         }
     }
