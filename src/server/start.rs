@@ -205,7 +205,9 @@ impl Server {
 async fn open_histories(config: &Config) -> anyhow::Result<Option<Histories>> {
     let config = config.clone();
     let opened = tokio::task::spawn_blocking(move || Histories::open(&config)).await;
-    Ok(opened.context("the history could not be opened")??)
+    let opened = opened.context("the history could not be opened")?;
+    // It says what the system says itself.
+    opened.map_err(|error| anyhow::Error::msg(error.to_string()))
 }
 
 /// Opens the admin address of the configuration, if it has one.

@@ -116,8 +116,15 @@ impl fmt::Display for Cut {
     }
 }
 
-/// What the system says is part of what is displayed.
-impl std::error::Error for HistoryError {}
+impl std::error::Error for HistoryError {
+    /// What the system says, which is part of what is displayed, too.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            HistoryError::System { reason, .. } => Some(reason),
+            HistoryError::InUse { .. } | HistoryError::Damaged(_) => None,
+        }
+    }
+}
 
 /// Keeps the kind, so that a full disk is known as one.
 impl From<HistoryError> for io::Error {
