@@ -77,6 +77,12 @@ impl State {
         recording.is_some_and(|recording| recording.history.is_on_disk())
     }
 
+    /// Senders that wait until less is to be stored.
+    pub(super) fn senders_storing(&self) -> usize {
+        let recording = self.recording.as_ref();
+        recording.map_or(0, |recording| recording.senders.len())
+    }
+
     /// Whether what is published is still to be stored.
     pub(super) fn is_storing(&self) -> bool {
         let recording = self.recording.as_ref();

@@ -54,6 +54,8 @@ pub(crate) struct Hub {
     version: AtomicU64,
     /// [`State::active_encodings`], to prepare a large read by before the lock is taken.
     pub(super) active_encodings: AtomicU8,
+    /// So much is pending that senders wait before they read: see [`Hub::poll_stored`].
+    pub(super) is_store_behind: AtomicBool,
     /// Notified when something has been stored in the history.
     pub(super) has_stored: Notify,
     /// Notified when the last client's input is done in a drain.
@@ -172,6 +174,7 @@ impl Hub {
             }),
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
+            is_store_behind: AtomicBool::new(false),
             has_stored: Notify::new(),
             drained: Notify::new(),
             discarded: AtomicU64::new(0),
@@ -373,6 +376,7 @@ impl Hub {
     pub(super) fn release_and_wake(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, key: usize) {
         if state.stores_first() {
             self.store_soon(&mut state);
+            self.note_pending(&state);
         } else {
             self.wake(state, key);
         }

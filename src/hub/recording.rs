@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 
 use super::chain::{Link, Node};
 use super::history::{History, Ledger, Record, Store, now_ms};
@@ -27,10 +28,38 @@ pub(super) struct Recording {
     pub(super) sessions: Sessions,
     /// What is published and not stored yet, in order; bounded by the buffer, as it is charged to that.
     pub(super) pending: VecDeque<Pending>,
+    /// Bytes of lines in that.
+    pending_bytes: u64,
+    /// Senders that wait until less is pending: see [`Hub::poll_stored`](super::order::Hub::poll_stored).
+    pub(super) senders: Senders,
     /// A job stores what is pending, or has given up for good.
     pub(super) is_storing: bool,
     /// Time of the last record: it never goes back.
     last_time_ms: u64,
+}
+
+/// Tasks of senders that wait, by their slots; woken when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Senders(Vec<(usize, Waker)>);
+
+impl Senders {
+    /// Has the task of the client in `key` woken, too.
+    pub(super) fn add(&mut self, key: usize, waker: &Waker) {
+        if self.0.iter().all(|waiting| waiting.0 != key) {
+            self.0.push((key, waker.clone()));
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Drop for Senders {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|(_, waker)| waker.wake());
+    }
 }
 
 /// A batch that is published and not stored yet.
@@ -51,6 +80,8 @@ impl Recording {
             ledger: Ledger::new(next),
             sessions: Sessions::default(),
             pending: VecDeque::new(),
+            pending_bytes: 0,
+            senders: Senders::default(),
             is_storing: false,
             last_time_ms,
         }
@@ -84,11 +115,14 @@ impl Recording {
                 }
                 before.link(link);
             }
-            Store::Disk(_) => self.pending.push_back(Pending {
-                before,
-                link,
-                record,
-            }),
+            Store::Disk(_) => {
+                self.pending_bytes += record.raw.len() as u64;
+                self.pending.push_back(Pending {
+                    before,
+                    link,
+                    record,
+                });
+            }
         }
     }
 
@@ -133,6 +167,7 @@ impl Recording {
     pub(super) fn link_stored(&mut self, batches: usize) -> Vec<usize> {
         let mut senders = Vec::new();
         for stored in self.pending.drain(..batches) {
+            self.pending_bytes -= stored.record.raw.len() as u64;
             for (_, name, taken) in &stored.record.sessions {
                 senders.extend(self.sessions.note_stored(name, *taken));
             }
@@ -145,6 +180,7 @@ impl Recording {
 
     /// Links all that is pending, although nothing of it is stored: nobody is told that it is.
     pub(super) fn link_unstored(&mut self) {
+        self.pending_bytes = 0;
         for unstored in self.pending.drain(..) {
             unstored.before.link(unstored.link);
         }
@@ -169,7 +205,6 @@ impl Recording {
 
     /// Bytes of lines that are published and not stored yet.
     pub(super) fn pending_bytes(&self) -> u64 {
-        let pending = self.pending.iter().map(|it| it.record.raw.len() as u64);
-        pending.sum()
+        self.pending_bytes
     }
 }

@@ -152,7 +152,7 @@ impl Hub {
             closed: state.closed,
             buffer_used: buffer.used,
             buffer_limit: buffer.limit,
-            senders_waiting: buffer.waiting,
+            senders_waiting: buffer.waiting + state.senders_storing(),
             waited: buffer.waited,
             ..HubStats::default()
         };

@@ -6,20 +6,26 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
+use super::budget::READ_BYTES_MAX;
 use super::history::History;
 use super::new_epoch::new_epoch;
 use super::order::{Hub, State};
+use super::recording::Senders;
 use super::subscriber::Commands;
 use crate::config::{HistorySync, OnHistoryError};
 use crate::wire::channel::ChannelName;
 
 /// Bytes of lines that are stored at once, at most: so much less is there to wait for.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of lines that are pending at which senders wait: as much as one read brings.
+const PENDING_BYTES_MAX: u64 = READ_BYTES_MAX as u64;
 
 /// How long a full disk is left alone before it is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(500);
@@ -105,8 +111,45 @@ impl Hub {
                 slot.subscriber.command(Commands::ACK);
             }
         }
+        let senders = self.take_senders(&mut state);
         self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);
+        // Behind the readers: what has been stored has its turn before more is read.
+        drop(senders);
+    }
+
+    /// Ready unless so much is pending that a sender has to wait; its task is woken then. A batch is best
+    /// delivered before the next is read: a processor has it at hand.
+    pub(super) fn poll_stored(&self, key: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_store_behind.load(Relaxed) {
+            return Poll::Ready(());
+        }
+        match &mut self.lock().recording {
+            Some(recording) if recording.pending_bytes() >= PENDING_BYTES_MAX => {
+                recording.senders.add(key, cx.waker());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// How much is pending has changed.
+    pub(super) fn note_pending(&self, state: &State) {
+        let recording = state.recording.as_ref();
+        let pending = recording.map_or(0, |recording| recording.pending_bytes());
+        let is_behind = pending >= PENDING_BYTES_MAX;
+        self.is_store_behind.store(is_behind, Relaxed);
+    }
+
+    /// The senders that need not wait any more.
+    fn take_senders(&self, state: &mut State) -> Senders {
+        self.note_pending(state);
+        match &mut state.recording {
+            Some(recording) if recording.pending_bytes() < PENDING_BYTES_MAX => {
+                std::mem::take(&mut recording.senders)
+            }
+            _ => Senders::default(),
+        }
     }
 
     /// What is pending could not be stored. Whether the job goes on, letting that pass without being kept, if that
@@ -150,6 +193,7 @@ impl Hub {
         state.set_recording(None);
         state.is_history_over = true;
         self.set_epoch(new_epoch());
+        self.note_pending(&state);
         self.active_encodings_changed(&mut state);
         self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);

@@ -29,6 +29,7 @@ impl Hub {
             }
             (None, _) => {}
         }
+        self.note_pending(state);
         self.active_encodings_changed(state);
     }
 

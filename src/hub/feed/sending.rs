@@ -15,6 +15,10 @@ use crate::wire::session::SessionName;
 impl Feed {
     /// Ready when the buffer has room for what one read may bring. To be called before reading.
     pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<ReadPermit> {
+        if self.waiter.is_none() && self.hub.poll_stored(self.key(), cx).is_pending() {
+            self.subscriber.set(Condition::Waiting, true);
+            return Poll::Pending;
+        }
         let permit = self
             .hub
             .budget
@@ -28,13 +32,13 @@ impl Feed {
     pub(crate) fn give_up_permit(&mut self) {
         if let Some(waiter) = self.waiter.take() {
             self.hub.budget.give_up(waiter);
-            self.subscriber.set(Condition::Waiting, false);
         }
+        self.subscriber.set(Condition::Waiting, false);
     }
 
     /// Whether [`Feed::poll_permit`] was pending when it was last asked.
     pub(crate) fn waits_for_permit(&self) -> bool {
-        self.waiter.is_some()
+        self.subscriber.is(Condition::Waiting)
     }
 
     /// Says whether the client is not read from because of its rates, although it has sent something.
