@@ -127,12 +127,11 @@ impl State {
 }
 
 impl Hub {
-    /// Where a feed goes on that has had everything before `next`, and joined before `joined` was given.
-    ///
-    /// What was published before that may not be in its encoding, so that it reads that from the history. And
-    /// it is live again only in the newer half of the buffer: of two who are behind, each would find the other
+    /// Where a feed goes on that has had everything before `next`, and may be live from `live_from` on: of what
+    /// was published before it joined, batches may not be in its encoding, and where it was told to catch up it
+    /// cannot stay. And it is live again only in the newer half of the buffer: of two who are behind, each would find the other
     /// where neither may stay.
-    pub(super) fn rejoin(&self, next: Seq, joined: Seq) -> Rejoin {
+    pub(super) fn rejoin(&self, next: Seq, live_from: Seq) -> Rejoin {
         let mut state = self.lock();
         let tail = state.flush();
         let next_seq = Seq(state.next_seq);
@@ -149,7 +148,7 @@ impl Hub {
         // What is not stored yet is nobody's delay.
         let is_pending = next >= recording.history.next();
         let is_near = |node: &Arc<Node>| is_pending || tail.cost_before - node.cost_before <= half;
-        let place = (next >= joined).then(|| recording.place_before(next));
+        let place = (next >= live_from).then(|| recording.place_before(next));
         match place.flatten().filter(is_near) {
             Some(node) => Rejoin::At(node),
             None => Rejoin::InHistory(recording.history.clone()),

@@ -32,8 +32,8 @@ pub(super) struct Past {
     reader: Reader,
     /// The next number that it gets.
     pub(super) next: Seq,
-    /// The number that was next when it joined: see [`Hub::rejoin`].
-    joined: Seq,
+    /// The first number at which it may be live again: see [`Hub::rejoin`].
+    live_from: Seq,
     /// Notices from before this are left out.
     pub(super) notices_from: Seq,
     /// Once its client has left: the number from which on it gets nothing.
@@ -50,7 +50,7 @@ pub(super) struct Past {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedPast {
     next: Seq,
-    joined: Seq,
+    live_from: Seq,
     notices_from: Seq,
     end: Option<Seq>,
     missed: u64,
@@ -70,12 +70,12 @@ pub(super) enum Step {
 }
 
 impl Past {
-    /// From `next` on, for a feed that joined when `joined` was next, or before.
-    pub(super) fn new(reader: Reader, next: Seq, joined: Seq, notices_from: Seq) -> Past {
+    /// From `next` on, for a feed that may be live again from `live_from` on.
+    pub(super) fn new(reader: Reader, next: Seq, live_from: Seq, notices_from: Seq) -> Past {
         Past {
             reader,
             next,
-            joined,
+            live_from,
             notices_from,
             end: None,
             missed: 0,
@@ -87,7 +87,7 @@ impl Past {
     pub(super) fn save(&self) -> SavedPast {
         SavedPast {
             next: self.next,
-            joined: self.joined,
+            live_from: self.live_from,
             notices_from: self.notices_from,
             end: self.end,
             missed: self.missed,
@@ -99,7 +99,7 @@ impl Past {
         Past {
             end: saved.end,
             missed: saved.missed,
-            ..Past::new(reader, saved.next, saved.joined, saved.notices_from)
+            ..Past::new(reader, saved.next, saved.live_from, saved.notices_from)
         }
     }
 
@@ -120,7 +120,7 @@ impl Past {
                 return Poll::Ready(shutdown.map_or(Step::End, Step::Live));
             }
             if self.fetch.is_none() {
-                match hub.rejoin(self.next, self.joined) {
+                match hub.rejoin(self.next, self.live_from) {
                     Rejoin::At(node) => return Poll::Ready(Step::Live(node)),
                     Rejoin::Ended(node, next) => {
                         self.miss(hub, next);

@@ -64,7 +64,8 @@ impl Feed {
             return;
         };
         let next = link.batch.seq_at(self.current, self.offset);
-        let mut past = Past::new(history.reader(), next, next, Seq(0));
+        // Where it is now it cannot stay: it is live again at the earliest behind that.
+        let mut past = Past::new(history.reader(), next, Seq(next.0 + 1), Seq(0));
         if self.end() != ENDLESS {
             past.end = Some(self.seq_of_end(cursor));
         }
