@@ -957,3 +957,33 @@ fn stop_just_before_and_after_an_exec_is_a_stop() {
         }
     }
 }
+
+#[test]
+fn channel_that_goes_on_without_its_history_begins_another_beside_the_old_each_time() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let history_dir = format!("--history-dir={}", dir.path().display());
+    let without = ["--listen=127.0.0.1:0,hello", "--no-notices"];
+    let with = [&without[..], &["--history=1MiB", &history_dir]].concat();
+    let manager = Manager::keeping();
+    let mut server = manager.launch(&with).start();
+    let (mut one, place) = Client::introduced(server.addr(0), "");
+    let (mut two, _) = Client::introduced(server.addr(0), "");
+    for round in 0..3 {
+        one.send_line("kept");
+        two.expect_message(one.id(), "kept");
+        server = restart(&manager, server, &without);
+        one.send_line("not kept");
+        two.expect_message(one.id(), "not kept");
+        server = restart(&manager, server, &with);
+        one.send_line("kept again");
+        two.expect_message(one.id(), "kept again");
+
+        let (mut newest, at) = Client::introduced(server.addr(0), "history=100");
+        newest.expect_message(one.id(), "kept again");
+        assert_eq!((at.epoch, at.seq), (place.epoch.clone(), 3 * round + 2));
+        assert_eq!(server.count_log("ERROR"), 0, "{:?}", server.log());
+    }
+    let folders = fs::read_dir(dir.path()).expect("the directory");
+    let folders = folders.filter(|entry| entry.as_ref().expect("an entry").path().is_dir());
+    assert_eq!(folders.count(), 1 + 3, "none is lost");
+}

@@ -190,7 +190,13 @@ impl Directory {
     /// The system's.
     pub(crate) fn set_aside(&self, name: &ChannelName, epoch: Epoch) -> Result<(), HistoryError> {
         let folder = self.path.join(name.as_str());
-        let aside = self.path.join(format!("{name}@{epoch}"));
+        let mut aside = self.path.join(format!("{name}@{epoch}"));
+        // A channel may leave one behind more than once and have the same epoch all the while.
+        let mut count = 1;
+        while aside.exists() {
+            count += 1;
+            aside = self.path.join(format!("{name}@{epoch}.{count}"));
+        }
         self.storage.rename(&folder, &aside)?;
         self.storage.sync_folder(&self.path)
     }
