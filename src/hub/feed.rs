@@ -285,7 +285,10 @@ impl Feed {
 
     /// One that has left gets what had been published by the first time that it looked.
     pub(crate) fn fix_end(&mut self) {
-        if self.left && self.end() == ENDLESS {
+        if !self.left {
+            return;
+        }
+        if self.end() == ENDLESS {
             let (end, seq) = self.hub.end();
             let rare = self.rare();
             rare.end = end;
@@ -296,6 +299,11 @@ impl Feed {
                 // It has everything, and what comes must not wait for it.
                 self.detach();
             }
+        }
+        // What comes after its end must not wait for it, nor for what it is still told.
+        let place = self.cursor.as_ref();
+        if place.is_some_and(|place| place.index >= self.end()) {
+            self.detach();
         }
     }
 
