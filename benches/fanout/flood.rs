@@ -38,6 +38,9 @@ const END_BYTES: u64 = 4096;
 /// How long the load sleeps at most before it looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
 
+/// What one that crawls reads in a tick: 800 kB/s.
+const CRAWL_BYTES: usize = 16 * 1024;
+
 /// How long a server may take to deliver what is on its way.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,6 +53,9 @@ pub(crate) struct Flood {
     pub payload_bytes: usize,
     /// One more reader that never reads.
     pub stuck: bool,
+    /// So many more that stop or crawl, by turns, and read all that they are owed once nothing is sent any
+    /// more.
+    pub slow: usize,
     /// Over TLS, the load counts and does not decrypt: that costs as much as encrypting, and would be what
     /// is measured.
     pub blind: bool,
@@ -92,9 +98,14 @@ impl Flood {
 
         // Two spans, of which only the second counts.
         let mut marks: Vec<(Usage, u64)> = Vec::new();
+        let mut next_crawl = Instant::now();
         for span in [settings.warm_up, settings.window] {
             let end = Instant::now() + span;
             while Instant::now() < end {
+                if self.slow > 0 && Instant::now() >= next_crawl {
+                    next_crawl += TICK;
+                    clients.crawl()?;
+                }
                 let arrived = clients.stream.lines_in(clients.connections.received_by(0));
                 let connections = &mut clients.connections;
                 let more =
@@ -111,6 +122,9 @@ impl Flood {
                 break;
             }
             clients.receive(TICK, &mut senders)?;
+        }
+        if self.slow > 0 {
+            clients.connections.wake_stuck()?;
         }
         clients.settle(&senders)?;
 
@@ -132,6 +146,8 @@ struct Clients {
     stream: Stream,
     /// Whether what comes is looked at.
     checked: bool,
+    /// Whether those that read slowly are owed all of it too.
+    catch_up: bool,
     reads: u64,
     ready: Vec<Ready>,
     sample: Vec<u8>,
@@ -146,7 +162,7 @@ impl Clients {
     ) -> Result<Clients> {
         let first = flood.readers.min(READERS_FIRST);
         let mut roles: Vec<Role> = (0..first).map(Role::Reader).collect();
-        roles.extend(flood.stuck.then_some(Role::Stuck(0)));
+        roles.extend((0..flood.slow + usize::from(flood.stuck)).map(Role::Stuck));
         roles.extend((0..flood.senders).rev().map(Role::Sender));
         roles.extend((first..flood.readers).map(Role::Reader));
         let (endpoint, mut never) = (server.endpoint()?, Interrupt::never());
@@ -162,6 +178,7 @@ impl Clients {
             stream: Stream::learn(example, &probe, payloads, many)?,
             // Where lines of several senders meet, only a server that frames them keeps them whole.
             checked: !flood.blind && (frames_lines || !many),
+            catch_up: flood.slow > 0,
             connections,
             reads: 0,
             ready: Vec::new(),
@@ -169,10 +186,25 @@ impl Clients {
         })
     }
 
-    /// Lines that have arrived, over all clients.
+    /// Lines that have arrived, over all clients that read as fast as they can.
     fn lines(&self) -> u64 {
-        let received = self.connections.received();
-        received.map(|bytes| self.stream.lines_in(bytes)).sum()
+        let received = self.connections.received().enumerate();
+        let fast = received.filter(|(who, _)| !self.is_slow(*who));
+        fast.map(|(_, bytes)| self.stream.lines_in(bytes)).sum()
+    }
+
+    fn is_slow(&self, who: usize) -> bool {
+        matches!(self.connections.role(who), Role::Stuck(_))
+    }
+
+    /// Every other one of those that read slowly reads a little.
+    fn crawl(&mut self) -> Result<()> {
+        for who in 0..self.connections.len() {
+            if matches!(self.connections.role(who), Role::Stuck(number) if number % 2 == 0) {
+                count(who, self.connections.discard(who, CRAWL_BYTES))?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for something to happen, and reads.
@@ -220,6 +252,7 @@ impl Clients {
             let expected = |who: usize| match self.connections.role(who) {
                 Role::Sender(sender) => self.stream.bytes_of(total - made[sender]),
                 Role::Reader(_) => self.stream.bytes_of(total),
+                Role::Stuck(_) if self.catch_up => self.stream.bytes_of(total),
                 Role::Stuck(_) => 0,
             };
             let left: Vec<u64> = (self.connections.received().enumerate())

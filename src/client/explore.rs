@@ -576,7 +576,10 @@ impl World {
         // The shutdown notice is kept for who comes back from the past.
         let keeps_notice = drains && self.config.history_bytes > 0;
         let kept = if keeps_notice { 1000 } else { 0 };
-        assert!(self.hub.stats().buffer_used <= kept, "the buffer keeps some");
+        assert!(
+            self.hub.stats().buffer_used <= kept,
+            "the buffer keeps some"
+        );
     }
 
     fn drain(&mut self) {

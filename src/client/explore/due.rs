@@ -198,7 +198,11 @@ pub(super) fn all_it_was_due_is_received(
     }
     assert!(received.is_whole, "{id} got half a line: {reason:?}");
     if reason == CloseReason::Shutdown && guest.role.subscribes() {
-        assert_eq!(received.ends_with_shutdown, peer.format != Format::Raw, "{id}");
+        assert_eq!(
+            received.ends_with_shutdown,
+            peer.format != Format::Raw,
+            "{id}"
+        );
     }
     let left = log.iter().find(|event| event.is_disconnect(id));
     // Without notices nothing tells where it left, save at the end of all.

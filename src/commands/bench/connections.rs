@@ -481,7 +481,7 @@ impl Connections {
     }
 
     /// Reads on from the stuck readers too. Returns who they are.
-    pub(super) fn wake_stuck(&mut self) -> Result<Vec<usize>> {
+    pub fn wake_stuck(&mut self) -> Result<Vec<usize>> {
         let all = 0..self.len();
         let stuck: Vec<usize> = all.filter(|who| self.role(*who).is_stuck()).collect();
         for who in &stuck {
