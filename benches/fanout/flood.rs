@@ -4,6 +4,7 @@
 //! than one core can look at: the first bytes of each client, one read in so many, and the last
 //! bytes are looked at, and every client must have as many bytes as were sent to it.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -123,8 +124,8 @@ impl Flood {
             }
             clients.receive(TICK, &mut senders)?;
         }
-        if self.slow > 0 {
-            clients.connections.wake_stuck()?;
+        for who in clients.slow.clone() {
+            clients.connections.set_watched(who, true)?;
         }
         clients.settle(&senders)?;
 
@@ -146,8 +147,8 @@ struct Clients {
     stream: Stream,
     /// Whether what comes is looked at.
     checked: bool,
-    /// Whether those that read slowly are owed all of it too.
-    catch_up: bool,
+    /// Those that stop or crawl.
+    slow: Range<usize>,
     reads: u64,
     ready: Vec<Ready>,
     sample: Vec<u8>,
@@ -162,13 +163,18 @@ impl Clients {
     ) -> Result<Clients> {
         let first = flood.readers.min(READERS_FIRST);
         let mut roles: Vec<Role> = (0..first).map(Role::Reader).collect();
-        roles.extend((0..flood.slow + usize::from(flood.stuck)).map(Role::Stuck));
+        roles.extend(flood.stuck.then_some(Role::Stuck(0)));
+        let slow = roles.len()..roles.len() + flood.slow;
+        roles.extend((flood.readers..).take(flood.slow).map(Role::Reader));
         roles.extend((0..flood.senders).rev().map(Role::Sender));
         roles.extend((first..flood.readers).map(Role::Reader));
         let (endpoint, mut never) = (server.endpoint()?, Interrupt::never());
         // One after another, so that the server numbers them in this order.
         let (mut connections, _) = Connections::connect(&endpoint, None, &roles, 1, &mut never)?;
         let barrier = Barrier::pass(&mut connections, *b"load", &mut never)?;
+        for who in slow.clone() {
+            connections.set_watched(who, false)?;
+        }
         if flood.blind {
             connections.count_records();
         }
@@ -178,7 +184,7 @@ impl Clients {
             stream: Stream::learn(example, &probe, payloads, many)?,
             // Where lines of several senders meet, only a server that frames them keeps them whole.
             checked: !flood.blind && (frames_lines || !many),
-            catch_up: flood.slow > 0,
+            slow,
             connections,
             reads: 0,
             ready: Vec::new(),
@@ -189,20 +195,14 @@ impl Clients {
     /// Lines that have arrived, over all clients that read as fast as they can.
     fn lines(&self) -> u64 {
         let received = self.connections.received().enumerate();
-        let fast = received.filter(|(who, _)| !self.is_slow(*who));
+        let fast = received.filter(|(who, _)| !self.slow.contains(who));
         fast.map(|(_, bytes)| self.stream.lines_in(bytes)).sum()
-    }
-
-    fn is_slow(&self, who: usize) -> bool {
-        matches!(self.connections.role(who), Role::Stuck(_))
     }
 
     /// Every other one of those that read slowly reads a little.
     fn crawl(&mut self) -> Result<()> {
-        for who in 0..self.connections.len() {
-            if matches!(self.connections.role(who), Role::Stuck(number) if number % 2 == 0) {
-                count(who, self.connections.discard(who, CRAWL_BYTES))?;
-            }
+        for who in self.slow.clone().step_by(2) {
+            count(who, self.connections.discard(who, CRAWL_BYTES))?;
         }
         Ok(())
     }
@@ -252,7 +252,6 @@ impl Clients {
             let expected = |who: usize| match self.connections.role(who) {
                 Role::Sender(sender) => self.stream.bytes_of(total - made[sender]),
                 Role::Reader(_) => self.stream.bytes_of(total),
-                Role::Stuck(_) if self.catch_up => self.stream.bytes_of(total),
                 Role::Stuck(_) => 0,
             };
             let left: Vec<u64> = (self.connections.received().enumerate())
