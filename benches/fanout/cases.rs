@@ -4,13 +4,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use linehub::commands::bench::{self, Run};
 
 use crate::channels::Channels;
+use crate::dialect::Dialect;
 use crate::flood::Flood;
 use crate::launch::{Busy, Cores, Launch, Program, Server};
+use crate::newcomer::Newcomer;
+use crate::publishing::Publishing;
+use crate::resume::Resume;
 use crate::settings::Settings;
 use crate::table::Unit;
 use crate::tls::Front;
 use crate::watch::Watchers;
-use crate::{raw_loop, storms, tls};
+use crate::{history, raw_loop, storms, tls};
 
 /// Bytes of a line without its LF, where lines are sent at a rate.
 const PAYLOAD_BYTES: usize = 64;
@@ -42,6 +46,12 @@ pub(crate) enum Plan {
     NoticeStorm(usize),
     /// Resident bytes a client, and lines delivered a second.
     Channels(Channels),
+    /// Lines of history a second that a newcomer gets.
+    Newcomer(Newcomer),
+    /// Lines a second that are published and acknowledged.
+    Publishing(Publishing, Dialect),
+    /// How late lines reach live readers while others come back.
+    Resume(Resume),
 }
 
 /// One number of one run. A plan yields the same figures in the same order every time.
@@ -167,6 +177,28 @@ impl Plan {
                     rate.while_busy(figures.busy),
                 ]
             }
+            Plan::Newcomer(newcomer) => {
+                let figures = newcomer.run(server, settings)?;
+                let rate = Figure::new("", Unit::LinesPerSecond, figures.lines_per_second);
+                vec![rate.while_busy(figures.busy)]
+            }
+            Plan::Publishing(publishing, dialect) => {
+                let figures = publishing.run(server, dialect, settings)?;
+                let rate = Figure::new("", Unit::LinesPerSecond, figures.lines_per_second);
+                vec![rate.while_busy(figures.busy)]
+            }
+            Plan::Resume(resume) => {
+                let figures = resume.run(server, settings)?;
+                let percentiles = [("/p50", 50.0), ("/p99", 99.0)].iter();
+                let latencies = percentiles.map(|(suffix, percent)| {
+                    let latency = figures.latency.percentile(*percent);
+                    let latency = latency.context("nothing arrived")?;
+                    Ok(Figure::seconds(suffix, latency.as_secs_f64()).while_busy(figures.busy))
+                });
+                let all =
+                    (resume.clients > 0).then(|| Ok(Figure::seconds("/all", figures.resumed)));
+                latencies.chain(all).collect::<Result<_>>()?
+            }
             Plan::NoticeStorm(clients) => {
                 let figures = storms::notice_storm(server, clients)?;
                 vec![
@@ -201,19 +233,29 @@ pub(crate) struct Case {
     pub baseline: Option<(&'static str, Side)>,
 }
 
+impl Case {
+    /// The program that it needs and that is not installed.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        match self.baseline.as_ref()?.1.launch.program {
+            Program::Peer(peer) if peer.path().is_none() => Some(peer.program()),
+            _ => None,
+        }
+    }
+}
+
 const RAW_LOOP: &str = "raw loop";
 
 /// Clients in all of the case with channels, and in each of many.
 const CHANNEL_CLIENTS: usize = 10_000;
 const CLIENTS_A_CHANNEL: usize = 10;
 
-const MANY: &str = "many-to-many/500x500";
+pub(crate) const MANY: &str = "many-to-many/500x500";
 
 /// Clients that only connect, over TLS.
 const TLS_CLIENTS: usize = 2000;
 
 /// Loses nothing, however slow the load is to read: the terms on which the raw loop works too.
-const LOSSLESS: &[&str] = &[
+pub(crate) const LOSSLESS: &[&str] = &[
     "--no-notices",
     "--slow-grace",
     "forever",
@@ -233,14 +275,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         });
     };
     let side = |program: &Program, flags: &[&str], plan| Side {
-        launch: Launch {
-            program: program.clone(),
-            flags: flags.iter().map(ToString::to_string).collect(),
-            pinned: true,
-            hello: false,
-            tls: false,
-            front: None,
-        },
+        launch: Launch::new(program, flags),
         plan,
     };
     let read_bytes = raw_loop::READ_BYTES;
@@ -251,6 +286,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         readers,
         payload_bytes,
         stuck: false,
+        slow: 0,
         blind: false,
     };
 
@@ -415,5 +451,6 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         subject: notices,
         baseline: None,
     });
+    cases.extend(history::cases(subject, flood(100, 64), many, crowd));
     cases
 }

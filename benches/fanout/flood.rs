@@ -4,6 +4,7 @@
 //! than one core can look at: the first bytes of each client, one read in so many, and the last
 //! bytes are looked at, and every client must have as many bytes as were sent to it.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -38,6 +39,9 @@ const END_BYTES: u64 = 4096;
 /// How long the load sleeps at most before it looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
 
+/// What one that crawls reads in a tick: 800 kB/s.
+const CRAWL_BYTES: usize = 16 * 1024;
+
 /// How long a server may take to deliver what is on its way.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,6 +54,9 @@ pub(crate) struct Flood {
     pub payload_bytes: usize,
     /// One more reader that never reads.
     pub stuck: bool,
+    /// So many more that stop or crawl, by turns, and read all that they are owed once nothing is sent any
+    /// more.
+    pub slow: usize,
     /// Over TLS, the load counts and does not decrypt: that costs as much as encrypting, and would be what
     /// is measured.
     pub blind: bool,
@@ -92,9 +99,14 @@ impl Flood {
 
         // Two spans, of which only the second counts.
         let mut marks: Vec<(Usage, u64)> = Vec::new();
+        let mut next_crawl = Instant::now();
         for span in [settings.warm_up, settings.window] {
             let end = Instant::now() + span;
             while Instant::now() < end {
+                if self.slow > 0 && Instant::now() >= next_crawl {
+                    next_crawl += TICK;
+                    clients.crawl()?;
+                }
                 let arrived = clients.stream.lines_in(clients.connections.received_by(0));
                 let connections = &mut clients.connections;
                 let more =
@@ -111,6 +123,9 @@ impl Flood {
                 break;
             }
             clients.receive(TICK, &mut senders)?;
+        }
+        for who in clients.slow.clone() {
+            clients.connections.set_watched(who, true)?;
         }
         clients.settle(&senders)?;
 
@@ -132,6 +147,8 @@ struct Clients {
     stream: Stream,
     /// Whether what comes is looked at.
     checked: bool,
+    /// Those that stop or crawl.
+    slow: Range<usize>,
     reads: u64,
     ready: Vec<Ready>,
     sample: Vec<u8>,
@@ -147,12 +164,17 @@ impl Clients {
         let first = flood.readers.min(READERS_FIRST);
         let mut roles: Vec<Role> = (0..first).map(Role::Reader).collect();
         roles.extend(flood.stuck.then_some(Role::Stuck(0)));
+        let slow = roles.len()..roles.len() + flood.slow;
+        roles.extend((flood.readers..).take(flood.slow).map(Role::Reader));
         roles.extend((0..flood.senders).rev().map(Role::Sender));
         roles.extend((first..flood.readers).map(Role::Reader));
         let (endpoint, mut never) = (server.endpoint()?, Interrupt::never());
         // One after another, so that the server numbers them in this order.
         let (mut connections, _) = Connections::connect(&endpoint, None, &roles, 1, &mut never)?;
         let barrier = Barrier::pass(&mut connections, *b"load", &mut never)?;
+        for who in slow.clone() {
+            connections.set_watched(who, false)?;
+        }
         if flood.blind {
             connections.count_records();
         }
@@ -162,6 +184,7 @@ impl Clients {
             stream: Stream::learn(example, &probe, payloads, many)?,
             // Where lines of several senders meet, only a server that frames them keeps them whole.
             checked: !flood.blind && (frames_lines || !many),
+            slow,
             connections,
             reads: 0,
             ready: Vec::new(),
@@ -169,10 +192,19 @@ impl Clients {
         })
     }
 
-    /// Lines that have arrived, over all clients.
+    /// Lines that have arrived, over all clients that read as fast as they can.
     fn lines(&self) -> u64 {
-        let received = self.connections.received();
-        received.map(|bytes| self.stream.lines_in(bytes)).sum()
+        let received = self.connections.received().enumerate();
+        let fast = received.filter(|(who, _)| !self.slow.contains(who));
+        fast.map(|(_, bytes)| self.stream.lines_in(bytes)).sum()
+    }
+
+    /// Every other one of those that read slowly reads a little.
+    fn crawl(&mut self) -> Result<()> {
+        for who in self.slow.clone().step_by(2) {
+            count(who, self.connections.discard(who, CRAWL_BYTES))?;
+        }
+        Ok(())
     }
 
     /// Waits for something to happen, and reads.

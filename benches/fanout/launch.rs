@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result};
 use linehub::commands::bench::{Daemon, Endpoint};
 use linehub::ops::procfs;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tempfile::TempDir;
 
+use crate::peers::{self, Peer};
 use crate::tls::{Front, Pair};
 
 /// First argument with which the benchmark starts itself as the raw loop.
@@ -68,6 +70,8 @@ pub(crate) enum Program {
     Linehub(PathBuf),
     /// The baseline, in this binary: it takes so many bytes from a socket at a time.
     RawLoop { read_bytes: usize },
+    /// Another server that keeps what is published.
+    Peer(Peer),
 }
 
 /// How to start it.
@@ -84,17 +88,36 @@ pub(crate) struct Launch {
     pub tls: bool,
     /// What speaks TLS for the daemon, on the same core; without, it does so itself.
     pub front: Option<Front>,
+    /// Whether the daemon keeps its history on disk, in a folder of its own.
+    pub on_disk: bool,
 }
 
 impl Launch {
+    /// With these options, pinned, and nothing special.
+    pub(crate) fn new(program: &Program, flags: &[&str]) -> Launch {
+        Launch {
+            program: program.clone(),
+            flags: flags.iter().map(ToString::to_string).collect(),
+            pinned: true,
+            hello: false,
+            tls: false,
+            front: None,
+            on_disk: false,
+        }
+    }
+
     /// Whether lines stay whole however their bytes arrive.
     pub(crate) fn frames_lines(&self) -> bool {
-        matches!(self.program, Program::Linehub(_))
+        !matches!(self.program, Program::RawLoop { .. })
     }
 
     /// Starts the server, waits until it listens, and moves the load to its core.
     pub(crate) fn start(&self, cores: &Cores) -> Result<Server> {
         let pair = self.tls.then(Pair::new).transpose()?;
+        let has_files = self.on_disk || matches!(self.program, Program::Peer(_));
+        let folder = has_files.then(tempfile::tempdir).transpose()?;
+        // Where it will listen, if it does not say so itself.
+        let mut known = None;
         let mut command = match &self.program {
             Program::Linehub(path) => {
                 let mut command = Command::new(path);
@@ -106,6 +129,9 @@ impl Launch {
                     command.arg("--tls-key").arg(pair.key());
                 }
                 command.args(["--listen", &listen]).args(&self.flags);
+                if let Some(folder) = &folder {
+                    command.arg("--history-dir").arg(folder.path());
+                }
                 command
             }
             Program::RawLoop { read_bytes } => {
@@ -113,13 +139,27 @@ impl Launch {
                 command.arg(RAW_LOOP).arg(read_bytes.to_string());
                 command
             }
+            Program::Peer(peer) => {
+                let folder = folder.as_ref().context("a peer without a folder")?;
+                let (command, address) = peer.command(folder.path())?;
+                known = Some(address);
+                command
+            }
         };
         // The environment could configure the daemon or its log.
         command.env_clear();
+        // It has one core.
+        command.env("GOMAXPROCS", "1");
         let (for_server, for_load) = cores.shares(self.pinned);
         run_on(for_server)?;
         let started = Daemon::start(command).and_then(|mut daemon| {
-            let address = daemon.address("listening")?;
+            let address = match known {
+                Some(address) => {
+                    peers::wait_for(&mut daemon, address)?;
+                    address
+                }
+                None => daemon.address("listening")?,
+            };
             let front = self.front.zip(pair.as_ref());
             let front = front.map(|(front, pair)| front.start(pair, address));
             Ok((daemon, address, front.transpose()?))
@@ -135,6 +175,7 @@ impl Launch {
             front,
             address,
             pair,
+            _folder: folder,
         })
     }
 }
@@ -147,6 +188,8 @@ pub(crate) struct Server {
     address: SocketAddr,
     /// What is shown to clients, if they speak TLS.
     pair: Option<Pair>,
+    /// Its files, which are removed when it has ended.
+    _folder: Option<TempDir>,
 }
 
 impl Server {

@@ -7,8 +7,9 @@
 //! Every run of every case also proves that no byte was lost, and fails otherwise.
 //!
 //! ```text
-//! cases ─► launch ─► linehub | raw_loop            a child process, on its core
+//! cases (history) ─► launch ─► linehub | raw_loop | peers     a child process, on its core
 //!       ├► flood (stream) | channels | storms | bench::load   the clients, on theirs
+//!       ├► newcomer | resume | publishing (dialect)           those who were away, or want to be sure
 //!       ├► watch                                   who looks at the status page meanwhile
 //!       ├► tls                                     certificates, what stands before a plain daemon, a core's cipher
 //!       └► table
@@ -16,9 +17,15 @@
 
 mod cases;
 mod channels;
+mod dialect;
 mod flood;
+mod history;
 mod launch;
+mod newcomer;
+mod peers;
+mod publishing;
 mod raw_loop;
+mod resume;
 mod settings;
 mod storms;
 mod stream;
@@ -26,6 +33,7 @@ mod table;
 mod tls;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -133,11 +141,16 @@ fn measure() -> Result<bool> {
         options.filter.is_empty() || options.filter.iter().any(|part| name.contains(part))
     };
     cases.retain(|case| wanted(&case.name));
+    let missing: BTreeSet<&str> = cases.iter().filter_map(Case::missing).collect();
+    cases.retain(|case| case.missing().is_none());
     if options.list {
         cases.iter().for_each(|case| println!("{}", case.name));
         return Ok(true);
     }
 
+    for program in missing {
+        println!("{program} is not installed: the cases against it are left out.");
+    }
     let cores = Cores::available()?;
     if !cores.can_pin() {
         println!("Only one core: the server and the load share it, and nothing is pinned.");
@@ -171,18 +184,21 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, report: &mut Report
         }
     }
     for (index, first) in subject[0].iter().enumerate() {
-        let of = |side: &[Vec<Figure>]| Summary::of(side.iter().map(|run| run[index].value));
+        let of = |side: &[Vec<Figure>]| {
+            Summary::of(side.iter().filter_map(|run| Some(run.get(index)?.value)))
+        };
         let pairs = subject.iter().zip(&baseline);
-        let ratio =
-            |(ours, theirs): (&Vec<Figure>, &Vec<Figure>)| ours[index].value / theirs[index].value;
-        let ratio = Summary::of(pairs.map(ratio));
+        let ratio = |(ours, theirs): (&Vec<Figure>, &Vec<Figure>)| {
+            Some(ours[index].value / theirs.get(index)?.value)
+        };
+        let ratio = Summary::of(pairs.filter_map(ratio));
         let against = case.baseline.as_ref().map(|(name, _)| *name);
         let note = busy_note(
             &[&subject, &baseline]
-                .map(|side| Vec::from_iter(side.iter().filter_map(|run| run[index].busy))),
+                .map(|side| Vec::from_iter(side.iter().filter_map(|run| run.get(index)?.busy))),
         );
         let line_bytes = [&subject, &baseline]
-            .map(|side| Summary::of(side.iter().filter_map(|run| run[index].line_bytes)));
+            .map(|side| Summary::of(side.iter().filter_map(|run| run.get(index)?.line_bytes)));
         let note = match (line_bytes, ratio) {
             ([Some(ours), Some(theirs)], Some(ratio)) => {
                 let ratio = ratio.median * ours.median / theirs.median;

@@ -206,7 +206,12 @@ impl History {
         let turn = self.turns.clone().acquire_owned().await;
         let turn = turn.expect("turns are never closed");
         let slice = match &self.store {
-            Store::Memory(memory) => Ok(memory.read(from, SLICE_BYTES)),
+            Store::Memory(memory) => {
+                // Behind all that is ready, and behind what has come to sockets: a crowd of readers that are
+                // woken together would otherwise have a slice each before any live client has its turn.
+                tokio::task::yield_now().await;
+                Ok(memory.read(from, SLICE_BYTES))
+            }
             Store::Disk(_) => {
                 let slice = self.on_disk(move |log| log.read(from, SLICE_BYTES)).await;
                 slice.map(Slice::shared)
