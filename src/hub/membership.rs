@@ -255,3 +255,31 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::wire::format::Format;
+    use crate::wire::framing::Lines;
+
+    #[test]
+    fn what_the_last_client_published_is_kept() {
+        let mut config = Config::from_options(&Options::default(), 1024).unwrap();
+        config.history_bytes = 1 << 20;
+        // Without options of its own, the channel goes by those of all.
+        config.channels.clear();
+        let hub = Hub::new(&config);
+        let mut feed = hub.join(ConnectionInfo::test(Format::Raw));
+        let lines = Lines {
+            rest: b"the last\n",
+            ..Lines::default()
+        };
+        feed.publish(None, &lines);
+        drop(feed);
+        let history = hub.history().unwrap();
+        assert_eq!(history.next(), hub.next_seq());
+        assert_eq!(history.records().last().unwrap().next_seq(), hub.next_seq());
+    }
+}

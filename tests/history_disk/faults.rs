@@ -18,6 +18,9 @@ const WRITES: &str = "pwritev,pwritev2,pwrite64";
 /// System calls that sync it.
 const SYNCS: &str = "fsync,fdatasync";
 
+/// How long strace has to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// strace at a daemon, some of whose system calls fail for as long as it is there.
 struct Faults(Child);
 
@@ -69,6 +72,12 @@ impl Faults {
         let pid = Pid::from_raw(self.0.id() as i32).expect("a pid");
         // It may have ended with the daemon.
         let _ = kill_process(pid, Signal::TERM);
+        let deadline = Instant::now() + GRACE;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Who waits in a call that is held up is not listened to.
+        let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
@@ -353,7 +362,7 @@ fn dropped_history_ends_its_epoch_and_its_sessions() {
 #[test]
 fn hanging_disk_holds_up_neither_readers_nor_the_end() {
     let mut scene = Scene::new(&[]);
-    let Some(_faults) = Faults::inject(&scene.server, WRITES, "delay_enter=60000000") else {
+    let Some(faults) = Faults::inject(&scene.server, WRITES, "delay_enter=60000000") else {
         return;
     };
     scene.sender.send("waits");
@@ -368,8 +377,11 @@ fn hanging_disk_holds_up_neither_readers_nor_the_end() {
     assert_eq!(get(&admin, "/healthz").status, 200);
     let begun = Instant::now();
     scene.server.signal(Signal::TERM);
-    let status = scene.server.wait_exit(PATIENCE);
+    scene.server.wait_log("phase=stopped");
     let took = begun.elapsed();
+    // The system lets no process go that somebody traces and does not look after.
+    faults.end();
+    let status = scene.server.wait_exit(PATIENCE);
     assert_eq!(status.code(), Some(0));
     // The drain, and what closing may take.
     assert!(took < Duration::from_secs(1 + 5), "{took:?}");
