@@ -169,8 +169,13 @@ impl Hub {
             state.count_encoding(slot.encoding, -1);
         }
         if state.slots.is_empty() {
-            // Nobody will come for it.
-            state.builder.clear();
+            if state.recording.is_some() {
+                // It has numbers, and is kept. On disk, the job that stores it has been woken for it.
+                state.flush();
+            } else {
+                // Nobody will come for it.
+                state.builder.clear();
+            }
             if self.is_open.load(Relaxed) {
                 self.shared.note_unused();
             }
