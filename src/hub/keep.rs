@@ -11,6 +11,8 @@ use super::encoding::Encoding;
 use super::history::{History, HistoryStats};
 use super::order::{Hub, State};
 use super::recording::Recording;
+use super::subscriber::Commands;
+use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::Seq;
 use crate::wire::session::SessionName;
 
@@ -93,10 +95,22 @@ impl State {
         self.recording.as_mut()?.sessions.take(key, lines, last)
     }
 
-    /// Records from now on, or no more.
+    /// Records from now on, or no more. Whoever publishes in a session is closed: what it sends could not be
+    /// counted any more.
     pub(super) fn set_recording(&mut self, recording: Option<Recording>) {
         // A batch is recorded whole, or not.
         self.flush();
+        if let Some(ended) = &mut self.recording {
+            ended.link_unstored();
+            let slots = ended
+                .sessions
+                .clients()
+                .filter_map(|key| self.slots.get(key));
+            slots.for_each(|slot| {
+                slot.subscriber
+                    .command(Commands::close(CloseReason::Denied))
+            });
+        }
         // Records are made of the lines as they came.
         let change = isize::from(recording.is_some()) - isize::from(self.recording.is_some());
         self.count_encoding(Encoding::Raw, change);
@@ -139,6 +153,17 @@ impl Hub {
         let recording = state.recording.as_ref()?;
         let is_next = next.0 >= state.next_seq;
         recording.before_shutdown.clone().filter(|_| is_next)
+    }
+
+    /// The number that comes first behind what is not stored yet before this index; `None` if all of that is.
+    pub(super) fn pending_end(&self, index: u64) -> Option<Seq> {
+        let state = self.lock();
+        state.recording.as_ref()?.pending_end(index)
+    }
+
+    /// Whether the client in `key`, which came with a session, still has it.
+    pub(super) fn has_session(&self, key: usize) -> bool {
+        self.lock().has_session(key)
     }
 
     /// Messages among the numbers from `from` to before `to`, as far as that is known.

@@ -85,6 +85,11 @@ impl Sessions {
         saved
     }
 
+    /// The slots of the clients that have one.
+    pub(super) fn clients(&self) -> impl Iterator<Item = usize> {
+        self.by_key.keys().copied()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()

@@ -34,27 +34,29 @@ impl Hub {
             && let Ok(runtime) = Handle::try_current()
         {
             recording.is_storing = true;
-            let hub = self.clone();
-            runtime.spawn_blocking(move || hub.store());
+            let (hub, history) = (self.clone(), recording.history.clone());
+            runtime.spawn_blocking(move || hub.store(&history));
         }
     }
 
     /// The same, after a while. The job that could not is taken to be at it meanwhile.
-    fn store_later(self: &Arc<Hub>) {
-        let hub = self.clone();
+    fn store_later(self: &Arc<Hub>, history: &Arc<History>) {
+        let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(RETRY_TIME).await;
-            tokio::task::spawn_blocking(move || hub.store());
+            tokio::task::spawn_blocking(move || hub.store(&history));
         });
     }
 
-    /// Stores what is pending until nothing is, or nothing can be stored any more.
-    fn store(self: Arc<Hub>) {
+    /// Stores what is pending for this history until nothing is, or nothing can be stored any more.
+    fn store(self: &Arc<Hub>, history: &Arc<History>) {
         loop {
-            let (history, group) = {
+            let group = {
                 let mut state = self.lock();
                 state.flush();
-                let Some(recording) = &mut state.recording else {
+                let recording = state.recording.as_mut().filter(|it| it.is_of(history));
+                let Some(recording) = recording else {
+                    // A reload has ended it. Should another have begun, that has a job of its own.
                     return;
                 };
                 if recording.pending.is_empty() {
@@ -69,30 +71,31 @@ impl Hub {
                     bytes += record.raw.len();
                     is_room
                 });
-                (recording.history.clone(), group.collect::<Vec<_>>())
+                group.collect::<Vec<_>>()
             };
             match history.append(&group) {
                 Ok(()) => {
                     if history.take_failure().is_some() {
                         info!(channel = %self.name, "the history is written again");
                     }
-                    self.link_stored(group.len());
+                    self.link_stored(history, group.len());
                     history.expire();
-                    self.sync_later(&history);
+                    self.sync_later(history);
                 }
-                Err(error) if !self.goes_on_without(&history, &error) => return,
+                Err(error) if !self.goes_on_without(history, &error) => return,
                 Err(_) => {}
             }
         }
     }
 
-    /// Links so many of the batches that are pending, and wakes who waits for them.
-    fn link_stored(&self, batches: usize) {
+    /// Links so many of the batches that are pending for this history, and wakes who waits for them.
+    fn link_stored(&self, history: &History, batches: usize) {
         let mut state = self.lock();
         let State {
             recording, slots, ..
         } = &mut *state;
-        let Some(recording) = recording else {
+        // A reload may have ended it, and begun another.
+        let Some(recording) = recording.as_mut().filter(|it| it.is_of(history)) else {
             return;
         };
         for key in recording.link_stored(batches) {
@@ -106,7 +109,7 @@ impl Hub {
 
     /// What is pending could not be stored. Whether the job goes on, letting that pass without being kept, if that
     /// is what was asked for. Else a full disk is tried again after a while.
-    fn goes_on_without(self: &Arc<Hub>, history: &History, error: &io::Error) -> bool {
+    fn goes_on_without(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) -> bool {
         let is_full = matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -122,7 +125,7 @@ impl Hub {
                 if is_news {
                     error!(%channel, %error, "senders wait until the history can be written");
                 }
-                self.store_later();
+                self.store_later(history);
                 return false;
             }
             OnHistoryError::Stop => {
@@ -134,7 +137,7 @@ impl Hub {
     }
 
     /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
-    /// epoch.
+    /// epoch. No sender is told that what is pending is stored.
     fn end_history(&self, history: &History) {
         let epoch = new_epoch();
         // Before anybody gets what is pending: numbers of what is not kept are given again after a restart.
@@ -142,19 +145,13 @@ impl Hub {
             error!(channel = %self.name, %error, "a restart may go on with the epoch that ends here");
         }
         let mut state = self.lock();
-        let Some(recording) = &mut state.recording else {
+        let recording = state.recording.as_ref();
+        if !recording.is_some_and(|it| it.is_of(history)) {
             return;
-        };
-        let pending = recording.pending.len();
-        let senders = recording.link_stored(pending);
+        }
         state.set_recording(None);
         state.is_history_over = true;
         self.set_epoch(epoch);
-        for key in senders {
-            if let Some(slot) = state.slots.get(key) {
-                slot.subscriber.command(Commands::ACK);
-            }
-        }
         self.active_encodings_changed(&mut state);
         self.stored.notify_waiters();
         self.wake(state, usize::MAX);
