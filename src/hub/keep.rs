@@ -101,12 +101,6 @@ impl State {
         self.recording.as_mut()?.sessions.take(key, lines, last)
     }
 
-    /// Whether this is the history that is recorded in.
-    pub(super) fn records_in(&self, history: &History) -> bool {
-        let recording = self.recording.as_ref();
-        recording.is_some_and(|recording| std::ptr::eq(&*recording.history, history))
-    }
-
     /// Records from now on, or no more: then what is pending is linked as it is, and sessions end, without an ack
     /// of what was not stored.
     pub(super) fn set_recording(&mut self, recording: Option<Recording>) {
@@ -177,6 +171,17 @@ impl Hub {
         let recording = state.recording.as_ref()?;
         let is_next = next.0 >= state.next_seq;
         recording.before_shutdown.clone().filter(|_| is_next)
+    }
+
+    /// The number that comes first behind what is not stored yet before this index; `None` if all of that is.
+    pub(super) fn pending_end(&self, index: u64) -> Option<Seq> {
+        let state = self.lock();
+        state.recording.as_ref()?.pending_end(index)
+    }
+
+    /// Whether the client in `key`, which came with a session, still has it.
+    pub(super) fn has_session(&self, key: usize) -> bool {
+        self.lock().has_session(key)
     }
 
     /// Messages among the numbers from `from` to before `to`, as far as that is known.

@@ -71,8 +71,10 @@ impl Hub {
             Some(past)
         });
         let first = past.as_ref().map_or(next, |past| past.next);
-        // Without a history, what was published since is lost to it.
-        let is_whole = from.is_none() || past.is_some();
+        // Without a history, what was published since is lost to it; and one may have let go of it since.
+        let oldest = state.recording.as_ref().map(|it| it.history.oldest());
+        let is_kept = past.is_some() && oldest.is_some_and(|oldest| first >= oldest);
+        let is_whole = from.is_none() || is_kept;
         let answer = Answer {
             client: id,
             epoch: self.epoch(),

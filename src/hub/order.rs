@@ -190,6 +190,9 @@ impl Hub {
         let mut state = self.lock();
         state.settings = settings;
         self.record(&mut state);
+        // What was still to be stored in a history that ends can be read now.
+        self.has_stored.notify_waiters();
+        self.wake(state, usize::MAX);
     }
 
     /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.

@@ -12,9 +12,10 @@ use super::feed::{Feed, SavedPlace};
 use super::order::Hub;
 use super::past::{Past, SavedPast};
 use super::saved_batch::CorruptState;
-use super::subscriber::{Condition, Subscriber};
+use super::subscriber::{Commands, Condition, Subscriber};
 use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
+use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
 use crate::wire::session::SessionName;
 
@@ -169,10 +170,15 @@ impl Places {
         let slot = &mut state.slots[key];
         slot.input_done = saved.input_done;
         slot.left = saved.left;
+        let had_session = saved.session.is_some();
         let session = saved.session.and_then(|(name, acks, told)| {
             let recording = state.recording.as_mut()?;
             recording.sessions.give_back(name, key, acks, told)
         });
+        if had_session && session.is_none() {
+            // Nothing is kept any more, and what it sends would be counted by nobody.
+            subscriber.command(Commands::close(CloseReason::SessionEnded));
+        }
         let reader = state.recording.as_ref().map(|it| it.history.reader());
         drop(state);
         let mut feed = Feed::restore(

@@ -163,6 +163,18 @@ impl Recording {
         }
     }
 
+    /// Whether this is the history that it is kept in.
+    pub(super) fn is_of(&self, history: &History) -> bool {
+        std::ptr::eq(&*self.history, history)
+    }
+
+    /// The number that comes first behind what is pending before this index; `None` if nothing is.
+    pub(super) fn pending_end(&self, index: u64) -> Option<Seq> {
+        let pending = self.pending.iter();
+        let last = pending.take_while(|it| it.before.index < index).last()?;
+        Some(last.link.batch.next_seq())
+    }
+
     /// Links what is pending, so much of it; the slots of the clients that are to be told of their sessions.
     pub(super) fn link_stored(&mut self, batches: usize) -> Vec<usize> {
         let mut senders = Vec::new();

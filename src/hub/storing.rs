@@ -41,27 +41,29 @@ impl Hub {
             && let Ok(runtime) = Handle::try_current()
         {
             recording.is_storing = true;
-            let hub = self.clone();
-            runtime.spawn_blocking(move || hub.store());
+            let (hub, history) = (self.clone(), recording.history.clone());
+            runtime.spawn_blocking(move || hub.store(&history));
         }
     }
 
     /// The same, after a while. The job that could not is taken to be at it meanwhile.
-    fn store_later(self: &Arc<Hub>) {
-        let hub = self.clone();
+    fn store_later(self: &Arc<Hub>, history: &Arc<History>) {
+        let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(RETRY_TIME).await;
-            tokio::task::spawn_blocking(move || hub.store());
+            tokio::task::spawn_blocking(move || hub.store(&history));
         });
     }
 
-    /// Stores what is pending until nothing is, or nothing can be stored any more.
-    fn store(self: Arc<Hub>) {
+    /// Stores what is pending for this history until nothing is, or nothing can be stored any more.
+    fn store(self: &Arc<Hub>, history: &Arc<History>) {
         loop {
-            let (history, group) = {
+            let group = {
                 let mut state = self.lock();
                 state.flush();
-                let Some(recording) = &mut state.recording else {
+                let recording = state.recording.as_mut().filter(|it| it.is_of(history));
+                let Some(recording) = recording else {
+                    // A reload has ended it. Should another have begun, that has a job of its own.
                     return;
                 };
                 if recording.pending.is_empty() {
@@ -76,18 +78,18 @@ impl Hub {
                     bytes += record.raw.len();
                     is_room
                 });
-                (recording.history.clone(), group.collect::<Vec<_>>())
+                group.collect::<Vec<_>>()
             };
             match history.append(&group) {
                 Ok(()) => {
                     if history.take_failure().is_some() {
                         info!(channel = %self.name, "the history is written again");
                     }
-                    self.link_stored(&history, group.len());
+                    self.link_stored(history, group.len());
                     history.expire();
-                    self.sync_later(&history);
+                    self.sync_later(history);
                 }
-                Err(error) if !self.goes_on_without(&history, &error) => return,
+                Err(error) if !self.goes_on_without(history, &error) => return,
                 Err(_) => {}
             }
         }
@@ -96,14 +98,11 @@ impl Hub {
     /// Links so many of the batches that are pending, and wakes who waits for them.
     fn link_stored(&self, history: &History, batches: usize) {
         let mut state = self.lock();
-        // A reload may have ended it meanwhile, and begun another.
-        if !state.records_in(history) {
-            return;
-        }
         let State {
             recording, slots, ..
         } = &mut *state;
-        let Some(recording) = recording else {
+        // A reload may have ended it meanwhile, and begun another.
+        let Some(recording) = recording.as_mut().filter(|it| it.is_of(history)) else {
             return;
         };
         for key in recording.link_stored(batches) {
@@ -154,7 +153,7 @@ impl Hub {
 
     /// What is pending could not be stored. Whether the job goes on, letting that pass without being kept, if that
     /// is what was asked for. Else a full disk is tried again after a while.
-    fn goes_on_without(self: &Arc<Hub>, history: &History, error: &io::Error) -> bool {
+    fn goes_on_without(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) -> bool {
         let is_full = matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
@@ -170,7 +169,7 @@ impl Hub {
                 if is_news {
                     error!(%channel, %error, "senders wait until the history can be written");
                 }
-                self.store_later();
+                self.store_later(history);
                 return false;
             }
             OnHistoryError::Stop => {
@@ -182,12 +181,13 @@ impl Hub {
     }
 
     /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
-    /// epoch.
+    /// epoch. No sender is told that what is pending is stored.
     fn end_history(&self, history: &History) {
         // Before anybody gets what is pending.
         end_epoch(&self.name, history);
         let mut state = self.lock();
-        if !state.records_in(history) {
+        let recording = state.recording.as_ref();
+        if !recording.is_some_and(|recording| recording.is_of(history)) {
             return;
         }
         state.set_recording(None);

@@ -23,10 +23,7 @@ impl Hub {
             (None, Some(settings)) if !state.is_history_over => {
                 self.begin_recording(state, settings)
             }
-            (Some(_), None) => {
-                state.set_recording(None);
-                self.has_stored.notify_waiters();
-            }
+            (Some(_), None) => state.set_recording(None),
             (None, _) => {}
         }
         self.note_pending(state);

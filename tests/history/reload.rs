@@ -193,3 +193,21 @@ fn open_channel_stays_until_its_history_has_expired() {
         other.read_line().starts_with("Hello client ")
     });
 }
+
+#[test]
+fn sender_in_a_session_is_closed_when_its_history_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("linehub.toml");
+    std::fs::write(&path, file("history = \"1MiB\"\n")).unwrap();
+    let args = ["--config", path.to_str().unwrap()];
+    let server = Launch::new(&args).listen_as_configured().start();
+    let mut sender = Client::dial(server.addr(0));
+    sender.send_line("LINEHUB/1 session=meter-7 ack");
+    assert!(sender.read_line().ends_with(", taken 0"));
+    sender.send_line("1");
+    sender.expect_line("Taken 1");
+    reload(&server, &path, &file(""));
+    // What it sends could not be counted any more, nor told from what it sends again.
+    sender.expect_line("Error: not allowed any more");
+    sender.expect_eof();
+}

@@ -292,3 +292,24 @@ fn session_is_refused_where_nothing_is_kept_and_to_who_may_not_publish() {
     refused(&server, "session=a/b", "\"session\"");
     refused(&server, "session=s ack=1", "\"ack\" takes no value");
 }
+
+#[test]
+fn numbers_go_on_without_a_gap_behind_lone_senders_that_break() {
+    let dir = tempfile::tempdir().unwrap();
+    let on_disk = format!("--history-dir={}", dir.path().display());
+    for args in [&["--history=1MiB"][..], &["--history=1MiB", &on_disk]] {
+        let server = start(args);
+        for _ in 0..30 {
+            let mut sender = Client::dial(server.addr(RAW));
+            sender.send_line("LINEHUB/1 role=publish");
+            sender.send_line("line");
+            sender.reset();
+        }
+        let (reader, answer) = greet(&server, "");
+        drop(reader);
+        let epoch = answer["epoch"].as_str().unwrap();
+        let (mut reader, again) = greet(&server, &format!("since={epoch}:0"));
+        assert_eq!(again["recovered"], true);
+        super::expect_numbers(&mut reader, 1..=answer["seq"].as_u64().unwrap());
+    }
+}

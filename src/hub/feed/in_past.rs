@@ -74,6 +74,9 @@ impl Feed {
 
     /// The number that comes first behind its end.
     fn seq_of_end(&self, from: &Arc<Node>) -> Seq {
+        if let Some(end) = self.hub.pending_end(self.end()) {
+            return end;
+        }
         let mut next = Seq(0);
         let mut place = from;
         while let Some(link) = place.next.get().filter(|_| place.index < self.end()) {

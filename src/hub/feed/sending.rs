@@ -101,9 +101,10 @@ impl Feed {
         self.rare.as_mut()?.session.as_mut()?.take_ack()
     }
 
-    /// Whether something that it sent is still to be acknowledged; its task is woken then.
+    /// Whether something that it sent is still to be acknowledged; its task is woken then. Whoever has taken its
+    /// session over is told in its place.
     pub(crate) fn awaits_ack(&self) -> bool {
-        self.session().is_some_and(SessionEnd::awaits_ack)
+        self.session().is_some_and(SessionEnd::awaits_ack) && self.hub.has_session(self.key())
     }
 
     /// Tells everybody that this client is gone. It still gets what is published until it looks
