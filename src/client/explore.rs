@@ -500,7 +500,13 @@ impl World {
             self.poll(turn);
         }
         assert_eq!(self.traces(), before, "a wake-up was lost");
-        assert!(!self.poll_somebody(), "somebody wakes for nothing");
+        // Who reads the history asks for a slice before it finds that its socket refuses, and is given one.
+        let mut askers = self.guests.len();
+        while self.poll_somebody() {
+            assert!(askers > 0, "somebody wakes for nothing");
+            askers -= 1;
+        }
+        assert_eq!(self.traces(), before, "somebody wakes for something");
         assert!(self.freezing.is_none(), "somebody does not freeze");
         let turns = self.hub.turns().available_permits() + self.turns.len();
         assert!(
