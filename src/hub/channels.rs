@@ -282,6 +282,13 @@ impl Channels {
         hubs.iter().for_each(|hub| hub.close_where(reason, &holds));
     }
 
+    /// From now on, the numbers of all channels are of other epochs.
+    pub(crate) fn begin_epochs(&self) {
+        self.hubs()
+            .iter()
+            .for_each(|hub| hub.set_epoch(new_epoch()));
+    }
+
     /// Stops the time that the reaper counts: nobody is late while a handover stops the clients.
     pub(crate) fn stop_clock(&self) {
         self.shared.set_frozen(true);

@@ -130,7 +130,9 @@ impl Server {
         );
         let entrance = config.build(|config| Arc::new(Entrance::new(config)), Entrance::set);
         let options = SharedOptions::of(&listeners);
-        let mut histories = open_histories(&config).await.or_else(|error| match state {
+        let histories = open_histories(&config).await;
+        let are_lost = histories.is_err();
+        let mut histories = histories.or_else(|error| match state {
             None => Err(error),
             Some(_) => {
                 error!(
@@ -163,6 +165,10 @@ impl Server {
             let channels = Channels::open_all(&config, histories.take());
             (channels, Vec::new(), Vec::new())
         });
+        if are_lost {
+            // A later start goes on with the numbers that are on disk.
+            channels.begin_epochs();
+        }
         let channels = config.build(|_| channels, Channels::set);
         Ok(Server {
             entrance,
