@@ -307,6 +307,22 @@ impl TlsClient {
         }
     }
 
+    /// All lines up to the end of the stream.
+    #[track_caller]
+    pub(crate) fn lines_to_end(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.next() {
+                TlsEvent::Line(line) => lines.push(line),
+                TlsEvent::End(rest) => {
+                    assert_eq!(rest, "", "a line is cut");
+                    return lines;
+                }
+                other => panic!("client {} wanted a line, got {other:?}", self.id),
+            }
+        }
+    }
+
     #[track_caller]
     pub(crate) fn expect_line(&mut self, wanted: &str) {
         assert_eq!(self.read_line(), wanted);

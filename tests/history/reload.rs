@@ -208,6 +208,6 @@ fn sender_in_a_session_is_closed_when_its_history_ends() {
     sender.expect_line("Taken 1");
     reload(&server, &path, &file(""));
     // What it sends could not be counted any more, nor told from what it sends again.
-    sender.expect_line("Error: not allowed any more");
+    sender.expect_line("Error: session ended, as its channel keeps nothing any more");
     sender.expect_eof();
 }

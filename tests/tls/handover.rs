@@ -225,21 +225,26 @@ fn records_that_are_sent_in_part_go_on() {
                 client.expect_message(from, &payload(n));
             }
         }
+        // What comes when one has left is not for it; it may be found to have only after a handover.
+        let is_owed = |lines: &[String]| {
+            for (line, n) in lines.iter().zip(1..) {
+                assert_eq!(*line, format!("Message from client {from}: {}", payload(n)));
+            }
+            assert!((60_000..=61_500).contains(&lines.len()), "{}", lines.len());
+        };
         for client in &mut leaving {
             client.wake();
-            // It looks for more when it has that.
-            for n in 1..=61_500 {
-                client.expect_message(from, &payload(n));
-            }
-            client.expect_end();
+            is_owed(&client.lines_to_end());
         }
         for client in &mut closed {
             client.wake();
-            for n in 1..=61_500 {
-                client.expect_message(from, &payload(n));
-            }
-            client.expect_line("Error: line too long (limit 65536 bytes)");
-            client.expect_end();
+            let mut lines = client.lines_to_end();
+            let last = lines.pop();
+            assert_eq!(
+                last.as_deref(),
+                Some("Error: line too long (limit 65536 bytes)")
+            );
+            is_owed(&lines);
         }
         let (one, two) = stuck.split_at_mut(1);
         marker(&mut one[0], &mut two[0]);
