@@ -54,6 +54,8 @@ pub(crate) struct Feed {
     left: bool,
     /// Whether its client gets lines and notices at all.
     subscribes: bool,
+    /// Whether what it published last is to be stored before its client is read from again.
+    is_held: bool,
     /// What few feeds have: boxed, as it must not make every client larger.
     rare: Option<Box<Rare>>,
 }
@@ -142,6 +144,7 @@ impl Feed {
             encoding,
             left: false,
             subscribes,
+            is_held: false,
             rare: None,
         }
     }
@@ -171,6 +174,7 @@ impl Feed {
             encoding: place.encoding,
             left,
             subscribes: role.subscribes(),
+            is_held: false,
             rare: None,
         };
         if place.end != ENDLESS {
@@ -225,8 +229,16 @@ impl Feed {
         &self.subscriber
     }
 
-    /// Ready when the buffer has room for what one read may bring. To be called before reading.
+    /// Ready when the buffer has room for what one read may bring, and a batch that the client filled before is
+    /// stored. To be called before reading.
     pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<ReadPermit> {
+        if self.is_held {
+            // Its task is woken by a command.
+            self.is_held = self.hub.awaits_store(self.key());
+            if self.is_held {
+                return Poll::Pending;
+            }
+        }
         let permit = self
             .hub
             .budget
@@ -246,7 +258,7 @@ impl Feed {
 
     /// Whether [`Feed::poll_permit`] was pending when it was last asked.
     pub(crate) fn waits_for_permit(&self) -> bool {
-        self.waiter.is_some()
+        self.is_held || self.waiter.is_some()
     }
 
     /// Says whether the client is not read from because of its rates, although it has sent something.
@@ -269,8 +281,9 @@ impl Feed {
             let published = self
                 .hub
                 .publish(self.key(), &self.subscriber, permit, lines, messages);
-            if let Some(index) = published {
-                self.own_end = index + 1;
+            if let Some(published) = published {
+                self.own_end = published.index + 1;
+                self.is_held = published.is_held;
                 self.note_taken(messages as u64 + lines.discarded);
             }
         } else if lines.discarded > 0 && self.session().is_some() {

@@ -11,6 +11,7 @@ use super::encoding::Encoding;
 use super::history::{History, HistoryStats};
 use super::order::{Hub, State};
 use super::recording::Recording;
+use super::subscriber::Commands;
 use crate::wire::ids::Seq;
 use crate::wire::session::SessionName;
 
@@ -100,7 +101,13 @@ impl State {
         // Records are made of the lines as they came.
         let change = isize::from(recording.is_some()) - isize::from(self.recording.is_some());
         self.count_encoding(Encoding::Raw, change);
-        self.recording = recording.map(Box::new);
+        let before = std::mem::replace(&mut self.recording, recording.map(Box::new));
+        // Nothing is stored any more that anybody could wait for.
+        for key in before.into_iter().flat_map(|before| before.waiting) {
+            if let Some(slot) = self.slots.get(key) {
+                slot.subscriber.command(Commands::ACK);
+            }
+        }
     }
 }
 

@@ -121,6 +121,14 @@ pub(super) enum Phase {
     Sealed,
 }
 
+/// Lines that were published.
+pub(super) struct Published {
+    /// Index of the batch they are in.
+    pub(super) index: u64,
+    /// Their sender reads on only when they are stored: see [`Hub::awaits_store`].
+    pub(super) is_held: bool,
+}
+
 /// Outcome of [`Hub::park`].
 pub(super) enum Park {
     /// Something to read.
@@ -232,7 +240,7 @@ impl Hub {
         self.state.lock()
     }
 
-    /// Publishes one read's lines from the client in `key`; the index of the batch they are in. Few lines
+    /// Publishes one read's lines from the client in `key`; where they are. Few lines
     /// stay in the builder until the first reader comes for them: see [`Hub::park`].
     pub(super) fn publish(
         self: &Arc<Hub>,
@@ -241,7 +249,7 @@ impl Hub {
         permit: Option<ReadPermit>,
         lines: &Lines<'_>,
         messages: usize,
-    ) -> Option<u64> {
+    ) -> Option<Published> {
         let client = subscriber.id;
         let large = lines.first.len() + lines.rest.len() >= OWN_BATCH_BYTES;
         // What is formatted outside the lock needs the name there.
@@ -314,8 +322,10 @@ impl Hub {
                 // Its sender waits to hear that it is stored, and may be the only client.
                 state.flush();
             }
+            let recording = state.recording.as_ref();
+            let is_held = large && recording.is_some_and(|recording| recording.holds_senders());
             self.release_and_wake(state, key);
-            return Some(index);
+            return Some(Published { index, is_held });
         }
     }
 

@@ -12,6 +12,7 @@ use super::history::{History, Ledger, Record, Store, now_ms};
 use super::part::Kind;
 use super::saved_batch::CorruptState;
 use super::sessions::{SavedSession, Sessions};
+use crate::config::HistorySync;
 use crate::wire::ids::Seq;
 
 /// What is recorded of a channel.
@@ -29,6 +30,8 @@ pub(super) struct Recording {
     pub(super) pending: VecDeque<Pending>,
     /// A job stores what is pending, or has given up for good.
     pub(super) is_storing: bool,
+    /// Slots of the senders that read on once nothing is pending.
+    pub(super) waiting: Vec<usize>,
     /// Time of the last record: it never goes back.
     last_time_ms: u64,
 }
@@ -52,6 +55,7 @@ impl Recording {
             sessions: Sessions::default(),
             pending: VecDeque::new(),
             is_storing: false,
+            waiting: Vec::new(),
             last_time_ms,
         }
     }
@@ -129,7 +133,26 @@ impl Recording {
         }
     }
 
-    /// Links what is pending, so much of it; the slots of the clients that are to be told of their sessions.
+    /// Whether a sender that has filled a batch reads on only when that is stored: what it read next would push
+    /// the batch out of the core's cache, from where all readers are to get it.
+    ///
+    /// Not with `always`, where a sync is worth the more the more it is for; and not when nothing can be stored:
+    /// the buffer bounds what waits then.
+    pub(super) fn holds_senders(&self) -> bool {
+        !self.pending.is_empty()
+            && self.history.sync_mode() != HistorySync::Always
+            && !self.history.has_failed()
+    }
+
+    /// Has the client in this slot told when nothing is pending any more.
+    pub(super) fn wait(&mut self, key: usize) {
+        if !self.waiting.contains(&key) {
+            self.waiting.push(key);
+        }
+    }
+
+    /// Links what is pending, so much of it; the slots of the clients that are to be told, of their sessions or
+    /// that they may read on.
     pub(super) fn link_stored(&mut self, batches: usize) -> Vec<usize> {
         let mut senders = Vec::new();
         for stored in self.pending.drain(..batches) {
@@ -137,6 +160,9 @@ impl Recording {
                 senders.extend(self.sessions.note_stored(name, *taken));
             }
             stored.before.link(stored.link);
+        }
+        if self.pending.is_empty() {
+            senders.append(&mut self.waiting);
         }
         senders.sort_unstable();
         senders.dedup();

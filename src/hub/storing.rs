@@ -48,6 +48,17 @@ impl Hub {
         });
     }
 
+    /// Whether the client in `key`, which has filled a batch, reads on only when that is stored. It is told then.
+    pub(super) fn awaits_store(&self, key: usize) -> bool {
+        let mut state = self.lock();
+        let recording = state.recording.as_mut();
+        let Some(recording) = recording.filter(|recording| recording.holds_senders()) else {
+            return false;
+        };
+        recording.wait(key);
+        true
+    }
+
     /// Stores what is pending until nothing is, or nothing can be stored any more.
     fn store(self: Arc<Hub>) {
         loop {
@@ -201,5 +212,72 @@ impl Hub {
             }
             stored.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use tempfile::TempDir;
+
+    use super::super::connection::ConnectionInfo;
+    use super::super::histories::Histories;
+    use super::super::shared::Shared;
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::wire::channel::ChannelName;
+    use crate::wire::format::Format;
+    use crate::wire::framing::Lines;
+
+    /// A channel whose history is in a folder, where nothing is stored before it is asked for.
+    fn channel(sync: HistorySync) -> (TempDir, Arc<Hub>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::from_options(&Options::default(), 1024).unwrap();
+        config.channels.clear();
+        config.history_bytes = 1 << 20;
+        config.history_dir = Some(folder.path().to_owned());
+        config.history_sync = sync;
+        let shared = Shared::with(Histories::open(&config).unwrap());
+        let (name, epoch) = (ChannelName::main(), new_epoch());
+        let hub = Arc::new(Hub::of_channel(name, epoch, shared, &config));
+        hub.record(&mut hub.lock());
+        (folder, hub)
+    }
+
+    /// Lines of one read, so many bytes.
+    fn publish(feed: &mut super::super::Feed, bytes: usize) {
+        let lines = Lines {
+            rest: &b"hello!!\n".repeat(bytes / 8),
+            ..Lines::default()
+        };
+        feed.publish(None, &lines);
+    }
+
+    #[test]
+    fn sender_that_has_filled_a_batch_is_read_from_again_once_that_is_stored() {
+        let (_folder, hub) = channel(HistorySync::Os);
+        let mut feeds = [(); 2].map(|()| hub.join(ConnectionInfo::test(Format::Raw)));
+        let mut cx = Context::from_waker(Waker::noop());
+        publish(&mut feeds[0], 64 * 1024);
+        publish(&mut feeds[1], 64);
+        assert!(feeds[0].poll_permit(&mut cx).is_pending());
+        assert!(feeds[0].waits_for_permit());
+        assert!(feeds[1].poll_permit(&mut cx).is_ready());
+        feeds[0].subscriber().take_commands();
+        hub.clone().store();
+        let commands = feeds[0].subscriber().take_commands();
+        assert!(commands.contain(Commands::ACK));
+        assert!(feeds[0].poll_permit(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn what_is_to_be_synced_first_gathers_while_the_disk_is_at_it() {
+        let (_folder, hub) = channel(HistorySync::Always);
+        let mut feed = hub.join(ConnectionInfo::test(Format::Raw));
+        publish(&mut feed, 64 * 1024);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(feed.poll_permit(&mut cx).is_ready());
     }
 }
