@@ -48,7 +48,7 @@ use linehub::net::permits;
 use crate::cases::{Case, Figure};
 use crate::launch::{Busy, Cores, Program};
 use crate::settings::Settings;
-use crate::table::{Report, Row, Summary};
+use crate::table::{Report, Row, Summary, Unit};
 
 /// Clients in the cases with many, if the open-file limit allows.
 const CROWD: u64 = 15_000;
@@ -206,6 +206,12 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, report: &mut Report
             }
             _ => note,
         };
+        let note = match cpu_ratio(index, &subject, &baseline) {
+            Some(ratio) if first.unit == Unit::LinesPerSecond => {
+                format!("{:.2} by CPU; {note}", ratio.median)
+            }
+            _ => note,
+        };
         report.row(&Row {
             name: &format!("{}{}", case.name, first.suffix),
             unit: first.unit,
@@ -218,6 +224,17 @@ fn run_case(case: &Case, cores: &Cores, settings: &Settings, report: &mut Report
         });
     }
     Ok(())
+}
+
+/// What the server does in a second of its CPU time, beside the baseline, run by run: that holds where other
+/// programs take their share of the cores, too.
+fn cpu_ratio(index: usize, subject: &[Vec<Figure>], baseline: &[Vec<Figure>]) -> Option<Summary> {
+    let per_cpu = |run: &Vec<Figure>| {
+        let (figure, busy) = run.get(index).and_then(|it| Some((it, it.busy?)))?;
+        Some(figure.value * busy.elapsed.as_secs_f64() / busy.server.as_secs_f64())
+    };
+    let pairs = subject.iter().zip(baseline);
+    Summary::of(pairs.filter_map(|(ours, theirs)| Some(per_cpu(ours)? / per_cpu(theirs)?)))
 }
 
 /// How busy the server and the load were on each side, in percent of one core.

@@ -12,11 +12,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
-use super::budget::READ_BYTES_MAX;
 use super::history::History;
 use super::new_epoch::new_epoch;
 use super::order::{Hub, State};
-use super::recording::Senders;
+use super::recording::{Recording, Senders};
 use super::subscriber::Commands;
 use crate::config::{HistorySync, OnHistoryError};
 use crate::wire::channel::ChannelName;
@@ -24,8 +23,9 @@ use crate::wire::channel::ChannelName;
 /// Bytes of lines that are stored at once, at most: so much less is there to wait for.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of lines that are pending at which senders wait: as much as one read brings.
-const PENDING_BYTES_MAX: u64 = READ_BYTES_MAX as u64;
+/// Bytes of lines that are pending at which senders wait: what is then stored is delivered to everybody before more
+/// is read, while it is in a processor's cache. Where it is synced first, that is worth the more the more it is.
+const PENDING_BYTES: (u64, u64) = (64 * 1024, GROUP_BYTES_MAX as u64);
 
 /// How long a full disk is left alone before it is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(500);
@@ -124,7 +124,7 @@ impl Hub {
             return Poll::Ready(());
         }
         match &mut self.lock().recording {
-            Some(recording) if recording.pending_bytes() >= PENDING_BYTES_MAX => {
+            Some(recording) if is_much(recording) => {
                 recording.senders.add(key, cx.waker());
                 Poll::Pending
             }
@@ -134,9 +134,7 @@ impl Hub {
 
     /// How much is pending has changed.
     pub(super) fn note_pending(&self, state: &State) {
-        let recording = state.recording.as_ref();
-        let pending = recording.map_or(0, |recording| recording.pending_bytes());
-        let is_behind = pending >= PENDING_BYTES_MAX;
+        let is_behind = state.recording.as_deref().is_some_and(is_much);
         self.is_store_behind.store(is_behind, Relaxed);
     }
 
@@ -144,9 +142,7 @@ impl Hub {
     fn take_senders(&self, state: &mut State) -> Senders {
         self.note_pending(state);
         match &mut state.recording {
-            Some(recording) if recording.pending_bytes() < PENDING_BYTES_MAX => {
-                std::mem::take(&mut recording.senders)
-            }
+            Some(recording) if !is_much(recording) => std::mem::take(&mut recording.senders),
             _ => Senders::default(),
         }
     }
@@ -243,10 +239,91 @@ impl Hub {
     }
 }
 
+/// Whether so much is pending that senders wait.
+fn is_much(recording: &Recording) -> bool {
+    let (least, to_sync) = PENDING_BYTES;
+    let most = match recording.history.sync_mode() {
+        HistorySync::Always => to_sync,
+        HistorySync::Os | HistorySync::Every(_) => least,
+    };
+    recording.pending_bytes() >= most
+}
+
 /// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
 /// here on; and with none that anybody hears of before. Blocks.
 fn end_epoch(channel: &ChannelName, history: &History) {
     if let Err(error) = history.begin_epoch(new_epoch()) {
         error!(%channel, %error, "a restart may go on with the epoch that ends here");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use tempfile::TempDir;
+
+    use super::super::connection::ConnectionInfo;
+    use super::super::histories::Histories;
+    use super::super::shared::Shared;
+    use super::*;
+    use crate::config::Config;
+    use crate::config::cli::Options;
+    use crate::wire::channel::ChannelName;
+    use crate::wire::format::Format;
+    use crate::wire::framing::Lines;
+
+    /// A channel whose history is in a folder, where nothing is stored before it is asked for.
+    fn channel(sync: HistorySync) -> (TempDir, Arc<Hub>) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::from_options(&Options::default(), 1024).unwrap();
+        config.channels.clear();
+        config.history_bytes = 1 << 20;
+        config.history_dir = Some(folder.path().to_owned());
+        config.history_sync = sync;
+        let shared = Shared::with(Histories::open(&config).unwrap());
+        let (name, epoch) = (ChannelName::main(), new_epoch());
+        let hub = Arc::new(Hub::of_channel(name, epoch, shared, &config));
+        hub.record(&mut hub.lock());
+        (folder, hub)
+    }
+
+    /// Lines of one read, so many bytes.
+    fn publish(feed: &mut super::super::Feed, bytes: usize) {
+        let lines = Lines {
+            rest: &b"hello!!\n".repeat(bytes / 8),
+            ..Lines::default()
+        };
+        feed.publish(None, &lines);
+    }
+
+    #[test]
+    fn senders_are_read_from_again_once_a_batch_that_one_has_filled_is_stored() {
+        let (_folder, hub) = channel(HistorySync::Os);
+        let mut feeds = [(); 2].map(|()| hub.join(ConnectionInfo::test(Format::Raw)));
+        let mut cx = Context::from_waker(Waker::noop());
+        publish(&mut feeds[1], 64);
+        assert!(feeds[1].poll_permit(&mut cx).is_ready());
+        publish(&mut feeds[0], 64 * 1024);
+        for feed in &mut feeds {
+            assert!(feed.poll_permit(&mut cx).is_pending());
+            assert!(feed.waits_for_permit());
+        }
+        assert_eq!(hub.stats().senders_waiting, 2);
+        let history = hub.history().unwrap();
+        hub.store(&history);
+        for feed in &mut feeds {
+            assert!(feed.poll_permit(&mut cx).is_ready());
+        }
+        assert_eq!(hub.stats().senders_waiting, 0);
+    }
+
+    #[test]
+    fn what_is_to_be_synced_first_gathers_while_the_disk_is_at_it() {
+        let (_folder, hub) = channel(HistorySync::Always);
+        let mut feed = hub.join(ConnectionInfo::test(Format::Raw));
+        publish(&mut feed, 64 * 1024);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(feed.poll_permit(&mut cx).is_ready());
     }
 }

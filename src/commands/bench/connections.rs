@@ -17,7 +17,7 @@ use rustix::time::{
 };
 use socket2::Socket;
 
-use super::endpoint::{Endpoint, STUCK_BUFFER_BYTES};
+use super::endpoint::Endpoint;
 use super::interrupt::Interrupt;
 use super::line_decoder::CloseNotice;
 use super::records::Records;
@@ -35,9 +35,6 @@ const BURST: usize = 64;
 const TAIL_BYTES: usize = 512;
 
 const EVENTS_PER_WAIT: usize = 1024;
-
-/// Receive buffer of one that was stuck and reads on: a small one would make it slow.
-const WOKEN_BUFFER_BYTES: usize = 1 << 20;
 
 /// Most bytes of one read whose bytes are dropped.
 const DISCARD_BYTES: usize = 1 << 20;
@@ -469,14 +466,12 @@ impl Connections {
         Ok(self.watch(who, EventFlags::IN)?)
     }
 
-    /// Looks no more for what comes to a connection, whose socket is soon full; or does so again.
+    /// Looks no more for what comes to a connection, whose socket is full in a while; or does so again.
     pub fn set_watched(&self, who: usize, is_watched: bool) -> Result<()> {
-        let (bytes, flags) = match is_watched {
-            true => (WOKEN_BUFFER_BYTES, EventFlags::IN),
-            false => (STUCK_BUFFER_BYTES, EventFlags::empty()),
+        let flags = match is_watched {
+            true => EventFlags::IN,
+            false => EventFlags::empty(),
         };
-        // It would only be fast or slow otherwise.
-        let _ = self.all[who].socket.set_recv_buffer_size(bytes);
         Ok(self.watch(who, flags)?)
     }
 
@@ -499,6 +494,8 @@ impl Connections {
         let all = 0..self.len();
         let stuck: Vec<usize> = all.filter(|who| self.role(*who).is_stuck()).collect();
         for who in &stuck {
+            // A small buffer would make it slow.
+            let _ = self.all[*who].socket.set_recv_buffer_size(1 << 20);
             self.set_watched(*who, true)?;
         }
         Ok(stuck)

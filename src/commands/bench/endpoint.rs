@@ -15,7 +15,7 @@ use crate::net::tls_client::{TlsConnection, TlsConnector};
 const CONNECTIONS_PER_SOURCE: usize = 4096;
 
 /// A receive buffer that is soon full. The kernel doubles it.
-pub(super) const STUCK_BUFFER_BYTES: usize = 4096;
+const STUCK_BUFFER_BYTES: usize = 4096;
 
 /// How long the daemon may take for each word of the TLS handshake of a [`Talk`].
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
