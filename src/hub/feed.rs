@@ -292,6 +292,10 @@ impl Feed {
             if let Some(past) = &mut rare.past {
                 past.end = Some(seq);
             }
+            if self.cursor.as_ref().is_some_and(|place| place.index >= end) {
+                // It has everything. What comes must not wait for its socket to take the rest of a line.
+                self.detach();
+            }
         }
     }
 
