@@ -295,10 +295,6 @@ impl Feed {
             if let Some(past) = &mut rare.past {
                 past.end = Some(seq);
             }
-            if self.cursor.as_ref().is_some_and(|place| place.index >= end) {
-                // It has everything, and what comes must not wait for it.
-                self.detach();
-            }
         }
         // What comes after its end must not wait for it, nor for what it is still told.
         let place = self.cursor.as_ref();

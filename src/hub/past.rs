@@ -22,7 +22,7 @@ use super::keep::Rejoin;
 use super::order::Hub;
 use crate::wire::ids::Seq;
 
-/// Bytes of lines up to which records are walked as one batch.
+/// Weight up to which records are walked as one batch.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
 type Fetched = (OwnedSemaphorePermit, io::Result<Slice<Arc<Record>>>);
@@ -189,7 +189,7 @@ impl Past {
         while !rest.is_empty() {
             let mut bytes = 0;
             let fit = rest.iter().take_while(|record| {
-                bytes += record.raw.len();
+                bytes += record.weight();
                 bytes <= JOINED_BYTES_MAX
             });
             let (group, behind_it) = rest.split_at(fit.count().max(1));

@@ -20,6 +20,8 @@ pub(super) struct Sessions {
     /// The session of each client that has one, by slot.
     by_key: HashMap<usize, SessionName>,
     claims: u64,
+    /// The oldest number that was kept when it was last looked for those to forget.
+    oldest: Option<Seq>,
 }
 
 #[derive(Debug)]
@@ -233,13 +235,13 @@ impl Sessions {
         self.release(name, Owner::Claim(claim));
     }
 
-    /// Nobody has a session any more that this one had. One without lines is none.
+    /// Nobody has a session any more that this one had. One without lines is none, and one whose lines are gone.
     fn release(&mut self, name: &SessionName, owner: Owner) {
         if let Some(session) = self.by_name.get_mut(name)
             && session.owner == owner
         {
             session.owner = Owner::Nobody;
-            if session.taken == 0 {
+            if session.taken == 0 || self.oldest.is_some_and(|oldest| session.last < oldest) {
                 self.by_name.remove(name);
             }
         }
@@ -247,6 +249,10 @@ impl Sessions {
 
     /// Forgets those whose lines are all gone: `oldest` is the first number that is kept.
     pub(super) fn expire(&mut self, oldest: Seq) {
+        if self.oldest == Some(oldest) {
+            return;
+        }
+        self.oldest = Some(oldest);
         let is_kept = |session: &Session| session.owner != Owner::Nobody || session.last >= oldest;
         self.by_name.retain(|_, session| is_kept(session));
     }

@@ -155,6 +155,8 @@ impl Hub {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         );
         let is_news = history.fail(error);
+        // Whoever waits for it looks again, and may wait no more.
+        self.stored.notify_waiters();
         let channel = &self.name;
         match history.on_error() {
             OnHistoryError::Drop => {

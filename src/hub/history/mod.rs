@@ -227,7 +227,11 @@ impl History {
     pub(in crate::hub) async fn locate(self: Arc<History>, newest: Newest) -> io::Result<Seq> {
         match &self.store {
             Store::Memory(memory) => Ok(memory.locate(newest, now_ms())),
-            Store::Disk(_) => self.on_disk(move |log| log.locate(newest)).await,
+            Store::Disk(_) => {
+                // However many come at once, a thread is left for who stores.
+                let _turn = self.turns.clone().acquire_owned().await;
+                self.on_disk(move |log| log.locate(newest)).await
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use crate::wire::format::Format;
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionName;
 
+/// Bytes that a part counts for beside its lines, which a notice has none of.
+const PART_WEIGHT: usize = 32;
+
 /// Consecutive messages and notices as the history keeps them: one batch, without what was formatted of
 /// it.
 #[derive(Clone, Debug)]
@@ -106,6 +109,12 @@ impl Record {
         bytes as u64
     }
 
+    /// What it counts for in what one reader takes at a time: its lines, and about as much for each part as that
+    /// takes in what is made of it.
+    pub(in crate::hub) fn weight(&self) -> usize {
+        self.raw.len() + PART_WEIGHT * self.parts.len()
+    }
+
     /// Each part: the number of its first, what it is, and its bytes.
     fn each_part(&self) -> impl Iterator<Item = (usize, Seq, Part, &[u8])> {
         let (mut next, mut start) = (self.first_seq, 0);
@@ -185,8 +194,9 @@ impl Record {
                 part.kind = Kind::Omitted;
             }
             let before = *bytes_before.get_or_insert(begin);
-            let name = self.names.iter().find(|(of, _)| *of as usize == at);
-            names.extend(name.map(|(_, name)| (parts.len() as u32, name.clone())));
+            let named = self.names.binary_search_by_key(&at, |(of, _)| *of as usize);
+            let name = named.ok().map(|named| self.names[named].1.clone());
+            names.extend(name.map(|name| (parts.len() as u32, name)));
             origins.push(self.origins[at]);
             parts.push(part);
             ends.push((end - before) as u32);

@@ -37,6 +37,7 @@ impl Writer {
                 }
             }
         }
+        let oldest_before = shared.kept.lock().oldest();
         loop {
             let mut kept = shared.kept.lock();
             let is_too_much = kept.file_bytes > retention.bytes;
@@ -45,7 +46,9 @@ impl Writer {
             };
             let is_to_go = is_too_much || oldest.is_empty() || is_expired(&oldest);
             if kept.segments.len() < 2 || !is_to_go {
-                self.forget_sessions(&mut kept);
+                if kept.oldest() != oldest_before {
+                    self.forget_sessions(&mut kept);
+                }
                 return Ok(());
             }
             kept.segments.pop_front();
