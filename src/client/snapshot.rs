@@ -77,6 +77,9 @@ impl Client {
 
     /// Gets ready for [`Client::save`]: the client must have stopped.
     pub(crate) fn put_away(&mut self) {
+        if self.feed.is_in_slice() {
+            self.writer.leave_slice(&mut self.feed);
+        }
         if let Err(error) = self.stream.put_away() {
             let client = self.feed.subscriber().id.0;
             debug!(client, %error, "its TLS does not come along");

@@ -157,9 +157,8 @@ impl Writer {
         let all = self.poll_all(cx, stream, feed, format, &mut refused);
         // Told once: the reaper must not see it taken back for a moment.
         feed.subscriber().set(Condition::Blocked, refused);
-        if feed.is_in_slice() {
-            self.finish_line(feed);
-            feed.leave_slice();
+        if feed.is_in_slice() && !feed.keep_slice() {
+            self.leave_slice(feed);
         }
         if refused {
             feed.give_up_turn();
@@ -261,6 +260,12 @@ impl Writer {
             // Not cleared: an idle client keeps no memory for it.
             (self.control_queue, self.written) = (Vec::new(), 0);
         }
+    }
+
+    /// Lets go of what the feed walks of the history, behind the line that it is in.
+    pub(super) fn leave_slice(&mut self, feed: &mut Feed) {
+        self.finish_line(feed);
+        feed.leave_slice();
     }
 
     /// Makes the rest of a line that is half written its own, so that what is queued next comes

@@ -42,8 +42,9 @@ pub(super) struct Past {
     missed: u64,
     /// A slice that is being read.
     fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
-    /// The number behind the slice that its feed walks, and the turn in which it does.
+    /// The number behind the slice that its feed walks; and the turn in which it does, or its room to be kept.
     walking: Option<(Seq, OwnedSemaphorePermit)>,
+    is_kept: bool,
 }
 
 /// A [`Past`].
@@ -81,6 +82,7 @@ impl Past {
             missed: 0,
             fetch: None,
             walking: None,
+            is_kept: false,
         }
     }
 
@@ -150,7 +152,7 @@ impl Past {
             match slice {
                 Ok(Slice::Records(records)) => {
                     let (first, behind) = self.chain(&records);
-                    self.walking = Some((behind, turn));
+                    (self.walking, self.is_kept) = (Some((behind, turn)), false);
                     return Poll::Ready(Step::Walk(first));
                 }
                 Ok(Slice::Gone { oldest }) => self.miss(hub, oldest),
@@ -225,6 +227,20 @@ impl Past {
         self.fetch = None;
     }
 
+    /// Keeps the slice that is walked, and gives its turn to another; whether there is room for that.
+    pub(super) fn keep(&mut self) -> bool {
+        let Some((_, permit)) = &mut self.walking else {
+            return false;
+        };
+        if !self.is_kept {
+            let Some(kept) = self.reader.history().try_keep() else {
+                return false;
+            };
+            (*permit, self.is_kept) = (kept, true);
+        }
+        true
+    }
+
     /// The slice has been walked to its end.
     pub(super) fn finish_walk(&mut self) {
         if let Some((behind, _turn)) = self.walking.take() {
@@ -258,6 +274,6 @@ impl fmt::Debug for Past {
 impl Hub {
     /// The turns of those who read a history.
     pub(crate) fn turns(&self) -> Arc<Semaphore> {
-        self.shared.turns.clone()
+        self.shared.turns.reading.clone()
     }
 }

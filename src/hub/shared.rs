@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::activity::{Micros, micros};
 use super::closed::LastClosed;
 use super::histories::Histories;
-use super::history::turns;
+use super::history::Turns;
 use crate::wire::ids::ClientId;
 
 /// What all channels of the daemon share: client numbers, running time, and who was closed last.
@@ -25,7 +25,7 @@ pub(super) struct Shared {
     /// life.
     pub(super) asked: Arc<Notify>,
     /// Turns of those who read the past of some channel.
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) turns: Turns,
     /// Where the histories are, if they are on disk.
     pub(super) histories: OnceLock<Histories>,
     /// Looks of the reaper over the clients that found no buffer jammed.
@@ -47,7 +47,7 @@ impl Default for Shared {
             next_id: AtomicU64::new(1),
             closed: Mutex::default(),
             asked: Arc::default(),
-            turns: turns(),
+            turns: Turns::default(),
             histories: OnceLock::new(),
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),

@@ -156,7 +156,7 @@ impl Hub {
         );
         let is_news = history.fail(error);
         // Whoever waits for it looks again, and may wait no more.
-        self.stored.notify_waiters();
+        self.has_stored.notify_waiters();
         let channel = &self.name;
         match history.on_error() {
             OnHistoryError::Drop => {

@@ -69,6 +69,9 @@ impl Feed {
         if self.end() != ENDLESS {
             past.end = Some(self.seq_of_end(cursor));
         }
+        if self.offset > 0 {
+            self.count_begun();
+        }
         self.begin_past(past);
     }
 
@@ -106,6 +109,12 @@ impl Feed {
     /// Whether it walks a slice of the history, which it must not keep for long.
     pub(crate) fn is_in_slice(&self) -> bool {
         self.past().is_some_and(Past::is_walking)
+    }
+
+    /// Keeps what it walks of the history over a wait; whether there is room for that.
+    pub(crate) fn keep_slice(&mut self) -> bool {
+        let past = self.rare.as_mut().and_then(|rare| rare.past.as_mut());
+        past.is_some_and(Past::keep)
     }
 
     /// Lets go of what it walks of the history: its turn is over, or its socket takes no more. Not in the middle

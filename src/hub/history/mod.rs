@@ -31,13 +31,15 @@ use crate::wire::past::Newest;
 /// not to notice that it waits for it.
 const SLICE_BYTES: usize = 256 * 1024;
 
+/// Slices that are kept while their readers wait, together: 8 MiB. Few in tests, which try both ways.
+const KEPT_MAX: usize = if cfg!(test) { 2 } else { 32 };
+
 /// The history of a channel: what is kept of it, and who reads that.
 #[derive(Debug)]
 pub(in crate::hub) struct History {
     pub(in crate::hub) store: Store,
     settings: Mutex<HistorySettings>,
-    /// Turns of those who read the past, over all channels: see [`turns`].
-    turns: Arc<Semaphore>,
+    turns: Turns,
     /// Clients that read from it now.
     readers: AtomicUsize,
     /// Why nothing can be stored.
@@ -65,11 +67,25 @@ pub(in crate::hub) enum Store {
 #[derive(Debug)]
 pub(in crate::hub) struct Reader(Arc<History>);
 
-/// The turns that all who read the past share: as many at a time as there are cores, one after the other, so
-/// that however many come at once, a live client waits for a few slices at most.
-pub(in crate::hub) fn turns() -> Arc<Semaphore> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Arc::new(Semaphore::new(cores))
+/// What all who read the past share, over all channels.
+#[derive(Clone, Debug)]
+pub(in crate::hub) struct Turns {
+    /// Turns to read: as many at a time as there are cores, one after the other, so that however many come at
+    /// once, a live client waits for a few slices at most.
+    pub(in crate::hub) reading: Arc<Semaphore>,
+    /// Slices that wait for their sockets, [`KEPT_MAX`] at most. Who finds no room lets go of its own, and reads it
+    /// again.
+    kept: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Turns {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Turns {
+            reading: Arc::new(Semaphore::new(cores)),
+            kept: Arc::new(Semaphore::new(KEPT_MAX)),
+        }
+    }
 }
 
 /// Milliseconds since 1970.
@@ -85,7 +101,7 @@ impl History {
     pub(in crate::hub) fn new(
         store: Store,
         settings: HistorySettings,
-        turns: Arc<Semaphore>,
+        turns: Turns,
     ) -> Arc<History> {
         Arc::new(History {
             store,
@@ -203,7 +219,7 @@ impl History {
         self: Arc<History>,
         from: Seq,
     ) -> (OwnedSemaphorePermit, io::Result<Slice<Arc<Record>>>) {
-        let turn = self.turns.clone().acquire_owned().await;
+        let turn = self.turns.reading.clone().acquire_owned().await;
         let turn = turn.expect("turns are never closed");
         let slice = match &self.store {
             Store::Memory(memory) => {
@@ -229,7 +245,7 @@ impl History {
             Store::Memory(memory) => Ok(memory.locate(newest, now_ms())),
             Store::Disk(_) => {
                 // However many come at once, a thread is left for who stores.
-                let _turn = self.turns.clone().acquire_owned().await;
+                let _turn = self.turns.reading.clone().acquire_owned().await;
                 self.on_disk(move |log| log.locate(newest)).await
             }
         }
@@ -289,6 +305,11 @@ impl History {
             Store::Memory(memory) => memory.extent().1 == 0,
             Store::Disk(log) => log.stats().messages == 0,
         }
+    }
+
+    /// Room for a slice to be kept between two polls, if there is any.
+    pub(in crate::hub) fn try_keep(&self) -> Option<OwnedSemaphorePermit> {
+        self.turns.kept.clone().try_acquire_owned().ok()
     }
 
     /// Counts a client that reads from it, for as long as what is returned lives.
