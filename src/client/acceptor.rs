@@ -21,7 +21,7 @@ use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
-use crate::hub::{Commands, ConnectionInfo, Entry, Hub, Joined, Joining};
+use crate::hub::{Commands, ConnectionInfo, Hub, Joined, Joining, StartingPoint};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
@@ -252,9 +252,14 @@ impl Acceptor {
             return self.refuse(&accepted, stream, &refusal);
         }
         match (stage, hub) {
-            (Stage::Join, Some(hub)) => {
-                self.join(accepted, stream, permit, hub, None, Entry::default())
-            }
+            (Stage::Join, Some(hub)) => self.join(
+                accepted,
+                stream,
+                permit,
+                hub,
+                None,
+                StartingPoint::default(),
+            ),
             (stage, _) => self.begin(PendingHandshake {
                 accepted,
                 stream,
@@ -363,7 +368,7 @@ impl Acceptor {
         permit: ConnectionPermit,
         hub: &Arc<Hub>,
         hello: Option<HelloReader>,
-        entry: Entry,
+        entry: StartingPoint,
     ) {
         let Accepted {
             peer,

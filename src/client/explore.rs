@@ -52,7 +52,7 @@ use crate::config::{
     Config, Grace, HalfClose, ListenerDefaults, ListenerOptions, LongLine, SlowClient,
 };
 use crate::hub::{
-    Channels, Commands, ConnectionInfo, Feed, Hub, HubStats, Joined, ReadPermit, Wanted,
+    Channels, Commands, ConnectionInfo, Feed, Hub, HubStats, Joined, PastRequest, ReadPermit,
 };
 use crate::net::permits::ConnectionLimit;
 use crate::wire::close_reason::CloseReason;
@@ -381,8 +381,8 @@ impl World {
     }
 
     /// What a newcomer asks for of the past, in an order of so many.
-    fn wanted(&mut self, head: u64) -> Wanted {
-        let mut wanted = Wanted::default();
+    fn wanted(&mut self, head: u64) -> PastRequest {
+        let mut wanted = PastRequest::default();
         if self.guests.is_empty() {
             return wanted;
         }

@@ -26,7 +26,7 @@ use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
-use crate::hub::{Channels, Entry, Hub, Joining, Wanted, clock};
+use crate::hub::{Channels, Hub, Joining, PastRequest, StartingPoint, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
@@ -57,7 +57,7 @@ impl PendingHandshake {
         &mut self,
         context: &HandshakeContext,
         time: Duration,
-    ) -> Result<(Joining, Wanted), Refusal> {
+    ) -> Result<(Joining, PastRequest), Refusal> {
         let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
         if joins && matches!(self.stage, Stage::Proxy) {
             // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
@@ -80,7 +80,7 @@ impl PendingHandshake {
     async fn run_stages(
         &mut self,
         context: &HandshakeContext,
-    ) -> Result<(Joining, Wanted), Refusal> {
+    ) -> Result<(Joining, PastRequest), Refusal> {
         let (hello, token) = loop {
             self.end_check().await?;
             let Accepted {
@@ -169,7 +169,7 @@ fn grant(
     token: Option<&Token>,
     options: &Arc<ListenerOptions>,
     context: &HandshakeContext,
-) -> Result<(Joining, Arc<ListenerOptions>, Wanted), Refusal> {
+) -> Result<(Joining, Arc<ListenerOptions>, PastRequest), Refusal> {
     let most = match token {
         Some(token) => options.role.and(token.role),
         None => Some(options.role),
@@ -214,7 +214,7 @@ fn grant(
         return Err(Refusal::bad_hello(detail));
     }
     let newest = hello.history.unwrap_or(options.history);
-    let wanted = Wanted {
+    let wanted = PastRequest {
         newest: (!newest.is_none()).then_some(newest),
         since: hello.since,
         session: hello.session,
@@ -226,9 +226,9 @@ fn grant(
 /// Looks for where a client begins in its channel that wants this. Cancel safe.
 pub(super) async fn enter(
     hub: &Arc<Hub>,
-    wanted: &Wanted,
+    wanted: &PastRequest,
     time: Duration,
-) -> Result<Entry, Refusal> {
+) -> Result<StartingPoint, Refusal> {
     tokio::select! {
         entry = hub.enter(wanted) => Ok(entry?),
         () = clock::sleep(time) => Err(Refusal::not_stored(time)),

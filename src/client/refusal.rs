@@ -164,6 +164,9 @@ impl From<EntryError> for Refusal {
             EntryError::NoHistory => {
                 Refusal::bad_hello("\"session\" in hello, but this channel keeps no history")
             }
+            EntryError::TooManySessions => {
+                Refusal::bad_hello("\"session\" in hello, but this channel has too many")
+            }
             EntryError::Unreadable(error) => {
                 error!(%error, "cannot read the history");
                 Refusal::new(CloseReason::Internal, "the history cannot be read")

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 
 use super::closed::ClosedClient;
 use super::connection::ConnectionInfo;
+use super::epoch::new_epoch;
 use super::histories::Histories;
 use super::history::HistoryStats;
 use super::liveness::Liveness;
-use super::new_epoch::new_epoch;
 use super::order::Hub;
 use super::shared::Shared;
 use super::stats::{ClientStats, HubStats};

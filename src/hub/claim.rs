@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::entry_error::EntryError;
 use super::order::Hub;
 use super::subscriber::Commands;
 use crate::wire::close_reason::CloseReason;
@@ -23,12 +24,22 @@ impl Hub {
         }
     }
 
-    /// Takes a session from whoever has it, and waits until all that was taken of it is stored. `None` if
-    /// nothing is kept here. Cancel safe: the session is nobody's then.
-    pub(super) async fn claim_session(self: &Arc<Hub>, name: &SessionName) -> Option<Claim> {
+    /// Takes a session from whoever has it, and waits until all that was taken of it is stored. Cancel safe: the
+    /// session is nobody's then.
+    ///
+    /// # Errors
+    /// Nothing is kept here, or there are as many sessions as there may be.
+    pub(super) async fn claim_session(
+        self: &Arc<Hub>,
+        name: &SessionName,
+    ) -> Result<Claim, EntryError> {
         let claim = {
             let mut state = self.lock();
-            let sessions = &mut state.recording.as_mut()?.sessions;
+            let recording = state.recording.as_mut().ok_or(EntryError::NoHistory)?;
+            let sessions = &mut recording.sessions;
+            if !sessions.has_room_for(name) {
+                return Err(EntryError::TooManySessions);
+            }
             let (number, before) = sessions.claim(name);
             if let Some(slot) = before.and_then(|key| state.slots.get(key)) {
                 let taken = Commands::close(CloseReason::SessionTaken);
@@ -44,11 +55,20 @@ impl Hub {
             // Registered before the look, so that nothing is missed.
             let mut stored = std::pin::pin!(self.has_stored.notified());
             stored.as_mut().enable();
-            if self.lock().recording.as_ref()?.sessions.is_settled(name) {
-                return Some(claim);
+            if self.is_settled(name).ok_or(EntryError::NoHistory)? {
+                return Ok(claim);
             }
             stored.await;
         }
+    }
+}
+
+impl Hub {
+    /// Whether all that was taken of a session is stored; `None` if nothing is kept here.
+    fn is_settled(&self, name: &SessionName) -> Option<bool> {
+        let state = self.lock();
+        let recording = state.recording.as_ref()?;
+        Some(recording.sessions.is_settled(name))
     }
 }
 

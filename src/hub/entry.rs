@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::claim::Claim;
+use super::entry_error::EntryError;
 use super::feed::Feed;
 use super::order::Hub;
 use crate::wire::hello::Answer;
@@ -13,7 +14,7 @@ use crate::wire::session::SessionName;
 
 /// What a client asks for, beside what is to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct PastRequest {
     /// What it gets first, if it does not say since when.
     pub(crate) newest: Option<Newest>,
     pub(crate) since: Option<Since>,
@@ -25,7 +26,7 @@ pub(crate) struct Wanted {
 
 /// Where a client begins, as it was found before it joins.
 #[derive(Debug, Default)]
-pub(crate) struct Entry {
+pub(crate) struct StartingPoint {
     /// The first number that it gets, if that may be in the past.
     pub(super) from: Option<Seq>,
     /// Whether it gets notices of the past.
@@ -50,33 +51,26 @@ pub(crate) struct Joined {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionTaken;
 
-/// Why a client cannot begin as it wants to.
-#[derive(Debug)]
-pub(crate) enum EntryError {
-    /// It wants a session, and nothing is kept in the channel.
-    NoHistory,
-    /// What is kept cannot be read.
-    Unreadable(io::Error),
-}
-
 impl Hub {
     /// Looks for where a client begins that wants this. Cancel safe.
     ///
     /// # Errors
     /// See [`EntryError`].
-    pub(crate) async fn enter(self: &Arc<Hub>, wanted: &Wanted) -> Result<Entry, EntryError> {
+    pub(crate) async fn enter(
+        self: &Arc<Hub>,
+        wanted: &PastRequest,
+    ) -> Result<StartingPoint, EntryError> {
         let mut entry = self.find(wanted).await.map_err(EntryError::Unreadable)?;
         if let Some(session) = &wanted.session {
-            let claim = self.claim_session(session).await;
-            entry.claim = Some(claim.ok_or(EntryError::NoHistory)?);
+            entry.claim = Some(self.claim_session(session).await?);
             entry.acks = wanted.acks;
         }
         Ok(entry)
     }
 
-    async fn find(&self, wanted: &Wanted) -> io::Result<Entry> {
+    async fn find(&self, wanted: &PastRequest) -> io::Result<StartingPoint> {
         let mut newest = wanted.newest;
-        let mut entry = Entry::default();
+        let mut entry = StartingPoint::default();
         match wanted.since {
             Some(Since::Place(epoch, seq)) => {
                 let next = Seq(seq.0.saturating_add(1));

@@ -16,7 +16,7 @@ use super::chain::{DETACHED, Node};
 use super::encoding::Encoding;
 use super::order::{Hub, Park};
 use super::past::Past;
-use super::sessions::SessionEnd;
+use super::sessions::SessionHandle;
 use super::subscriber::Subscriber;
 use crate::config::Grace;
 use crate::wire::ids::ClientId;
@@ -66,7 +66,7 @@ struct Rare {
     /// index 0, or nowhere.
     past: Option<Past>,
     /// Its session, if it came with one.
-    session: Option<SessionEnd>,
+    session: Option<SessionHandle>,
 }
 
 impl Default for Rare {
@@ -192,7 +192,7 @@ impl Feed {
         self.rare.as_ref()?.past.as_ref()
     }
 
-    fn session(&self) -> Option<&SessionEnd> {
+    fn session(&self) -> Option<&SessionHandle> {
         self.rare.as_ref()?.session.as_ref()
     }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::epoch::new_epoch;
 use super::history::HistorySettings;
 use super::history::disk::{Directory, HistoryError, Log, Recovered};
-use super::new_epoch::new_epoch;
 use super::settings::Settings;
 use crate::config::Config;
 use crate::wire::channel::ChannelName;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::{ConnectionInfo, ConnectionMeta};
 use super::encoding::{Encoding, Encodings};
-use super::entry::{Entry, Joined, SessionTaken};
+use super::entry::{Joined, SessionTaken, StartingPoint};
 use super::feed::{Feed, JoinPoint};
 use super::order::{Hub, Phase, State};
 use super::part::Kind;
@@ -21,7 +21,7 @@ impl Hub {
     /// Makes a connection a client.
     #[cfg(test)]
     pub(crate) fn join(self: &Arc<Hub>, connection: ConnectionInfo) -> Feed {
-        let joined = self.join_at(connection, Entry::default());
+        let joined = self.join_at(connection, StartingPoint::default());
         joined.expect("without a session, anybody may join").feed
     }
 
@@ -32,7 +32,7 @@ impl Hub {
     pub(crate) fn join_at(
         self: &Arc<Hub>,
         connection: ConnectionInfo,
-        entry: Entry,
+        entry: StartingPoint,
     ) -> Result<Joined, SessionTaken> {
         let encoding = Encoding::from(connection.format);
         let mut state = self.lock();

@@ -18,8 +18,8 @@ use tracing::error;
 
 use super::chain::{Link, Node};
 use super::history::{Reader, Record, Slice};
-use super::keep::Rejoin;
 use super::order::Hub;
+use super::rejoin::Rejoin;
 use crate::wire::ids::Seq;
 
 /// Weight up to which records are walked as one batch.

@@ -199,7 +199,9 @@ fn close_idle_and_stalled(slot: &mut Slot, settings: &Settings, now: Micros, ful
     };
     // What the daemon makes wait is not the client's doing; nor is what it gets nothing of because
     // the buffer is full.
-    let waits = subscriber.is(Condition::Waiting) || subscriber.is(Condition::Throttled);
+    let reads_on = subscriber.is(Condition::CatchingUp) && !subscriber.is(Condition::Blocked);
+    let is_held = subscriber.is(Condition::Waiting) || subscriber.is(Condition::Throttled);
+    let waits = is_held || reads_on;
     if subscriber.is(Condition::Leaving) {
         if waits || activity.said != Said::Leaving {
             (activity.said, activity.refuses_since) = (Said::Leaving, Some(now));

@@ -37,6 +37,9 @@ struct Session {
     owner: Owner,
 }
 
+/// Sessions that a channel has at most: each takes some 300 bytes, and a place in every segment's header.
+pub(super) const SESSIONS_MAX: usize = 64 * 1024;
+
 /// Who has a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
@@ -52,7 +55,7 @@ pub(super) type SavedSession = (SessionName, u64, Seq);
 
 /// What a client has of its session.
 #[derive(Debug)]
-pub(super) struct SessionEnd {
+pub(super) struct SessionHandle {
     pub(super) name: SessionName,
     /// Whether it is told what is stored.
     pub(super) acks: bool,
@@ -90,6 +93,11 @@ impl Sessions {
         saved
     }
 
+    /// The slots of the clients that have one.
+    pub(super) fn clients(&self) -> impl Iterator<Item = usize> {
+        self.by_key.keys().copied()
+    }
+
     /// Ends all of them: nothing more is acknowledged. The slots of the clients that have one.
     pub(super) fn end(&self) -> impl Iterator<Item = usize> {
         for session in self.by_name.values() {
@@ -101,6 +109,11 @@ impl Sessions {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// Whether a session of this name can be claimed: it is there, or may still be.
+    pub(super) fn has_room_for(&self, name: &SessionName) -> bool {
+        self.by_name.len() < SESSIONS_MAX || self.by_name.contains_key(name)
     }
 
     /// Takes a session from whoever has it: the number of the claim, and the slot of the client that had it.
@@ -138,7 +151,7 @@ impl Sessions {
         key: usize,
         acks: bool,
         is_untold: bool,
-    ) -> Option<SessionEnd> {
+    ) -> Option<SessionHandle> {
         let session = self.by_name.get_mut(name)?;
         if session.owner != Owner::Claim(claim) {
             return None;
@@ -146,7 +159,7 @@ impl Sessions {
         session.owner = Owner::Client(key);
         self.by_key.insert(key, name.clone());
         let end = self.by_name.get(name)?;
-        Some(SessionEnd {
+        Some(SessionHandle {
             name: name.clone(),
             acks,
             told: (!is_untold).then_some(end.taken),
@@ -162,11 +175,11 @@ impl Sessions {
         key: usize,
         acks: bool,
         told: Option<u64>,
-    ) -> Option<SessionEnd> {
+    ) -> Option<SessionHandle> {
         let session = self.by_name.get_mut(&name)?;
         session.owner = Owner::Client(key);
         self.by_key.insert(key, name.clone());
-        Some(SessionEnd {
+        Some(SessionHandle {
             name,
             acks,
             told,
@@ -267,7 +280,7 @@ impl Session {
     }
 }
 
-impl SessionEnd {
+impl SessionHandle {
     /// What is to be acknowledged, if that is more than what was.
     pub(super) fn take_ack(&mut self) -> Option<u64> {
         let stored = Some(self.stored.load(Relaxed)).filter(|stored| *stored != ENDED)?;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::{error, info, warn};
 
+use super::epoch::new_epoch;
 use super::history::History;
-use super::new_epoch::new_epoch;
 use super::order::{Hub, State};
 use super::recording::{Recording, Senders};
 use super::subscriber::Commands;
@@ -157,6 +157,9 @@ impl Hub {
         let is_news = history.fail(error);
         // Whoever waits for it looks again, and may wait no more.
         self.has_stored.notify_waiters();
+        if is_news {
+            self.tell_sessions();
+        }
         let channel = &self.name;
         match history.on_error() {
             OnHistoryError::Drop => {

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{ENDLESS, Feed, More};
 use crate::hub::chain::Node;
+use crate::hub::encoding::Encoding;
 use crate::hub::past::{Past, SavedPast, Step};
 use crate::hub::subscriber::Condition;
 use crate::wire::ids::Seq;
@@ -111,8 +112,12 @@ impl Feed {
         self.past().is_some_and(Past::is_walking)
     }
 
-    /// Keeps what it walks of the history over a wait; whether there is room for that.
+    /// Keeps what it walks of the history over a wait; whether there is room for that. In `raw` alone, where a slice
+    /// takes no more than it has of the history.
     pub(crate) fn keep_slice(&mut self) -> bool {
+        if self.encoding != Encoding::Raw {
+            return false;
+        }
         let past = self.rare.as_mut().and_then(|rare| rare.past.as_mut());
         past.is_some_and(Past::keep)
     }

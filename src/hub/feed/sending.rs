@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use super::Feed;
 use crate::hub::budget::{ReadPermit, Who};
 use crate::hub::counters::TrafficTotals;
-use crate::hub::sessions::SessionEnd;
+use crate::hub::sessions::SessionHandle;
 use crate::hub::subscriber::Condition;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::Lines;
@@ -79,7 +79,7 @@ impl Feed {
     }
 
     /// Goes by a session from now on.
-    pub(in crate::hub) fn set_session(&mut self, session: Option<SessionEnd>) {
+    pub(in crate::hub) fn set_session(&mut self, session: Option<SessionHandle>) {
         if session.is_some() {
             self.rare().session = session;
         }
@@ -104,7 +104,7 @@ impl Feed {
     /// Whether something that it sent is still to be acknowledged; its task is woken then. Whoever has taken its
     /// session over is told in its place.
     pub(crate) fn awaits_ack(&self) -> bool {
-        self.session().is_some_and(SessionEnd::awaits_ack) && self.hub.has_session(self.key())
+        self.session().is_some_and(SessionHandle::awaits_ack) && self.hub.acks_session(self.key())
     }
 
     /// Tells everybody that this client is gone. It still gets what is published until it looks

@@ -37,6 +37,10 @@ pub(crate) struct Record {
     pub(crate) sessions: Box<[(u32, SessionName, u64)]>,
 }
 
+/// What a record takes beside what it says: the counts and the rests of its allocations, and its place among the
+/// others.
+const ALLOCATIONS_BYTES: usize = 128;
+
 impl Record {
     /// The number behind the last of it.
     pub(crate) fn next_seq(&self) -> Seq {
@@ -102,6 +106,7 @@ impl Record {
     pub(crate) fn bytes(&self) -> u64 {
         let of_parts = size_of::<ClientId>() + size_of::<Part>() + size_of::<u32>();
         let bytes = size_of::<Record>()
+            + ALLOCATIONS_BYTES
             + self.raw.len()
             + self.parts.len() * of_parts
             + self.names.len() * size_of::<(u32, ClientName)>()

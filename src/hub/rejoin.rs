@@ -179,9 +179,21 @@ impl Hub {
         state.recording.as_ref()?.pending_end(index)
     }
 
-    /// Whether the client in `key`, which came with a session, still has it.
-    pub(super) fn has_session(&self, key: usize) -> bool {
-        self.lock().has_session(key)
+    /// Whether the client in `key`, which came with a session, still has it, and what it sent is still to be stored.
+    pub(super) fn acks_session(&self, key: usize) -> bool {
+        let state = self.lock();
+        let recording = state.recording.as_ref();
+        recording.is_some_and(|it| it.sessions.has(key) && !it.history.has_failed())
+    }
+
+    /// Has those who wait for what they sent in a session to be stored look again.
+    pub(super) fn tell_sessions(&self) {
+        let state = self.lock();
+        let recording = state.recording.as_ref();
+        let clients = recording.into_iter().flat_map(|it| it.sessions.clients());
+        for slot in clients.filter_map(|key| state.slots.get(key)) {
+            slot.subscriber.command(Commands::ACK);
+        }
     }
 
     /// Messages among the numbers from `from` to before `to`, as far as that is known.

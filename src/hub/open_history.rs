@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tracing::{error, warn};
 
 use super::channels::Channels;
+use super::epoch::new_epoch;
 use super::histories::Histories;
 use super::history::disk::{HistoryError, Log, Recovered};
 use super::history::{History, HistorySettings, Memory, Store};
-use super::new_epoch::new_epoch;
 use super::order::{Hub, State};
 use super::recording::Recording;
 use super::sessions::Sessions;
@@ -75,7 +75,7 @@ impl Hub {
         (log, recovered): (Log, Recovered),
     ) -> Result<(Log, Recovered), HistoryError> {
         let next = state.flush_next();
-        let is_new = log.oldest() == Seq(1) && recovered.next_seq == Seq(1);
+        let is_new = log.stats().segments == 0;
         if next == Seq(1) {
             state.next_seq = recovered.next_seq.0;
             state.messages = recovered.messages;
@@ -125,6 +125,12 @@ impl Channels {
     pub(crate) async fn close_histories(&self) {
         let shared = self.shared();
         if shared.histories.get().is_none() {
+            return;
+        }
+        self.settle_histories().await;
+        if self.hubs().iter().any(|hub| hub.lock().is_storing()) {
+            let error = "what was published last could not be stored";
+            error!(%error, "the history may not outlive a loss of power");
             return;
         }
         let histories: Vec<Arc<History>> =
