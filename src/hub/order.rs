@@ -190,6 +190,7 @@ impl Hub {
         let mut state = self.lock();
         state.settings = settings;
         self.record(&mut state);
+        self.note_pending(&state);
         // What was still to be stored in a history that ends can be read now.
         self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);

@@ -4,7 +4,7 @@
 //! In memory, a batch is recorded and linked into the stream at once. On disk it is pending first, until the
 //! [store](super::storing) has it: nobody gets what is not stored.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -40,14 +40,13 @@ pub(super) struct Recording {
 
 /// Tasks of senders that wait, by their slots; woken when it is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Senders(Vec<(usize, Waker)>);
+pub(super) struct Senders(HashMap<usize, Waker>);
 
 impl Senders {
-    /// Has the task of the client in `key` woken, too.
+    /// Has the task of the client in `key` woken, too, in place of one that had that slot and is gone.
     pub(super) fn add(&mut self, key: usize, waker: &Waker) {
-        if self.0.iter().all(|waiting| waiting.0 != key) {
-            self.0.push((key, waker.clone()));
-        }
+        let waiting = self.0.entry(key).or_insert_with(|| waker.clone());
+        waiting.clone_from(waker);
     }
 
     /// How many wait.
@@ -58,7 +57,7 @@ impl Senders {
 
 impl Drop for Senders {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(|(_, waker)| waker.wake());
+        self.0.drain().for_each(|(_, waker)| waker.wake());
     }
 }
 

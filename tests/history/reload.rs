@@ -211,3 +211,40 @@ fn sender_in_a_session_is_closed_when_its_history_ends() {
     sender.expect_line("Error: session ended, as its channel keeps nothing any more");
     sender.expect_eof();
 }
+
+#[test]
+fn lines_on_their_way_to_the_disk_reach_everybody_when_their_history_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("linehub.toml");
+    let text = format!(
+        "no-notices = true\nhistory-sync = \"always\"\nhistory-dir = \"{}\"\n\
+         listen = [\"127.0.0.1:0,hello\"]\n[channel.main]\nhistory = \"1MiB\"\n",
+        dir.path().join("kept").display()
+    );
+    let table = "[channel.nmea]\nhistory = \"1MiB\"\n";
+    std::fs::write(&path, format!("{text}{table}")).unwrap();
+    let args = ["--config", path.to_str().unwrap()];
+    let server = Launch::new(&args).listen_as_configured().start();
+    let mut reader = Client::dial(server.addr(0));
+    reader.send_line("LINEHUB/1 channel=nmea role=subscribe");
+    reader.read_line();
+    let mut sender = Client::dial(server.addr(0));
+    sender.send_line("LINEHUB/1 channel=nmea role=publish");
+    let flood = std::thread::spawn(move || {
+        (1..=20_000).for_each(|n| sender.send_line(&n.to_string()));
+        sender
+    });
+    let mut next = 1;
+    let mut expect_to = |reader: &mut Client, last| {
+        while next <= last {
+            let line = reader.read_line();
+            assert!(line.ends_with(&format!(": {next}")), "{line}, not {next}");
+            next += 1;
+        }
+    };
+    expect_to(&mut reader, 1000);
+    // The channel is left to its clients, and keeps nothing.
+    reload(&server, &path, &text);
+    expect_to(&mut reader, 20_000);
+    drop(flood.join().unwrap());
+}
