@@ -24,8 +24,8 @@ use crate::wire::channel::ChannelName;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of lines that are pending at which senders wait: what is then stored is delivered to everybody before more
-/// is read, while it is in a processor's cache. Where it is synced first, that is worth the more the more it is.
-const PENDING_BYTES: (u64, u64) = (64 * 1024, GROUP_BYTES_MAX as u64);
+/// is read, while it is in a processor's cache: one large read, or two of `text`. Where it is synced first, that is worth the more the more it is.
+const PENDING_BYTES: (u64, u64) = (192 * 1024, GROUP_BYTES_MAX as u64);
 
 /// How long a full disk is left alone before it is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(500);
@@ -309,7 +309,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         publish(&mut feeds[1], 64);
         assert!(feeds[1].poll_permit(&mut cx).is_ready());
-        publish(&mut feeds[0], 64 * 1024);
+        publish(&mut feeds[0], 192 * 1024);
         for feed in &mut feeds {
             assert!(feed.poll_permit(&mut cx).is_pending());
             assert!(feed.waits_for_permit());
@@ -327,7 +327,7 @@ mod tests {
     fn what_is_to_be_synced_first_gathers_while_the_disk_is_at_it() {
         let (_folder, hub) = channel(HistorySync::Always);
         let mut feed = hub.join(ConnectionInfo::test(Format::Raw));
-        publish(&mut feed, 64 * 1024);
+        publish(&mut feed, 192 * 1024);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(feed.poll_permit(&mut cx).is_ready());
     }
