@@ -307,7 +307,7 @@ impl Acceptor {
         match outcome {
             Some(Ok((hub, wanted))) => {
                 // A handover waits for that, which takes no time as a rule.
-                let entry = match enter(&hub, &wanted, time).await {
+                let mut entry = match enter(&hub, &wanted, time).await {
                     Ok(entry) => entry,
                     Err(refusal) => return self.refuse(&accepted, stream, &refusal),
                 };
@@ -317,6 +317,7 @@ impl Acceptor {
                     admission = hub.admit() => Some(admission),
                     _ = ended.changed() => None,
                 };
+                entry.is_told = matches!(stage, Stage::Hello(_));
                 let hello = match stage {
                     Stage::Hello(reader) => Some(reader),
                     _ => None,

@@ -94,8 +94,15 @@ impl Hub {
             }
         };
         log.begin_at(next, state.messages);
+        let mut epoch = self.epoch();
+        if state.has_history_elsewhere {
+            // There, numbers of this epoch may be gone on with another time. Nothing is written for that here, as there
+            // is no file yet.
+            epoch = new_epoch();
+            log.begin_epoch(epoch).unwrap_or_default();
+        }
         let recovered = Recovered {
-            epoch: self.epoch(),
+            epoch,
             next_seq: next,
             ..recovered
         };

@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) tail: Arc<Node>,
     /// What becomes of it that is kept; boxed, as most channels keep nothing.
     pub(super) recording: Option<Box<Recording>>,
+    /// What a daemon before kept on disk is left behind, unless it is found here.
+    pub(super) has_history_elsewhere: bool,
     /// Nothing is kept any more, whatever the settings say: it could not be.
     pub(super) is_history_over: bool,
     /// Parts that are published and not yet linked into the stream.
@@ -153,6 +155,7 @@ impl Hub {
                 settings,
                 tail: Node::first(1),
                 recording: None,
+                has_history_elsewhere: false,
                 is_history_over: false,
                 builder: BatchBuilder::default(),
                 next_seq: 1,

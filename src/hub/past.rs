@@ -160,12 +160,15 @@ impl Past {
                 Ok(Slice::End) => {}
                 Err(error) => {
                     let channel = hub.name();
+                    let is_news = self.reader.history().note_unreadable(&error);
                     if !is_lost(&error) {
                         // It may go well another time: its client comes again.
                         error!(%channel, %error, "cannot read the history: a client is closed");
                         return Poll::Ready(Step::End);
                     }
-                    error!(%channel, %error, "cannot read the history: a client goes on behind it");
+                    if is_news {
+                        error!(%channel, %error, "cannot read the history: who reads it goes on behind that");
+                    }
                     let behind = self.reader.history().behind(self.next);
                     self.miss(hub, behind);
                 }

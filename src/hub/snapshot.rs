@@ -77,6 +77,9 @@ struct SavedHistory {
     sessions: Vec<SavedSession>,
     /// How many of the last batches are still to be stored.
     pending: usize,
+    /// It is kept on disk.
+    #[serde(default)]
+    is_on_disk: bool,
 }
 
 /// Clients that were closed.
@@ -107,6 +110,7 @@ impl SavedHub {
                 records: SavedRecords(recording.history.records()),
                 sessions: recording.sessions.save(),
                 pending: recording.pending.len(),
+                is_on_disk: recording.history.is_on_disk(),
             }
         });
         let last = if hub.name == ChannelName::main() {
@@ -208,7 +212,12 @@ impl SavedHub {
             state.link(batch);
             places.push(encodings, state.tail.clone());
         }
+        state.has_history_elsewhere = history.is_on_disk;
         hub.record(&mut state);
+        if history.is_on_disk && !state.stores_first() {
+            // What is there may be gone on with another time.
+            hub.set_epoch(new_epoch());
+        }
         if let Some(recording) = &mut state.recording {
             recording.restore(history.records.0, history.sessions)?;
         }

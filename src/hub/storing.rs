@@ -24,8 +24,8 @@ use crate::wire::channel::ChannelName;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of lines that are pending at which senders wait: what is then stored is delivered to everybody before more
-/// is read, while it is in a processor's cache: one large read, or two of `text`. Where it is synced first, that is worth the more the more it is.
-const PENDING_BYTES: (u64, u64) = (192 * 1024, GROUP_BYTES_MAX as u64);
+/// is read, while it is in a processor's cache. Where it is synced first, that is worth the more the more it is.
+const PENDING_BYTES: (u64, u64) = (64 * 1024, GROUP_BYTES_MAX as u64);
 
 /// How long a full disk is left alone before it is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(500);

@@ -44,6 +44,8 @@ pub(in crate::hub) struct History {
     readers: AtomicUsize,
     /// Why nothing can be stored.
     failure: Mutex<Option<String>>,
+    /// Why something of it could last not be read.
+    unreadable: Mutex<Option<String>>,
     /// What was written is synced soon.
     pub(in crate::hub) is_sync_due: AtomicBool,
 }
@@ -109,6 +111,7 @@ impl History {
             turns,
             readers: AtomicUsize::new(0),
             failure: Mutex::default(),
+            unreadable: Mutex::default(),
             is_sync_due: AtomicBool::new(false),
         })
     }
@@ -183,6 +186,15 @@ impl History {
             Store::Memory(memory) => memory.next(),
             Store::Disk(log) => log.behind(from),
         }
+    }
+
+    /// Something of it cannot be read, for this reason. Whether that is news: many may come upon it.
+    pub(in crate::hub) fn note_unreadable(&self, error: &io::Error) -> bool {
+        let reason = error.to_string();
+        let mut last = self.unreadable.lock();
+        let is_news = last.as_ref() != Some(&reason);
+        *last = Some(reason);
+        is_news
     }
 
     /// Nothing can be stored, for this reason. Whether that is news.
