@@ -28,6 +28,7 @@ use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::Stream;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
+use crate::wire::ids::Seq;
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which
@@ -252,14 +253,13 @@ impl Acceptor {
             return self.refuse(&accepted, stream, &refusal);
         }
         match (stage, hub) {
-            (Stage::Join, Some(hub)) => self.join(
-                accepted,
-                stream,
-                permit,
-                hub,
-                None,
-                StartingPoint::default(),
-            ),
+            (Stage::Join, Some(hub)) => {
+                let entry = StartingPoint::default();
+                let joined = self.join(accepted, stream, permit, hub, None, entry);
+                if let Some((client, _)) = joined {
+                    self.clients.spawn(client);
+                }
+            }
             (stage, _) => self.begin(PendingHandshake {
                 accepted,
                 stream,
@@ -307,7 +307,7 @@ impl Acceptor {
         match outcome {
             Some(Ok((hub, wanted))) => {
                 // A handover waits for that, which takes no time as a rule.
-                let mut entry = match enter(&hub, &wanted, time).await {
+                let entry = match enter(&hub, &wanted, time).await {
                     Ok(entry) => entry,
                     Err(refusal) => return self.refuse(&accepted, stream, &refusal),
                 };
@@ -317,18 +317,24 @@ impl Acceptor {
                     admission = hub.admit() => Some(admission),
                     _ = ended.changed() => None,
                 };
-                entry.is_told = matches!(stage, Stage::Hello(_));
                 let hello = match stage {
                     Stage::Hello(reader) => Some(reader),
                     _ => None,
                 };
-                // A reload waits for the lists, and looks who joined when it has them.
-                let lists = self.context.entrance.lists();
-                if lists.admit(&accepted.listener, accepted.peer) {
-                    self.join(accepted, stream, permit, &hub, hello, entry);
-                } else {
-                    drop(lists);
-                    self.refuse(&accepted, stream, &Refusal::denied());
+                let joined = self.join_if_allowed(accepted, stream, permit, &hub, hello, entry);
+                let Some((client, place)) = joined else {
+                    return;
+                };
+                // A daemon that is killed goes on behind every place that it has told.
+                let stored = tokio::time::timeout(time, hub.stored_up_to(place));
+                let is_stored = tokio::select! {
+                    biased;
+                    stored = stored => stored.is_ok(),
+                    // One that ends, or is gone on with, has it in its state or tells so.
+                    _ = ended.changed() => true,
+                };
+                if is_stored {
+                    self.clients.spawn(client);
                 }
             }
             Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
@@ -361,7 +367,28 @@ impl Acceptor {
         self.parked.lock().push(handshake);
     }
 
-    /// Makes a connection a client. Room for its notice has been waited for.
+    /// Makes a connection a client, unless its address may not come in any more. A reload waits for the lists, and
+    /// looks who joined when it has them.
+    fn join_if_allowed(
+        &self,
+        accepted: Accepted,
+        stream: Stream,
+        permit: ConnectionPermit,
+        hub: &Arc<Hub>,
+        hello: Option<HelloReader>,
+        entry: StartingPoint,
+    ) -> Option<(Client, Seq)> {
+        let lists = self.context.entrance.lists();
+        if lists.admit(&accepted.listener, accepted.peer) {
+            return self.join(accepted, stream, permit, hub, hello, entry);
+        }
+        drop(lists);
+        self.refuse(&accepted, stream, &Refusal::denied());
+        None
+    }
+
+    /// Makes a connection a client, which has a task still to get, and says what place it begins behind. Room for its
+    /// notice has been waited for. `None` if it has been refused.
     fn join(
         &self,
         accepted: Accepted,
@@ -370,7 +397,7 @@ impl Acceptor {
         hub: &Arc<Hub>,
         hello: Option<HelloReader>,
         entry: StartingPoint,
-    ) {
+    ) -> Option<(Client, Seq)> {
         let Accepted {
             peer,
             listener,
@@ -389,7 +416,10 @@ impl Acceptor {
         };
         let Joined { feed, answer } = match hub.join_at(connection, entry) {
             Ok(joined) => joined,
-            Err(taken) => return self.refuse(&accepted, stream, &taken.into()),
+            Err(taken) => {
+                self.refuse(&accepted, stream, &taken.into());
+                return None;
+            }
         };
         let channel = options.channel.as_unusual();
         let name = identity.as_ref().map(|identity| identity.name.as_str());
@@ -408,7 +438,7 @@ impl Acceptor {
         if let Some(hello) = hello {
             client.answer_hello(hello, &answer);
         }
-        self.clients.spawn(client);
+        Some((client, answer.seq))
     }
 
     /// Tells a connection why it does not become a client, and sees that the words arrive, without

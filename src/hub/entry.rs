@@ -35,8 +35,6 @@ pub(crate) struct StartingPoint {
     pub(super) recovered: Option<bool>,
     /// Messages that it has missed for good.
     pub(super) missed: u64,
-    /// Whether it is told where it begins: that must not be a place which is still to be stored.
-    pub(crate) is_told: bool,
     pub(super) claim: Option<Claim>,
     pub(super) acks: bool,
 }

@@ -62,25 +62,15 @@ impl Hub {
         let next = Seq(state.next_seq);
         // Who has missed something is told, even if nothing is left.
         let from = entry.from.filter(|from| *from < next || entry.missed > 0);
-        // What is published and not stored yet comes for it, notices and all.
-        let stored = state.recording.as_ref().map(|it| it.history.next());
-        let stored = stored.filter(|stored| entry.is_told && *stored < next);
-        let (from, with_notices) = match (from, stored) {
-            (Some(from), Some(stored)) => (Some(from.min(stored)), entry.with_notices),
-            (None, Some(stored)) => (Some(stored), true),
-            (from, None) => (from, entry.with_notices),
-        };
         let past = from.filter(|_| subscribes).and_then(|from| {
             let recording = state.recording.as_ref()?;
-            let notices_from = if with_notices { Seq(0) } else { next };
+            let notices_from = if entry.with_notices { Seq(0) } else { next };
             let reader = recording.history.reader();
             let mut past = Past::new(reader, from, next, notices_from);
             past.miss_already(entry.missed);
             Some(past)
         });
-        let first = past
-            .as_ref()
-            .map_or(stored.unwrap_or(next), |past| past.next);
+        let first = past.as_ref().map_or(next, |past| past.next);
         // Without a history, what was published since is lost to it; and one may have let go of it since.
         let oldest = state.recording.as_ref().map(|it| it.history.oldest());
         let is_kept = past.is_some() && oldest.is_some_and(|oldest| first >= oldest);

@@ -164,6 +164,14 @@ impl Hub {
         }
     }
 
+    /// Waits until all up to this number is stored, where it has to be. Cancel safe.
+    pub(crate) async fn stored_up_to(&self, seq: Seq) {
+        let history = self.history().filter(|history| history.is_on_disk());
+        if let Some(history) = history {
+            self.stored(&history, seq).await;
+        }
+    }
+
     /// The place before the shutdown notice, for a feed that has had everything before `next`, if that comes
     /// next. Who has left before does not get it.
     pub(super) fn before_shutdown(&self, next: Seq) -> Option<Arc<Node>> {
