@@ -70,7 +70,15 @@ impl Hub {
             past.miss_already(entry.missed);
             Some(past)
         });
-        let first = past.as_ref().map_or(next, |past| past.next);
+        let first = match &past {
+            Some(past) => past.next,
+            None if subscribes => next,
+            // Nothing follows for it: a place that holds whatever becomes of the daemon.
+            None => {
+                let recording = state.recording.as_ref();
+                recording.map_or(next, |it| it.history.next().min(next))
+            }
+        };
         // Without a history, what was published since is lost to it; and one may have let go of it since.
         let oldest = state.recording.as_ref().map(|it| it.history.oldest());
         let is_kept = past.is_some() && oldest.is_some_and(|oldest| first >= oldest);

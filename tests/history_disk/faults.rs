@@ -296,7 +296,7 @@ fn failed_sync_is_never_taken_back() {
 
 #[test]
 fn failed_sync_of_a_full_disk_is_not_tried_again() {
-    let mut scene = Scene::new(&["--history-sync=10ms"]);
+    let mut scene = Scene::new(&["--history-sync=2s"]);
     let Some(faults) = Faults::inject(&scene.server, SYNCS, "error=ENOSPC:when=1") else {
         return;
     };
