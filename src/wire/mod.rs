@@ -12,6 +12,7 @@ pub mod hello;
 pub mod http_guard;
 pub mod ids;
 pub mod line_end;
+mod name;
 pub mod past;
 pub mod proxy;
 pub mod role;
