@@ -142,7 +142,7 @@ pub struct ConnectArgs {
     /// Ends well when all lines are acknowledged. A line that the daemon refuses as too long is a failure,
     /// and so is another sender that takes the session over, and a session that the daemon does not
     /// have any more: it keeps one as long as its lines. The last line is sent with LF.
-    #[arg(long, value_name = "NAME", value_parser = session, requires = "send_only")]
+    #[arg(long, value_name = "NAME", value_parser = session, requires = "send_only", conflicts_with = "listen_only")]
     pub session: Option<SessionName>,
 
     /// Connect again when the connection is gone or cannot be made [default: auto]
