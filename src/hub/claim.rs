@@ -51,24 +51,12 @@ impl Hub {
                 number,
             }
         };
-        loop {
-            // Registered before the look, so that nothing is missed.
-            let mut stored = std::pin::pin!(self.has_stored.notified());
-            stored.as_mut().enable();
-            if self.is_settled(name).ok_or(EntryError::NoHistory)? {
-                return Ok(claim);
-            }
-            stored.await;
-        }
-    }
-}
-
-impl Hub {
-    /// Whether all that was taken of a session is stored; `None` if nothing is kept here.
-    fn is_settled(&self, name: &SessionName) -> Option<bool> {
-        let state = self.lock();
-        let recording = state.recording.as_ref()?;
-        Some(recording.sessions.is_settled(name))
+        let is_settled = self.when_stored(|state| match &state.recording {
+            Some(recording) => recording.sessions.is_settled(name).then_some(Ok(())),
+            None => Some(Err(EntryError::NoHistory)),
+        });
+        is_settled.await?;
+        Ok(claim)
     }
 }
 

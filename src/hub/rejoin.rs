@@ -151,14 +151,24 @@ impl Hub {
 
     /// Waits until this number is stored in this history, or nothing more is. Cancel safe.
     pub(super) async fn stored(&self, history: &Arc<History>, seq: Seq) {
+        let is_over = self.when_stored(|state| {
+            let recording = state.recording.as_ref();
+            let is_current = recording.is_some_and(|recording| recording.is_of(history));
+            (history.next() > seq || !is_current).then_some(())
+        });
+        is_over.await;
+    }
+
+    /// Waits until `look` finds what it looks for, each time that something has been stored, or nothing more can be.
+    /// Cancel safe.
+    pub(super) async fn when_stored<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
         loop {
             // Registered before the look, so that nothing is missed.
             let mut stored = std::pin::pin!(self.has_stored.notified());
             stored.as_mut().enable();
-            let is_current = |recording: &Recording| Arc::ptr_eq(&recording.history, history);
-            let is_current = self.lock().recording.as_deref().is_some_and(is_current);
-            if history.next() > seq || !is_current {
-                return;
+            let found = look(&self.lock());
+            if let Some(found) = found {
+                return found;
             }
             stored.await;
         }

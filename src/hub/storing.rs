@@ -226,21 +226,13 @@ impl Hub {
 
     /// Waits until nothing is pending, or nothing can be stored. Cancel safe.
     pub(super) async fn settle_history(&self) {
-        loop {
-            // Registered before the look, so that nothing is missed.
-            let mut stored = std::pin::pin!(self.has_stored.notified());
-            stored.as_mut().enable();
-            {
-                let state = self.lock();
-                let is_done = state.recording.as_ref().is_none_or(|recording| {
-                    !recording.is_storing || recording.history.has_failed()
-                });
-                if is_done {
-                    return;
-                }
-            }
-            stored.await;
-        }
+        let is_done = self.when_stored(|state| {
+            let recording = state.recording.as_ref();
+            let is_done = recording
+                .is_none_or(|recording| !recording.is_storing || recording.history.has_failed());
+            is_done.then_some(())
+        });
+        is_done.await;
     }
 }
 

@@ -15,9 +15,10 @@ use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
 use super::folder::{channels_in, list};
 use super::log::Log;
-use super::recovery::{self, Recovered, draw_epoch};
+use super::recovery::{self, Recovered};
 use super::shared::Files;
 use super::storage::Storage;
+use crate::hub::epoch::epoch_after;
 use crate::hub::history::kept::Retention;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;
@@ -145,7 +146,7 @@ impl Directory {
                     };
                     self.losses.lock().insert(name, loss);
                 }
-                Err(_) => write_next_epoch(&self.files(&name), draw_epoch(unknown)?)?,
+                Err(_) => write_next_epoch(&self.files(&name), epoch_after(unknown))?,
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::active::{Active, Unsynced};
 use super::chain::{self, Chain, Ended, Opened};
-use super::create::{NEXT_EPOCH, draw, write_next_epoch};
+use super::create::{NEXT_EPOCH, write_next_epoch};
 use super::error::{Cut, HistoryError};
 use super::folder::{list, segments_in};
 use super::group::Staged;
@@ -22,6 +22,7 @@ use super::segment::{Segment, Times, first_time};
 use super::shared::{Files, Kept, Shared};
 use super::totals::{Sessions, Totals};
 use super::writer::Writer;
+use crate::hub::epoch::epoch_after;
 use crate::hub::history::kept::Retention;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionName;
@@ -88,7 +89,7 @@ pub(super) fn open(
     let mut totals = scanned.totals;
     let begun = next_epoch(&files, last.header.epoch)?.filter(|epoch| *epoch != last.header.epoch);
     if is_lost {
-        totals.epoch = draw_epoch(last.header.epoch)?;
+        totals.epoch = epoch_after(last.header.epoch);
         // Before anything is cut off: what is left then looks whole.
         write_next_epoch(&files, totals.epoch)?;
     } else if let Some(epoch) = begun {
@@ -220,23 +221,13 @@ fn remove_half_made(files: &Files) -> Result<(), HistoryError> {
 fn next_epoch(files: &Files, last: Epoch) -> Result<Option<Epoch>, HistoryError> {
     let path = files.folder.join(NEXT_EPOCH);
     match fs::read_to_string(&path) {
-        Ok(text) if text.is_empty() => draw_epoch(last).map(Some),
+        Ok(text) if text.is_empty() => Ok(Some(epoch_after(last))),
         Ok(text) => match u32::from_str_radix(text.trim_end(), 16) {
             Ok(epoch) => Ok(Some(Epoch(epoch))),
             Err(_) => Err(HistoryError::damaged(&path, 0, "this is no epoch")),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(HistoryError::of("read", &path)(error)),
-    }
-}
-
-/// An epoch that is not this one.
-pub(super) fn draw_epoch(last: Epoch) -> Result<Epoch, HistoryError> {
-    loop {
-        let epoch = Epoch((draw()? >> 32) as u32);
-        if epoch != last {
-            return Ok(epoch);
-        }
     }
 }
 
