@@ -13,6 +13,7 @@ use super::history::{History, HistorySettings, Memory, Store};
 use super::order::{Hub, State};
 use super::recording::Recording;
 use super::sessions::Sessions;
+use crate::config::HistorySync;
 use crate::wire::ids::Seq;
 
 impl Hub {
@@ -53,6 +54,10 @@ impl Hub {
             };
         if let Some(cut) = &recovered.cut {
             warn!(channel = %self.name, %cut, "the end of the history was not whole, and was cut off");
+        }
+        if let Err(error) = log.begin(settings.sync == HistorySync::Always) {
+            // Whoever publishes first finds the same, and waits, or has the history end.
+            warn!(channel = %self.name, %error, "the history is not begun yet");
         }
         self.set_epoch(recovered.epoch);
         self.shared.skip_ids_to(recovered.next_id);

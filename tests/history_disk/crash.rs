@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{Home, Traffic};
+use super::{Events, Home, Traffic};
 use crate::common::PATIENCE;
 
 /// How often the daemon is killed in a test; more by hand.
@@ -55,4 +55,28 @@ fn killed_daemon_that_syncs_every_so_often_loses_nothing_that_any_client_had() {
 #[test]
 fn killed_daemon_that_syncs_always_loses_nothing_that_any_client_had() {
     survives_kills(&["--history-sync=always"]);
+}
+
+#[test]
+fn place_in_a_channel_in_which_nothing_was_published_outlives_a_kill_and_a_stop() {
+    let home = Home::new(&["--history=1GiB"]);
+    let mut server = home.start();
+    let place = || {
+        let told = Events::join(&home.address(), "");
+        (told.epoch().to_owned(), told.seq())
+    };
+    let (epoch, seq) = place();
+    server.signal(Signal::KILL);
+    server.wait_exit(PATIENCE);
+    server = home.start();
+    assert_eq!(place(), (epoch.clone(), seq));
+    server.stop();
+    server = home.start();
+
+    let mut sender = Events::join(&home.address(), "role=publish");
+    sender.send("first");
+    let mut reader = Events::join(&home.address(), &format!("since={epoch}:{seq}"));
+    assert_eq!(reader.hello["recovered"], true);
+    assert_eq!(reader.message(), (seq + 1, "first".to_owned()));
+    server.stop();
 }

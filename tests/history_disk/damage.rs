@@ -74,7 +74,8 @@ fn flipped_bit_costs_its_reader_the_rest_of_the_segment_and_nobody_else_anything
     let [(from, to)] = gaps[..] else {
         panic!("{gaps:?}")
     };
-    assert!(from > first_of(damaged) && to == next - 1, "{gaps:?}");
+    // The first record may be the one: how lines share records is the daemon's.
+    assert!(from >= first_of(damaged) && to == next - 1, "{gaps:?}");
     let said = server.wait_log("cannot read the history");
     let said: String = [said].concat();
     assert!(said.contains(damaged.to_str().unwrap()), "{said}");

@@ -88,6 +88,15 @@ impl Log {
         self.writer.lock().begin_at(&self.shared, next, messages);
     }
 
+    /// Begins the first segment, if there is none: a daemon that is killed before anything is appended leaves the
+    /// epoch that it has told, and the number that comes first.
+    ///
+    /// # Errors
+    /// The system's. The first append tries again.
+    pub(crate) fn begin(&self, always: bool) -> io::Result<()> {
+        self.writer.lock().begin(&self.shared, always)
+    }
+
     /// Removes all files of the channel. Who is reading keeps what it has; nothing can be appended any more.
     ///
     /// # Errors

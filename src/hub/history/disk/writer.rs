@@ -76,6 +76,24 @@ impl Writer {
         }
     }
 
+    /// See [`Log::begin`].
+    pub(super) fn begin(&mut self, shared: &Shared, always: bool) -> io::Result<()> {
+        if self.active.is_some() {
+            return Ok(());
+        }
+        let mut group = Group::begin(self.totals, None);
+        match self.begin_segment(shared, always, &mut group) {
+            Ok(()) => {
+                self.show(shared, group);
+                Ok(())
+            }
+            Err(error) => {
+                self.take_back(shared, group);
+                Err(error.into())
+            }
+        }
+    }
+
     fn write(
         &mut self,
         shared: &Shared,
