@@ -185,6 +185,7 @@ impl Archive {
         let len = file.metadata().map_err(failed)?.len();
         let mut end = segment.end();
         let mut window = Window::new(file, segment.header.salt, end.at, len, STEP);
+        window.ends_in_zeros = segment.header.is_always;
         let mut last_time_ms = None;
         self.damage = None;
         loop {

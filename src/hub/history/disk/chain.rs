@@ -1,7 +1,6 @@
 //! The segments of a channel, each of which says what it follows.
 
 use std::fs::{File, OpenOptions};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use super::codec::Salt;
 use super::error::{Cut, HistoryError};
 use super::header::{Header, NoHeader, says_always};
 use super::segment::first_of;
-use super::window::{Window, read_at};
+use super::window::{Window, is_blank_from, read_at};
 use crate::wire::ids::Seq;
 
 /// Where a header has its salt: after the checksum, flags and epoch.
@@ -174,7 +173,7 @@ fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError>
         return Ok(!says_always(&start));
     }
     if start.iter().all(|byte| *byte == 0) {
-        return is_blank(file, len).map_err(failed);
+        return is_blank_from(file, 0, len).map_err(failed);
     }
     let said = start.get(12..16).and_then(|len| len.try_into().ok());
     if said.is_some_and(|said| u64::from(u32::from_le_bytes(said)) <= len) {
@@ -187,18 +186,6 @@ fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError>
     let salt = Salt(u64::from_le_bytes(salt));
     let mut window = Window::new(file, salt, SALT_AT as u64, len, STEP);
     Ok(window.search(Seq(0)).map_err(failed)?.is_none())
-}
-
-fn is_blank(file: &File, len: u64) -> io::Result<bool> {
-    let mut at = 0;
-    while at < len {
-        let bytes = read_at(file, at, STEP)?;
-        if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
-            return Ok(bytes.is_empty());
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(true)
 }
 
 /// Opens a segment to be read, and the last to be written as well.

@@ -115,6 +115,7 @@ impl Report {
         } = opened;
         let first = Place::first(header, opened.header_len);
         let mut window = Window::new(file, header.salt, first.at, opened.len, STEP);
+        window.ends_in_zeros = is_last && header.is_always;
         let mut next = first.seq;
         let mut is_whole = true;
         loop {

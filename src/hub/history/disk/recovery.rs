@@ -96,7 +96,7 @@ pub(super) fn open(
         totals.epoch = epoch;
     }
     remove_newest_first(&files, &to_remove)?;
-    if scanned.bad.is_some() {
+    if scanned.end.at < last.len {
         files
             .storage
             .truncate(&last.file, &last.path, scanned.end.at)?;
@@ -287,6 +287,7 @@ fn keep(
         segment,
         file,
         end,
+        len: end.at,
         begun_boot_ms,
     };
     (kept, active)

@@ -40,6 +40,7 @@ pub(super) fn scan(last: &Opened) -> Result<Scanned, HistoryError> {
     };
     let mut sessions: Sessions = header.sessions.iter().cloned().collect();
     let mut window = Window::new(&last.file, header.salt, end.at, last.len, STEP);
+    window.ends_in_zeros = header.is_always;
     let mut read = || -> io::Result<Option<Damaged>> {
         loop {
             let head = match window.head(end.seq)? {

@@ -48,8 +48,9 @@ fn take_back_files(
         let unsynced = &mut writer.unsynced;
         unsynced.retain(|it| !Arc::ptr_eq(&it.segment, &new.segment));
     }
-    match &writer.active {
+    match &mut writer.active {
         Some(active) if is_written => {
+            active.len = active.end.at;
             storage.truncate(&active.file, &active.segment.path, active.end.at)
         }
         _ => Ok(()),

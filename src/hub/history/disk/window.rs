@@ -10,6 +10,9 @@ use super::codec::{self, HEAD_BYTES, Head, Salt};
 use crate::hub::history::record::Record;
 use crate::wire::ids::Seq;
 
+/// Bytes that are looked through at once for one that is not zero.
+const BLANK_STEP: usize = 1024 * 1024;
+
 /// What was found where a record could begin.
 #[derive(Debug)]
 pub(super) enum Found<T> {
@@ -23,8 +26,8 @@ pub(super) enum Found<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bad {
     pub(super) what: &'static str,
-    /// It has the beginning of a record, and the file ends before the rest: as the end of a daemon leaves it
-    /// that was writing.
+    /// It has the beginning of a record, and the file ends before the rest, or has zeros in its place: as the end of a
+    /// daemon leaves it that was writing.
     pub(super) is_unfinished: bool,
 }
 
@@ -44,6 +47,18 @@ pub(super) fn read_at(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether a file has nothing but zeros from `at` to `end`, or to where it ends before.
+pub(super) fn is_blank_from(file: &File, mut at: u64, end: u64) -> io::Result<bool> {
+    while at < end {
+        let bytes = read_at(file, at, BLANK_STEP.min((end - at) as usize))?;
+        if bytes.is_empty() || bytes.iter().any(|byte| *byte != 0) {
+            return Ok(bytes.is_empty());
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(true)
+}
+
 /// Records of a file from a place on.
 #[derive(Debug)]
 pub(super) struct Window<'a> {
@@ -53,6 +68,8 @@ pub(super) struct Window<'a> {
     limit: u64,
     /// Bytes to read at once.
     step: usize,
+    /// What has nothing but zeros behind it is the end: the last segment of `always` is so, while it is written to.
+    pub(super) ends_in_zeros: bool,
     /// Where the next record begins.
     at: u64,
     buffer: Bytes,
@@ -66,6 +83,7 @@ impl<'a> Window<'a> {
             salt,
             limit,
             step,
+            ends_in_zeros: false,
             at,
             buffer: Bytes::new(),
             buffer_at: at,
@@ -83,6 +101,10 @@ impl<'a> Window<'a> {
             return Ok(Found::End);
         }
         let bytes = self.bytes(self.at, HEAD_BYTES as u64)?;
+        let is_blank = self.ends_in_zeros && bytes.iter().all(|byte| *byte == 0);
+        if is_blank && is_blank_from(self.file, self.at, self.limit)? {
+            return Ok(Found::End);
+        }
         let Ok(head) = bytes[..].try_into() else {
             return Ok(Found::Bad(Bad {
                 what: "the head of a record is not complete",
@@ -91,7 +113,8 @@ impl<'a> Window<'a> {
         };
         let head = match Head::read(self.salt, head) {
             Ok(head) => head,
-            Err(what) => return Ok(Found::bad(what)),
+            // The rest of a record is never blank.
+            Err(what) => return self.bad(what, self.at + HEAD_BYTES as u64),
         };
         if head.first_seq != seq {
             return Ok(Found::bad("a record is out of order"));
@@ -120,7 +143,7 @@ impl<'a> Window<'a> {
         let body = self.body(head)?;
         let found = match codec::decode(head, self.salt, &body) {
             Ok(record) => Found::Record(record),
-            Err(what) => return Ok(Found::bad(what)),
+            Err(what) => return self.bad_record(what, head),
         };
         self.skip(head);
         Ok(found)
@@ -130,10 +153,27 @@ impl<'a> Window<'a> {
     pub(super) fn check(&mut self, head: &Head) -> io::Result<Found<()>> {
         let body = self.body(head)?;
         if let Err(what) = codec::check(head, self.salt, &body) {
-            return Ok(Found::bad(what));
+            return self.bad_record(what, head);
         }
         self.skip(head);
         Ok(Found::Record(()))
+    }
+
+    /// A record that is not as its head says. Of lines, the last byte is not zero once all of it is there.
+    fn bad_record<T>(&self, what: &'static str, head: &Head) -> io::Result<Found<T>> {
+        match head.raw_len {
+            0 => Ok(Found::bad(what)),
+            _ => self.bad(what, self.at + head.record_len() - 1),
+        }
+    }
+
+    /// Something that is no record, but the beginning of one if zeros go on from this byte.
+    fn bad<T>(&self, what: &'static str, zeros_at: u64) -> io::Result<Found<T>> {
+        let is_unfinished = self.ends_in_zeros && is_blank_from(self.file, zeros_at, self.limit)?;
+        Ok(Found::Bad(Bad {
+            what,
+            is_unfinished,
+        }))
     }
 
     /// Goes on behind the record whose head was just read.

@@ -1,6 +1,6 @@
 //! The side of a log that writes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +24,10 @@ const SEGMENTS: u32 = 16;
 /// Bounds of a segment's size: small ones cost a file each, large ones are slow to recover.
 const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Zeros that are written behind a record which is to be synced, for those that come: a sync of what has its place
+/// on the disk already does not wait for the file system's journal.
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// What only the one who writes needs.
 #[derive(Debug)]
@@ -144,7 +148,13 @@ impl Writer {
         group.touches(active);
         note_unsynced(&mut self.unsynced, active);
         let path = &active.segment.path;
+        let end = active.end.at + self.staged.len();
         let mut slices = self.staged.slices();
+        let zeros = match active.segment.header.is_always && end > active.len {
+            true => ZEROS.len().saturating_sub(self.staged.len() as usize),
+            false => 0,
+        };
+        slices.push(IoSlice::new(&ZEROS[..zeros]));
         let written = shared
             .files
             .storage
@@ -152,6 +162,7 @@ impl Writer {
         drop(slices);
         self.staged.clear();
         written?;
+        active.len = active.len.max(end + zeros as u64);
         active.end = group.end_run(active, shared.files.storage.boot_ms());
         Ok(())
     }
@@ -189,6 +200,13 @@ impl Writer {
             // A segment of `always` says that nothing before it can be lost.
             self.sync_or_fail(&shared.files)?;
         }
+        if let Some(active) = &self.active
+            && active.len > active.end.at
+        {
+            let path = &active.segment.path;
+            let storage = &shared.files.storage;
+            storage.truncate(&active.file, path, active.end.at)?;
+        }
         let oldest = shared.kept.lock().oldest();
         // A session is kept as long as its lines.
         let is_kept = |last| last >= oldest;
@@ -214,6 +232,7 @@ impl Writer {
         self.is_folder_unsynced = true;
         let active = Active {
             end: segment.end(),
+            len: segment.header_len,
             segment,
             file,
             begun_boot_ms: storage.boot_ms(),

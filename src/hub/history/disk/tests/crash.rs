@@ -3,6 +3,7 @@
 use super::*;
 use crate::hub::history::disk::codec::{self, Salt};
 use crate::hub::history::disk::header::Header;
+use crate::hub::history::disk::{Archive, check};
 
 /// A log with an earlier segment and, in the last one, these records.
 fn killed(path: &Path, records: &[Arc<Record>]) {
@@ -113,6 +114,53 @@ fn zeros_behind_the_last_record_are_cut_off_and_may_have_been_records() {
         assert_same(&read_all(&log, 1000), &records);
         assert_eq!(fs::metadata(&path).unwrap().len(), len as u64);
     }
+}
+
+#[test]
+fn zeros_behind_the_last_record_of_always_are_room_for_more() {
+    let temp = temp();
+    let records = random_records(3, 9, 60);
+    let (log, _) = open(temp.path(), "1");
+    for record in &records[..8] {
+        log.append(std::slice::from_ref(record), true).unwrap();
+        log.sync().unwrap();
+    }
+    let path = last_segment(temp.path());
+    let whole = fs::read(&path).unwrap();
+    let end = 1 + whole.iter().rposition(|byte| *byte != 0).unwrap();
+    assert!(whole.len() > end + 100_000);
+    assert_eq!(check(path.parent().unwrap()).unwrap().damages, []);
+    let archive = Archive::open(path.parent().unwrap()).unwrap();
+    assert_eq!(archive.damage(), None);
+    drop(log);
+
+    // What was being written is cut off, and the room behind it.
+    for torn in [0, 1, 20, 50] {
+        let (log, _) = open(temp.path(), "1");
+        let written = fs::metadata(&path).unwrap().len();
+        log.append(&records[8..], true).unwrap();
+        drop(log);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[written as usize + torn..].fill(0);
+        fs::write(&path, bytes).unwrap();
+        let (log, recovered) = open(temp.path(), "1");
+        assert_eq!(recovered.cut.is_some(), torn > 0);
+        assert_same(&read_all(&log, 1000), &records[..8]);
+        assert_eq!(fs::metadata(&path).unwrap().len(), written);
+    }
+
+    // A segment that is done has none.
+    let (log, _) = open(temp.path(), "1");
+    log.append(&records[8..], true).unwrap();
+    log.begin_epoch(Epoch(1)).unwrap();
+    let next = records[8].next_seq().0;
+    log.append(&[Arc::new(lines(next, 1, &["x"]))], false)
+        .unwrap();
+    assert_ne!(fs::read(&path).unwrap().last(), Some(&0));
+    assert_eq!(check(path.parent().unwrap()).unwrap().damages, []);
+    drop(log);
+    let (_, recovered) = open(temp.path(), "1");
+    assert_eq!((recovered.cut, recovered.next_seq), (None, Seq(next + 1)));
 }
 
 #[test]
