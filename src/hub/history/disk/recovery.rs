@@ -25,7 +25,7 @@ use super::writer::Writer;
 use crate::hub::epoch::epoch_after;
 use crate::hub::history::kept::Retention;
 use crate::wire::ids::{Epoch, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// What was found of a channel.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Recovered {
     /// When the last record was published, in milliseconds since 1970; 0 if there was none.
     pub(crate) last_time_ms: u64,
     /// Sessions, what was published in each, and the last number of that.
-    pub(crate) sessions: Vec<(SessionName, u64, Seq)>,
+    pub(crate) sessions: Vec<(SessionKey, u64, Seq)>,
     /// What a crash had left unfinished and was cut off.
     pub(crate) cut: Option<Cut>,
     /// No client knows the epoch: there was no history, or numbers of the last one may be given again.
