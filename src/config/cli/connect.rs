@@ -113,8 +113,9 @@ pub struct ConnectArgs {
     /// the last message or notice that was printed. Asks for json, to know the place, and prints what
     /// --format shows: text as the daemon shows it, json as it comes, and raw, where a CR before the LF is
     /// part of the line end. Only messages and notices are printed. What is gone from the history is said on
-    /// stderr, with -q too. Lines that were sent and not answered by then come back as those of another
-    /// client, which they were from.
+    /// stderr, with -q too. Its own lines are not printed when they come back to another connection (to a
+    /// daemon with --echo they are, as all that is its own); to another process with the same --state they
+    /// are those of another client.
     #[arg(long, conflicts_with = "send_only")]
     pub resume: bool,
 
