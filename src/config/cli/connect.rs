@@ -129,6 +129,7 @@ pub struct ConnectArgs {
     /// other; of a file that is shorter than FILE says, that is said. FILE is for one address and channel, and
     /// for one command at a time; so is the file of standard output, to which nobody else may append.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "resume")]
+    #[arg(conflicts_with = "send_only")]
     pub state: Option<PathBuf>,
 
     /// Publish exactly once: count the lines of standard input as those of session NAME
@@ -143,7 +144,8 @@ pub struct ConnectArgs {
     /// Ends well when all lines are acknowledged. A line that the daemon refuses as too long is a failure,
     /// and so is another sender that takes the session over, and a session that the daemon does not
     /// have any more: it keeps one as long as its lines. The last line is sent with LF.
-    #[arg(long, value_name = "NAME", value_parser = session, requires = "send_only", conflicts_with = "listen_only")]
+    #[arg(long, value_name = "NAME", value_parser = session, requires = "send_only")]
+    #[arg(conflicts_with_all = ["listen_only", "resume", "format", "history", "since"])]
     pub session: Option<SessionName>,
 
     /// Connect again when the connection is gone or cannot be made [default: auto]

@@ -56,11 +56,17 @@ pub struct HistoryReadArgs {
     pub since: Option<Since>,
 
     /// Begin with the last N messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = last)]
     pub last: Option<u64>,
 }
 
 fn since(text: &str) -> Result<Since, String> {
     text.parse()
-        .map_err(|allowed: InvalidSince| format!("'{text}' is no place; allowed: {allowed}"))
+        .map_err(|allowed: InvalidSince| format!("'{text}' is not allowed; allowed: {allowed}"))
+}
+
+fn last(text: &str) -> Result<u64, String> {
+    let allowed = "a number of messages such as 100";
+    text.parse()
+        .map_err(|_| format!("'{text}' is not allowed; allowed: {allowed}"))
 }
