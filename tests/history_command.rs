@@ -1,4 +1,6 @@
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -225,4 +227,59 @@ fn a_directory_without_a_history_is_refused() {
         assert_eq!(exit.code, Some(1), "{exit:?}");
         assert!(exit.stderr.contains("cannot read "), "{}", exit.stderr);
     }
+}
+
+#[test]
+fn what_is_no_file_among_the_segments_is_said_and_holds_up_nobody() {
+    let (dir, main) = directory();
+    let path = dir.path().to_str().unwrap();
+    let mut server = keeping(dir.path());
+    let [mut sender, mut reader] = [0, 0].map(|i| Client::connect_to(&server, i));
+    all_came(&mut sender, &mut reader);
+    server.stop();
+    let odd = main.join(format!("{:020}.log", 9999));
+    let mut socket = None;
+    for kind in ["FIFO", "socket", "directory", "symbolic link"] {
+        match kind {
+            "FIFO" => {
+                let mode = rustix::fs::Mode::from_raw_mode(0o644);
+                let (at, fifo) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+                rustix::fs::mknodat(at, &odd, fifo, mode, 0).unwrap();
+            }
+            "socket" => socket = Some(UnixListener::bind(&odd).unwrap()),
+            "directory" => fs::create_dir(&odd).unwrap(),
+            _ => symlink(main.join(format!("{:020}.log", 1)), &odd).unwrap(),
+        }
+        let said = format!(
+            "{} is damaged at byte 0: it is a {kind}, and no regular file",
+            odd.display()
+        );
+        for what in ["check", "cat", "tail"] {
+            let exit = run(&["history", what, main.to_str().unwrap()], &[]);
+            assert_eq!(exit.code, Some(1), "{what} {kind}: {exit:?}");
+            let text = if what == "check" {
+                &exit.stdout
+            } else {
+                &exit.stderr
+            };
+            assert!(text.contains(&said), "{what} {kind}: {text}");
+        }
+        let exit = run(&["--history=1MiB", "--history-dir", path], &[]);
+        assert_eq!(exit.code, Some(1), "{kind}: {exit:?}");
+        assert!(exit.stderr.contains(&said), "{kind}: {}", exit.stderr);
+        match kind {
+            "directory" => fs::remove_dir(&odd).unwrap(),
+            _ => fs::remove_file(&odd).unwrap(),
+        }
+    }
+    drop(socket);
+    // Under another name it is nothing of the history; it holds up no end either, not that of one who was killed.
+    fs::create_dir(main.join("of somebody else")).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    let fifo = main.join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut server = keeping(dir.path());
+    server.signal(Signal::KILL);
+    server.wait_exit(PATIENCE);
+    keeping(dir.path()).stop();
 }

@@ -9,6 +9,7 @@ use super::codec::Salt;
 use super::error::{Cut, HistoryError};
 use super::header::{Header, NoHeader, says_always};
 use super::segment::first_of;
+use super::storage::open_regular;
 use super::window::{Window, read_at};
 use crate::wire::ids::Seq;
 
@@ -204,6 +205,5 @@ fn is_blank(file: &File, len: u64) -> io::Result<bool> {
 /// Opens a segment to be read, and the last to be written as well.
 fn open_file(path: &Path, is_last: bool) -> Result<Arc<File>, HistoryError> {
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(is_last).open(path);
-    file.map(Arc::new).map_err(HistoryError::of("open", path))
+    open_regular(path, options.read(true).write(is_last)).map(Arc::new)
 }

@@ -1,6 +1,5 @@
 //! A channel's files, checked from the first byte to the last.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use super::folder::segments_in;
 use super::header::{Header, NoHeader};
 use super::index::Place;
 use super::segment::first_of;
+use super::storage;
 use super::window::{Bad, Found, Window};
 use crate::wire::ids::{Epoch, Seq};
 
@@ -47,10 +47,15 @@ pub(crate) fn check(folder: &Path) -> Result<Report, HistoryError> {
     let mut before: Option<Opened> = None;
     for (at, path) in paths.iter().enumerate() {
         let is_last = at + 1 == paths.len();
-        let file = match File::open(path) {
+        let file = match storage::open(path) {
             // It has just been removed as the oldest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => Arc::new(file.map_err(HistoryError::of("open", path))?),
+            Err(HistoryError::Damaged(damage)) => {
+                report.damages.push(damage);
+                before = None;
+                continue;
+            }
+            file => Arc::new(file?),
         };
         report.segments += 1;
         let opened = match Header::read(&file, path) {

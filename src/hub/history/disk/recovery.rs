@@ -2,8 +2,6 @@
 //! each other.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +18,7 @@ use super::log::Log;
 use super::scan::scan;
 use super::segment::{Segment, Times, first_time};
 use super::shared::{Files, Kept, Shared};
+use super::storage;
 use super::totals::{Sessions, Totals};
 use super::writer::Writer;
 use crate::hub::epoch::epoch_after;
@@ -220,14 +219,13 @@ fn remove_half_made(files: &Files) -> Result<(), HistoryError> {
 /// The epoch that begins with the next segment, if one does; `last` is that of the last.
 fn next_epoch(files: &Files, last: Epoch) -> Result<Option<Epoch>, HistoryError> {
     let path = files.folder.join(NEXT_EPOCH);
-    match fs::read_to_string(&path) {
-        Ok(text) if text.is_empty() => Ok(Some(epoch_after(last))),
-        Ok(text) => match u32::from_str_radix(text.trim_end(), 16) {
+    match storage::read_text(&path)? {
+        None => Ok(None),
+        Some(text) if text.is_empty() => Ok(Some(epoch_after(last))),
+        Some(text) => match u32::from_str_radix(text.trim_end(), 16) {
             Ok(epoch) => Ok(Some(Epoch(epoch))),
             Err(_) => Err(HistoryError::damaged(&path, 0, "this is no epoch")),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(HistoryError::of("read", &path)(error)),
     }
 }
 
