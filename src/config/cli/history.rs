@@ -15,8 +15,8 @@ pub enum History {
     /// Check every byte of a history, and show what is in it
     ///
     /// A line for each channel. Of damage it says the file, the byte and what is wrong there, and exits
-    /// with 1. What a daemon is writing right now, or was when it was killed, is no damage: the next daemon
-    /// cuts it off.
+    /// with 1. What a daemon is writing right now, or was when it was killed, is no damage: of an end that is
+    /// not whole it says so, and that the next start cuts it off.
     Check(HistoryCheckArgs),
     /// Print what was kept of a channel, from the oldest to the newest
     ///

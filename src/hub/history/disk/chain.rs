@@ -167,7 +167,7 @@ impl Chain {
 /// Whether a file without a header is one that was not written to its end: it is too short for one and has no
 /// record in it, or it has nothing but zeros. When the machine was down, any part of it may be missing, and
 /// there may be records behind that; but not with `always`, which syncs a header before its file has the name.
-fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError> {
+pub(super) fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError> {
     let failed = |error| HistoryError::of("read", path)(error);
     let len = file.metadata().map_err(failed)?.len();
     let start = read_at(file, 0, SALT_AT + 8).map_err(failed)?;

@@ -11,7 +11,7 @@ use super::active::{Active, Unsynced};
 use super::chain::{self, Chain, Ended, Opened};
 use super::create::{NEXT_EPOCH, write_next_epoch};
 use super::error::{Cut, HistoryError};
-use super::folder::{list, segments_in};
+use super::folder::{half_made_in, segments_in};
 use super::group::Staged;
 use super::index::{Index, Place};
 use super::log::Log;
@@ -209,11 +209,8 @@ fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log
 
 /// Removes what a crash has left half made.
 fn remove_half_made(files: &Files) -> Result<(), HistoryError> {
-    let paths = list(&files.folder)?;
-    let mut half_made = paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|kind| kind == "new"));
-    half_made.try_for_each(|path| files.storage.remove(path))
+    let mut half_made = half_made_in(&files.folder)?.into_iter();
+    half_made.try_for_each(|path| files.storage.remove(&path))
 }
 
 /// The epoch that begins with the next segment, if one does; `last` is that of the last.

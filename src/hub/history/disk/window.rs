@@ -115,6 +115,12 @@ impl<'a> Window<'a> {
         bytes[..len] == marker[..len]
     }
 
+    /// Whether what is next begins as a record does.
+    pub(super) fn is_marked(&mut self) -> io::Result<bool> {
+        let bytes = self.bytes(self.at, self.salt.marker().len() as u64)?;
+        Ok(self.is_beginning(&bytes))
+    }
+
     /// The record whose head was just read; goes on behind it unless it is bad.
     pub(super) fn record(&mut self, head: &Head) -> io::Result<Found<Record>> {
         let body = self.body(head)?;
