@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{BINARY, Client, Exit, Flood, PATIENCE, Program, Server, eventually, payload};
+use crate::common::{
+    Address, BINARY, Client, Exit, Flood, PATIENCE, Program, Server, eventually, payload,
+};
 
 fn connect(args: &[&str], address: &str) -> Command {
     let mut command = Command::new(BINARY);
@@ -143,6 +145,51 @@ fn reader_goes_on_behind_the_last_whole_line_wherever_the_stream_is_cut() {
         let output = String::from_utf8(reader.wait_end().1).unwrap();
         assert_eq!(output, lines, "cut at {cut}");
     });
+}
+
+#[test]
+fn own_lines_do_not_come_back_after_a_reconnect() {
+    let server = Server::start(&["--listen=127.0.0.1:0,hello", "--history=1MiB"]);
+    let Address::Tcp(address) = server.addr(0) else {
+        panic!("the listener is TCP");
+    };
+    let mut other = Client::introduced(server.addr(0), "").0;
+    // The answer comes through, and nothing else: whatever it sends is still to come when it is back.
+    let network = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = network.local_addr().unwrap().to_string();
+    let mut both = Program::spawn(&mut connect(&["-q", "--resume", "--retry"], &at));
+    let mut caller = Caller::greet(network.accept().unwrap().0);
+    let mut upstream = TcpStream::connect(address).unwrap();
+    writeln!(upstream, "{}", caller.hello).unwrap();
+    let mut answer = String::new();
+    let mut upstream = BufReader::new(upstream);
+    upstream.read_line(&mut answer).unwrap();
+    caller.write(answer.as_bytes());
+    both.type_in(b"mine\n");
+    let line = caller.read_line().unwrap();
+    writeln!(upstream.get_mut(), "{line}").unwrap();
+    while !other.read_line().ends_with("mine") {}
+    other.send_line("of another");
+    drop((upstream, caller));
+    let caller = network.accept().unwrap().0;
+    let network = thread::spawn({
+        let (address, caller) = (*address, caller);
+        move || {
+            let upstream = TcpStream::connect(address).unwrap();
+            let mut back = (upstream.try_clone().unwrap(), caller.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut back.0, &mut back.1));
+            let _ = std::io::copy(&mut &caller, &mut &upstream);
+        }
+    });
+    both.wait_output("of another");
+    both.type_in(b"mine again\n");
+    while !other.read_line().ends_with("mine again") {}
+    other.send_line("last");
+    both.wait_output("last");
+    both.signal(Signal::TERM);
+    let output = String::from_utf8(both.wait_end().1).unwrap();
+    assert!(!output.contains("mine"), "{output}");
+    network.join().unwrap();
 }
 
 #[test]

@@ -1,6 +1,11 @@
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 
 use rustix::process::Signal;
 
@@ -225,4 +230,151 @@ fn a_directory_without_a_history_is_refused() {
         assert_eq!(exit.code, Some(1), "{exit:?}");
         assert!(exit.stderr.contains("cannot read "), "{}", exit.stderr);
     }
+}
+
+#[test]
+fn what_is_no_file_among_the_segments_is_said_and_holds_up_nobody() {
+    let (dir, main) = directory();
+    let path = dir.path().to_str().unwrap();
+    let mut server = keeping(dir.path());
+    let [mut sender, mut reader] = [0, 0].map(|i| Client::connect_to(&server, i));
+    all_came(&mut sender, &mut reader);
+    server.stop();
+    let odd = main.join(format!("{:020}.log", 9999));
+    let mut socket = None;
+    for kind in ["FIFO", "socket", "directory", "symbolic link"] {
+        match kind {
+            "FIFO" => {
+                let mode = rustix::fs::Mode::from_raw_mode(0o644);
+                let (at, fifo) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+                rustix::fs::mknodat(at, &odd, fifo, mode, 0).unwrap();
+            }
+            "socket" => socket = Some(UnixListener::bind(&odd).unwrap()),
+            "directory" => fs::create_dir(&odd).unwrap(),
+            _ => symlink(main.join(format!("{:020}.log", 1)), &odd).unwrap(),
+        }
+        let said = format!(
+            "{} is damaged at byte 0: it is a {kind}, and no regular file",
+            odd.display()
+        );
+        for what in ["check", "cat", "tail"] {
+            let exit = run(&["history", what, main.to_str().unwrap()], &[]);
+            assert_eq!(exit.code, Some(1), "{what} {kind}: {exit:?}");
+            let text = if what == "check" {
+                &exit.stdout
+            } else {
+                &exit.stderr
+            };
+            assert!(text.contains(&said), "{what} {kind}: {text}");
+        }
+        let exit = run(&["--history=1MiB", "--history-dir", path], &[]);
+        assert_eq!(exit.code, Some(1), "{kind}: {exit:?}");
+        assert!(exit.stderr.contains(&said), "{kind}: {}", exit.stderr);
+        match kind {
+            "directory" => fs::remove_dir(&odd).unwrap(),
+            _ => fs::remove_file(&odd).unwrap(),
+        }
+    }
+    drop(socket);
+    // Under another name it is nothing of the history; it holds up no end either, not that of one who was killed.
+    fs::create_dir(main.join("of somebody else")).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    let fifo = main.join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let mut server = keeping(dir.path());
+    server.signal(Signal::KILL);
+    server.wait_exit(PATIENCE);
+    keeping(dir.path()).stop();
+}
+
+/// What a daemon that was killed may leave, each as the next one finds it.
+#[test]
+fn end_that_the_next_start_cuts_off_is_no_damage() {
+    let (dir, main) = directory();
+    let path = dir.path().to_str().unwrap();
+    let mut server = keeping(dir.path());
+    let [mut sender, mut reader] = [0, 0].map(|i| Client::connect_to(&server, i));
+    all_came(&mut sender, &mut reader);
+    server.signal(Signal::KILL);
+    server.wait_exit(PATIENCE);
+    let segment = main.join(format!("{:020}.log", 1));
+    let whole = fs::read(&segment).unwrap();
+    // Behind two notices and the line.
+    let next = main.join(format!("{:020}.log", 4));
+    let half_made = next.with_extension("new");
+    let cut = " bytes of a record that is not complete; the next start cuts them off\n";
+    let garbage =
+        " with 3 bytes that are no record; the next start cuts them off, and begins a new epoch\n";
+    let torn = "has no whole header: the header is not complete; the next start removes it\n";
+    for (file, bytes, said) in [
+        (&segment, &whole[..whole.len() - 1], cut),
+        (&segment, &[&*whole, b"xyz"].concat(), garbage),
+        (&next, b"", torn),
+        (&next, &whole[..50], torn),
+        (
+            &half_made,
+            b"LHub",
+            "is half made; the next start removes it\n",
+        ),
+    ] {
+        fs::write(file, bytes).unwrap();
+        let checked = history(&["check", path]);
+        let begin = format!("\n{} ", file.display());
+        assert!(
+            checked.contains(&begin) && checked.ends_with(said),
+            "{checked}"
+        );
+        let copy = tempfile::tempdir().unwrap();
+        for at in ["", "main"] {
+            fs::create_dir_all(copy.path().join(at)).unwrap();
+            for entry in fs::read_dir(dir.path().join(at)).unwrap() {
+                let from = entry.unwrap().path();
+                if from.is_file() {
+                    fs::copy(&from, copy.path().join(at).join(from.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+        keeping(copy.path()).stop();
+        let checked = history(&["check", copy.path().to_str().unwrap()]);
+        assert!(
+            !checked.contains(copy.path().to_str().unwrap()),
+            "{checked}"
+        );
+        fs::remove_file(file).unwrap();
+        fs::write(&segment, &whole).unwrap();
+    }
+    assert!(!history(&["check", path]).contains(path));
+    // What was whole and is another now is damage, though nothing follows.
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let exit = run(&["history", "check", path], &[]);
+    assert_eq!(exit.code, Some(1), "{exit:?}");
+    assert!(exit.stdout.contains("wrong checksum"), "{exit:?}");
+}
+
+#[test]
+fn check_beside_a_daemon_that_writes_finds_nothing_torn() {
+    let (dir, _) = directory();
+    let path = dir.path().to_str().unwrap();
+    let server = keeping(dir.path());
+    let mut sender = Client::connect_to(&server, 0).sender();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let lines = format!("{}\n", "x".repeat(20_000)).repeat(50);
+            while !stop.load(Relaxed) {
+                sender.write_all(lines.as_bytes()).unwrap();
+            }
+        });
+        for _ in 0..20 {
+            let exit = run(&["history", "check", path], &[]);
+            let is_whole = exit.code == Some(0) && !exit.stdout.contains(path);
+            if !is_whole {
+                stop.store(true, Relaxed);
+            }
+            assert!(is_whole, "{exit:?}");
+        }
+        stop.store(true, Relaxed);
+    });
 }

@@ -408,6 +408,41 @@ fn name_and_token_go_along_in_a_handover() {
 }
 
 #[test]
+fn session_belongs_to_the_token_that_it_was_begun_by() {
+    let (one, other) = ("o".repeat(64), "a".repeat(64));
+    let tokens = Tokens::of(&[(&one, ""), (&other, "")]);
+    let dir = tempfile::tempdir().unwrap();
+    let dir = format!("--history-dir={}", dir.path().display());
+    let args = ["--history=1MiB", &dir];
+    let server = tokens.start(&args);
+    let session = "s".repeat(64);
+    let taken = |server: &Server, token: &str| {
+        let mut client = Client::dial(server.addr(JSON));
+        let words = format!("LINEHUB/1 role=publish token=secret-{token} session={session} ack");
+        client.send_line(&words);
+        (client.read_json()["taken"].as_u64(), client)
+    };
+    let (before, mut meter) = taken(&server, &one);
+    assert_eq!(before, Some(0));
+    meter.send_bytes(b"1\n2\n");
+    while meter.read_json()["taken"] != 2 {}
+    let (before, mut thief) = taken(&server, &other);
+    assert_eq!(before, Some(0));
+    thief.send_line("mine");
+    assert_eq!(thief.read_json()["taken"], 1);
+    // It still has its own, over a handover, too.
+    exec(&server);
+    meter.send_line("3");
+    assert_eq!(meter.read_json()["taken"], 3);
+    assert_eq!(taken(&server, &one).0, Some(3));
+    assert_eq!(meter.read_json()["reason"], "session_taken");
+    server.signal(Signal::KILL);
+    let server = tokens.start(&args);
+    assert_eq!(taken(&server, &one).0, Some(3));
+    assert_eq!(taken(&server, &other).0, Some(1));
+}
+
+#[test]
 fn daemon_without_tokens_takes_everybody_and_looks_at_none() {
     let server = Server::start(&["--listen=127.0.0.1:0,hello"]);
     let (_, place) = Client::introduced(server.addr(0), "token=whatever");

@@ -31,6 +31,7 @@ use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
 use crate::wire::proxy::ProxyError;
+use crate::wire::session::SessionKey;
 
 /// How long handshakes may still go on by themselves at a stop: who has connected has sent
 /// its hello, as a rule, and perhaps lines that must not be lost.
@@ -214,10 +215,12 @@ fn grant(
         return Err(Refusal::bad_hello(detail));
     }
     let newest = hello.history.unwrap_or(options.history);
+    let token = token.map(|token| &token.identity.name);
+    let session = hello.session.as_ref();
     let wanted = PastRequest {
         newest: (!newest.is_none()).then_some(newest),
         since: hello.since,
-        session: hello.session,
+        session: session.map(|name| SessionKey::new(token, name)),
         acks: hello.ack,
     };
     Ok((hub, options, wanted))

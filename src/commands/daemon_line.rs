@@ -111,6 +111,7 @@ mod tests {
                     seq: Seq(2),
                     recovered: Some(true),
                     taken: Some(3),
+                    echo: false,
                 };
                 answer.append(format, crlf, &mut line);
                 assert_eq!(DaemonLine::read(&line), Some(DaemonLine::Hello), "{format}");

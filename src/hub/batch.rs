@@ -9,7 +9,7 @@ use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::Part;
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::ids::{ClientId, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// Consecutive messages and notices of the one order.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Batch {
     pub(super) names: Box<[(u32, ClientName)]>,
     pub(super) parts: Box<[Part]>,
     /// Sessions of the parts that have one, by the index of the part, with what they have taken then.
-    pub(super) sessions: Box<[(u32, SessionName, u64)]>,
+    pub(super) sessions: Box<[(u32, SessionKey, u64)]>,
     /// Messages in all parts.
     pub(super) messages: u64,
     /// The encodings this batch was charged for.

@@ -11,7 +11,7 @@ use super::part::{Kind, Part};
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// What a batch costs beside its bytes, and what each part of it does: charged like bytes, so that
 /// a million tiny lines cannot outgrow the buffer through their bookkeeping.
@@ -33,7 +33,7 @@ pub(super) struct BatchBuilder {
     origins: Vec<ClientId>,
     names: Vec<(u32, ClientName)>,
     parts: Vec<Part>,
-    sessions: Vec<(u32, SessionName, u64)>,
+    sessions: Vec<(u32, SessionKey, u64)>,
     messages: u64,
     /// Sequence numbers of its parts.
     numbers: u64,
@@ -144,7 +144,7 @@ impl BatchBuilder {
     }
 
     /// Says which session the part is of that was added last, and how many lines that has taken with it.
-    pub(super) fn note_session(&mut self, session: Option<(SessionName, u64)>) {
+    pub(super) fn note_session(&mut self, session: Option<(SessionKey, u64)>) {
         if let (Some((name, taken)), Some(part)) = (session, self.parts.len().checked_sub(1)) {
             self.sessions.push((part as u32, name, taken));
         }

@@ -6,13 +6,13 @@ use super::entry_error::EntryError;
 use super::order::Hub;
 use super::subscriber::Commands;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// A claim to a session, from which nobody else publishes any more.
 #[derive(Debug)]
 pub(crate) struct Claim {
     hub: Arc<Hub>,
-    pub(super) name: SessionName,
+    pub(super) name: SessionKey,
     pub(super) number: u64,
 }
 
@@ -31,7 +31,7 @@ impl Hub {
     /// Nothing is kept here, or there are as many sessions as there may be.
     pub(super) async fn claim_session(
         self: &Arc<Hub>,
-        name: &SessionName,
+        name: &SessionKey,
     ) -> Result<Claim, EntryError> {
         let claim = {
             let mut state = self.lock();

@@ -10,7 +10,7 @@ use super::order::Hub;
 use crate::wire::hello::Answer;
 use crate::wire::ids::Seq;
 use crate::wire::past::{Newest, Since};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// What a client asks for, beside what is to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub(crate) struct PastRequest {
     /// What it gets first, if it does not say since when.
     pub(crate) newest: Option<Newest>,
     pub(crate) since: Option<Since>,
-    /// The session that it publishes in.
-    pub(crate) session: Option<SessionName>,
+    /// Key of the session that it publishes in.
+    pub(crate) session: Option<SessionKey>,
     /// Whether it is told what is stored of that.
     pub(crate) acks: bool,
 }

@@ -90,6 +90,7 @@ impl Hub {
             seq: Seq(first.0 - 1),
             recovered: entry.recovered.map(|recovered| recovered && is_whole),
             taken: session.as_ref().map(|session| session.taken),
+            echo: self.echo,
         };
         let messages_ahead = state.recording.as_ref().map_or(0, |recording| {
             let ahead = recording.ledger.messages(first.0, next.0);

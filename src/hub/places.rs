@@ -17,7 +17,7 @@ use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::ClientId;
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// No count gets so far; beyond it, counting on might overflow.
 pub(super) const NUMBER_MAX: u64 = 1 << 60;
@@ -40,7 +40,7 @@ pub(crate) struct SavedFeed {
     past: Option<SavedPast>,
     /// Its session: the name, whether it is told what is stored, and what it was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    session: Option<(SessionName, bool, Option<u64>)>,
+    session: Option<(SessionKey, bool, Option<u64>)>,
 }
 
 impl SavedFeed {

@@ -14,7 +14,7 @@ use super::recording::Recording;
 use super::subscriber::Commands;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::ids::Seq;
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// Where a feed goes on that has had everything before a number.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl State {
     }
 
     /// Takes so many lines of a session's client, of which the last number is the last that was given.
-    pub(super) fn take_lines(&mut self, key: usize, lines: u64) -> Option<(SessionName, u64)> {
+    pub(super) fn take_lines(&mut self, key: usize, lines: u64) -> Option<(SessionKey, u64)> {
         let last = Seq(self.next_seq - 1);
         self.recording.as_mut()?.sessions.take(key, lines, last)
     }

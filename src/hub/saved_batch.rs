@@ -11,7 +11,7 @@ use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
 use crate::wire::client_name::ClientName;
 use crate::wire::ids::{ClientId, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// What a saved hub or feed says cannot be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(super) struct SavedBatch {
     parts: Vec<(Kind, u32)>,
     /// Sessions of the parts that have one, by the index of the part, with what they have taken then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    sessions: Vec<(u32, SessionName, u64)>,
+    sessions: Vec<(u32, SessionKey, u64)>,
     encodings: Encodings,
     sizes: Sizes,
     /// Bytes of the buffer it takes.

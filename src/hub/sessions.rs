@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::wire::ids::Seq;
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// Stands for the lines that are stored of a session that has ended.
 const ENDED: u64 = u64::MAX;
@@ -16,9 +16,9 @@ const ENDED: u64 = u64::MAX;
 /// claims it takes it over, and what the one before still sends is not published.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    by_name: HashMap<SessionName, Session>,
+    by_name: HashMap<SessionKey, Session>,
     /// The session of each client that has one, by slot.
-    by_key: HashMap<usize, SessionName>,
+    by_key: HashMap<usize, SessionKey>,
     claims: u64,
     /// The oldest number that was kept when it was last looked for those to forget.
     oldest: Option<Seq>,
@@ -37,7 +37,7 @@ struct Session {
     owner: Owner,
 }
 
-/// Sessions that a channel has at most: each takes some 300 bytes, and a place in every segment's header.
+/// Sessions that a channel has at most: each takes some 400 bytes, and a place in every segment's header.
 pub(super) const SESSIONS_MAX: usize = 64 * 1024;
 
 /// Who has a session.
@@ -51,12 +51,12 @@ enum Owner {
 }
 
 /// A session in what outlives a daemon: its name, the lines that were taken of it, and its last number.
-pub(super) type SavedSession = (SessionName, u64, Seq);
+pub(super) type SavedSession = (SessionKey, u64, Seq);
 
 /// What a client has of its session.
 #[derive(Debug)]
 pub(super) struct SessionHandle {
-    pub(super) name: SessionName,
+    pub(super) name: SessionKey,
     /// Whether it is told what is stored.
     pub(super) acks: bool,
     /// What it was told, if anything, and what it has sent that was taken.
@@ -112,12 +112,12 @@ impl Sessions {
     }
 
     /// Whether a session of this name can be claimed: it is there, or may still be.
-    pub(super) fn has_room_for(&self, name: &SessionName) -> bool {
+    pub(super) fn has_room_for(&self, name: &SessionKey) -> bool {
         self.by_name.len() < SESSIONS_MAX || self.by_name.contains_key(name)
     }
 
     /// Takes a session from whoever has it: the number of the claim, and the slot of the client that had it.
-    pub(super) fn claim(&mut self, name: &SessionName) -> (u64, Option<usize>) {
+    pub(super) fn claim(&mut self, name: &SessionKey) -> (u64, Option<usize>) {
         self.claims += 1;
         let session = self.by_name.entry(name.clone()).or_insert_with(|| Session {
             taken: 0,
@@ -138,7 +138,7 @@ impl Sessions {
     }
 
     /// Whether all that was taken of a session is stored.
-    pub(super) fn is_settled(&self, name: &SessionName) -> bool {
+    pub(super) fn is_settled(&self, name: &SessionKey) -> bool {
         let session = self.by_name.get(name);
         session.is_none_or(|session| session.pending == 0)
     }
@@ -147,7 +147,7 @@ impl Sessions {
     /// `is_untold`: it has no answer to its hello that says what was taken.
     pub(super) fn give(
         &mut self,
-        (name, claim): (&SessionName, u64),
+        (name, claim): (&SessionKey, u64),
         key: usize,
         acks: bool,
         is_untold: bool,
@@ -171,7 +171,7 @@ impl Sessions {
     /// Gives a session to the client that had it in the daemon before; `None` if there is no such session.
     pub(super) fn give_back(
         &mut self,
-        name: SessionName,
+        name: SessionKey,
         key: usize,
         acks: bool,
         told: Option<u64>,
@@ -190,7 +190,7 @@ impl Sessions {
 
     /// Takes so many lines of the client in `key`, the last of which has this number; they are a part that is
     /// still to be stored. Its session, and what was taken of that with them; `None`: somebody else has it.
-    pub(super) fn take(&mut self, key: usize, lines: u64, last: Seq) -> Option<(SessionName, u64)> {
+    pub(super) fn take(&mut self, key: usize, lines: u64, last: Seq) -> Option<(SessionKey, u64)> {
         let name = self.by_key.get(&key)?;
         let session = self.by_name.get_mut(name)?;
         session.taken += lines;
@@ -214,7 +214,7 @@ impl Sessions {
     }
 
     /// A part of a session is published and not stored yet: so many lines, with which so much of it was taken.
-    pub(super) fn note_pending(&mut self, name: &SessionName, taken: u64, lines: u64) {
+    pub(super) fn note_pending(&mut self, name: &SessionKey, taken: u64, lines: u64) {
         if let Some(session) = self.by_name.get_mut(name) {
             session.pending += 1;
             session
@@ -225,7 +225,7 @@ impl Sessions {
 
     /// A part of a session is stored, with which so much of it was taken; the slot of the client to tell, if one
     /// has it.
-    pub(super) fn note_stored(&mut self, name: &SessionName, taken: u64) -> Option<usize> {
+    pub(super) fn note_stored(&mut self, name: &SessionKey, taken: u64) -> Option<usize> {
         let session = self.by_name.get_mut(name)?;
         session.pending = session.pending.saturating_sub(1);
         session.stored.fetch_max(taken, Relaxed);
@@ -244,12 +244,12 @@ impl Sessions {
     }
 
     /// A claim is given up.
-    pub(super) fn give_up(&mut self, name: &SessionName, claim: u64) {
+    pub(super) fn give_up(&mut self, name: &SessionKey, claim: u64) {
         self.release(name, Owner::Claim(claim));
     }
 
     /// Nobody has a session any more that this one had. One without lines is none, and one whose lines are gone.
-    fn release(&mut self, name: &SessionName, owner: Owner) {
+    fn release(&mut self, name: &SessionKey, owner: Owner) {
         if let Some(session) = self.by_name.get_mut(name)
             && session.owner == owner
         {

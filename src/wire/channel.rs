@@ -1,12 +1,13 @@
 //! The name of a channel: what listeners, tables of the file and hello lines call it by.
 
 pub use super::name::InvalidChannelName;
-use super::name::name_type;
+use super::name::{is_name, name_type};
 
 /// Name of the channel of listeners that name none.
 pub const MAIN: &str = "main";
 
 name_type! {
+    is_name,
     /// Name of a channel: 1 to 64 of `A-Z a-z 0-9 . _ -`, and neither `.` nor `..`, so that it can be the
     /// name of a directory, a label of a metric and a word in a log. Clones share the text.
     ChannelName

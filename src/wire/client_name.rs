@@ -1,9 +1,10 @@
 //! The name of a client that has shown who it is.
 
 use super::ids::ClientId;
-use super::name::name_type;
+use super::name::{is_name, name_type};
 
 name_type! {
+    is_name,
     /// Name of a client that came in by a token, of the alphabet of channel names: a word in a log, and
     /// nothing that JSON would have to escape. Several clients may have one. Clones share the text.
     ClientName

@@ -25,9 +25,9 @@ impl fmt::Display for InvalidChannelName {
 
 impl std::error::Error for InvalidChannelName {}
 
-/// Makes a type of names of which [`is_name`] holds. Clones share the text.
+/// Makes a type of texts of which a function such as [`is_name`] holds. Clones share the text.
 macro_rules! name_type {
-    ($(#[$doc:meta])+ $name:ident) => {
+    ($is_valid:path, $(#[$doc:meta])+ $name:ident) => {
         $(#[$doc])+
         #[derive(
             Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -46,7 +46,7 @@ macro_rules! name_type {
             type Err = $crate::wire::name::InvalidChannelName;
 
             fn from_str(name: &str) -> Result<$name, Self::Err> {
-                match $crate::wire::name::is_name(name) {
+                match $is_valid(name) {
                     true => Ok($name(name.into())),
                     false => Err($crate::wire::name::InvalidChannelName),
                 }

@@ -81,12 +81,15 @@ impl fmt::Display for Place {
 /// Answer to a hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
+    pub(super) client: ClientId,
     pub(super) channel: String,
     pub(super) place: Place,
     /// Whether all behind the place that was asked for follows; `None` if none was asked for.
     pub(super) recovered: Option<bool>,
     /// Lines that the session has; `None` if none was named.
     pub(super) taken: Option<u64>,
+    /// Whether the client gets its own lines, as they come.
+    pub(super) echo: bool,
 }
 
 /// Meaning of a line.
@@ -139,6 +142,8 @@ struct Object<'a> {
     recovered: Option<bool>,
     taken: Option<u64>,
     #[serde(default)]
+    echo: bool,
+    #[serde(default)]
     count: u64,
 }
 
@@ -163,10 +168,12 @@ impl Event<'_> {
                 connect: object.event == "connect",
             },
             "hello" => Event::Hello(Answer {
+                client,
                 channel: object.channel.into_owned(),
                 place: Place::new(&object.epoch, object.seq)?,
                 recovered: object.recovered,
                 taken: object.taken,
+                echo: object.echo,
             }),
             "skip" => Event::Skip {
                 count: object.count,

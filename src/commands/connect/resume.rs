@@ -1,11 +1,16 @@
 //! What comes in as events, printed as the chosen format shows it; and the place that it has come to.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 
 use super::events::{Answer, Event, EventLines, Place};
 use crate::wire::format::{self, Format, Notice};
 use crate::wire::ids::{ClientId, Seq};
+
+/// Numbers that are remembered of those that this process has had: few connections in a row end before they bring
+/// anything, and the lines of older ones are shown.
+const OWN_IDS_MAX: usize = 64;
 
 /// The place in the channel over all connections, and what is under way on this one.
 #[derive(Debug)]
@@ -20,6 +25,13 @@ pub(super) struct Resume {
     /// Whether the hello of this connection was answered.
     answered: bool,
     lines: EventLines,
+    /// Number that this connection has.
+    client: ClientId,
+    /// Whether own lines are shown as they come, and so those that came back, too.
+    echo: bool,
+    /// Numbers under which this process has sent something in the epoch of the place, the last one at the end. One
+    /// under which nothing was sent may be given again by a daemon that was killed.
+    own: VecDeque<ClientId>,
     /// Lines of one client that are not formatted yet.
     run: Vec<u8>,
     run_client: ClientId,
@@ -58,6 +70,9 @@ impl Resume {
             place,
             answered: false,
             lines: EventLines::default(),
+            client: ClientId(0),
+            echo: false,
+            own: VecDeque::new(),
             run: Vec::new(),
             run_client: ClientId(0),
         }
@@ -70,6 +85,16 @@ impl Resume {
         match self.place {
             Some(place) => format!(" since={place}"),
             None => self.first.clone(),
+        }
+    }
+
+    /// Something of the input was sent: its lines are not shown when they come back to another connection.
+    pub(super) fn note_sent(&mut self) {
+        if self.answered && self.own.back() != Some(&self.client) {
+            if self.own.len() == OWN_IDS_MAX {
+                self.own.pop_front();
+            }
+            self.own.push_back(self.client);
         }
     }
 
@@ -127,6 +152,7 @@ impl Resume {
                 payload,
             } => {
                 match self.shown {
+                    _ if !self.echo && self.own.contains(&client) => {}
                     Format::Json => print_line(line, out),
                     Format::Raw => print_line(&payload, out),
                     Format::Text => self.add_to_run(client, &payload, out),
@@ -175,6 +201,11 @@ impl Resume {
             Some(recovered) => !recovered,
             None => self.place.is_some_and(|place| place != answer.place),
         };
+        if self.place.map(|place| place.epoch) != Some(answer.place.epoch) {
+            // Its numbers are others.
+            self.own.clear();
+        }
+        (self.client, self.echo) = (answer.client, answer.echo);
         told.push(Told::Answered(answer.place));
         told.extend(is_gone.then_some(Told::Gone));
         self.place = Some(answer.place);
@@ -255,6 +286,7 @@ mod tests {
             seq: Seq(seq),
             recovered,
             taken: None,
+            echo: false,
         };
         answer.append(Format::Json, false, &mut line);
         line
@@ -320,6 +352,33 @@ mod tests {
         let told = resume.take(&answer(90, Some(false)), &mut out);
         assert_eq!(told, Ok(vec![Told::Answered(place(90)), Told::Gone]));
         assert_eq!(resume.connect(), " since=00000001:90");
+    }
+
+    #[test]
+    fn lines_that_this_process_sent_are_left_out_where_they_come_back_in_the_same_epoch() {
+        let mut resume = Resume::new(Format::Raw, String::new(), None);
+        let mut shown = |sends: bool, answer: &[u8], client| {
+            let mut out = Vec::new();
+            resume.connect();
+            resume.take(answer, &mut out).unwrap();
+            let mut lines = Vec::new();
+            format::json_lines(ClientId(client), Seq(9), b"line\n", &mut lines);
+            resume.take(&lines, &mut out).unwrap();
+            if sends {
+                resume.note_sent();
+            }
+            !out.is_empty()
+        };
+        // It is number 7 each time; without anything sent, another one may have it.
+        assert!(shown(false, &answer(4, None), 7));
+        assert!(shown(true, &answer(4, Some(true)), 7));
+        assert!(!shown(false, &answer(4, Some(true)), 7));
+        assert!(shown(true, &answer(4, Some(true)), 8));
+        let text = String::from_utf8(answer(4, Some(true))).unwrap();
+        let echoes = text.replace('}', ",\"echo\":true}");
+        assert!(shown(true, echoes.as_bytes(), 7));
+        let of_another_epoch = text.replace("00000001", "00000002");
+        assert!(shown(false, of_another_epoch.as_bytes(), 7));
     }
 
     #[test]

@@ -284,6 +284,9 @@ impl Session {
                         Ok(sent) if says_hello => drop(link.hello.drain(..sent)),
                         Ok(sent) => {
                             self.outbox.taken(sent);
+                            if let Some(resume) = &mut self.resume {
+                                resume.note_sent();
+                            }
                             link.guard.sent(sent);
                         }
                         Err(error) => {

@@ -34,12 +34,8 @@ pub(super) fn run(dir: &Path) -> Result<ExitCode, Stop> {
         for damage in &report.damages {
             remarks.push_str(&format!("{damage}\n"));
         }
-        if let Some(unfinished) = &report.unfinished {
-            let (file, what) = (unfinished.file.display(), &unfinished.what);
-            remarks.push_str(&format!(
-                "{file} ends at byte {} with {what}\n",
-                unfinished.offset
-            ));
+        for (file, what) in &report.unfinished {
+            remarks.push_str(&format!("{} {what}\n", file.display()));
         }
         is_damaged |= !report.damages.is_empty();
     }

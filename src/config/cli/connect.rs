@@ -113,8 +113,9 @@ pub struct ConnectArgs {
     /// the last message or notice that was printed. Asks for json, to know the place, and prints what
     /// --format shows: text as the daemon shows it, json as it comes, and raw, where a CR before the LF is
     /// part of the line end. Only messages and notices are printed. What is gone from the history is said on
-    /// stderr, with -q too. Lines that were sent and not answered by then come back as those of another
-    /// client, which they were from.
+    /// stderr, with -q too. Its own lines are not printed when they come back to another connection (to a
+    /// daemon with --echo they are, as all that is its own); to another process with the same --state they
+    /// are those of another client.
     #[arg(long, conflicts_with = "send_only")]
     pub resume: bool,
 
@@ -128,6 +129,7 @@ pub struct ConnectArgs {
     /// other; of a file that is shorter than FILE says, that is said. FILE is for one address and channel, and
     /// for one command at a time; so is the file of standard output, to which nobody else may append.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "resume")]
+    #[arg(conflicts_with = "send_only")]
     pub state: Option<PathBuf>,
 
     /// Publish exactly once: count the lines of standard input as those of session NAME
@@ -142,7 +144,8 @@ pub struct ConnectArgs {
     /// Ends well when all lines are acknowledged. A line that the daemon refuses as too long is a failure,
     /// and so is another sender that takes the session over, and a session that the daemon does not
     /// have any more: it keeps one as long as its lines. The last line is sent with LF.
-    #[arg(long, value_name = "NAME", value_parser = session, requires = "send_only", conflicts_with = "listen_only")]
+    #[arg(long, value_name = "NAME", value_parser = session, requires = "send_only")]
+    #[arg(conflicts_with_all = ["listen_only", "resume", "format", "history", "since"])]
     pub session: Option<SessionName>,
 
     /// Connect again when the connection is gone or cannot be made [default: auto]

@@ -101,10 +101,13 @@ pub(super) fn explain(cli: &Command, error: &clap::Error, args: &[OsString]) -> 
             "the command is missing; --help lists them".to_owned()
         }
         ErrorKind::MissingRequiredArgument => {
-            format!(
-                "{}: is missing; --help explains it",
-                context(ContextKind::InvalidArg)
-            )
+            // An option is missed by another one, and clap's usage text has both.
+            let text = error.to_string();
+            let mut lines = text.lines().filter(|_| argument.starts_with('-'));
+            let usage = lines.find_map(|line| line.strip_prefix("Usage: "));
+            let hint = usage.map(|usage| format!("allowed: {usage}"));
+            let hint = hint.unwrap_or("--help explains it".to_owned());
+            format!("{argument}: is missing; {hint}")
         }
         ErrorKind::InvalidSubcommand => match context(ContextKind::InvalidSubcommand) {
             command if command.starts_with('-') => format!("{command}: no such option here"),
@@ -262,6 +265,15 @@ mod tests {
                 "<SHELL>: is missing; --help explains it",
             ),
             (
+                vec!["history", "cat", "--last", "1KiB", "DIR"],
+                "--last: '1KiB' is not allowed; allowed: a number of messages such as 100",
+            ),
+            (
+                vec!["history", "tail", "--since", "0s", "DIR"],
+                "--since: '0s' is not allowed; allowed: EPOCH:SEQ such as 5f3a9c11:4711, or a duration of \
+                 1ms to 10y such as 5m",
+            ),
+            (
                 vec!["generate"],
                 "the command is missing; --help lists them",
             ),
@@ -283,6 +295,53 @@ mod tests {
             ),
         ] {
             assert_eq!(usage(&args), expected, "{args:?}");
+        }
+    }
+
+    #[cfg(feature = "connect")]
+    #[test]
+    fn option_that_another_one_needs_is_named_with_both() {
+        let usage = |words: &str| {
+            let words: Vec<&str> = words.split(' ').collect();
+            usage(&words)
+        };
+        for (args, missing, usage_text) in [
+            (
+                "--state f",
+                "--resume",
+                "--resume --state <FILE> [HOST:PORT|unix:PATH]",
+            ),
+            (
+                "--session s h:1",
+                "--send-only",
+                "--send-only --session <NAME> <HOST:PORT|unix:PATH>",
+            ),
+        ] {
+            let expected = format!("{missing}: is missing; allowed: linehub connect {usage_text}");
+            assert_eq!(usage(&format!("connect {args}")), expected);
+        }
+        // clap takes no option for missing that cannot be there.
+        for (option, others) in [
+            (
+                "--session s",
+                [
+                    "--listen-only",
+                    "--resume",
+                    "--since 5m",
+                    "--history 5",
+                    "--format raw",
+                ]
+                .as_slice(),
+            ),
+            ("--state f", &["--send-only"]),
+        ] {
+            for other in others {
+                let line = usage(&format!("connect {option} {other}"));
+                assert!(
+                    line.contains("cannot be used with"),
+                    "{option} {other}: {line}"
+                );
+            }
         }
     }
 

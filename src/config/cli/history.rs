@@ -15,8 +15,8 @@ pub enum History {
     /// Check every byte of a history, and show what is in it
     ///
     /// A line for each channel. Of damage it says the file, the byte and what is wrong there, and exits
-    /// with 1. What a daemon is writing right now, or was when it was killed, is no damage: the next daemon
-    /// cuts it off.
+    /// with 1. What a daemon is writing right now, or was when it was killed, is no damage: of an end that is
+    /// not whole it says so, and that the next start cuts it off.
     Check(HistoryCheckArgs),
     /// Print what was kept of a channel, from the oldest to the newest
     ///
@@ -56,11 +56,17 @@ pub struct HistoryReadArgs {
     pub since: Option<Since>,
 
     /// Begin with the last N messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = last)]
     pub last: Option<u64>,
 }
 
 fn since(text: &str) -> Result<Since, String> {
     text.parse()
-        .map_err(|allowed: InvalidSince| format!("'{text}' is no place; allowed: {allowed}"))
+        .map_err(|allowed: InvalidSince| format!("'{text}' is not allowed; allowed: {allowed}"))
+}
+
+fn last(text: &str) -> Result<u64, String> {
+    let allowed = "a number of messages such as 100";
+    text.parse()
+        .map_err(|_| format!("'{text}' is not allowed; allowed: {allowed}"))
 }

@@ -10,7 +10,7 @@ use crate::hub::sessions::SessionHandle;
 use crate::hub::subscriber::Condition;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::framing::Lines;
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 impl Feed {
     /// Ready when the buffer has room for what one read may bring. To be called before reading.
@@ -85,7 +85,7 @@ impl Feed {
         }
     }
 
-    pub(in crate::hub) fn saved_session(&self) -> Option<(SessionName, bool, Option<u64>)> {
+    pub(in crate::hub) fn saved_session(&self) -> Option<(SessionKey, bool, Option<u64>)> {
         let session = self.session()?;
         Some((session.name.clone(), session.acks, session.told))
     }

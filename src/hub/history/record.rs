@@ -10,7 +10,7 @@ use crate::hub::part::{Kind, Part};
 use crate::wire::client_name::ClientName;
 use crate::wire::format::Format;
 use crate::wire::ids::{ClientId, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// Bytes that a part counts for beside its lines, which a notice has none of.
 const PART_WEIGHT: usize = 32;
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     pub(crate) raw: Bytes,
     /// Sessions of the parts that have one, by the index of the part, in its order; and what the session
     /// has published with it: the same number that `taken` says in a hello's answer.
-    pub(crate) sessions: Box<[(u32, SessionName, u64)]>,
+    pub(crate) sessions: Box<[(u32, SessionKey, u64)]>,
 }
 
 /// What a record takes beside what it says: the counts and the rests of its allocations, and its place among the
@@ -110,7 +110,7 @@ impl Record {
             + self.raw.len()
             + self.parts.len() * of_parts
             + self.names.len() * size_of::<(u32, ClientName)>()
-            + self.sessions.len() * size_of::<(u32, SessionName, u64)>();
+            + self.sessions.len() * size_of::<(u32, SessionKey, u64)>();
         bytes as u64
     }
 

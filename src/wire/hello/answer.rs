@@ -19,6 +19,8 @@ pub struct Answer {
     pub recovered: Option<bool>,
     /// How many lines of its session were published before; `None` if it has none.
     pub taken: Option<u64>,
+    /// Whether it gets its own lines: only `json` says it, to who tells them from those of others.
+    pub echo: bool,
 }
 
 impl Answer {
@@ -47,10 +49,11 @@ impl Answer {
                 let recovered = recovered.unwrap_or_default();
                 let taken = self.taken.map(|taken| format!(",\"taken\":{taken}"));
                 let taken = taken.unwrap_or_default();
+                let echo = if self.echo { ",\"echo\":true" } else { "" };
                 // Nothing in it has to be escaped: a channel's name has no quotes.
                 format!(
                     "{{\"event\":\"hello\",\"client\":{client},\"channel\":\"{channel}\",\
-                     \"epoch\":\"{epoch}\",\"seq\":{seq}{recovered}{taken}}}\n"
+                     \"epoch\":\"{epoch}\",\"seq\":{seq}{recovered}{taken}{echo}}}\n"
                 )
             }
             Format::Raw => return,
@@ -78,6 +81,7 @@ mod tests {
             seq: Seq(4711),
             recovered,
             taken,
+            echo: taken == Some(u64::MAX),
         };
         let mut out = b"before\n".to_vec();
         answer.append(format, crlf, &mut out);
@@ -112,7 +116,7 @@ mod tests {
                 Some(true),
                 Some(u64::MAX),
                 ", recovered, taken 18446744073709551615",
-                ",\"recovered\":true,\"taken\":18446744073709551615",
+                ",\"recovered\":true,\"taken\":18446744073709551615,\"echo\":true",
             ),
         ] {
             assert_eq!(

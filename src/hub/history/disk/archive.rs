@@ -15,7 +15,7 @@ use super::header::{Header, NoHeader};
 use super::index::Place;
 use super::segment::{Segment, Times, Written, first_time};
 use super::shared::{Files, Kept, Shared};
-use super::storage::Storage;
+use super::storage::{self, Storage};
 use super::window::{Found, Window};
 use crate::hub::history::kept::Slice;
 use crate::hub::history::record::Record;
@@ -140,7 +140,7 @@ impl Archive {
 
     /// Adds the next segment: what came before it is complete.
     fn push(&mut self, path: PathBuf) -> Result<(), HistoryError> {
-        let file = File::open(&path).map_err(HistoryError::of("open", &path))?;
+        let file = storage::open(&path)?;
         let (header, header_len, _) = Header::read(&file, &path).map_err(|error| match error {
             NoHeader::Bad(what) => HistoryError::damaged(&path, 0, what),
             NoHeader::Refused(error) => error,

@@ -8,6 +8,7 @@ use super::codec::Salt;
 use super::error::{Cut, HistoryError};
 use super::header::{Header, NoHeader, says_always};
 use super::segment::first_of;
+use super::storage::open_regular;
 use super::window::{Window, is_blank_from, read_at};
 use crate::wire::ids::Seq;
 
@@ -165,7 +166,7 @@ impl Chain {
 /// Whether a file without a header is one that was not written to its end: it is too short for one and has no
 /// record in it, or it has nothing but zeros. When the machine was down, any part of it may be missing, and
 /// there may be records behind that; but not with `always`, which syncs a header before its file has the name.
-fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError> {
+pub(super) fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError> {
     let failed = |error| HistoryError::of("read", path)(error);
     let len = file.metadata().map_err(failed)?.len();
     let start = read_at(file, 0, SALT_AT + 8).map_err(failed)?;
@@ -191,6 +192,5 @@ fn is_torn(file: &File, path: &Path, ended: Ended) -> Result<bool, HistoryError>
 /// Opens a segment to be read, and the last to be written as well.
 fn open_file(path: &Path, is_last: bool) -> Result<Arc<File>, HistoryError> {
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(is_last).open(path);
-    file.map(Arc::new).map_err(HistoryError::of("open", path))
+    open_regular(path, options.read(true).write(is_last)).map(Arc::new)
 }

@@ -1,18 +1,24 @@
 //! A channel's files, checked from the first byte to the last.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
-use super::chain::{Ended, Opened, follows};
+use super::chain::{Ended, Opened, follows, is_torn};
 use super::error::{Damage, HistoryError};
-use super::folder::segments_in;
+use super::folder::{half_made_in, segments_in};
 use super::header::{Header, NoHeader};
 use super::index::Place;
 use super::segment::first_of;
-use super::window::{Bad, Found, Window};
+use super::storage;
+use super::window::{Bad, Found, Window, read_at};
 use crate::wire::ids::{Epoch, Seq};
+
+/// How often, and at which intervals, an end that is not whole is looked at before it is one.
+const SETTLE_LOOKS: u32 = 5;
+const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Bytes that are read at once.
 const STEP: usize = 1024 * 1024;
@@ -32,9 +38,9 @@ pub(crate) struct Report {
     /// When the first record and the last were published, in milliseconds since 1970.
     pub(crate) times_ms: Option<(u64, u64)>,
     pub(crate) damages: Vec<Damage>,
-    /// Where the last segment ends in the beginning of a record: a daemon is writing it, or was when it was
-    /// killed.
-    pub(crate) unfinished: Option<Damage>,
+    /// Files of which a daemon that was killed has left an end that is not whole, and what the next start makes of
+    /// it.
+    pub(crate) unfinished: Vec<(PathBuf, String)>,
 }
 
 /// Reads all segments in a folder.
@@ -47,10 +53,15 @@ pub(crate) fn check(folder: &Path) -> Result<Report, HistoryError> {
     let mut before: Option<Opened> = None;
     for (at, path) in paths.iter().enumerate() {
         let is_last = at + 1 == paths.len();
-        let file = match File::open(path) {
+        let file = match storage::open(path) {
             // It has just been removed as the oldest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => Arc::new(file.map_err(HistoryError::of("open", path))?),
+            Err(HistoryError::Damaged(damage)) => {
+                report.damages.push(damage);
+                before = None;
+                continue;
+            }
+            file => Arc::new(file?),
         };
         report.segments += 1;
         let opened = match Header::read(&file, path) {
@@ -67,6 +78,11 @@ pub(crate) fn check(folder: &Path) -> Result<Report, HistoryError> {
                 continue;
             }
             Err(NoHeader::Refused(error)) => return Err(error),
+            Err(NoHeader::Bad(what)) if is_last && is_torn(&file, path, Ended::Killed)? => {
+                let what = format!("has no whole header: {what}; the next start removes it");
+                report.unfinished.push((path.clone(), what));
+                continue;
+            }
             Err(NoHeader::Bad(what)) => {
                 report.damage(path, 0, what);
                 before = None;
@@ -96,7 +112,23 @@ pub(crate) fn check(folder: &Path) -> Result<Report, HistoryError> {
         }
         before = Some(opened);
     }
+    let half_made = half_made_in(folder)?.into_iter();
+    // One that a daemon is making has its name in a moment.
+    let stays = |path: &PathBuf| settles(|| path.exists());
+    let what = "is half made; the next start removes it";
+    let half_made = half_made.filter(stays).map(|path| (path, what.to_owned()));
+    report.unfinished.extend(half_made);
     Ok(report)
+}
+
+/// Whether this is so, and stays so for as long as a daemon takes for a write.
+fn settles(is_so: impl Fn() -> bool) -> bool {
+    (0..SETTLE_LOOKS).all(|look| {
+        if look > 0 {
+            sleep(SETTLE_INTERVAL);
+        }
+        is_so()
+    })
 }
 
 impl Report {
@@ -119,6 +151,10 @@ impl Report {
         let mut next = first.seq;
         let mut is_whole = true;
         loop {
+            // It is checked as far as it went when that began, and to the end of the record that was written then.
+            if window.at() >= opened.len {
+                return Ok(is_whole.then_some(next));
+            }
             let bad = match window.head(next)? {
                 Found::End => return Ok(is_whole.then_some(next)),
                 Found::Bad(bad) => bad,
@@ -138,9 +174,18 @@ impl Report {
                     }
                 },
             };
-            is_whole = false;
             let at = window.at();
-            match window.search(next)? {
+            let found = window.search(next)?;
+            if found.is_none() && is_last {
+                // A daemon that writes comes to the end of the record, or takes it back.
+                let found = read_at(file, at, STEP)?;
+                if !settles(|| read_at(file, at, STEP).is_ok_and(|now| now == found)) {
+                    window.look_again(file.metadata()?.len());
+                    continue;
+                }
+            }
+            is_whole = false;
+            match found {
                 Some((found, seq)) => {
                     let Bad { what, .. } = bad;
                     let what = format!("{what}; the next good one is {seq}, at byte {found}");
@@ -148,16 +193,25 @@ impl Report {
                     window.go_to(found);
                     next = seq;
                 }
-                None if is_last && bad.is_unfinished => {
-                    self.unfinished = Some(Damage {
-                        file: path.clone(),
-                        offset: at,
-                        what: format!("{} bytes of a record that is not complete", opened.len - at),
-                    });
+                None if is_last && (bad.is_unfinished || !window.is_marked()?) => {
+                    let (what, then) = match bad.is_unfinished {
+                        true => ("of a record that is not complete", ""),
+                        false => ("that are no record", ", and begins a new epoch"),
+                    };
+                    let end = format!(
+                        "ends at byte {at} with {} bytes {what}",
+                        window.limit() - at
+                    );
+                    let what = format!("{end}; the next start cuts them off{then}");
+                    self.unfinished.push((path.clone(), what));
                     return Ok(None);
                 }
                 None => {
-                    let what = format!("{}; none follows in {} bytes", bad.what, opened.len - at);
+                    let what = format!(
+                        "{}; none follows in {} bytes",
+                        bad.what,
+                        window.limit() - at
+                    );
                     self.damage(path, at, what);
                     return Ok(None);
                 }

@@ -17,7 +17,7 @@ use super::folder::{channels_in, list};
 use super::log::Log;
 use super::recovery::{self, Recovered};
 use super::shared::Files;
-use super::storage::Storage;
+use super::storage::{self, Storage};
 use crate::hub::epoch::epoch_after;
 use crate::hub::history::kept::Retention;
 use crate::wire::channel::ChannelName;
@@ -113,13 +113,9 @@ impl Directory {
     /// How the daemon ended that had it last.
     fn find_end(&self, boot_id: Option<&str>) -> Result<Ended, HistoryError> {
         let path = self.path.join(STATE);
-        let state = match fs::read_to_string(&path) {
-            Ok(state) => state,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_new = self.channels()?.is_empty();
-                return Ok(if is_new { Ended::Clean } else { Ended::Down });
-            }
-            Err(error) => return Err(HistoryError::of("read", &path)(error)),
+        let Some(state) = storage::read_text(&path)? else {
+            let is_new = self.channels()?.is_empty();
+            return Ok(if is_new { Ended::Clean } else { Ended::Down });
         };
         let is_same_boot = |boot_id| state == format!("boot {boot_id}\n");
         Ok(match state.as_str() {
@@ -219,7 +215,11 @@ impl Directory {
         for name in self.channels()? {
             let folder = self.path.join(name.as_str());
             for path in list(&folder)? {
-                let file = File::open(&path).map_err(HistoryError::of("open", &path))?;
+                let file = match storage::open(&path) {
+                    // It is nothing that was written here.
+                    Err(HistoryError::Damaged(_)) => continue,
+                    file => file?,
+                };
                 self.storage.sync(&file, &path)?;
             }
             self.storage.sync_folder(&folder)?;

@@ -27,6 +27,13 @@ pub(super) fn segments_in(folder: &Path) -> Result<Vec<PathBuf>, HistoryError> {
     Ok(segments)
 }
 
+/// Files in a folder that a crash has left half made, or that are being made.
+pub(super) fn half_made_in(folder: &Path) -> Result<Vec<PathBuf>, HistoryError> {
+    let mut paths = list(folder)?;
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "new"));
+    Ok(paths)
+}
+
 /// Channels that have a folder with segments in this directory, in order.
 pub(super) fn channels_in(directory: &Path) -> Result<Vec<ChannelName>, HistoryError> {
     let mut channels = Vec::new();

@@ -20,7 +20,7 @@ use super::codec::Salt;
 use super::error::HistoryError;
 use super::window::read_at;
 use crate::wire::ids::{Epoch, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 const MAGIC: [u8; 8] = *b"LHubHist";
 
@@ -60,7 +60,7 @@ pub(super) struct Header {
     pub(super) last_time_ms: u64,
     pub(super) created_ms: u64,
     pub(super) previous: Option<Previous>,
-    pub(super) sessions: Vec<(SessionName, Published)>,
+    pub(super) sessions: Vec<(SessionKey, Published)>,
 }
 
 /// The segment before, as it was when it was left.

@@ -2,8 +2,6 @@
 //! each other.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,19 +11,20 @@ use super::active::{Active, Unsynced};
 use super::chain::{self, Chain, Ended, Opened};
 use super::create::{NEXT_EPOCH, write_next_epoch};
 use super::error::{Cut, HistoryError};
-use super::folder::{list, segments_in};
+use super::folder::{half_made_in, segments_in};
 use super::group::Staged;
 use super::index::{Index, Place};
 use super::log::Log;
 use super::scan::scan;
 use super::segment::{Segment, Times, first_time};
 use super::shared::{Files, Kept, Shared};
+use super::storage;
 use super::totals::{Sessions, Totals};
 use super::writer::Writer;
 use crate::hub::epoch::epoch_after;
 use crate::hub::history::kept::Retention;
 use crate::wire::ids::{Epoch, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// What was found of a channel.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub(crate) struct Recovered {
     /// When the last record was published, in milliseconds since 1970; 0 if there was none.
     pub(crate) last_time_ms: u64,
     /// Sessions, what was published in each, and the last number of that.
-    pub(crate) sessions: Vec<(SessionName, u64, Seq)>,
+    pub(crate) sessions: Vec<(SessionKey, u64, Seq)>,
     /// What a crash had left unfinished and was cut off.
     pub(crate) cut: Option<Cut>,
     /// No client knows the epoch: there was no history, or numbers of the last one may be given again.
@@ -210,24 +209,20 @@ fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log
 
 /// Removes what a crash has left half made.
 fn remove_half_made(files: &Files) -> Result<(), HistoryError> {
-    let paths = list(&files.folder)?;
-    let mut half_made = paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|kind| kind == "new"));
-    half_made.try_for_each(|path| files.storage.remove(path))
+    let mut half_made = half_made_in(&files.folder)?.into_iter();
+    half_made.try_for_each(|path| files.storage.remove(&path))
 }
 
 /// The epoch that begins with the next segment, if one does; `last` is that of the last.
 fn next_epoch(files: &Files, last: Epoch) -> Result<Option<Epoch>, HistoryError> {
     let path = files.folder.join(NEXT_EPOCH);
-    match fs::read_to_string(&path) {
-        Ok(text) if text.is_empty() => Ok(Some(epoch_after(last))),
-        Ok(text) => match u32::from_str_radix(text.trim_end(), 16) {
+    match storage::read_text(&path)? {
+        None => Ok(None),
+        Some(text) if text.is_empty() => Ok(Some(epoch_after(last))),
+        Some(text) => match u32::from_str_radix(text.trim_end(), 16) {
             Ok(epoch) => Ok(Some(Epoch(epoch))),
             Err(_) => Err(HistoryError::damaged(&path, 0, "this is no epoch")),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(HistoryError::of("read", &path)(error)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::codec::{HEAD_BYTES, Head};
 use super::error::HistoryError;
 use super::header::Header;
 use super::index::{Entry, Index, Later, Place, STEP};
+use super::storage;
 use super::window::{Found, Window, read_at};
 use crate::hub::history::record::Record;
 use crate::hub::part::Kind;
@@ -131,7 +132,7 @@ impl Segment {
         if let Some(file) = shared.upgrade() {
             return Ok(file);
         }
-        let file = File::open(&self.path).map_err(HistoryError::of("open", &self.path))?;
+        let file = storage::open(&self.path)?;
         let file = Arc::new(file);
         *shared = Arc::downgrade(&file);
         Ok(file)

@@ -4,11 +4,12 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{FileType, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::error::HistoryError;
@@ -62,8 +63,7 @@ impl Storage {
     pub(super) fn open_or_create(&self, path: &Path) -> Result<File, HistoryError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let file = options.mode(FILE_MODE).open(path);
-        file.map_err(HistoryError::of("open", path))
+        open_regular(path, options.mode(FILE_MODE))
     }
 
     /// Writes all slices from the byte `at` on. After an error, some of it may have been written.
@@ -172,6 +172,43 @@ impl Storage {
             now.saturating_add_signed(self.probe.as_ref().map_or(0, |probe| probe.wall_ahead_ms()));
         now
     }
+}
+
+/// Opens a file to be read.
+pub(super) fn open(path: &Path) -> Result<File, HistoryError> {
+    open_regular(path, OpenOptions::new().read(true))
+}
+
+/// Text of a small file; `None` if there is none.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, HistoryError> {
+    let text = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => io::read_to_string(file?),
+    };
+    text.map(Some).map_err(HistoryError::of("read", path))
+}
+
+/// Opens a file of a history, which is refused as damaged if it is none: a FIFO would hold up who opens it for as
+/// long as it liked, and a link leads elsewhere.
+pub(super) fn open_regular(path: &Path, options: &mut OpenOptions) -> Result<File, HistoryError> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let opened = options.custom_flags(flags.bits() as i32).open(path);
+    let found = match &opened {
+        Ok(file) => file.metadata(),
+        Err(_) => fs::symlink_metadata(path),
+    };
+    let kind = match found.map(|found| FileType::from_raw_mode(found.mode())) {
+        Err(_) | Ok(FileType::RegularFile) => {
+            return opened.map_err(HistoryError::of("open", path));
+        }
+        Ok(FileType::Directory) => "directory",
+        Ok(FileType::Symlink) => "symbolic link",
+        Ok(FileType::Fifo) => "FIFO",
+        Ok(FileType::Socket) => "socket",
+        Ok(_) => "device",
+    };
+    let what = format!("it is a {kind}, and no regular file");
+    Err(HistoryError::damaged(path, 0, what))
 }
 
 /// Creates a folder, and those above it, unless they are there. A umask for sockets, which leaves nobody the

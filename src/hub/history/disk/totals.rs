@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::header::Published;
 use crate::hub::history::record::Record;
 use crate::wire::ids::{Epoch, Seq};
-use crate::wire::session::SessionName;
+use crate::wire::session::SessionKey;
 
 /// What the next record goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +21,10 @@ pub(super) struct Totals {
 }
 
 /// Sessions by name.
-pub(super) type Sessions = HashMap<SessionName, Published>;
+pub(super) type Sessions = HashMap<SessionKey, Published>;
 
 /// What the sessions were before records were taken in; the oldest first.
-pub(super) type Before = Vec<(SessionName, Option<Published>)>;
+pub(super) type Before = Vec<(SessionKey, Option<Published>)>;
 
 impl Totals {
     /// Takes in the next record.

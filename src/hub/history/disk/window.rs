@@ -95,6 +95,18 @@ impl<'a> Window<'a> {
         self.at
     }
 
+    /// Where the records end, as far as it goes.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Reads again what is at the place, of a file that has this length by now.
+    pub(super) fn look_again(&mut self, limit: u64) {
+        self.limit = limit;
+        self.buffer = Bytes::new();
+        self.buffer_at = self.at;
+    }
+
     /// The head of the next record, which has to have the number `seq`.
     pub(super) fn head(&mut self, seq: Seq) -> io::Result<Found<Head>> {
         if self.at >= self.limit {
@@ -136,6 +148,12 @@ impl<'a> Window<'a> {
         let marker = self.salt.marker();
         let len = bytes.len().min(marker.len());
         bytes[..len] == marker[..len]
+    }
+
+    /// Whether what is next begins as a record does.
+    pub(super) fn is_marked(&mut self) -> io::Result<bool> {
+        let bytes = self.bytes(self.at, self.salt.marker().len() as u64)?;
+        Ok(self.is_beginning(&bytes))
     }
 
     /// The record whose head was just read; goes on behind it unless it is bad.
