@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::Batch;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
+use super::places::NUMBER_MAX;
 use crate::wire::client_name::ClientName;
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionKey;
@@ -81,6 +82,10 @@ impl SavedBatch {
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
         if parts == 0 || self.parts.len() != parts {
             return Err(CorruptState("a batch has no parts"));
+        }
+        let mut numbers = self.sessions.iter().map(|(.., taken)| *taken);
+        if self.first_seq.0 > NUMBER_MAX || numbers.any(|taken| taken > NUMBER_MAX) {
+            return Err(CorruptState("a batch is beyond all numbers"));
         }
         let (mut text, mut raw) = (Some(self.text), Some(self.raw));
         let (mut crlf, mut json) = (self.crlf, self.json);
