@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::batch::Batch;
 use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
-use super::places::NUMBER_MAX;
 use crate::wire::client_name::ClientName;
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionKey;
@@ -77,15 +76,17 @@ impl SavedBatch {
         }
     }
 
+    /// Whether neither its place nor what its sessions have taken is beyond this.
+    pub(super) fn is_below(&self, most: u64) -> bool {
+        let mut sessions = self.sessions.iter();
+        self.first_seq.0 <= most && sessions.all(|(.., taken)| *taken <= most)
+    }
+
     pub(super) fn restore(self) -> Result<Batch, CorruptState> {
         let parts = self.origins.len();
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));
         if parts == 0 || self.parts.len() != parts {
             return Err(CorruptState("a batch has no parts"));
-        }
-        let mut numbers = self.sessions.iter().map(|(.., taken)| *taken);
-        if self.first_seq.0 > NUMBER_MAX || numbers.any(|taken| taken > NUMBER_MAX) {
-            return Err(CorruptState("a batch is beyond all numbers"));
         }
         let (mut text, mut raw) = (Some(self.text), Some(self.raw));
         let (mut crlf, mut json) = (self.crlf, self.json);

@@ -170,6 +170,7 @@ impl SavedHub {
             || self.throttled > NUMBER_MAX
             || self.ignored > NUMBER_MAX
             || self.waited > Duration::from_nanos(NUMBER_MAX)
+            || !self.batches.iter().all(|batch| batch.is_below(NUMBER_MAX))
         {
             return Err(CorruptState("a number is out of range"));
         }
