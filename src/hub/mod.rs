@@ -53,6 +53,8 @@ mod sessions;
 mod settings;
 mod shared;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod stats;
 mod storing;
 mod subscriber;

@@ -57,6 +57,15 @@ pub(super) struct SavedPast {
     missed: u64,
 }
 
+impl SavedPast {
+    /// Whether none of its numbers is beyond this.
+    pub(super) fn is_below(&self, most: u64) -> bool {
+        let places = [self.next, self.live_from, self.notices_from];
+        let mut places = places.into_iter().chain(self.end);
+        places.all(|place| place.0 <= most) && self.missed <= most
+    }
+}
+
 /// What comes next for a feed in the past.
 #[derive(Debug)]
 pub(super) enum Step {

@@ -128,6 +128,11 @@ impl Places {
         if !saved.counters.are_below(NUMBER_MAX) {
             return Err(CorruptState("a client has counted beyond all numbers"));
         }
+        let past = saved.past.as_ref();
+        let told = saved.session.as_ref().and_then(|(.., told)| *told);
+        if past.is_some_and(|past| !past.is_below(NUMBER_MAX)) || told > Some(NUMBER_MAX) {
+            return Err(CorruptState("a client is beyond all numbers"));
+        }
         // As if it had always been as it is now, with as much still to come as there is.
         let messages_before = match (self.echo, hub.echo) {
             (false, true) => saved.messages_before.wrapping_add(saved.counters.lines_in),

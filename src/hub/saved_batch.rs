@@ -76,6 +76,12 @@ impl SavedBatch {
         }
     }
 
+    /// Whether neither its place nor what its sessions have taken is beyond this.
+    pub(super) fn is_below(&self, most: u64) -> bool {
+        let mut sessions = self.sessions.iter();
+        self.first_seq.0 <= most && sessions.all(|(.., taken)| *taken <= most)
+    }
+
     pub(super) fn restore(self) -> Result<Batch, CorruptState> {
         let parts = self.origins.len();
         let messages = self.parts.iter().map(|(_, messages)| u64::from(*messages));

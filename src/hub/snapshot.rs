@@ -170,6 +170,7 @@ impl SavedHub {
             || self.throttled > NUMBER_MAX
             || self.ignored > NUMBER_MAX
             || self.waited > Duration::from_nanos(NUMBER_MAX)
+            || !self.batches.iter().all(|batch| batch.is_below(NUMBER_MAX))
         {
             return Err(CorruptState("a number is out of range"));
         }
@@ -202,6 +203,12 @@ impl SavedHub {
         });
         let mut batches = batches.collect::<Result<Vec<_>, CorruptState>>()?;
         let history = self.history.unwrap_or_default();
+        let records = history.records.0.iter().map(|record| record.first_seq.0);
+        let sessions = history.sessions.iter();
+        let mut numbers = records.chain(sessions.flat_map(|(_, taken, last)| [*taken, last.0]));
+        if numbers.any(|number| number > NUMBER_MAX) {
+            return Err(CorruptState("the history is beyond all numbers"));
+        }
         let stored = batches.len().checked_sub(history.pending);
         let stored = stored.ok_or(CorruptState("more is to be stored than there is"))?;
         let pending = batches.split_off(stored);

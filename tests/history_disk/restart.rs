@@ -141,6 +141,39 @@ fn directory_has_one_daemon_at_a_time() {
 }
 
 #[test]
+fn directory_inside_of_another_is_refused_and_left_alone() {
+    let home = Home::new(&["--history=1MiB"]);
+    let mut server = home.start();
+    let (outer, main) = (home.histories(), home.histories().join("main"));
+    #[track_caller]
+    fn refused(directory: &std::path::Path, what: &str) {
+        let histories = format!("--history-dir={}", directory.display());
+        let exit = Launch::new(&["--listen=127.0.0.1:0", "--history=1MiB", &histories]).run();
+        assert_eq!(exit.code, Some(1), "{exit:?}");
+        let reason = format!("linehub: --history-dir: {} {what}\n", directory.display());
+        assert_eq!(exit.stderr, reason);
+        assert!(!directory.join("@lock").exists());
+    }
+    let outer_name = outer.display();
+    let folder =
+        format!("is the folder of one channel, with its segments; allowed: such as {outer_name}");
+    refused(&main, &folder);
+    let in_use = format!(
+        "a history directory: {outer_name} is in use by another linehub (process {})",
+        server.pid()
+    );
+    refused(&outer.join("other"), &format!("is in {in_use}"));
+    refused(
+        home.path(),
+        &format!("has {}", in_use.replacen(':', " in it:", 1)),
+    );
+    server.stop();
+    // While nobody goes by the outer one, its channel's folder still is one.
+    refused(&main, &folder);
+    home.start().stop();
+}
+
+#[test]
 fn directory_that_cannot_be_one_is_refused_in_one_line() {
     let home = Home::new(&[]);
     let file = home.path().join("file");

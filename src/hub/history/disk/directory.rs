@@ -14,8 +14,10 @@ use super::chain::Ended;
 use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
 use super::folder::{channels_in, list};
+use super::header::is_segment;
 use super::log::Log;
 use super::recovery::{self, Recovered};
+use super::segment::first_of;
 use super::shared::Files;
 use super::storage::{self, Storage};
 use crate::hub::epoch::epoch_after;
@@ -67,6 +69,7 @@ impl Directory {
         path: &Path,
         boot_id: Option<String>,
     ) -> Result<Directory, HistoryError> {
+        refuse_nested(path)?;
         storage.create_folder(path)?;
         let lock = storage.open_or_create(&path.join(LOCK))?;
         Directory::take(storage, path, lock, boot_id)
@@ -245,6 +248,47 @@ impl Directory {
             _lock: Some(Arc::clone(&self.lock)),
         }
     }
+}
+
+/// Refuses the folder of a channel, and a directory that is in one which another daemon has, or has such a one in
+/// it: what one daemon keeps there would be a channel's to the other. Nothing is changed there.
+fn refuse_nested(path: &Path) -> Result<(), HistoryError> {
+    let foreign = |what: String| {
+        let directory = path.to_owned();
+        Err(HistoryError::Foreign { directory, what })
+    };
+    let Ok(whole) = fs::canonicalize(path).or_else(|_| std::path::absolute(path)) else {
+        return Ok(());
+    };
+    let above = whole.parent().unwrap_or(&whole);
+    let inside = match whole.is_dir() {
+        true => list(&whole)?,
+        false => Vec::new(),
+    };
+    let mut segments = inside.iter().filter(|path| first_of(path).is_some());
+    if segments.any(|path| is_segment(path)) {
+        let what = "is the folder of one channel, with its segments; allowed: such as";
+        return foreign(format!("{what} {}", above.display()));
+    }
+    if let Some(error) = in_use(above).filter(|_| above != whole) {
+        return foreign(format!("is in a history directory: {error}"));
+    }
+    match inside.iter().find_map(|inner| in_use(inner)) {
+        Some(error) => foreign(format!("has a history directory in it: {error}")),
+        None => Ok(()),
+    }
+}
+
+/// Why a directory cannot be had, if another daemon has it now.
+fn in_use(directory: &Path) -> Option<HistoryError> {
+    let path = directory.join(LOCK);
+    let lock = storage::open(&path).ok()?;
+    let tried = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared);
+    let error = || HistoryError::InUse {
+        directory: directory.to_owned(),
+        process: process_of(&path),
+    };
+    (tried == Err(rustix::io::Errno::WOULDBLOCK)).then(error)
 }
 
 /// The process that has said that it has the lock.

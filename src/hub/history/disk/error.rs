@@ -13,6 +13,12 @@ pub(crate) enum HistoryError {
         /// Its process, if it has said so by now.
         process: Option<u32>,
     },
+    /// A directory is, or has, something of another history.
+    Foreign {
+        directory: PathBuf,
+        /// What it is, behind its name.
+        what: String,
+    },
     /// The system refused something.
     System {
         /// What was tried, as `cannot ... FILE` says it.
@@ -57,6 +63,7 @@ impl HistoryError {
     pub(super) fn kind(&self) -> io::ErrorKind {
         match self {
             HistoryError::InUse { .. } => io::ErrorKind::ResourceBusy,
+            HistoryError::Foreign { .. } => io::ErrorKind::InvalidInput,
             HistoryError::System { reason, .. } => reason.kind(),
             HistoryError::Damaged(_) => io::ErrorKind::InvalidData,
         }
@@ -80,6 +87,9 @@ impl fmt::Display for HistoryError {
                     Some(process) => write!(f, " (process {process})"),
                     None => Ok(()),
                 }
+            }
+            HistoryError::Foreign { directory, what } => {
+                write!(f, "--history-dir: {} {what}", directory.display())
             }
             HistoryError::System {
                 tried,
@@ -121,7 +131,9 @@ impl std::error::Error for HistoryError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             HistoryError::System { reason, .. } => Some(reason),
-            HistoryError::InUse { .. } | HistoryError::Damaged(_) => None,
+            HistoryError::InUse { .. }
+            | HistoryError::Foreign { .. }
+            | HistoryError::Damaged(_) => None,
         }
     }
 }

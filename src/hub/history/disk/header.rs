@@ -18,6 +18,7 @@ use std::path::Path;
 
 use super::codec::Salt;
 use super::error::HistoryError;
+use super::storage;
 use super::window::read_at;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionKey;
@@ -189,6 +190,14 @@ impl Header {
         }
         fields.0.is_empty().then_some(header)
     }
+}
+
+/// Whether a file begins as a segment does.
+pub(super) fn is_segment(path: &Path) -> bool {
+    let start = storage::open(path)
+        .ok()
+        .and_then(|file| read_at(&file, 0, MAGIC.len()).ok());
+    start.is_some_and(|start| start == MAGIC)
 }
 
 /// Whether what may be the start of a header says that it was written with `always`.
