@@ -45,6 +45,6 @@ pub(crate) use archive::{Archive, channels};
 pub(crate) use carried::SavedRecords;
 pub(crate) use check::{Report, check};
 pub(crate) use directory::Directory;
-pub(crate) use error::HistoryError;
+pub(crate) use error::{HistoryError, is_lost};
 pub(crate) use log::Log;
 pub(crate) use recovery::Recovered;
