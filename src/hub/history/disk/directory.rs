@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
+use tracing::warn;
 
 use super::chain::Ended;
 use super::create::write_next_epoch;
@@ -113,11 +114,13 @@ impl Directory {
     /// How the daemon ended that had it last.
     fn find_end(&self, boot_id: Option<&str>) -> Result<Ended, HistoryError> {
         let path = self.path.join(STATE);
-        let state = match fs::read_to_string(&path) {
-            Ok(state) => state,
+        let state = match fs::read(&path) {
+            Ok(state) => String::from_utf8_lossy(&state).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_new = self.channels()?.is_empty();
-                return Ok(if is_new { Ended::Clean } else { Ended::Down });
+                if self.channels()?.is_empty() {
+                    return Ok(Ended::Clean);
+                }
+                String::new()
             }
             Err(error) => return Err(HistoryError::of("read", &path)(error)),
         };
@@ -125,7 +128,15 @@ impl Directory {
         Ok(match state.as_str() {
             CLEAN => Ended::Clean,
             _ if boot_id.is_some_and(is_same_boot) => Ended::Killed,
-            _ => Ended::Down,
+            boot if boot.starts_with("boot ") && boot.ends_with('\n') => Ended::Down,
+            _ => {
+                let file = path.display();
+                warn!(
+                    %file,
+                    "it does not say how the last daemon ended: what was not synced is taken for lost, and histories go on in new epochs"
+                );
+                Ended::Down
+            }
         })
     }
 
