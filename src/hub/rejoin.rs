@@ -221,18 +221,13 @@ impl Hub {
         recording.ledger.messages(from.0, to.0)
     }
 
-    /// Lets go of what is too old by now, and of sessions whose lines are all gone.
+    /// Lets go of what is too old by now in memory, and of sessions whose lines are all gone.
     pub(super) fn expire_history(&self) {
         let Some(history) = self.history() else {
             return;
         };
-        match history.is_on_disk() {
-            false => history.expire(),
-            true if history.retention().age.is_some() => {
-                let history = history.clone();
-                tokio::task::spawn_blocking(move || history.expire());
-            }
-            true => {}
+        if !history.is_on_disk() {
+            history.expire();
         }
         if self.is_open.load(Relaxed) {
             self.shared.note_unused();

@@ -224,7 +224,20 @@ impl Hub {
         });
     }
 
-    /// Waits until nothing is pending, or nothing can be stored. Cancel safe.
+    /// The files of a history are gone, or another daemon's. What is published is treated as after a failed write.
+    pub(super) fn lose_files(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) {
+        let channel = &self.name;
+        if history.on_error() == OnHistoryError::Drop {
+            error!(%channel, %error, "the history has ended: what comes is not kept");
+            self.end_history(history);
+        } else if history.fail(error) {
+            error!(%channel, %error, "senders have to wait: the history cannot be written, before a restart");
+            self.has_stored.notify_waiters();
+            self.tell_sessions();
+        }
+    }
+
+    /// Waits until its history is opened and nothing is pending, or nothing can be stored. Cancel safe.
     pub(super) async fn settle_history(&self) {
         let is_done = self.when_stored(|state| {
             let recording = state.recording.as_ref();

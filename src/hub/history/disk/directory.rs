@@ -15,6 +15,7 @@ use super::chain::Ended;
 use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
 use super::folder::{channels_in, list};
+use super::in_place::{LOCK, verify_in_place};
 use super::log::Log;
 use super::recovery::{self, Recovered};
 use super::shared::Files;
@@ -24,8 +25,7 @@ use crate::hub::history::kept::Retention;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;
 
-/// Files beside the channels' folders. No channel can have such a name.
-const LOCK: &str = "@lock";
+/// Files beside the channels' folders and the lock. No channel can have such a name.
 const STATE: &str = "@state";
 const NEW_STATE: &str = "@state.new";
 
@@ -219,6 +219,7 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub(crate) fn mark_clean(&self) -> io::Result<()> {
+        verify_in_place(&*self.lock, &self.path.join(LOCK))?;
         if self.ended != Ended::Clean {
             // Channels that nobody has opened since may have been written to before.
             self.sync_all()?;
@@ -253,7 +254,7 @@ impl Directory {
             storage: self.storage.clone(),
             folder: self.path.join(name.as_str()),
             directory: self.path.clone(),
-            _lock: Some(Arc::clone(&self.lock)),
+            lock: Some(Arc::clone(&self.lock)),
         }
     }
 }

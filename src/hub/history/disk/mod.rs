@@ -23,6 +23,7 @@ mod error;
 mod folder;
 mod group;
 mod header;
+mod in_place;
 mod index;
 mod log;
 #[cfg(test)]
