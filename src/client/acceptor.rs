@@ -196,6 +196,8 @@ impl Acceptor {
         // A handshake may lead to another channel.
         let joins = matches!(Stage::of_peer(options), Stage::Join) && options.history.is_none();
         let hub = joins.then(|| self.hub_of(options));
+        // Who comes before its history is opened waits for that.
+        let hub = hub.filter(|hub| !hub.is_opening());
         for _ in 0..connections {
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(listener, hub.as_deref(), socket, peer),

@@ -60,6 +60,7 @@ impl Hub {
         self: &Arc<Hub>,
         wanted: &PastRequest,
     ) -> Result<StartingPoint, EntryError> {
+        self.opened().await;
         let mut entry = self.find(wanted).await.map_err(EntryError::Unreadable)?;
         if let Some(session) = &wanted.session {
             entry.claim = Some(self.claim_session(session).await?);

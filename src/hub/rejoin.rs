@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tracing::warn;
-
 use super::batch::Batch;
 use super::chain::{Link, Node};
 use super::encoding::Encoding;
@@ -259,14 +257,6 @@ impl Hub {
     pub(super) fn keeps_nothing(&self) -> bool {
         let history = self.history();
         !self.lock().is_storing() && history.is_none_or(|history| history.is_empty())
-    }
-
-    /// Removes what there is of it on disk: the channel is no more.
-    pub(super) fn remove_history(&self) {
-        let history = self.history();
-        if let Some(Err(error)) = history.map(|history| history.remove()) {
-            warn!(channel = %self.name, %error, "cannot remove the history of a channel that ended");
-        }
     }
 
     /// The history, if one is kept.

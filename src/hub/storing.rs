@@ -42,8 +42,16 @@ impl Hub {
         {
             recording.is_storing = true;
             let (hub, history) = (self.clone(), recording.history.clone());
-            runtime.spawn_blocking(move || hub.store(&history));
+            let shared = self.shared.clone();
+            shared.spawn_on_disk(&runtime, move || hub.store(&history));
         }
+    }
+
+    /// The same, once others have had their turn. The job that lets them is taken to be at it meanwhile.
+    fn store_in_turn(self: &Arc<Hub>, history: &Arc<History>) {
+        let (hub, history) = (self.clone(), history.clone());
+        let shared = self.shared.clone();
+        shared.spawn_on_disk(&Handle::current(), move || hub.store(&history));
     }
 
     /// The same, after a while. The job that could not is taken to be at it meanwhile.
@@ -51,7 +59,7 @@ impl Hub {
         let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(RETRY_TIME).await;
-            tokio::task::spawn_blocking(move || hub.store(&history));
+            hub.store_in_turn(&history);
         });
     }
 
@@ -88,6 +96,9 @@ impl Hub {
                     self.link_stored(history, group.len());
                     history.expire();
                     self.sync_later(history);
+                    if self.shared.is_disk_crowded() {
+                        return self.store_in_turn(history);
+                    }
                 }
                 Err(error) if !self.goes_on_without(history, &error) => return,
                 Err(_) => {}
@@ -211,7 +222,8 @@ impl Hub {
         let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(time).await;
-            let synced = tokio::task::spawn_blocking(move || {
+            let shared = hub.shared.clone();
+            shared.spawn_on_disk(&Handle::current(), move || {
                 history.is_sync_due.store(false, Relaxed);
                 if let Err(error) = history.sync() {
                     // The next append fails for the same reason, and does what is to be done then.
@@ -219,8 +231,6 @@ impl Hub {
                     warn!(channel = %hub.name, %error, "the history cannot be synced");
                 }
             });
-            // It does not panic.
-            let _ = synced.await;
         });
     }
 
@@ -243,7 +253,7 @@ impl Hub {
             let recording = state.recording.as_ref();
             let is_done = recording
                 .is_none_or(|recording| !recording.is_storing || recording.history.has_failed());
-            is_done.then_some(())
+            (is_done && !self.is_opening()).then_some(())
         });
         is_done.await;
     }

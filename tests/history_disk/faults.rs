@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Event, Events, Home};
 use crate::common::http::get;
-use crate::common::{PATIENCE, Server, eventually, tool};
+use crate::common::{PATIENCE, Server, eventually, exec, tool};
 
 /// System calls that write to a history.
-const WRITES: &str = "pwritev,pwritev2,pwrite64";
+pub(crate) const WRITES: &str = "pwritev,pwritev2,pwrite64";
 
 /// System calls that sync it.
 const SYNCS: &str = "fsync,fdatasync";
@@ -22,12 +22,12 @@ const SYNCS: &str = "fsync,fdatasync";
 const GRACE: Duration = Duration::from_secs(1);
 
 /// strace at a daemon, some of whose system calls fail for as long as it is there.
-struct Faults(Child);
+pub(crate) struct Faults(Child);
 
 impl Faults {
     /// Has these calls end so. `None`, and said, where nothing can be traced.
     #[track_caller]
-    fn inject(server: &Server, calls: &str, how: &str) -> Option<Faults> {
+    pub(crate) fn inject(server: &Server, calls: &str, how: &str) -> Option<Faults> {
         let strace = tool("strace")?;
         let mut child = Command::new(strace)
             .args(["-f", "-o", "/dev/null", "-e"])
@@ -64,7 +64,7 @@ impl Faults {
     }
 
     /// All goes well from now on.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.stop();
     }
 
@@ -312,6 +312,41 @@ fn failed_sync_of_a_full_disk_is_not_tried_again() {
     scene.server.signal(Signal::KILL);
     let stored = [(1, "stored".to_owned()), (2, "shown".to_owned())];
     scene.expect_after_restart(&stored);
+}
+
+#[test]
+fn hello_that_waits_for_a_full_disk_does_not_hold_a_handover_up() {
+    let mut scene = Scene::new(&["--hello-timeout=1m"]);
+    let Some(faults) = Faults::inject(&scene.server, WRITES, "error=ENOSPC") else {
+        return;
+    };
+    scene.sender.send("waits");
+    scene
+        .server
+        .wait_log("senders wait until the history can be written");
+    let mut newcomer = UnixStream::connect(scene.home.path().join("s")).expect("it listens");
+    newcomer
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a timeout");
+    let hello = "LINEHUB/1 format=json role=publish session=s ack\nbehind\n";
+    newcomer
+        .write_all(hello.as_bytes())
+        .expect("it takes a line");
+    // Its session is taken over, and it waits for what that has sent.
+    while !matches!(scene.sender.next(), Event::End) {}
+    let begun = Instant::now();
+    exec(&scene.server);
+    let took = begun.elapsed();
+    // Well before it would have been refused.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    faults.end();
+    let mut said = BufReader::new(newcomer).lines();
+    let mut next = || said.next().expect("an answer").expect("a line");
+    let hello = next();
+    assert!(hello.contains("\"taken\":2"), "{hello}");
+    assert!(next().contains("\"taken\":3"));
+    assert_eq!(scene.reader.message(), (2, "waits".to_owned()));
+    assert_eq!(scene.reader.message(), (3, "behind".to_owned()));
 }
 
 #[test]
