@@ -18,7 +18,6 @@ use super::order::{Hub, State};
 use super::recording::{Recording, Senders};
 use super::subscriber::Commands;
 use crate::config::{HistorySync, OnHistoryError};
-use crate::wire::channel::ChannelName;
 
 /// Bytes of lines that are stored at once, at most: so much less is there to wait for.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -29,6 +28,9 @@ const PENDING_BYTES: (u64, u64) = (64 * 1024, GROUP_BYTES_MAX as u64);
 
 /// How long a full disk is left alone before it is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(500);
+
+/// How often it is tried to write down that an epoch has ended: who repairs a disk takes longer.
+const NOTE_TIME: Duration = Duration::from_secs(2);
 
 impl Hub {
     /// Has what is pending stored, if no job is at it. The hub's own lock is released.
@@ -194,9 +196,9 @@ impl Hub {
 
     /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
     /// epoch. No sender is told that what is pending is stored.
-    fn end_history(&self, history: &History) {
+    fn end_history(self: &Arc<Hub>, history: &Arc<History>) {
         // Before anybody gets what is pending.
-        end_epoch(&self.name, history);
+        self.end_epoch(history, true);
         let mut state = self.lock();
         let recording = state.recording.as_ref();
         if !recording.is_some_and(|recording| recording.is_of(history)) {
@@ -209,6 +211,26 @@ impl Hub {
         self.active_encodings_changed(&mut state);
         self.has_stored.notify_waiters();
         self.wake(state, usize::MAX);
+    }
+
+    /// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
+    /// here on; and with none that anybody hears of before. Until that is written down, it is tried again. Blocks.
+    fn end_epoch(self: &Arc<Hub>, history: &Arc<History>, is_first: bool) {
+        let channel = &self.name;
+        match history.begin_epoch(new_epoch()) {
+            Ok(()) if is_first => return,
+            Ok(()) => return info!(%channel, "a restart goes on with another epoch"),
+            Err(error) if is_first => {
+                error!(%channel, %error, "a restart may go on with the epoch that ends here");
+            }
+            Err(_) => {}
+        }
+        let (hub, history) = (self.clone(), history.clone());
+        Handle::current().spawn(async move {
+            tokio::time::sleep(NOTE_TIME).await;
+            let shared = hub.shared.clone();
+            shared.spawn_on_disk(&Handle::current(), move || hub.end_epoch(&history, false));
+        });
     }
 
     /// Has what was written synced, once as long has passed as it may wait.
@@ -267,14 +289,6 @@ fn is_much(recording: &Recording) -> bool {
         HistorySync::Os | HistorySync::Every(_) => least,
     };
     recording.pending_bytes() >= most
-}
-
-/// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
-/// here on; and with none that anybody hears of before. Blocks.
-fn end_epoch(channel: &ChannelName, history: &History) {
-    if let Err(error) = history.begin_epoch(new_epoch()) {
-        error!(%channel, %error, "a restart may go on with the epoch that ends here");
-    }
 }
 
 #[cfg(test)]

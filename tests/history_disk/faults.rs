@@ -28,12 +28,19 @@ impl Faults {
     /// Has these calls end so. `None`, and said, where nothing can be traced.
     #[track_caller]
     pub(crate) fn inject(server: &Server, calls: &str, how: &str) -> Option<Faults> {
+        Faults::inject_at(server, &[], calls, how)
+    }
+
+    /// The same for calls that concern one of these files; all where none is named.
+    #[track_caller]
+    fn inject_at(server: &Server, files: &[PathBuf], calls: &str, how: &str) -> Option<Faults> {
         let strace = tool("strace")?;
         let mut child = Command::new(strace)
             .args(["-f", "-o", "/dev/null", "-e"])
             .arg(format!("trace={calls}"))
             .arg("-e")
             .arg(format!("inject={calls}:{how}"))
+            .args(files.iter().flat_map(|file| [Path::new("-P"), file]))
             .args(["-p", &server.pid().to_string()])
             .stderr(Stdio::piped())
             .spawn()
@@ -392,6 +399,33 @@ fn dropped_history_ends_its_epoch_and_its_sessions() {
     assert_eq!(sender.taken(), 1);
     sender.send("kept again");
     assert_eq!(newcomer.message(), (2, "kept again".to_owned()));
+}
+
+#[test]
+fn end_of_an_epoch_is_written_down_when_a_dropped_history_can_be_written_again() {
+    let mut scene = Scene::new(&["--history-error=drop"]);
+    let mut files = scene.home.segments("main");
+    let names = ["next-epoch", "next-epoch.new"];
+    files.extend(names.map(|name| scene.home.histories().join("main").join(name)));
+    let calls = format!("openat,{WRITES}");
+    let Some(faults) = Faults::inject_at(&scene.server, &files, &calls, "error=EROFS") else {
+        return;
+    };
+    scene.sender.send("passes");
+    assert_eq!(scene.reader.message(), (2, "passes".to_owned()));
+    scene
+        .server
+        .wait_log("a restart may go on with the epoch that ends here");
+    faults.end();
+    scene
+        .server
+        .wait_log("a restart goes on with another epoch");
+    scene.server.stop();
+    let _server = scene.home.start();
+    // Its number 2 would be another line.
+    let resumed = Events::join(&scene.home.address(), &format!("since={}:2", scene.epoch));
+    assert_eq!(resumed.hello["recovered"], false);
+    assert_ne!(resumed.epoch(), scene.epoch);
 }
 
 #[test]

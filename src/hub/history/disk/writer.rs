@@ -330,6 +330,7 @@ impl Writer {
         if self.active.is_none() {
             return Ok(());
         }
+        shared.files.verify_lock()?;
         let written = write_next_epoch(&shared.files, epoch);
         Ok(written.or_else(|error| mark_next_epoch(&shared.files).map_err(|_| error))?)
     }
