@@ -7,10 +7,12 @@ mod crash;
 mod damage;
 mod events;
 mod faults;
+mod gone;
 mod home;
 mod many;
 mod restart;
 mod retention;
+mod slow;
 mod traffic;
 
 pub(crate) use events::{Event, Events};

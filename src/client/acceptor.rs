@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::authorizer::CutShort;
-use super::handshake::{Ending, HandshakeContext, Handshakes, enter};
+use super::handshake::{Ending, Granted, HandshakeContext, Handshakes, enter, when_ended};
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
@@ -196,6 +196,8 @@ impl Acceptor {
         // A handshake may lead to another channel.
         let joins = matches!(Stage::of_peer(options), Stage::Join) && options.history.is_none();
         let hub = joins.then(|| self.hub_of(options));
+        // Who comes before its history is opened waits for that.
+        let hub = hub.filter(|hub| !hub.is_opening());
         for _ in 0..connections {
             match listener.accept() {
                 Ok((socket, peer)) => self.admit(listener, hub.as_deref(), socket, peer),
@@ -288,26 +290,36 @@ impl Acceptor {
         let time = self.policy.last().hello_timeout;
         let outcome = tokio::select! {
             biased;
-            // The sender lives in `self`.
-            _ = ended.changed() => None,
-            outcome = handshake.run(&self.context, time) => Some(outcome),
+            ending = when_ended(&mut ended) => Err(ending),
+            outcome = handshake.run(&self.context, time) => Ok(outcome),
         };
-        // Whose hello was taken has nothing left that another daemon could go on with.
-        if outcome.is_none() && *ended.borrow() == Ending::Park && handshake.cut_short.is_none() {
+        let outcome = match outcome {
+            Ok(Ok(granted)) => tokio::select! {
+                biased;
+                entry = enter(&granted.hub, &granted.wanted, time) => Ok(Ok((granted, entry))),
+                // Another daemon begins anew with what was asked for.
+                ending = when_ended(&mut ended) => Err(ending),
+            },
+            Ok(Err(refusal)) => Ok(Err(refusal)),
+            Err(ending) => Err(ending),
+        };
+        // Who has shown a wrong token does not get away with it.
+        let is_wrong = handshake.cut_short == Some(CutShort::Wrong);
+        if matches!(outcome, Err(Ending::Park)) && !is_wrong {
             return self.park(handshake).await;
         }
         let PendingHandshake {
-            accepted,
+            mut accepted,
             stream,
             permit,
             stage,
-            cut_short,
+            cut_short: _,
             check: _,
         } = handshake;
         match outcome {
-            Some(Ok((hub, wanted))) => {
-                // A handover waits for that, which takes no time as a rule.
-                let entry = match enter(&hub, &wanted, time).await {
+            Ok(Ok((Granted { hub, options, .. }, entry))) => {
+                accepted.options = options;
+                let entry = match entry {
                     Ok(entry) => entry,
                     Err(refusal) => return self.refuse(&accepted, stream, &refusal),
                 };
@@ -315,7 +327,7 @@ impl Acceptor {
                 // same.
                 let _admission = tokio::select! {
                     admission = hub.admit() => Some(admission),
-                    _ = ended.changed() => None,
+                    _ = when_ended(&mut ended) => None,
                 };
                 let hello = match stage {
                     Stage::Hello(reader) => Some(reader),
@@ -331,17 +343,17 @@ impl Acceptor {
                     biased;
                     stored = stored => stored.is_ok(),
                     // One that ends, or is gone on with, has it in its state or tells so.
-                    _ = ended.changed() => true,
+                    _ = when_ended(&mut ended) => true,
                 };
                 if is_stored {
                     self.clients.spawn(client);
                 }
             }
-            Some(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
-            None => {
-                let refusal = match cut_short {
-                    Some(CutShort::Wrong) => Refusal::unauthorized(),
-                    _ => Refusal::stopping(),
+            Ok(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
+            Err(_) => {
+                let refusal = match is_wrong {
+                    true => Refusal::unauthorized(),
+                    false => Refusal::stopping(),
                 };
                 if let Some(stream) = self.tell(&accepted, stream, &refusal) {
                     linger(stream, END_TIME).await;

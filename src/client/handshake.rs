@@ -48,9 +48,8 @@ pub(crate) struct HandshakeContext {
 }
 
 impl PendingHandshake {
-    /// Goes through the stages that are left; the channel that the connection joins then, and what it wants of
-    /// that. Cancel safe: it
-    /// goes on in the stage that it is in, with what was taken of it.
+    /// Goes through the stages that are left; what the connection is granted then. Cancel safe: it goes on in the stage
+    /// that it is in, with what was taken of it. Even when it is done, the last stage can be gone through again.
     ///
     /// # Errors
     /// Why the connection does not become a client.
@@ -58,7 +57,7 @@ impl PendingHandshake {
         &mut self,
         context: &HandshakeContext,
         time: Duration,
-    ) -> Result<(Joining, PastRequest), Refusal> {
+    ) -> Result<Granted, Refusal> {
         let joins = matches!(Stage::of_peer(&self.accepted.options), Stage::Join);
         if joins && matches!(self.stage, Stage::Proxy) {
             // Its client may be silent for as long as it likes, and so is a load balancer that sends the header
@@ -78,10 +77,7 @@ impl PendingHandshake {
         outcome.map_err(|refusal| Refusal { crlf, ..refusal })
     }
 
-    async fn run_stages(
-        &mut self,
-        context: &HandshakeContext,
-    ) -> Result<(Joining, PastRequest), Refusal> {
+    async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Granted, Refusal> {
         let (hello, token) = loop {
             self.end_check().await?;
             let Accepted {
@@ -99,6 +95,7 @@ impl PendingHandshake {
                 Stage::Hello(reader) => {
                     let line = hello_line(&mut self.stream, reader).await?;
                     let hello = hello::parse(&line)?;
+                    reader.put_back(line);
                     let secret = hello.token.as_ref();
                     // Before anything else that may be wrong with it, so that it tells nobody else anything.
                     let cut_short = &mut self.cut_short;
@@ -113,11 +110,9 @@ impl PendingHandshake {
                 }
             }
         };
-        let options = &mut self.accepted.options;
-        let (hub, granted, wanted) = grant(hello, token.as_deref(), options, context)?;
-        *options = granted;
+        let granted = grant(hello, token.as_deref(), &self.accepted.options, context)?;
         self.accepted.identity = token.map(|token| token.identity.clone());
-        Ok((hub, wanted))
+        Ok(granted)
     }
 
     /// Agrees on TLS, and goes on to the next stage. Cancel safe.
@@ -164,13 +159,24 @@ impl PendingHandshake {
     }
 }
 
+/// What a connection is granted.
+#[derive(Debug)]
+pub(super) struct Granted {
+    /// The channel that it joins.
+    pub(super) hub: Joining,
+    /// The options of its listener, less what it does not get of them.
+    pub(super) options: Arc<ListenerOptions>,
+    /// What it wants of the channel.
+    pub(super) wanted: PastRequest,
+}
+
 /// Gives a client what its hello asks for, as far as its listener and its token let it.
 fn grant(
     hello: Hello,
     token: Option<&Token>,
     options: &Arc<ListenerOptions>,
     context: &HandshakeContext,
-) -> Result<(Joining, Arc<ListenerOptions>, PastRequest), Refusal> {
+) -> Result<Granted, Refusal> {
     let most = match token {
         Some(token) => options.role.and(token.role),
         None => Some(options.role),
@@ -223,7 +229,11 @@ fn grant(
         session: session.map(|name| SessionKey::new(token, name)),
         acks: hello.ack,
     };
-    Ok((hub, options, wanted))
+    Ok(Granted {
+        hub,
+        options,
+        wanted,
+    })
 }
 
 /// Looks for where a client begins in its channel that wants this. Cancel safe.
@@ -243,6 +253,9 @@ async fn hello_line(
     stream: &mut Stream,
     reader: &mut HelloReader,
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    if let Some(line) = reader.take_back() {
+        return Ok(line);
+    }
     loop {
         let mut answers = Vec::new();
         let line = stream.read_part(|bytes| {
@@ -275,6 +288,14 @@ pub(super) enum Ending {
     Stop,
     /// A handover saves them.
     Park,
+}
+
+/// Returns once handshakes are to end, and each time that it is called from then on. Cancel safe.
+pub(super) async fn when_ended(ended: &mut watch::Receiver<Ending>) -> Ending {
+    // Without its sender, too.
+    let _ = ended.changed().await;
+    ended.mark_changed();
+    *ended.borrow()
 }
 
 /// The handshakes that wait for their peers, each in a task of its own.

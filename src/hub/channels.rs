@@ -4,7 +4,7 @@
 //! [`Shared`]. Those that the configuration names exist always; others exist as long as they have
 //! clients, or places to come back to from a handover.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::closed::ClosedClient;
 use super::connection::ConnectionInfo;
@@ -34,12 +35,17 @@ pub(crate) struct Channels {
     state: Mutex<State>,
 }
 
+/// How a new channel begins to record, once what this job does is done.
+type BeginRecording = fn(&Arc<Hub>, Option<CancellationToken>);
+
 #[derive(Debug)]
 struct State {
     config: Config,
     hubs: BTreeMap<ChannelName, Arc<Hub>>,
     /// How many of them clients have opened.
     open: usize,
+    /// Jobs that remove the files of channels that ended, each of which cancels its token when it is done.
+    removals: HashMap<ChannelName, CancellationToken>,
     /// The next time at which a token expires.
     next_expiry: Option<SystemTime>,
     /// What was counted in channels that are no more.
@@ -106,6 +112,7 @@ impl Channels {
             config: config.clone(),
             hubs,
             open: 0,
+            removals: HashMap::new(),
             next_expiry: None,
             ended,
         };
@@ -113,13 +120,18 @@ impl Channels {
             shared,
             state: Mutex::new(state),
         };
-        channels.set(config);
+        channels.apply(config, Hub::record_now);
         Arc::new(channels)
     }
 
     /// Goes by another configuration from now on. A channel that it no longer names ends with its last
-    /// client.
+    /// client. Blocks where one that is there begins to keep a history on disk.
     pub(crate) fn set(&self, config: &Config) {
+        self.apply(config, Hub::record_soon);
+    }
+
+    /// The same, where channels that are new begin to record in this way.
+    fn apply(&self, config: &Config, record: BeginRecording) {
         let mut state = self.state.lock();
         state.config = config.clone();
         for hub in state.hubs.values() {
@@ -129,12 +141,12 @@ impl Channels {
         }
         for name in config.channels.keys() {
             if !state.hubs.contains_key(name) {
-                self.make(&mut state, name, false);
+                self.make(&mut state, name, false, record);
             }
         }
         let kept = self.shared.histories.get().map(Histories::names);
         for name in kept.into_iter().flatten() {
-            self.make(&mut state, &name, true);
+            self.make(&mut state, &name, true, record);
         }
         let open = state.hubs.values().filter(|hub| hub.is_open.load(Relaxed));
         state.open = open.count();
@@ -157,12 +169,18 @@ impl Channels {
         next_expiry.is_some_and(|expiry| expiry <= now)
     }
 
-    fn make(&self, state: &mut State, name: &ChannelName, is_open: bool) -> Arc<Hub> {
+    fn make(
+        &self,
+        state: &mut State,
+        name: &ChannelName,
+        is_open: bool,
+        record: BeginRecording,
+    ) -> Arc<Hub> {
         let (name, shared) = (name.clone(), self.shared.clone());
         let hub = Hub::of_channel(name.clone(), new_epoch(), shared, &state.config);
-        hub.record(&mut hub.lock());
         hub.is_open.store(is_open, Relaxed);
         let hub = Arc::new(hub);
+        record(&hub, state.removals.get(&name).cloned());
         state.hubs.insert(name, hub.clone());
         state.open += usize::from(is_open);
         hub
@@ -172,7 +190,7 @@ impl Channels {
     pub(crate) fn of_listener(&self, name: &ChannelName) -> Joining {
         let mut state = self.state.lock();
         let hub = state.hubs.get(name).cloned();
-        Joining::new(hub.unwrap_or_else(|| self.make(&mut state, name, true)))
+        Joining::new(hub.unwrap_or_else(|| self.make_open(&mut state, name)))
     }
 
     /// The channel that a client asks for; `None` if there is none of this name and clients have opened
@@ -187,7 +205,17 @@ impl Channels {
             None => {}
         }
         let is_full = state.is_full();
-        (!is_full).then(|| Joining::new(self.make(&mut state, name, true)))
+        (!is_full).then(|| Joining::new(self.make_open(&mut state, name)))
+    }
+
+    fn make_open(&self, state: &mut State, name: &ChannelName) -> Arc<Hub> {
+        self.make(state, name, true, Hub::record_soon)
+    }
+
+    /// Waits until nothing is being removed of channels that ended. Cancel safe.
+    pub(super) async fn settle_removals(&self) {
+        let removals: Vec<_> = self.state.lock().removals.values().cloned().collect();
+        join_all(removals.iter().map(CancellationToken::cancelled)).await;
     }
 
     /// The channel `main`.
@@ -347,7 +375,8 @@ impl Hub {
         // Nobody is about to join who did not hold that lock. Looked at before the clients: who joins is
         // one by the time that it is no longer awaited.
         let is_awaited = self.joining.load(Acquire) > 0;
-        self.is_open.load(Relaxed) && !is_awaited && self.has_no_clients() && self.keeps_nothing()
+        let is_in_use = is_awaited || self.is_opening() || !self.has_no_clients();
+        self.is_open.load(Relaxed) && !is_in_use && self.keeps_nothing()
     }
 }
 
@@ -360,7 +389,10 @@ impl State {
     /// Ends one channel that clients opened.
     fn end(&mut self, name: &ChannelName) {
         if let Some(hub) = self.hubs.remove(name) {
-            hub.remove_history();
+            self.removals.retain(|_, done| !done.is_cancelled());
+            if let Some(done) = hub.remove_history() {
+                self.removals.insert(name.clone(), done);
+            }
             self.open -= 1;
             self.ended += hub.stats().counters();
         }

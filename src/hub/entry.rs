@@ -60,6 +60,7 @@ impl Hub {
         self: &Arc<Hub>,
         wanted: &PastRequest,
     ) -> Result<StartingPoint, EntryError> {
+        self.opened().await;
         let mut entry = self.find(wanted).await.map_err(EntryError::Unreadable)?;
         if let Some(session) = &wanted.session {
             entry.claim = Some(self.claim_session(session).await?);
@@ -75,9 +76,13 @@ impl Hub {
             Some(Since::Place(epoch, seq)) => {
                 let next = Seq(seq.0.saturating_add(1));
                 let is_known = epoch == self.epoch() && next <= self.next_seq();
-                let oldest = self.history().map_or(self.next_seq(), |kept| kept.oldest());
+                let history = self.history();
+                let kept = history.as_ref();
+                let oldest = kept.map_or(self.next_seq(), |kept| kept.oldest());
                 entry.recovered = Some(is_known && next >= oldest);
-                let missed = self.messages_between(next, oldest).filter(|_| is_known);
+                let missed = self.messages_between(next, oldest);
+                let missed = missed.or_else(|| kept?.messages_gone(next, oldest));
+                let missed = missed.filter(|_| is_known);
                 if entry.recovered == Some(true) || missed.is_some() {
                     entry.from = Some(next.max(oldest));
                     entry.with_notices = true;

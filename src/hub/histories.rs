@@ -56,7 +56,8 @@ impl Histories {
         settings: HistorySettings,
         epoch: Epoch,
     ) -> Result<(Log, Recovered), HistoryError> {
-        match self.opened.lock().remove(name) {
+        let opened = self.opened.lock().remove(name);
+        match opened {
             Some(opened) => Ok(opened),
             None => self.directory.open_log(name, settings.retention, epoch),
         }

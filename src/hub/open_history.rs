@@ -2,7 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::channels::Channels;
@@ -21,7 +24,7 @@ impl Hub {
     pub(super) fn record(&self, state: &mut State) {
         match (&state.recording, state.settings.history) {
             (Some(recording), Some(settings)) => recording.history.set(settings),
-            (None, Some(settings)) if !state.is_history_over => {
+            (None, Some(settings)) if !state.is_history_over && !self.is_opening() => {
                 self.begin_recording(state, settings)
             }
             (Some(_), None) => state.set_recording(None),
@@ -29,6 +32,87 @@ impl Hub {
         }
         self.note_pending(state);
         self.active_encodings_changed(state);
+    }
+
+    /// Records from now on, if the settings say so: before anybody joins. Blocks where that is on disk.
+    pub(super) fn record_now(self: &Arc<Hub>, _: Option<CancellationToken>) {
+        self.record(&mut self.lock());
+    }
+
+    /// The same without blocking: what is on disk is opened by a job, behind the removal of what had its place.
+    pub(super) fn record_soon(self: &Arc<Hub>, removal: Option<CancellationToken>) {
+        let is_on_disk = self.shared.histories.get().is_some();
+        let is_wanted = is_on_disk && self.lock().settings.history.is_some();
+        let Some(runtime) = Handle::try_current().ok().filter(|_| is_wanted) else {
+            return self.record_now(removal);
+        };
+        self.is_opening.store(true, Release);
+        let hub = self.clone();
+        runtime.spawn(async move {
+            if let Some(removal) = removal {
+                removal.cancelled().await;
+            }
+            let shared = hub.shared.clone();
+            shared.spawn_on_disk(&Handle::current(), move || hub.open_history());
+        });
+    }
+
+    /// Opens the history of a channel that nobody has joined yet. Blocks.
+    fn open_history(&self) {
+        let settings = self.lock().settings.history;
+        let opened = settings.zip(self.shared.histories.get());
+        let opened = opened.map(|(settings, histories)| {
+            let taken = histories.take(&self.name, settings, self.epoch());
+            taken.inspect(|(log, _)| self.begin_log(log, settings))
+        });
+        let mut state = self.lock();
+        // A reload may have changed them meanwhile.
+        if let Some((opened, settings)) = opened.zip(state.settings.history) {
+            if let Ok((_, recovered)) = &opened {
+                state.go_on_from(recovered);
+            }
+            self.take_up(&mut state, settings, opened);
+        }
+        self.note_pending(&state);
+        self.active_encodings_changed(&mut state);
+        self.is_opening.store(false, Release);
+        drop(state);
+        self.has_stored.notify_waiters();
+        if self.is_open.load(Relaxed) {
+            self.shared.note_unused();
+        }
+    }
+
+    /// Whether its history is still to be opened: nobody may join before.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.is_opening.load(Acquire)
+    }
+
+    /// Waits until its history is opened, if it is to have one. Cancel safe.
+    pub(super) async fn opened(&self) {
+        if self.is_opening() {
+            self.when_stored(|_| (!self.is_opening()).then_some(()))
+                .await;
+        }
+    }
+
+    /// Removes what there is of it on disk, by a job that cancels what is returned when it is done: the channel is no
+    /// more.
+    pub(super) fn remove_history(self: &Arc<Hub>) -> Option<CancellationToken> {
+        let history = self.history().filter(|history| history.is_on_disk())?;
+        let done = CancellationToken::new();
+        let (hub, at_end) = (self.clone(), done.clone().drop_guard());
+        let remove = move || {
+            let _at_end = at_end;
+            if let Err(error) = history.remove() {
+                warn!(channel = %hub.name, %error, "cannot remove the history of a channel that ended");
+            }
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(self.shared.spawn_on_disk(&runtime, remove)),
+            Err(_) => remove(),
+        }
+        Some(done)
     }
 
     fn begin_recording(&self, state: &mut State, settings: HistorySettings) {
@@ -40,24 +124,41 @@ impl Hub {
             return;
         };
         let taken = histories.take(&self.name, settings, self.epoch());
-        let (log, recovered) =
-            match taken.and_then(|taken| self.fit(state, histories, settings, taken)) {
-                Ok(fitting) => fitting,
-                Err(error) => {
-                    let channel = &self.name;
-                    error!(%channel, %error, "the history cannot be opened: nothing is kept");
-                    state.is_history_over = true;
-                    // What is there may be gone on with another time.
-                    self.set_epoch(new_epoch());
-                    return;
-                }
-            };
-        if let Some(cut) = &recovered.cut {
-            warn!(channel = %self.name, %cut, "the end of the history was not whole, and was cut off");
+        let fitting = taken.and_then(|taken| self.fit(state, histories, settings, taken));
+        if let Ok((log, _)) = &fitting {
+            self.begin_log(log, settings);
         }
+        self.take_up(state, settings, fitting);
+    }
+
+    /// Begins the first segment. Blocks.
+    fn begin_log(&self, log: &Log, settings: HistorySettings) {
         if let Err(error) = log.begin(settings.sync == HistorySync::Always) {
             // Whoever publishes first finds the same, and waits, or has the history end.
             warn!(channel = %self.name, %error, "the history is not begun yet");
+        }
+    }
+
+    /// Records in what was opened on disk.
+    fn take_up(
+        &self,
+        state: &mut State,
+        settings: HistorySettings,
+        opened: Result<(Log, Recovered), HistoryError>,
+    ) {
+        let (log, recovered) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let channel = &self.name;
+                error!(%channel, %error, "the history cannot be opened: nothing is kept");
+                state.is_history_over = true;
+                // What is there may be gone on with another time.
+                self.set_epoch(new_epoch());
+                return;
+            }
+        };
+        if let Some(cut) = &recovered.cut {
+            warn!(channel = %self.name, %cut, "the end of the history was not whole, and was cut off");
         }
         self.set_epoch(recovered.epoch);
         self.shared.skip_ids_to(recovered.next_id);
@@ -82,8 +183,7 @@ impl Hub {
         let next = state.flush_next();
         let is_new = log.stats().segments == 0;
         if next == Seq(1) {
-            state.next_seq = recovered.next_seq.0;
-            state.messages = recovered.messages;
+            state.go_on_from(&recovered);
             return Ok((log, recovered));
         }
         if recovered.epoch == self.epoch() && recovered.next_seq >= next {
@@ -121,6 +221,12 @@ impl State {
         self.flush();
         Seq(self.next_seq)
     }
+
+    /// Goes on with the numbers that were kept.
+    fn go_on_from(&mut self, recovered: &Recovered) {
+        self.next_seq = recovered.next_seq.0;
+        self.messages = recovered.messages;
+    }
 }
 
 /// What a stop or a handover does with the histories of all channels.
@@ -130,6 +236,7 @@ impl Channels {
         for hub in self.hubs() {
             hub.settle_history().await;
         }
+        self.settle_removals().await;
     }
 
     /// Has all that is kept on disk outlive a loss of power: the daemon has ended. Nothing may be published any

@@ -56,7 +56,9 @@ pub(crate) struct Hub {
     pub(super) active_encodings: AtomicU8,
     /// So much is pending that senders wait before they read: see [`Hub::poll_stored`].
     pub(super) is_store_behind: AtomicBool,
-    /// Notified when something has been stored in the history.
+    /// A job opens the history: who joins waits for it, so that nothing has a number before. Cleared under the lock.
+    pub(super) is_opening: AtomicBool,
+    /// Notified when something has been stored in the history, or that is opened.
     pub(super) has_stored: Notify,
     /// Notified when the last client's input is done in a drain.
     pub(super) drained: Notify,
@@ -178,6 +180,7 @@ impl Hub {
             version: AtomicU64::new(1),
             active_encodings: AtomicU8::new(0),
             is_store_behind: AtomicBool::new(false),
+            is_opening: AtomicBool::new(false),
             has_stored: Notify::new(),
             drained: Notify::new(),
             discarded: AtomicU64::new(0),

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tracing::error;
 
 use super::chain::{Link, Node};
+use super::history::disk::is_lost;
 use super::history::{Reader, Record, Slice};
 use super::order::Hub;
 use super::rejoin::Rejoin;
@@ -264,15 +265,6 @@ impl Past {
     pub(super) fn is_walking(&self) -> bool {
         self.walking.is_some()
     }
-}
-
-/// Whether what could not be read for this reason is lost: the disk has it in no other way, or not at all.
-fn is_lost(error: &io::Error) -> bool {
-    let system = error.get_ref().and_then(|it| it.source());
-    let system = system.and_then(|it| it.downcast_ref::<io::Error>());
-    let code = system.unwrap_or(error).raw_os_error();
-    let is_gone = [io::ErrorKind::InvalidData, io::ErrorKind::NotFound];
-    is_gone.contains(&error.kind()) || code == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 impl fmt::Debug for Past {

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use tokio::task::{JoinHandle, spawn_blocking};
+
 use super::activity::{Micros, Said};
 use super::channels::Channels;
 use super::clock::RunningTime;
@@ -64,6 +66,7 @@ pub(crate) async fn run(channels: Arc<Channels>) {
     let mut look_took = Duration::ZERO;
     let mut peak = 0;
     let (mut put_away, mut looked_at) = (0, Instant::now());
+    let mut disk = None;
     loop {
         let hubs = channels.hubs();
         let tick = hubs.iter().map(|hub| hub.tick()).min();
@@ -97,6 +100,9 @@ pub(crate) async fn run(channels: Arc<Channels>) {
         if looked_at.elapsed() >= CALM_TICK.1 {
             looked_at = Instant::now();
             hubs.iter().for_each(|hub| hub.expire_history());
+            if disk.as_ref().is_none_or(JoinHandle::is_finished) {
+                disk = look_after_disk(&hubs);
+            }
             // As many again may be put away before the next second is over.
             put_away += take_put_away();
             if put_away >= TRIM_SESSIONS {
@@ -108,6 +114,25 @@ pub(crate) async fn run(channels: Arc<Channels>) {
         channels.end_unused();
         channels.close_expired();
     }
+}
+
+/// Looks after the histories on disk, one after the other in one job: on a disk that hangs, one thread waits.
+fn look_after_disk(hubs: &[Arc<Hub>]) -> Option<JoinHandle<()>> {
+    let on_disk = |hub: &Arc<Hub>| {
+        let history = hub.history().filter(|history| history.is_on_disk());
+        history.map(|history| (hub.clone(), history))
+    };
+    let on_disk: Vec<_> = hubs.iter().filter_map(on_disk).collect();
+    if on_disk.is_empty() {
+        return None;
+    }
+    Some(spawn_blocking(move || {
+        for (hub, history) in &on_disk {
+            if let Err(error) = history.look_after() {
+                hub.lose_files(history, &error);
+            }
+        }
+    }))
 }
 
 impl Hub {

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tracing::warn;
-
 use super::batch::Batch;
 use super::chain::{Link, Node};
 use super::encoding::Encoding;
@@ -221,18 +219,13 @@ impl Hub {
         recording.ledger.messages(from.0, to.0)
     }
 
-    /// Lets go of what is too old by now, and of sessions whose lines are all gone.
+    /// Lets go of what is too old by now in memory, and of sessions whose lines are all gone.
     pub(super) fn expire_history(&self) {
         let Some(history) = self.history() else {
             return;
         };
-        match history.is_on_disk() {
-            false => history.expire(),
-            true if history.retention().age.is_some() => {
-                let history = history.clone();
-                tokio::task::spawn_blocking(move || history.expire());
-            }
-            true => {}
+        if !history.is_on_disk() {
+            history.expire();
         }
         if self.is_open.load(Relaxed) {
             self.shared.note_unused();
@@ -264,14 +257,6 @@ impl Hub {
     pub(super) fn keeps_nothing(&self) -> bool {
         let history = self.history();
         !self.lock().is_storing() && history.is_none_or(|history| history.is_empty())
-    }
-
-    /// Removes what there is of it on disk: the channel is no more.
-    pub(super) fn remove_history(&self) {
-        let history = self.history();
-        if let Some(Err(error)) = history.map(|history| history.remove()) {
-            warn!(channel = %self.name, %error, "cannot remove the history of a channel that ended");
-        }
     }
 
     /// The history, if one is kept.

@@ -7,13 +7,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::activity::{Micros, micros};
 use super::closed::LastClosed;
 use super::histories::Histories;
 use super::history::Turns;
 use crate::wire::ids::ClientId;
+
+/// Jobs that may wait for the disk at a time, over all channels: enough for it to be busy, and few enough for one that
+/// hangs to leave most of the runtime's 512 threads to everything else.
+const DISK_JOBS_MAX: usize = 64;
 
 /// What all channels of the daemon share: client numbers, running time, and who was closed last.
 #[derive(Debug)]
@@ -26,6 +32,8 @@ pub(super) struct Shared {
     pub(super) asked: Arc<Notify>,
     /// Turns of those who read the past of some channel.
     pub(super) turns: Turns,
+    /// Turns of those who write to the disk, [`DISK_JOBS_MAX`] at a time.
+    disk: Arc<Semaphore>,
     /// Where the histories are, if they are on disk.
     pub(super) histories: OnceLock<Histories>,
     /// Looks of the reaper over the clients that found no buffer jammed.
@@ -48,6 +56,7 @@ impl Default for Shared {
             closed: Mutex::default(),
             asked: Arc::default(),
             turns: Turns::default(),
+            disk: Arc::new(Semaphore::new(DISK_JOBS_MAX)),
             histories: OnceLock::new(),
             looks: AtomicU64::new(0),
             ran_us: AtomicU64::new(0),
@@ -67,6 +76,37 @@ impl Shared {
             shared.histories.get_or_init(|| histories);
         }
         Arc::new(shared)
+    }
+
+    /// Does something where it may block, in the order in which it is asked for: [`DISK_JOBS_MAX`] at a time.
+    pub(super) fn spawn_on_disk(
+        &self,
+        runtime: &Handle,
+        job: impl FnOnce() + Send + 'static,
+    ) -> JoinHandle<()> {
+        let in_turn = |turn| {
+            move || {
+                let _turn = turn;
+                job();
+            }
+        };
+        match self.disk.clone().try_acquire_owned() {
+            Ok(turn) => runtime.spawn_blocking(in_turn(turn)),
+            Err(_) => {
+                let turn = self.disk.clone().acquire_owned();
+                runtime.spawn(async move {
+                    // Turns are never closed. A job that panics has said so.
+                    if let Ok(turn) = turn.await {
+                        let _ = spawn_blocking(in_turn(turn)).await;
+                    }
+                })
+            }
+        }
+    }
+
+    /// Whether who is at the disk for long is to let others have their turn.
+    pub(super) fn is_disk_crowded(&self) -> bool {
+        self.disk.available_permits() == 0
     }
 
     /// A number that no client had before. Taken under a channel's lock, numbers rise in its order.
@@ -113,5 +153,43 @@ impl Shared {
     /// Stops the time, or lets it go on.
     pub(super) fn set_frozen(&self, is_frozen: bool) {
         self.is_frozen.store(is_frozen, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_on_a_disk_that_hangs_leave_threads_to_others() {
+        let shared = Shared::default();
+        let runtime = Handle::current();
+        let (begun, count) = mpsc::channel();
+        let (hangs, hold) = mpsc::channel::<()>();
+        let hold = Arc::new(Mutex::new(hold));
+        let jobs = (0..3 * DISK_JOBS_MAX).map(|_| {
+            let (begun, hold) = (begun.clone(), hold.clone());
+            shared.spawn_on_disk(&runtime, move || {
+                begun.send(()).unwrap();
+                // One waits for the end of the sender, the others for that one.
+                let _ = hold.lock().recv();
+            })
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let mut has_begun = 0;
+        while has_begun < DISK_JOBS_MAX {
+            has_begun += count.try_iter().count();
+            tokio::task::yield_now().await;
+        }
+        assert!(shared.is_disk_crowded());
+        spawn_blocking(|| ()).await.unwrap();
+        assert_eq!(has_begun + count.try_iter().count(), DISK_JOBS_MAX);
+        drop(hangs);
+        for job in jobs {
+            job.await.unwrap();
+        }
+        assert!(!shared.is_disk_crowded());
     }
 }

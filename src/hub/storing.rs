@@ -18,7 +18,6 @@ use super::order::{Hub, State};
 use super::recording::{Recording, Senders};
 use super::subscriber::Commands;
 use crate::config::{HistorySync, OnHistoryError};
-use crate::wire::channel::ChannelName;
 
 /// Bytes of lines that are stored at once, at most: so much less is there to wait for.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -29,6 +28,9 @@ const PENDING_BYTES: (u64, u64) = (64 * 1024, GROUP_BYTES_MAX as u64);
 
 /// How long a full disk is left alone before it is tried again.
 const RETRY_TIME: Duration = Duration::from_millis(500);
+
+/// How often it is tried to write down that an epoch has ended: who repairs a disk takes longer.
+const NOTE_TIME: Duration = Duration::from_secs(2);
 
 impl Hub {
     /// Has what is pending stored, if no job is at it. The hub's own lock is released.
@@ -42,8 +44,16 @@ impl Hub {
         {
             recording.is_storing = true;
             let (hub, history) = (self.clone(), recording.history.clone());
-            runtime.spawn_blocking(move || hub.store(&history));
+            let shared = self.shared.clone();
+            shared.spawn_on_disk(&runtime, move || hub.store(&history));
         }
+    }
+
+    /// The same, once others have had their turn. The job that lets them is taken to be at it meanwhile.
+    fn store_in_turn(self: &Arc<Hub>, history: &Arc<History>) {
+        let (hub, history) = (self.clone(), history.clone());
+        let shared = self.shared.clone();
+        shared.spawn_on_disk(&Handle::current(), move || hub.store(&history));
     }
 
     /// The same, after a while. The job that could not is taken to be at it meanwhile.
@@ -51,7 +61,7 @@ impl Hub {
         let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(RETRY_TIME).await;
-            tokio::task::spawn_blocking(move || hub.store(&history));
+            hub.store_in_turn(&history);
         });
     }
 
@@ -88,6 +98,9 @@ impl Hub {
                     self.link_stored(history, group.len());
                     history.expire();
                     self.sync_later(history);
+                    if self.shared.is_disk_crowded() {
+                        return self.store_in_turn(history);
+                    }
                 }
                 Err(error) if !self.goes_on_without(history, &error) => return,
                 Err(_) => {}
@@ -183,9 +196,9 @@ impl Hub {
 
     /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
     /// epoch. No sender is told that what is pending is stored.
-    fn end_history(&self, history: &History) {
+    fn end_history(self: &Arc<Hub>, history: &Arc<History>) {
         // Before anybody gets what is pending.
-        end_epoch(&self.name, history);
+        self.end_epoch(history, true);
         let mut state = self.lock();
         let recording = state.recording.as_ref();
         if !recording.is_some_and(|recording| recording.is_of(history)) {
@@ -200,6 +213,26 @@ impl Hub {
         self.wake(state, usize::MAX);
     }
 
+    /// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
+    /// here on; and with none that anybody hears of before. Until that is written down, it is tried again. Blocks.
+    fn end_epoch(self: &Arc<Hub>, history: &Arc<History>, is_first: bool) {
+        let channel = &self.name;
+        match history.begin_epoch(new_epoch()) {
+            Ok(()) if is_first => return,
+            Ok(()) => return info!(%channel, "a restart goes on with another epoch"),
+            Err(error) if is_first => {
+                error!(%channel, %error, "a restart may go on with the epoch that ends here");
+            }
+            Err(_) => {}
+        }
+        let (hub, history) = (self.clone(), history.clone());
+        Handle::current().spawn(async move {
+            tokio::time::sleep(NOTE_TIME).await;
+            let shared = hub.shared.clone();
+            shared.spawn_on_disk(&Handle::current(), move || hub.end_epoch(&history, false));
+        });
+    }
+
     /// Has what was written synced, once as long has passed as it may wait.
     fn sync_later(self: &Arc<Hub>, history: &Arc<History>) {
         let HistorySync::Every(time) = history.sync_mode() else {
@@ -211,7 +244,8 @@ impl Hub {
         let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(time).await;
-            let synced = tokio::task::spawn_blocking(move || {
+            let shared = hub.shared.clone();
+            shared.spawn_on_disk(&Handle::current(), move || {
                 history.is_sync_due.store(false, Relaxed);
                 if let Err(error) = history.sync() {
                     // The next append fails for the same reason, and does what is to be done then.
@@ -219,18 +253,29 @@ impl Hub {
                     warn!(channel = %hub.name, %error, "the history cannot be synced");
                 }
             });
-            // It does not panic.
-            let _ = synced.await;
         });
     }
 
-    /// Waits until nothing is pending, or nothing can be stored. Cancel safe.
+    /// The files of a history are gone, or another daemon's. What is published is treated as after a failed write.
+    pub(super) fn lose_files(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) {
+        let channel = &self.name;
+        if history.on_error() == OnHistoryError::Drop {
+            error!(%channel, %error, "the history has ended: what comes is not kept");
+            self.end_history(history);
+        } else if history.fail(error) {
+            error!(%channel, %error, "senders have to wait: the history cannot be written, before a restart");
+            self.has_stored.notify_waiters();
+            self.tell_sessions();
+        }
+    }
+
+    /// Waits until its history is opened and nothing is pending, or nothing can be stored. Cancel safe.
     pub(super) async fn settle_history(&self) {
         let is_done = self.when_stored(|state| {
             let recording = state.recording.as_ref();
             let is_done = recording
                 .is_none_or(|recording| !recording.is_storing || recording.history.has_failed());
-            is_done.then_some(())
+            (is_done && !self.is_opening()).then_some(())
         });
         is_done.await;
     }
@@ -244,14 +289,6 @@ fn is_much(recording: &Recording) -> bool {
         HistorySync::Os | HistorySync::Every(_) => least,
     };
     recording.pending_bytes() >= most
-}
-
-/// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
-/// here on; and with none that anybody hears of before. Blocks.
-fn end_epoch(channel: &ChannelName, history: &History) {
-    if let Err(error) = history.begin_epoch(new_epoch()) {
-        error!(%channel, %error, "a restart may go on with the epoch that ends here");
-    }
 }
 
 #[cfg(test)]

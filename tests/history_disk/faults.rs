@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Event, Events, Home};
 use crate::common::http::get;
-use crate::common::{PATIENCE, Server, eventually, tool};
+use crate::common::{PATIENCE, Server, eventually, exec, tool};
 
 /// System calls that write to a history.
-const WRITES: &str = "pwritev,pwritev2,pwrite64";
+pub(crate) const WRITES: &str = "pwritev,pwritev2,pwrite64";
 
 /// System calls that sync it.
 const SYNCS: &str = "fsync,fdatasync";
@@ -22,18 +22,25 @@ const SYNCS: &str = "fsync,fdatasync";
 const GRACE: Duration = Duration::from_secs(1);
 
 /// strace at a daemon, some of whose system calls fail for as long as it is there.
-struct Faults(Child);
+pub(crate) struct Faults(Child);
 
 impl Faults {
     /// Has these calls end so. `None`, and said, where nothing can be traced.
     #[track_caller]
-    fn inject(server: &Server, calls: &str, how: &str) -> Option<Faults> {
+    pub(crate) fn inject(server: &Server, calls: &str, how: &str) -> Option<Faults> {
+        Faults::inject_at(server, &[], calls, how)
+    }
+
+    /// The same for calls that concern one of these files; all where none is named.
+    #[track_caller]
+    fn inject_at(server: &Server, files: &[PathBuf], calls: &str, how: &str) -> Option<Faults> {
         let strace = tool("strace")?;
         let mut child = Command::new(strace)
             .args(["-f", "-o", "/dev/null", "-e"])
             .arg(format!("trace={calls}"))
             .arg("-e")
             .arg(format!("inject={calls}:{how}"))
+            .args(files.iter().flat_map(|file| [Path::new("-P"), file]))
             .args(["-p", &server.pid().to_string()])
             .stderr(Stdio::piped())
             .spawn()
@@ -64,7 +71,7 @@ impl Faults {
     }
 
     /// All goes well from now on.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.stop();
     }
 
@@ -315,6 +322,41 @@ fn failed_sync_of_a_full_disk_is_not_tried_again() {
 }
 
 #[test]
+fn hello_that_waits_for_a_full_disk_does_not_hold_a_handover_up() {
+    let mut scene = Scene::new(&["--hello-timeout=1m"]);
+    let Some(faults) = Faults::inject(&scene.server, WRITES, "error=ENOSPC") else {
+        return;
+    };
+    scene.sender.send("waits");
+    scene
+        .server
+        .wait_log("senders wait until the history can be written");
+    let mut newcomer = UnixStream::connect(scene.home.path().join("s")).expect("it listens");
+    newcomer
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a timeout");
+    let hello = "LINEHUB/1 format=json role=publish session=s ack\nbehind\n";
+    newcomer
+        .write_all(hello.as_bytes())
+        .expect("it takes a line");
+    // Its session is taken over, and it waits for what that has sent.
+    while !matches!(scene.sender.next(), Event::End) {}
+    let begun = Instant::now();
+    exec(&scene.server);
+    let took = begun.elapsed();
+    // Well before it would have been refused.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    faults.end();
+    let mut said = BufReader::new(newcomer).lines();
+    let mut next = || said.next().expect("an answer").expect("a line");
+    let hello = next();
+    assert!(hello.contains("\"taken\":2"), "{hello}");
+    assert!(next().contains("\"taken\":3"));
+    assert_eq!(scene.reader.message(), (2, "waits".to_owned()));
+    assert_eq!(scene.reader.message(), (3, "behind".to_owned()));
+}
+
+#[test]
 fn dropped_history_ends_its_epoch_and_its_sessions() {
     let mut scene = Scene::new(&["--history-error=drop"]);
     let Some(faults) = Faults::inject(&scene.server, WRITES, "error=ENOSPC") else {
@@ -357,6 +399,33 @@ fn dropped_history_ends_its_epoch_and_its_sessions() {
     assert_eq!(sender.taken(), 1);
     sender.send("kept again");
     assert_eq!(newcomer.message(), (2, "kept again".to_owned()));
+}
+
+#[test]
+fn end_of_an_epoch_is_written_down_when_a_dropped_history_can_be_written_again() {
+    let mut scene = Scene::new(&["--history-error=drop"]);
+    let mut files = scene.home.segments("main");
+    let names = ["next-epoch", "next-epoch.new"];
+    files.extend(names.map(|name| scene.home.histories().join("main").join(name)));
+    let calls = format!("openat,{WRITES}");
+    let Some(faults) = Faults::inject_at(&scene.server, &files, &calls, "error=EROFS") else {
+        return;
+    };
+    scene.sender.send("passes");
+    assert_eq!(scene.reader.message(), (2, "passes".to_owned()));
+    scene
+        .server
+        .wait_log("a restart may go on with the epoch that ends here");
+    faults.end();
+    scene
+        .server
+        .wait_log("a restart goes on with another epoch");
+    scene.server.stop();
+    let _server = scene.home.start();
+    // Its number 2 would be another line.
+    let resumed = Events::join(&scene.home.address(), &format!("since={}:2", scene.epoch));
+    assert_eq!(resumed.hello["recovered"], false);
+    assert_ne!(resumed.epoch(), scene.epoch);
 }
 
 #[test]

@@ -225,6 +225,31 @@ impl History {
         }
     }
 
+    /// Looks after what is on disk beside storing: whether its files are still there, and whether some are too old. What
+    /// is stored meanwhile is looked after by who does that. Blocks, and never for that.
+    ///
+    /// # Errors
+    /// The files are gone, or another daemon's, as was not known before.
+    pub(in crate::hub) fn look_after(&self) -> io::Result<()> {
+        if let Store::Disk(log) = &self.store
+            && let Some(verified) = log.verify()
+        {
+            verified?;
+            if self.retention().age.is_some() {
+                self.expire();
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages among the numbers from `from` to before the oldest that is kept, where files tell.
+    pub(in crate::hub) fn messages_gone(&self, from: Seq, oldest: Seq) -> Option<u64> {
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Disk(log) => log.messages_gone(from, oldest),
+        }
+    }
+
     /// Reads records from the one on that holds `from`, when it is this reader's turn, which lasts as long as
     /// what is returned with them. Cancel safe.
     pub(in crate::hub) async fn read(

@@ -29,6 +29,8 @@ pub struct HelloReader {
     taken: usize,
     /// "Are you there" was answered, which is done once before the hello.
     said_yes: bool,
+    /// The line is whole: it was put back.
+    is_whole: bool,
 }
 
 /// A [`HelloReader`] as a handover saves it, less what ends its lines.
@@ -39,6 +41,12 @@ pub struct HelloReaderState {
     line: ByteBuf,
     taken: usize,
     said_yes: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    is_whole: bool,
+}
+
+fn is_false(it: &bool) -> bool {
+    !it
 }
 
 /// What has come of the hello line.
@@ -68,6 +76,7 @@ impl HelloReader {
             line: Zeroizing::default(),
             taken: 0,
             said_yes: false,
+            is_whole: false,
         }
     }
 
@@ -79,6 +88,7 @@ impl HelloReader {
             line: ByteBuf::from(self.line.as_slice()),
             taken: self.taken,
             said_yes: self.said_yes,
+            is_whole: self.is_whole,
         }
     }
 
@@ -91,7 +101,19 @@ impl HelloReader {
             // Whatever is written there, it has no more than its bytes to come.
             taken: saved.taken.min(INPUT_BYTES_MAX + 1),
             said_yes: saved.said_yes,
+            is_whole: saved.is_whole,
         }
+    }
+
+    /// Puts the line back that was taken, to be taken again by [`take_back`](HelloReader::take_back): perhaps in
+    /// another daemon.
+    pub fn put_back(&mut self, line: Zeroizing<Vec<u8>>) {
+        (self.line, self.is_whole) = (line, true);
+    }
+
+    /// The line, if it was put back.
+    pub fn take_back(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        mem::take(&mut self.is_whole).then(|| mem::take(&mut self.line))
     }
 
     /// Takes the bytes of one read up to the end of the hello line. Answers to telnet commands are

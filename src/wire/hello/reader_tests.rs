@@ -226,6 +226,22 @@ fn format_of_the_hello_decides_on_telnet_behind_it() {
     assert_eq!(telnet(Format::Raw, Format::Raw), None);
 }
 
+#[test]
+fn line_that_is_put_back_is_taken_again_in_another_daemon() {
+    let mut reader = HelloReader::new(Format::Text, LineEnd::Lf);
+    let HelloInput::Line { line, rest } = reader.push(b"LINEHUB/1 ack\r\nhi\n", &mut Vec::new())
+    else {
+        panic!("the line is whole")
+    };
+    assert_eq!(rest, b"hi\n");
+    assert!(reader.take_back().is_none());
+    reader.put_back(line.clone());
+    let mut next = HelloReader::restore(reader.save(), LineEnd::Lf);
+    assert_eq!(next.take_back(), Some(line));
+    assert!(next.take_back().is_none());
+    assert!(next.crlf());
+}
+
 proptest! {
     #[test]
     fn any_input_cut_anywhere_is_read_the_same(

@@ -76,7 +76,7 @@ impl Archive {
             storage: Storage::default(),
             folder: folder.to_owned(),
             directory: folder.to_owned(),
-            _lock: None,
+            lock: None,
         };
         let kept = Kept {
             segments: VecDeque::new(),

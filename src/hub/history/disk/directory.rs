@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
+use tracing::warn;
 
 use super::chain::Ended;
 use super::create::write_next_epoch;
 use super::error::{Cut, HistoryError};
 use super::folder::{channels_in, list};
 use super::header::is_segment;
+use super::in_place::{LOCK, verify_in_place};
 use super::log::Log;
 use super::recovery::{self, Recovered};
 use super::segment::first_of;
@@ -25,8 +27,7 @@ use crate::hub::history::kept::Retention;
 use crate::wire::channel::ChannelName;
 use crate::wire::ids::Epoch;
 
-/// Files beside the channels' folders. No channel can have such a name.
-const LOCK: &str = "@lock";
+/// Files beside the channels' folders and the lock. No channel can have such a name.
 const STATE: &str = "@state";
 const NEW_STATE: &str = "@state.new";
 
@@ -116,15 +117,24 @@ impl Directory {
     /// How the daemon ended that had it last.
     fn find_end(&self, boot_id: Option<&str>) -> Result<Ended, HistoryError> {
         let path = self.path.join(STATE);
-        let Some(state) = storage::read_text(&path)? else {
-            let is_new = self.channels()?.is_empty();
-            return Ok(if is_new { Ended::Clean } else { Ended::Down });
+        let state = match storage::read_text(&path)? {
+            Some(state) => state,
+            None if self.channels()?.is_empty() => return Ok(Ended::Clean),
+            None => String::new(),
         };
         let is_same_boot = |boot_id| state == format!("boot {boot_id}\n");
         Ok(match state.as_str() {
             CLEAN => Ended::Clean,
             _ if boot_id.is_some_and(is_same_boot) => Ended::Killed,
-            _ => Ended::Down,
+            boot if boot.starts_with("boot ") && boot.ends_with('\n') => Ended::Down,
+            _ => {
+                let file = path.display();
+                warn!(
+                    %file,
+                    "it does not say how the last daemon ended: what was not synced is taken for lost, and histories go on in new epochs"
+                );
+                Ended::Down
+            }
         })
     }
 
@@ -207,6 +217,7 @@ impl Directory {
     /// # Errors
     /// The system's.
     pub(crate) fn mark_clean(&self) -> io::Result<()> {
+        verify_in_place(&*self.lock, &self.path.join(LOCK))?;
         if self.ended != Ended::Clean {
             // Channels that nobody has opened since may have been written to before.
             self.sync_all()?;
@@ -245,7 +256,7 @@ impl Directory {
             storage: self.storage.clone(),
             folder: self.path.join(name.as_str()),
             directory: self.path.clone(),
-            _lock: Some(Arc::clone(&self.lock)),
+            lock: Some(Arc::clone(&self.lock)),
         }
     }
 }

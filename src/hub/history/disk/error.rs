@@ -49,6 +49,19 @@ pub(crate) struct Cut {
     pub(crate) bytes: u64,
 }
 
+/// Whether what could not be read for this reason is lost: the disk has it in no other way, or not at all.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    let system = error.get_ref().and_then(|it| it.source());
+    let system = system.and_then(|it| it.downcast_ref::<io::Error>());
+    let code = system.unwrap_or(error).raw_os_error();
+    let is_gone = [
+        io::ErrorKind::InvalidData,
+        io::ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied,
+    ];
+    is_gone.contains(&error.kind()) || code == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
 impl HistoryError {
     /// For `map_err`: says what was tried with which file.
     pub(super) fn of(tried: &'static str, file: &Path) -> impl FnOnce(io::Error) -> HistoryError {

@@ -97,6 +97,13 @@ impl Log {
         self.writer.lock().begin(&self.shared, always)
     }
 
+    /// Whether the files are still those of this daemon, as far as can be told without waiting for who writes; `None`
+    /// while somebody does. Nothing can be written any more once they are not.
+    pub(crate) fn verify(&self) -> Option<io::Result<()>> {
+        let mut writer = self.writer.try_lock()?;
+        Some(writer.verify(&self.shared).map_err(io::Error::from))
+    }
+
     /// Removes all files of the channel. Who is reading keeps what it has; nothing can be appended any more.
     ///
     /// # Errors
@@ -147,6 +154,21 @@ impl Log {
             sync_lag: kept
                 .unsynced
                 .map_or(Duration::ZERO, |since| since.elapsed()),
+        }
+    }
+
+    /// Messages among the numbers from `from` to before `oldest`, as long as that is the oldest that is kept, where it is
+    /// known: of all numbers there ever were before that, or where no notice ever had one.
+    pub(crate) fn messages_gone(&self, from: Seq, oldest: Seq) -> Option<u64> {
+        let kept = self.shared.kept.lock();
+        let header = &kept.segments.front()?.header;
+        let messages = header.messages_before;
+        if header.first_seq != oldest {
+            return None;
+        }
+        match oldest.0.checked_sub(from.0)? {
+            _ if from == Seq(1) => Some(messages),
+            gone => (messages == oldest.0 - 1).then_some(gone),
         }
     }
 

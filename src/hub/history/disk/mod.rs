@@ -23,6 +23,7 @@ mod error;
 mod folder;
 mod group;
 mod header;
+mod in_place;
 mod index;
 mod log;
 #[cfg(test)]
@@ -45,6 +46,6 @@ pub(crate) use archive::{Archive, channels};
 pub(crate) use carried::SavedRecords;
 pub(crate) use check::{Report, check};
 pub(crate) use directory::Directory;
-pub(crate) use error::HistoryError;
+pub(crate) use error::{HistoryError, is_lost};
 pub(crate) use log::Log;
 pub(crate) use recovery::Recovered;

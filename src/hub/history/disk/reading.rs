@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::error::is_lost;
 use super::segment::Segment;
 use super::shared::{Kept, Shared};
 use crate::hub::history::kept::Slice;
@@ -36,10 +37,11 @@ impl Shared {
         }
     }
 
-    /// The first number of the newest so many; the next number to be given if that is none of them.
+    /// The first number of the newest so many; the next number to be given if that is none of them. Of what is lost,
+    /// a number from which on so many are missed.
     ///
     /// # Errors
-    /// Those of [`Shared::read`].
+    /// Those of [`Shared::read`], where it may go well another time.
     pub(super) fn locate(&self, newest: Newest) -> io::Result<Seq> {
         loop {
             match self.try_locate(newest)? {
@@ -83,7 +85,11 @@ impl Shared {
         };
         let mut message = match message {
             Ok(message) => message,
-            Err((segment, error)) => return self.removed_or(&segment, error),
+            Err((segment, error)) => match self.is_lost(&segment, &error) {
+                // All that it had is missed.
+                true => segment.header.messages_before,
+                false => return self.removed_or(&segment, error),
+            },
         };
         let segment = {
             let kept = self.kept.lock();
@@ -99,6 +105,13 @@ impl Shared {
         };
         match segment.seq_of(message) {
             Ok(seq) => Ok(Found::Seq(seq)),
+            Err(error) if self.is_lost(&segment, &error) => {
+                // Who reads on from there misses as many as were asked for, is told so, and goes on behind them.
+                let end = segment.end();
+                let missed = end.messages.saturating_sub(message);
+                let seq = end.seq.0.saturating_sub(missed);
+                Ok(Found::Seq(segment.header.first_seq.max(Seq(seq))))
+            }
             Err(error) => self.removed_or(&segment, error),
         }
     }
@@ -108,6 +121,11 @@ impl Shared {
             true => Ok(Found::Removed),
             false => Err(error),
         }
+    }
+
+    /// Whether what a segment has that is kept is lost.
+    fn is_lost(&self, segment: &Arc<Segment>, error: &io::Error) -> bool {
+        is_lost(error) && !self.is_removed(segment, error)
     }
 
     /// Whether a segment could not be opened since it was removed meanwhile.

@@ -135,6 +135,7 @@ pub(super) fn open(
         unsynced: unsynced.collect(),
         is_folder_unsynced: !is_synced,
         failed: None,
+        is_gone: false,
         staged: Staged::default(),
         active: Some(active),
         sessions,
@@ -170,6 +171,7 @@ fn fresh(files: Files, retention: Retention, epoch: Epoch, cut: Option<Cut>) -> 
         unsynced: Vec::new(),
         is_folder_unsynced: false,
         failed: None,
+        is_gone: false,
         staged: Staged::default(),
     };
     let recovered = Recovered {

@@ -37,6 +37,9 @@ impl Writer {
                 }
             }
         }
+        if self.is_gone {
+            return Ok(());
+        }
         let oldest_before = shared.kept.lock().oldest();
         loop {
             let mut kept = shared.kept.lock();
@@ -54,7 +57,9 @@ impl Writer {
             kept.segments.pop_front();
             kept.file_bytes -= oldest.end().at;
             drop(kept);
-            if let Err(error) = shared.files.storage.remove(&oldest.path) {
+            let storage = &shared.files.storage;
+            let lock = shared.files.verify_lock();
+            if let Err(error) = lock.and_then(|()| storage.remove(&oldest.path)) {
                 let mut kept = shared.kept.lock();
                 kept.file_bytes += oldest.end().at;
                 kept.segments.push_front(oldest);

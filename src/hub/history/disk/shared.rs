@@ -29,7 +29,7 @@ pub(super) struct Files {
     pub(super) directory: PathBuf,
     /// Held for as long as anything is written. The lock goes with the last.
     /// `None` where nothing is written.
-    pub(super) _lock: Option<Arc<OwnedFd>>,
+    pub(super) lock: Option<Arc<OwnedFd>>,
 }
 
 /// What readers see.

@@ -2,7 +2,7 @@
 //! and play it again up to where a machine lost its power.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -181,11 +181,14 @@ pub(super) fn open(path: &Path) -> Result<File, HistoryError> {
 
 /// Text of a small file; `None` if there is none.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>, HistoryError> {
-    let text = match open(path) {
+    let mut file = match open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => io::read_to_string(file?),
+        file => file?,
     };
-    text.map(Some).map_err(HistoryError::of("read", path))
+    let mut bytes = Vec::new();
+    let read = file.read_to_end(&mut bytes);
+    read.map_err(HistoryError::of("read", path))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Opens a file of a history, which is refused as damaged if it is none: a FIFO would hold up who opens it for as

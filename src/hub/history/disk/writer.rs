@@ -10,6 +10,7 @@ use super::create::{NEXT_EPOCH, create_segment, draw, mark_next_epoch, write_nex
 use super::error::HistoryError;
 use super::group::{Group, Staged};
 use super::header::{Header, Previous};
+use super::in_place::verify_in_place;
 use super::segment::Segment;
 use super::shared::{Files, Kept, Shared};
 use super::storage::millis;
@@ -45,6 +46,8 @@ pub(super) struct Writer {
     pub(super) is_folder_unsynced: bool,
     /// Why nothing can be written any more.
     pub(super) failed: Option<String>,
+    /// That is since the files are gone, or another daemon's: none may be removed.
+    pub(super) is_gone: bool,
     /// Kept to be used again.
     pub(super) staged: Staged,
 }
@@ -196,6 +199,7 @@ impl Writer {
         always: bool,
         group: &mut Group,
     ) -> Result<(), HistoryError> {
+        self.verify(shared)?;
         if always && !self.unsynced.is_empty() {
             // A segment of `always` says that nothing before it can be lost.
             self.sync_or_fail(&shared.files)?;
@@ -345,6 +349,7 @@ impl Writer {
         if self.active.is_none() {
             return Ok(());
         }
+        shared.files.verify_lock()?;
         let written = write_next_epoch(&shared.files, epoch);
         Ok(written.or_else(|error| mark_next_epoch(&shared.files).map_err(|_| error))?)
     }
@@ -356,8 +361,25 @@ impl Writer {
         (kept.next, kept.messages) = (next, messages);
     }
 
+    /// See [`Log::verify`].
+    pub(super) fn verify(&mut self, shared: &Shared) -> Result<(), HistoryError> {
+        if self.failed.is_some() {
+            return Ok(());
+        }
+        let lock = shared.files.verify_lock();
+        let verified = lock.and_then(|()| match &self.active {
+            Some(active) => verify_in_place(&*active.file, &active.segment.path),
+            None => Ok(()),
+        });
+        verified.inspect_err(|error| {
+            self.failed = Some(error.to_string());
+            self.is_gone = true;
+        })
+    }
+
     /// See [`Log::remove`].
     pub(super) fn remove(&mut self, shared: &Shared) -> io::Result<()> {
+        shared.files.verify_lock()?;
         self.failed = Some("the history was removed".to_owned());
         self.active = None;
         self.unsynced.clear();
