@@ -1,0 +1,232 @@
+//! What one node sends into the stream of one channel, and what became of it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::here::Clients;
+use super::message::{Batch, Claim, Message, NodeId};
+use crate::hub::history::Record;
+use crate::hub::part::Kind;
+use crate::wire::format::Notice;
+
+/// Batches that are stored and have not come back, at most: what a node has sent waits in its memory until it is in
+/// the order.
+const UNSETTLED_MAX: usize = 64;
+
+/// The batches of a node that have not come back yet, in order. One at a time is on its way to the stream.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    node: NodeId,
+    last_number: u64,
+    unsettled: VecDeque<Sent>,
+    /// How many of them are stored, as the server said; the one behind them is the one on its way.
+    stored: usize,
+    way: Way,
+}
+
+#[derive(Debug)]
+struct Sent {
+    batch: Batch,
+    body: Bytes,
+}
+
+/// Where the batch is that is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It is to be sent.
+    Due,
+    /// It was sent.
+    Sent,
+    /// It was sent, and no answer came: it is to be looked for.
+    InDoubt,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send this batch, under [`message_id`].
+    Send { number: u64, body: Bytes },
+    /// Look for the last message of the node's own subject.
+    Look,
+    /// Nothing: an answer is to come, or there is nothing to send.
+    Wait,
+}
+
+/// The `Nats-Msg-Id` of a batch: what is sent twice within the server's window is stored once. Nothing depends on it.
+pub(crate) fn message_id(node: NodeId, number: u64) -> String {
+    format!("{node}-{number}")
+}
+
+/// What a batch that came back means for the publisher of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// It is this node's, and in the order.
+    Own,
+    /// It is another node's.
+    Other,
+    /// Another process publishes as this node: what has not come back never counts, so it is to be
+    /// [sent as a new one](Publisher::renew).
+    Twin,
+}
+
+impl Publisher {
+    pub(crate) fn new(node: NodeId) -> Publisher {
+        Publisher {
+            node,
+            last_number: 0,
+            unsettled: VecDeque::new(),
+            stored: 0,
+            way: Way::Due,
+        }
+    }
+
+    /// The node as which it publishes.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Whether a new batch can be [pushed](Publisher::push): what comes meanwhile is one batch.
+    pub(crate) fn is_free(&self) -> bool {
+        self.stored == self.unsettled.len() && self.stored < UNSETTLED_MAX
+    }
+
+    /// Whether all that was pushed has come back.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// Adds what is to be published next.
+    pub(crate) fn push(&mut self, claims: Vec<Claim>, record: Record, claimed_by: Vec<u64>) {
+        self.last_number += 1;
+        let batch = Batch {
+            node: self.node,
+            number: self.last_number,
+            claims: claims.into(),
+            record,
+            claimed_by: claimed_by.into(),
+            crc: 0,
+        };
+        self.unsettled.push_back(Sent::new(batch));
+    }
+
+    /// What is to be done now. Only while it is known what follows from the stream.
+    pub(crate) fn next(&mut self) -> Step {
+        let Some(sent) = self.unsettled.get(self.stored) else {
+            return Step::Wait;
+        };
+        match self.way {
+            Way::Due => {
+                self.way = Way::Sent;
+                Step::Send {
+                    number: sent.batch.number,
+                    body: sent.body.clone(),
+                }
+            }
+            Way::Sent => Step::Wait,
+            Way::InDoubt => Step::Look,
+        }
+    }
+
+    /// The server has stored this batch.
+    pub(crate) fn note_stored(&mut self, number: u64) {
+        let on_way = self.unsettled.get(self.stored);
+        if on_way.is_some_and(|sent| sent.batch.number == number) {
+            self.stored += 1;
+            self.way = Way::Due;
+        }
+    }
+
+    /// No answer came in time, the connection was lost, or the answer is an error: what is on its way may be stored
+    /// or not.
+    pub(crate) fn note_doubt(&mut self) {
+        if self.way == Way::Sent {
+            self.way = Way::InDoubt;
+        }
+    }
+
+    /// The last message of the own subject is the batch of this number, if there is one: what is on its way is among
+    /// those before it, or is sent again.
+    pub(crate) fn note_found(&mut self, last: Option<u64>) {
+        let on_way = self.unsettled.get(self.stored);
+        let number = on_way.map(|sent| sent.batch.number);
+        if self.way != Way::InDoubt {
+            return;
+        }
+        match number {
+            Some(number) if last >= Some(number) => self.stored += 1,
+            _ => {}
+        }
+        self.way = Way::Due;
+    }
+
+    /// A batch has come back with its numbers, with or without its answer.
+    pub(crate) fn settle(&mut self, node: NodeId, number: u64, crc: u32) -> Settled {
+        if node != self.node {
+            return Settled::Other;
+        }
+        let next = self.unsettled.front().map(|sent| &sent.batch);
+        if next.is_none_or(|batch| batch.number != number || batch.crc != crc) {
+            return Settled::Twin;
+        }
+        self.pop();
+        Settled::Own
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        match self.stored.checked_sub(1) {
+            Some(stored) => self.stored = stored,
+            None => self.way = Way::Due,
+        }
+        self.unsettled.pop_front().map(|sent| sent.batch)
+    }
+
+    /// It is known again what follows from the stream, and that batches up to `last` were counted: the rest was not,
+    /// and is sent again. Those that were counted, and whether another process publishes as this node.
+    pub(crate) fn place(&mut self, last: u64) -> (Vec<Batch>, Settled) {
+        let mut counted = Vec::new();
+        while self
+            .unsettled
+            .front()
+            .is_some_and(|sent| sent.batch.number <= last)
+        {
+            counted.extend(self.pop());
+        }
+        (self.stored, self.way) = (0, Way::Due);
+        let is_own = last <= self.last_number;
+        (counted, if is_own { Settled::Own } else { Settled::Twin })
+    }
+
+    /// Goes on as a new node with what was not counted of the old one. Of the clients that were left to another node,
+    /// that one says that they left.
+    pub(crate) fn renew(&mut self, node: NodeId, left: &Clients) {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        *self = Publisher::new(node);
+        for sent in unsettled {
+            let Batch {
+                claims,
+                mut record,
+                claimed_by,
+                ..
+            } = sent.batch;
+            leave_out(&mut record, left);
+            self.push(claims.into(), record, claimed_by.into());
+        }
+    }
+}
+
+/// Leaves out that these clients left, as another node says so: of what was not sent before a node [goes on as a new
+/// one](Publisher::renew).
+pub(crate) fn leave_out(record: &mut Record, left: &Clients) {
+    let is_left_out =
+        |kind, client| kind == Kind::Notice(Notice::Disconnect) && left.contains_key(&client);
+    record.retain(|_, kind, client| !is_left_out(kind, client));
+}
+
+impl Sent {
+    fn new(mut batch: Batch) -> Sent {
+        let (body, crc) = Message::Batch(batch.clone()).encode();
+        batch.crc = crc;
+        Sent { batch, body }
+    }
+}
