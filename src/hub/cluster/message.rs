@@ -5,17 +5,17 @@
 //!
 //! | kind | what follows |
 //! |---|---|
-//! | batch | node (8, fixed), its number; the count of claims, and for each the name, the claim, 1 if it is given up; what a [record](crate::hub::history::meta) says; the claim of each session in it; the lines |
+//! | batch | node (8, fixed), checksum of the batch before (4, fixed), its number; the count of claims, and for each the name, the claim, 1 if it is given up; what a [record](crate::hub::history::meta) says; the claim of each session in it; the lines |
 //! | checkpoint | stream (8, fixed), place, 1 if it begins an order, oldest number, [`State`] |
 //! | gone | node, by whom (8 each, fixed) |
 //!
-//! A batch of one line has 22 bytes beside it, as long as its numbers are small.
+//! A batch of one line has 26 bytes beside it, as long as its numbers are small.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::state::{Session, State};
+use super::state::{Last, Session, State};
 use crate::hub::history::Record;
 use crate::hub::history::meta::{Meta, put, put_meta, put_text};
 use crate::hub::part::Kind;
@@ -53,6 +53,8 @@ pub(crate) struct Batch {
     pub(crate) node: NodeId,
     /// Counts the node's batches, from 1.
     pub(crate) number: u64,
+    /// Checksum of the one before, 0 in the first: what another process sends as this node is not in this chain.
+    pub(crate) before: u32,
     /// They come before all lines of the batch, and those that are given up behind them.
     pub(crate) claims: Box<[Claim]>,
     /// Its numbers and its time follow from its place in the stream: they are 0 here.
@@ -177,6 +179,27 @@ fn node(meta: &mut Meta<'_>) -> Option<NodeId> {
     fixed(meta).map(NodeId)
 }
 
+fn put_last(out: &mut Vec<u8>, node: NodeId, last: Last) {
+    put_node(out, node);
+    put(out, last.number);
+    put_crc(out, last.crc);
+}
+
+fn put_crc(out: &mut Vec<u8>, crc: u32) {
+    out.extend_from_slice(&crc.to_le_bytes());
+}
+
+fn crc_of(meta: &mut Meta<'_>) -> Option<u32> {
+    let (crc, rest) = meta.0.split_first_chunk()?;
+    meta.0 = rest;
+    Some(u32::from_le_bytes(*crc))
+}
+
+fn last(meta: &mut Meta<'_>) -> Option<(NodeId, Last)> {
+    let (node, number, crc) = (node(meta)?, meta.u64()?, crc_of(meta)?);
+    Some((node, Last { number, crc }))
+}
+
 fn flag(meta: &mut Meta<'_>) -> Option<bool> {
     match meta.byte()? {
         0 => Some(false),
@@ -187,6 +210,7 @@ fn flag(meta: &mut Meta<'_>) -> Option<bool> {
 
 fn put_batch(batch: &Batch, out: &mut Vec<u8>) {
     put_node(out, batch.node);
+    put_crc(out, batch.before);
     put(out, batch.number);
     put(out, batch.claims.len() as u64);
     for claim in &batch.claims {
@@ -202,7 +226,7 @@ fn put_batch(batch: &Batch, out: &mut Vec<u8>) {
 }
 
 fn batch(meta: &mut Meta<'_>, body: &Bytes, crc: u32) -> Option<Batch> {
-    let (node, number) = (node(meta)?, meta.u64()?);
+    let (node, before, number) = (node(meta)?, crc_of(meta)?, meta.u64()?);
     let mut claims = Vec::with_capacity(meta.count()?);
     for _ in 0..claims.capacity() {
         claims.push(Claim {
@@ -220,6 +244,7 @@ fn batch(meta: &mut Meta<'_>, body: &Bytes, crc: u32) -> Option<Batch> {
     is_whole.then_some(Batch {
         node,
         number,
+        before,
         claims: claims.into(),
         record,
         claimed_by: claimed_by?,
@@ -236,17 +261,13 @@ fn put_checkpoint(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
     put(out, state.epoch.0.into());
     put(out, state.next.0);
     put(out, state.messages);
-    let gone = || state.gone.iter().copied();
-    let nodes = || state.nodes.iter().map(|(node, last)| (*node, *last));
-    for (count, last) in [
-        (state.nodes.len(), nodes().collect::<Vec<_>>()),
-        (state.gone.len(), gone().collect()),
-    ] {
-        put(out, count as u64);
-        for (node, last) in last {
-            put_node(out, node);
-            put(out, last);
-        }
+    put(out, state.nodes.len() as u64);
+    for (node, last) in &state.nodes {
+        put_last(out, *node, *last);
+    }
+    put(out, state.gone.len() as u64);
+    for (node, last) in &state.gone {
+        put_last(out, *node, *last);
     }
     put(out, state.sessions.len() as u64);
     for (name, session) in &state.sessions {
@@ -268,10 +289,11 @@ fn checkpoint(meta: &mut Meta<'_>) -> Option<Checkpoint> {
     let mut state = State::new(epoch);
     (state.next, state.messages) = (next, messages);
     for _ in 0..meta.count()? {
-        state.nodes.insert(node(meta)?, meta.u64()?);
+        let (node, last) = last(meta)?;
+        state.nodes.insert(node, last);
     }
     for _ in 0..meta.count()? {
-        state.gone.push_back((node(meta)?, meta.u64()?));
+        state.gone.push_back(last(meta)?);
     }
     for _ in 0..meta.count()? {
         let name = meta.text()?.parse().ok()?;

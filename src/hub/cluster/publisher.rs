@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::here::Clients;
 use super::message::{Batch, Claim, Message, NodeId};
+use super::state::Last;
 use crate::hub::history::Record;
 use crate::hub::part::Kind;
 use crate::wire::format::Notice;
@@ -19,6 +20,8 @@ const UNSETTLED_MAX: usize = 64;
 pub(crate) struct Publisher {
     node: NodeId,
     last_number: u64,
+    /// The last that came back.
+    settled: Last,
     unsettled: VecDeque<Sent>,
     /// How many of them are stored, as the server said; the one behind them is the one on its way.
     stored: usize,
@@ -75,6 +78,7 @@ impl Publisher {
         Publisher {
             node,
             last_number: 0,
+            settled: Last::default(),
             unsettled: VecDeque::new(),
             stored: 0,
             way: Way::Due,
@@ -99,9 +103,11 @@ impl Publisher {
     /// Adds what is to be published next.
     pub(crate) fn push(&mut self, claims: Vec<Claim>, record: Record, claimed_by: Vec<u64>) {
         self.last_number += 1;
+        let before = self.unsettled.back().map(|sent| sent.batch.crc);
         let batch = Batch {
             node: self.node,
             number: self.last_number,
+            before: before.unwrap_or(self.settled.crc),
             claims: claims.into(),
             record,
             claimed_by: claimed_by.into(),
@@ -128,10 +134,11 @@ impl Publisher {
         }
     }
 
-    /// The server has stored this batch.
-    pub(crate) fn note_stored(&mut self, number: u64) {
+    /// The server has stored this batch. An answer that says that it is a duplicate does not: see
+    /// [`Publisher::note_doubt`].
+    pub(crate) fn note_stored(&mut self, node: NodeId, number: u64) {
         let on_way = self.unsettled.get(self.stored);
-        if on_way.is_some_and(|sent| sent.batch.number == number) {
+        if node == self.node && on_way.is_some_and(|sent| sent.batch.number == number) {
             self.stored += 1;
             self.way = Way::Due;
         }
@@ -145,19 +152,21 @@ impl Publisher {
         }
     }
 
-    /// The last message of the own subject is the batch of this number, if there is one: what is on its way is among
-    /// those before it, or is sent again.
-    pub(crate) fn note_found(&mut self, last: Option<u64>) {
-        let on_way = self.unsettled.get(self.stored);
-        let number = on_way.map(|sent| sent.batch.number);
+    /// This is the last batch of the own subject: what is on its way, or it is to be sent again. If it is another
+    /// process's, what comes back will tell.
+    pub(crate) fn note_found(&mut self, last: Last) {
         if self.way != Way::InDoubt {
             return;
         }
-        match number {
-            Some(number) if last >= Some(number) => self.stored += 1,
-            _ => {}
+        let on_way = self.unsettled.get(self.stored);
+        let on_way = on_way.map(|sent| last_of(&sent.batch)).unwrap_or_default();
+        self.way = match last.number < on_way.number {
+            true => Way::Due,
+            false => Way::Sent,
+        };
+        if last == on_way {
+            self.note_stored(self.node, last.number);
         }
-        self.way = Way::Due;
     }
 
     /// A batch has come back with its numbers, with or without its answer.
@@ -178,23 +187,30 @@ impl Publisher {
             Some(stored) => self.stored = stored,
             None => self.way = Way::Due,
         }
-        self.unsettled.pop_front().map(|sent| sent.batch)
+        let batch = self.unsettled.pop_front()?.batch;
+        self.settled = last_of(&batch);
+        Some(batch)
     }
 
-    /// It is known again what follows from the stream, and that batches up to `last` were counted: the rest was not,
-    /// and is sent again. Those that were counted, and whether another process publishes as this node.
-    pub(crate) fn place(&mut self, last: u64) -> (Vec<Batch>, Settled) {
-        let mut counted = Vec::new();
-        while self
-            .unsettled
-            .front()
-            .is_some_and(|sent| sent.batch.number <= last)
-        {
-            counted.extend(self.pop());
-        }
+    /// It is known again what follows from the stream, and which batch was the last that was counted: those up to it
+    /// were, the rest was not, and is sent again. Those that were counted, and whether another process publishes as
+    /// this node.
+    pub(crate) fn place(&mut self, last: Last) -> (Vec<Batch>, Settled) {
         (self.stored, self.way) = (0, Way::Due);
-        let is_own = last <= self.last_number;
-        (counted, if is_own { Settled::Own } else { Settled::Twin })
+        let mut own = self.unsettled.iter().map(|sent| last_of(&sent.batch));
+        let own = match last.number == self.settled.number {
+            true => Some(self.settled),
+            false => own.find(|own| own.number == last.number),
+        };
+        // Neither are numbers before those that came back ours, if an order began that did not know them.
+        let is_twin = own.is_none_or(|own| own != last);
+        if is_twin {
+            return (Vec::new(), Settled::Twin);
+        }
+        let is_counted = |sent: &Sent| sent.batch.number <= last.number;
+        let counted = self.unsettled.iter().take_while(|sent| is_counted(sent));
+        let counted = 0..counted.count();
+        (counted.filter_map(|_| self.pop()).collect(), Settled::Own)
     }
 
     /// Goes on as a new node with what was not counted of the old one. Of the clients that were left to another node,
@@ -221,6 +237,13 @@ pub(crate) fn leave_out(record: &mut Record, left: &Clients) {
     let is_left_out =
         |kind, client| kind == Kind::Notice(Notice::Disconnect) && left.contains_key(&client);
     record.retain(|_, kind, client| !is_left_out(kind, client));
+}
+
+fn last_of(batch: &Batch) -> Last {
+    Last {
+        number: batch.number,
+        crc: batch.crc,
+    }
 }
 
 impl Sent {

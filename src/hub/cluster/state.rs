@@ -11,7 +11,7 @@ use crate::wire::session::SessionName;
 /// one message by default.
 pub(crate) const SESSIONS_MAX: usize = 4096;
 
-/// Nodes at most, and nodes that are remembered as gone: 18 bytes of a checkpoint for each.
+/// Nodes at most, and nodes that are remembered as gone: 22 bytes of a checkpoint for each.
 pub(crate) const NODES_MAX: usize = 1024;
 
 /// What is known behind one message of the stream.
@@ -22,11 +22,18 @@ pub(crate) struct State {
     pub(crate) next: Seq,
     /// Messages that were given a number.
     pub(crate) messages: u64,
-    /// Number of the last batch of each node: one that is not above it was counted before.
-    pub(crate) nodes: BTreeMap<NodeId, u64>,
+    /// The last batch of each node: one that is not above it was counted before.
+    pub(crate) nodes: BTreeMap<NodeId, Last>,
     /// The same of nodes that are gone, the last of them at the end: nothing more of theirs counts.
-    pub(crate) gone: VecDeque<(NodeId, u64)>,
+    pub(crate) gone: VecDeque<(NodeId, Last)>,
     pub(crate) sessions: BTreeMap<SessionName, Session>,
+}
+
+/// The last batch that was counted of a node: its number, 0 if there is none, and its checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Last {
+    pub(crate) number: u64,
+    pub(crate) crc: u32,
 }
 
 /// A session: what one sender has published over all its connections.
@@ -73,10 +80,11 @@ impl State {
     }
 
     /// The last batch that was counted of a node, gone or not.
-    pub(crate) fn last_of(&self, node: NodeId) -> u64 {
+    pub(crate) fn last_of(&self, node: NodeId) -> Last {
         let gone = || self.gone.iter().find(|(gone, _)| *gone == node);
         let last = self.nodes.get(&node).copied();
-        last.or_else(|| gone().map(|(_, last)| *last)).unwrap_or(0)
+        let last = last.or_else(|| gone().map(|(_, last)| *last));
+        last.unwrap_or_default()
     }
 
     pub(crate) fn is_gone(&self, node: NodeId) -> bool {
@@ -86,13 +94,19 @@ impl State {
     /// Counts a batch: its claims, and what of its record counts, with its numbers. `None`: none of it does, as it was
     /// counted before, or its node is gone.
     pub(super) fn batch(&mut self, batch: Batch) -> Option<(Vec<Claimed>, Record)> {
-        if batch.number <= self.last_of(batch.node) || self.is_gone(batch.node) {
+        let last = self.last_of(batch.node);
+        let follows = batch.number > last.number && batch.before == last.crc;
+        if !follows || self.is_gone(batch.node) {
             return None;
         }
         if self.nodes.len() == NODES_MAX && !self.nodes.contains_key(&batch.node) {
             return None;
         }
-        self.nodes.insert(batch.node, batch.number);
+        let last = Last {
+            number: batch.number,
+            crc: batch.crc,
+        };
+        self.nodes.insert(batch.node, last);
         let (given_up, claims): (Vec<_>, Vec<_>) = batch
             .claims
             .into_iter()
@@ -167,7 +181,7 @@ impl State {
         if self.is_gone(gone.node) || gone.by != gone.node && self.is_gone(gone.by) {
             return false;
         }
-        let last = self.nodes.remove(&gone.node).unwrap_or(0);
+        let last = self.nodes.remove(&gone.node).unwrap_or_default();
         if self.gone.len() == NODES_MAX {
             self.gone.pop_front();
         }

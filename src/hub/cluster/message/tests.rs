@@ -61,6 +61,7 @@ fn message(said: &[Said], numbers: &[u64], kind: u8) -> Message {
             Message::Batch(Batch {
                 node,
                 number: number(1).max(1),
+                before: number(2) as u32,
                 claims: claims.collect(),
                 record,
                 claimed_by: claimed_by.into(),
@@ -71,8 +72,12 @@ fn message(said: &[Said], numbers: &[u64], kind: u8) -> Message {
             let mut state = State::new(Epoch(number(2) as u32));
             (state.next, state.messages) = (Seq(number(3)), number(4));
             for (number, at) in numbers.iter().zip(0..) {
-                state.nodes.insert(NodeId(*number), at);
-                state.gone.push_back((NodeId(at), *number));
+                let last = Last {
+                    number: at,
+                    crc: *number as u32,
+                };
+                state.nodes.insert(NodeId(*number), last);
+                state.gone.push_back((NodeId(at), last));
                 let owner = (number % 2 == 0).then_some((node, *number));
                 let last = Seq(at);
                 let session = Session {
@@ -140,7 +145,7 @@ fn batch_of_one_line_is_small() {
         unreachable!();
     };
     batch.number = 1000;
-    assert_eq!(Message::Batch(batch).encode().0.len(), 23 + "hello\n".len());
+    assert_eq!(Message::Batch(batch).encode().0.len(), 27 + "hello\n".len());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use self::check::Auditor;
 use self::process::{Client, Process, Queue, QueuedPart};
 use self::stream::{OnWay, Stream};
-use super::message::{Claim, Message};
+use super::message::{Claim, Message, NodeId};
 use super::publisher::Step;
 use crate::hub::part::Kind;
 use crate::wire::format::Notice;
@@ -71,7 +71,7 @@ struct World {
     limit: usize,
     way: Vec<OnWay>,
     /// Which process is to be told that which batch is stored.
-    answers: Vec<(usize, u64)>,
+    answers: Vec<(usize, (u64, u64))>,
     processes: Vec<Process>,
     senders: Vec<Sender>,
     last_id: u64,
@@ -176,11 +176,11 @@ impl World {
         let (mut source, mut lines, mut session) = (format!("c{id}"), lines, None);
         if let Some((index, claim)) = client.session {
             let sender = &mut self.senders[index];
-            if !client.is_granted {
+            if !client.is_granted || sender.at != Some((at, id)) {
                 return;
             }
             lines = lines.min(LINES - client.sent);
-            source = format!("{}.{}", sender.name.as_str(), sender.generation);
+            source = format!("{}.{}", sender.name.as_str(), client.generation);
             session = Some((sender.name.clone(), client.sent + lines, claim));
             sender.sent = sender.sent.max(client.sent + lines);
         }
@@ -254,7 +254,7 @@ impl World {
         let message = self.way.remove(index);
         if self.stream.store(&message) {
             self.auditor.read(self.stream.last, &message.body);
-            self.answers.push((message.from, message.subject.1));
+            self.answers.push((message.from, message.subject));
         }
         while self.stream.messages.len() > self.limit {
             self.stream.messages.pop_front();
@@ -264,8 +264,9 @@ impl World {
 
     /// A process is told that a batch of it is stored.
     fn answer(&mut self, index: usize) {
-        let (at, number) = self.answers.remove(index);
-        self.processes[at].publisher.note_stored(number);
+        let (at, (node, number)) = self.answers.remove(index);
+        let publisher = &mut self.processes[at].publisher;
+        publisher.note_stored(NodeId(node), number);
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Client {
     /// The session that it has or has asked for, and its claim.
     pub(super) session: Option<(usize, u64)>,
     pub(super) is_granted: bool,
+    /// The sender's when it was granted.
+    pub(super) generation: u64,
 }
 
 /// What is to be published next.
@@ -261,7 +263,10 @@ impl World {
             };
             let sender = &mut self.senders[sender];
             match process.owns(&sender.name, claim) {
-                Some(taken) => sender.acked = sender.acked.max(taken),
+                Some(taken) if sender.at == Some((at, *id)) => {
+                    sender.acked = sender.acked.max(taken);
+                }
+                Some(_) => {}
                 None => lost.push(*id),
             }
         }
@@ -293,9 +298,12 @@ impl World {
             self.close(at, client);
         }
         if let Some((id, sender, taken)) = granted {
-            self.grant(sender, taken);
+            if self.senders[sender].at == Some((at, id)) {
+                self.grant(sender, taken);
+            }
             if let Some(client) = self.processes[at].clients.get_mut(&id) {
                 (client.is_granted, client.sent) = (true, taken);
+                client.generation = self.senders[sender].generation;
             }
         }
     }

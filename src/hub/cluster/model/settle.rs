@@ -102,7 +102,13 @@ impl World {
         let running = || self.processes.iter().filter(|process| process.runs);
         let clients = || running().flat_map(|process| &process.clients);
         for (id, client) in clients().filter(|(_, client)| client.session.is_none()) {
-            assert!(last_of(&format!("c{id}")) == client.sent, "of {id}");
+            let source = format!("c{id}");
+            assert!(
+                last_of(&source) == client.sent,
+                "{source}: {client:?} {:?} twins {} loose {is_loose}",
+                by_source.get(&source),
+                self.had_twins
+            );
         }
         if is_loose || self.had_twins {
             return;

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::hub::cluster::message::Message;
+use crate::hub::cluster::state::Last;
+
 /// The stream as the server has it.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
@@ -37,10 +40,16 @@ impl Stream {
         self.messages.iter().find(|it| it.0 > place)
     }
 
-    /// Number of the last batch of a node.
-    pub(super) fn last_of(&self, node: u64) -> Option<u64> {
+    /// The last batch of a node.
+    pub(super) fn last_of(&self, node: u64) -> Last {
         let own = self.messages.iter().rev().find(|it| it.1.0 == node);
-        own.map(|it| it.1.1)
+        match own.map(|it| Message::decode(&it.2)) {
+            Some(Ok(Message::Batch(batch))) => Last {
+                number: batch.number,
+                crc: batch.crc,
+            },
+            _ => Last::default(),
+        }
     }
 
     /// Stores a message, unless another is the last than was expected: whether it did.
