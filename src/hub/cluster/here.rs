@@ -91,6 +91,20 @@ impl OwnClients {
             .retain(|client| !clients.contains_key(client));
     }
 
+    /// A client is left to this node; whether it is to be said that it left, as it is not here.
+    pub(crate) fn inherit(&mut self, client: ClientId) -> bool {
+        let is_here = self.living.contains(&client);
+        if is_here {
+            self.announced.insert(client);
+        }
+        !is_here
+    }
+
+    /// Clients of whom another node is to say that they left.
+    pub(crate) fn unannounced(&self) -> impl Iterator<Item = ClientId> {
+        self.living.difference(&self.announced).copied()
+    }
+
     /// Another node said that this client left; whether it is to be said that it came, as it is still here.
     pub(crate) fn is_back(&mut self, client: ClientId) -> bool {
         self.living.contains(&client) && self.announced.insert(client)

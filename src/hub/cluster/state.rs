@@ -178,10 +178,16 @@ impl State {
 
     /// Counts that a node is gone; `false` if that is no news, or who says so is gone itself.
     pub(super) fn gone(&mut self, gone: Gone) -> bool {
-        if self.is_gone(gone.node) || gone.by != gone.node && self.is_gone(gone.by) {
+        if self.is_gone(gone.by) {
             return false;
         }
-        let last = self.nodes.remove(&gone.node).unwrap_or_default();
+        let Some(last) = self.nodes.remove(&gone.node) else {
+            return false;
+        };
+        if gone.by != gone.node {
+            // It may have sent nothing yet, and is left clients: it is not to be gone unnoticed.
+            self.nodes.entry(gone.by).or_default();
+        }
         if self.gone.len() == NODES_MAX {
             self.gone.pop_front();
         }

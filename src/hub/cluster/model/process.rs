@@ -161,6 +161,7 @@ impl World {
 
     fn take(&mut self, at: usize, out: Vec<Delivery>) {
         for delivery in out {
+            if std::env::var("SEED").is_ok() {eprintln!("{at} as {}: {}", self.processes[at].me(), match &delivery { Delivery::Batch{node,number,record,..} => format!("batch {node} {number} {:?} {:?}", record.parts.iter().map(|p|p.kind).collect::<Vec<_>>(), record.origins), d => format!("{d:?}")});}
             match delivery {
                 Delivery::Placed {
                     epoch,
@@ -250,6 +251,10 @@ impl World {
         } else if settled == Settled::Twin {
             self.renew(at, &Clients::new());
         }
+        if missed.is_some() {
+            let unannounced = self.processes[at].own.unannounced();
+            self.exempt.extend(unannounced.map(|client| client.0));
+        }
         self.acknowledge(at);
     }
 
@@ -315,7 +320,9 @@ impl World {
             self.renew(at, clients);
         } else if gone.by == me {
             for client in clients.keys() {
-                process.say(client.0, Notice::Disconnect);
+                if process.own.inherit(*client) {
+                    process.say(client.0, Notice::Disconnect);
+                }
             }
             let all = self.auditor.left.get(&(gone.by.0, gone.node.0));
             let missed = all.into_iter().flat_map(Clients::keys);

@@ -118,7 +118,7 @@ impl World {
             .clients()
             .expect("clients come and leave in turn");
         for id in here.iter().filter(|id| !self.exempt.contains(id)) {
-            assert!(clients().any(|(here, _)| here == id), "{id} did not leave");
+            assert!(clients().any(|(here, _)| here == id), "{id} did not leave {:?} {:#?}", self.auditor.left, running().map(|p| (p.me(), &p.own, p.order.state())).collect::<Vec<_>>());
         }
         for (id, _) in clients().filter(|(id, _)| !self.exempt.contains(id)) {
             assert!(here.contains(id), "{id} did not come");
