@@ -32,6 +32,8 @@ pub(crate) struct Publisher {
 struct Sent {
     batch: Batch,
     body: Bytes,
+    /// Where it is stored, if it is.
+    place: u64,
 }
 
 /// Where the batch is that is on its way.
@@ -116,8 +118,14 @@ impl Publisher {
         self.unsettled.push_back(Sent::new(batch));
     }
 
-    /// What is to be done now. Only while it is known what follows from the stream.
-    pub(crate) fn next(&mut self) -> Step {
+    /// What is to be done now. Only while it is known what follows from the stream, of which all up to `read` was
+    /// taken.
+    pub(crate) fn next(&mut self, read: u64) -> Step {
+        let first = self.unsettled.front();
+        if self.stored > 0 && first.is_some_and(|sent| sent.place <= read) {
+            // It has a place, and did not count there: an order began behind it.
+            (self.stored, self.way) = (0, Way::Due);
+        }
         let Some(sent) = self.unsettled.get(self.stored) else {
             return Step::Wait;
         };
@@ -134,11 +142,13 @@ impl Publisher {
         }
     }
 
-    /// The server has stored this batch. An answer that says that it is a duplicate does not: see
-    /// [`Publisher::note_doubt`].
-    pub(crate) fn note_stored(&mut self, node: NodeId, number: u64) {
-        let on_way = self.unsettled.get(self.stored);
-        if node == self.node && on_way.is_some_and(|sent| sent.batch.number == number) {
+    /// The server has stored this batch at this place. An answer that says that it is a duplicate does not: see
+    /// [`Publisher::note_doubt`]. No answer of another stream is to come here.
+    pub(crate) fn note_stored(&mut self, node: NodeId, number: u64, place: u64) {
+        if let Some(sent) = self.unsettled.get_mut(self.stored)
+            && (node, number) == (self.node, sent.batch.number)
+        {
+            sent.place = place;
             self.stored += 1;
             self.way = Way::Due;
         }
@@ -152,20 +162,20 @@ impl Publisher {
         }
     }
 
-    /// This is the last batch of the own subject: what is on its way, or it is to be sent again. If it is another
-    /// process's, what comes back will tell.
-    pub(crate) fn note_found(&mut self, last: Last) {
+    /// This is the last batch of the own subject, and its place; all up to `read` was taken. It is what is on its way,
+    /// or that is to be sent again. If it is another process's, what comes back will tell.
+    pub(crate) fn note_found(&mut self, last: Last, place: u64, read: u64) {
         if self.way != Way::InDoubt {
             return;
         }
         let on_way = self.unsettled.get(self.stored);
         let on_way = on_way.map(|sent| last_of(&sent.batch)).unwrap_or_default();
-        self.way = match last.number < on_way.number {
+        self.way = match last.number < on_way.number || place <= read {
             true => Way::Due,
             false => Way::Sent,
         };
-        if last == on_way {
-            self.note_stored(self.node, last.number);
+        if last == on_way && place > read {
+            self.note_stored(self.node, last.number, place);
         }
     }
 
@@ -250,6 +260,7 @@ impl Sent {
     fn new(mut batch: Batch) -> Sent {
         let (body, crc) = Message::Batch(batch.clone()).encode();
         batch.crc = crc;
-        Sent { batch, body }
+        let place = 0;
+        Sent { batch, body, place }
     }
 }

@@ -156,7 +156,7 @@ impl World {
             }
         }
         let by = self.processes[at].publisher.node();
-        let suspects_all = self.dice.one_in(20);
+        let suspects_all = !self.is_settling && self.dice.one_in(20);
         let state = self.processes[at].order.state();
         let is_seen = |node: &NodeId| {
             let mut up = self.processes.iter().filter(|process| process.is_up());

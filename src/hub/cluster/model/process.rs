@@ -161,7 +161,6 @@ impl World {
 
     fn take(&mut self, at: usize, out: Vec<Delivery>) {
         for delivery in out {
-            if std::env::var("SEED").is_ok() {eprintln!("{at} as {}: {}", self.processes[at].me(), match &delivery { Delivery::Batch{node,number,record,..} => format!("batch {node} {number} {:?} {:?}", record.parts.iter().map(|p|p.kind).collect::<Vec<_>>(), record.origins), d => format!("{d:?}")});}
             match delivery {
                 Delivery::Placed {
                     epoch,

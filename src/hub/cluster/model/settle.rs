@@ -9,7 +9,7 @@ const ROUNDS_MAX: usize = 300;
 impl World {
     pub(super) fn settle(&mut self) {
         self.limit = usize::MAX;
-        self.is_wild = false;
+        (self.is_wild, self.is_settling) = (false, true);
         if !self.processes.iter().any(|process| process.runs) {
             self.start();
         }
@@ -118,7 +118,7 @@ impl World {
             .clients()
             .expect("clients come and leave in turn");
         for id in here.iter().filter(|id| !self.exempt.contains(id)) {
-            assert!(clients().any(|(here, _)| here == id), "{id} did not leave {:?} {:#?}", self.auditor.left, running().map(|p| (p.me(), &p.own, p.order.state())).collect::<Vec<_>>());
+            assert!(clients().any(|(here, _)| here == id), "{id} did not leave");
         }
         for (id, _) in clients().filter(|(id, _)| !self.exempt.contains(id)) {
             assert!(here.contains(id), "{id} did not come");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::hub::cluster::message::Message;
+use crate::hub::cluster::message::{Batch, Message};
 use crate::hub::cluster::state::Last;
 
 /// The stream as the server has it.
@@ -40,15 +40,13 @@ impl Stream {
         self.messages.iter().find(|it| it.0 > place)
     }
 
-    /// The last batch of a node.
-    pub(super) fn last_of(&self, node: u64) -> Last {
+    /// The place of the last batch of a node, and which it is.
+    pub(super) fn last_of(&self, node: u64) -> (u64, Last) {
         let own = self.messages.iter().rev().find(|it| it.1.0 == node);
+        let place = own.map_or(0, |it| it.0);
         match own.map(|it| Message::decode(&it.2)) {
-            Some(Ok(Message::Batch(batch))) => Last {
-                number: batch.number,
-                crc: batch.crc,
-            },
-            _ => Last::default(),
+            Some(Ok(Message::Batch(Batch { number, crc, .. }))) => (place, Last { number, crc }),
+            _ => (place, Last::default()),
         }
     }
 
