@@ -54,8 +54,6 @@ pub(crate) enum Delivery {
     Placed {
         epoch: Epoch,
         next: Seq,
-        /// Messages before it in all.
-        messages: u64,
         /// What was missed of this epoch: numbers, and messages among them. `None`: it is another one.
         missed: Option<(u64, u64)>,
     },
@@ -197,7 +195,6 @@ impl Order {
         out.push(Delivery::Placed {
             epoch: state.epoch,
             next: state.next,
-            messages: state.messages,
             missed,
         });
         (self.state, self.is_known, self.was_known) = (state, true, true);
@@ -207,11 +204,9 @@ impl Order {
     fn count(&mut self, time_ms: u64, message: Option<Message>, out: &mut Vec<Delivery>) {
         match message {
             Some(Message::Batch(batch)) => self.count_batch(time_ms, batch, out),
-            Some(Message::Gone(gone)) => {
-                if self.state.gone(gone) {
-                    let clients = self.here.leave(gone.node, gone.by);
-                    out.push(Delivery::Gone { gone, clients });
-                }
+            Some(Message::Gone(gone)) if self.state.gone(gone) => {
+                let clients = self.here.leave(gone.node, gone.by);
+                out.push(Delivery::Gone { gone, clients });
             }
             Some(Message::Checkpoint(checkpoint)) => {
                 let is_of_now = checkpoint.state.epoch == self.state.epoch;
@@ -219,7 +214,7 @@ impl Order {
                     self.state.forget(checkpoint.oldest);
                 }
             }
-            None => {}
+            Some(Message::Gone(_)) | None => {}
         }
     }
 

@@ -50,17 +50,12 @@ enum Way {
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Send this batch, under [`message_id`].
+    /// Send this batch. Of its node and number may be made a `Nats-Msg-Id`, on which nothing depends.
     Send { number: u64, body: Bytes },
     /// Look for the last message of the node's own subject.
     Look,
     /// Nothing: an answer is to come, or there is nothing to send.
     Wait,
-}
-
-/// The `Nats-Msg-Id` of a batch: what is sent twice within the server's window is stored once. Nothing depends on it.
-pub(crate) fn message_id(node: NodeId, number: u64) -> String {
-    format!("{node}-{number}")
 }
 
 /// What a batch that came back means for the publisher of its node.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::{Message, NodeId};
 use crate::hub::cluster::order::{Delivery, Order};
+use crate::hub::cluster::state::State;
 use crate::hub::history::Record;
 use crate::hub::part::Kind;
 use crate::wire::format::Notice;
@@ -20,6 +21,9 @@ pub(super) type Unit = ((u32, u64), String);
 pub(super) struct Auditor {
     order: Order,
     pub(super) units: HashMap<(u32, u64), String>,
+    /// What is known behind each place of each stream.
+    pub(super) states: HashMap<(u64, u64), State>,
+    stream: u64,
     /// Orders that began.
     pub(super) orders: usize,
     /// Where the first number of a message of the stream is.
@@ -35,6 +39,8 @@ impl Auditor {
         Auditor {
             order: Order::new(NodeId(0), stream),
             units: HashMap::new(),
+            states: HashMap::new(),
+            stream,
             orders: 0,
             seqs: Vec::new(),
             all: Vec::new(),
@@ -45,6 +51,7 @@ impl Auditor {
     /// Another stream is there.
     pub(super) fn connect(&mut self, stream: u64) {
         self.seqs.clear();
+        self.stream = stream;
         self.order.connected(stream, 0);
     }
 
@@ -53,6 +60,10 @@ impl Auditor {
         self.order
             .apply(place, 0, Message::decode(body).ok(), &mut out);
         self.order.go_on(&mut out);
+        if self.order.is_known() {
+            let state = self.order.state().clone();
+            self.states.insert((self.stream, place), state);
+        }
         for delivery in out {
             match delivery {
                 Delivery::Batch { record, .. } => {

@@ -289,7 +289,7 @@ fn run(list: Vec<u16>, seed: u64, steps: usize) -> World {
 #[test]
 fn nodes_agree_whatever_goes_wrong() {
     let seeds = std::env::var("LINEHUB_MODEL_SEEDS").ok();
-    let seeds = seeds.map_or(2000, |seeds| seeds.parse().expect("a number of seeds"));
+    let seeds = seeds.map_or(1000, |seeds| seeds.parse().expect("a number of seeds"));
     let mut sums = [0; 6];
     for seed in 0..seeds {
         let ran = std::panic::catch_unwind(|| run(Vec::new(), seed, 400));

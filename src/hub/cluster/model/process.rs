@@ -31,7 +31,6 @@ pub(super) struct Process {
     pub(super) runs: bool,
     pub(super) is_stopped: bool,
     pub(super) is_connected: bool,
-    pub(super) is_leaving: bool,
     /// The epoch and number that its clients have next.
     pub(super) next: Option<(Epoch, u64)>,
 }
@@ -76,7 +75,6 @@ impl Process {
             runs: true,
             is_stopped: false,
             is_connected: true,
-            is_leaving: false,
             next: None,
         }
     }
@@ -156,6 +154,12 @@ impl World {
         let mut out = Vec::new();
         self.processes[at].order.go_on(&mut out);
         self.take(at, out);
+        let process = &self.processes[at];
+        if process.order.is_known() {
+            let place = (process.stream, process.order.place());
+            let state = self.auditor.states.get(&place).expect("it was read");
+            assert_eq!(process.order.state(), state, "at {place:?}");
+        }
         true
     }
 
