@@ -2,8 +2,8 @@
 //!
 //! A *node* is one start of a daemon that shares the channel, by a number of its own ([`NodeId`](message::NodeId)).
 //! What its clients send goes into the stream; what any client sees comes out of it. Here is what follows from the
-//! stream and what is to be sent next: without NATS, tasks, clocks or locks, so that it can be [tried](model) with
-//! everything that goes wrong.
+//! stream and what is to be sent next: without NATS, tasks, clocks or locks, so that it can be tried with
+//! everything that goes wrong (`model`).
 //!
 //! # Why all see the same
 //!
@@ -37,9 +37,10 @@
 //!
 //! # What was sent and not answered
 //!
-//! One batch of a node is on its way at a time; those that are stored wait until they come back. It is [settled](
-//! publisher::Publisher::settle) when it comes back with its numbers, and not before: an answer of the server only
-//! lets the next one go. Without an answer, the last message of the node's own subject is looked at, and the batch is
+//! One batch of a node is on its way at a time; those that are stored wait until they come back. A batch is
+//! [settled](publisher::Publisher::settle) when it comes back with its numbers, and not before: an answer of the server
+//! only lets the next one go, and if the node has taken all up to the place that the answer names and the batch did not
+//! count there, it is sent again. Without an answer, the last message of the node's own subject is looked at, and the batch is
 //! sent again if it is not there: the same bytes. That it was stored after all, or twice, or that the server has
 //! forgotten its id, or that the stream has lost it since, does no harm: only the first that comes counts. A node that
 //! has missed part of the stream learns from the next checkpoint which of its batches was the last that counted.
@@ -65,7 +66,7 @@
 //! - *A node dies with a claim on its way*: if it comes to a place, the session is the dead node's until that is
 //!   gone; any other claim behind it takes it over. Nobody was told what was taken by it.
 //! - *A message cannot be read*: damaged, all pass it over; of a later version, a node cannot know what follows, and
-//!   stops taking messages of this channel. Its sender has to be updated last.
+//!   stops taking messages of this channel: nodes write a later version only when all of them read it.
 //! - *The stream comes back without its end and grows past where a node was before that node is connected*: it is not
 //!   noticed. A server that loses what it has acknowledged breaks what all of this stands on.
 
