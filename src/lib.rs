@@ -56,7 +56,7 @@
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`, whose first lines say the rest |
 //! | something that is counted | of a channel: as `discarded` goes through `Hub`, `HubStats` and `SavedHub`; of a client: `ClientCounters`; of the daemon: `Counters`; and its line in `ops/admin/metrics` |
 //! | something that outlives a daemon | a field with a default in a `snapshot.rs`; `ops/handover` says when it takes a new version |
-//! | what a record of the history says | `hub/history/record.rs`, its bytes in `hub/history/disk/codec.rs`, and what a reader gets of it in `Record::batch_from` |
+//! | what a record of the history says | `hub/history/record.rs`, its bytes in `hub/history/meta.rs`, and what a reader gets of it in `Record::batch_from` |
 //! | something that a client asks of the past | `wire/past.rs`, and where it begins then in `hub/entry.rs` |
 //! | a command | `config/cli/commands.rs`, and a folder in `commands` |
 //!

@@ -21,6 +21,11 @@ mod channels;
 mod claim;
 pub(crate) mod clock;
 mod closed;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what connects to NATS comes next")
+)]
+mod cluster;
 mod connection;
 mod contention;
 pub(crate) mod counters;

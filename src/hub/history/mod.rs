@@ -7,6 +7,7 @@ pub(crate) mod disk;
 mod kept;
 mod ledger;
 mod memory;
+pub(in crate::hub) mod meta;
 mod record;
 
 use std::io;

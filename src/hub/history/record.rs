@@ -102,6 +102,31 @@ impl Record {
         })
     }
 
+    /// Keeps only these parts, by index, kind and origin.
+    pub(in crate::hub) fn retain(&mut self, is_kept: impl Fn(usize, Kind, ClientId) -> bool) {
+        let (mut origins, mut parts, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut raw, mut places) = (Vec::with_capacity(self.raw.len()), Vec::new());
+        for (at, _, part, bytes) in self.each_part() {
+            let is_kept = is_kept(at, part.kind, self.origins[at]);
+            places.push(is_kept.then_some(parts.len() as u32));
+            if is_kept {
+                raw.extend_from_slice(bytes);
+                origins.push(self.origins[at]);
+                parts.push(part);
+                ends.push(raw.len() as u32);
+            }
+        }
+        let place = |part: u32| places[part as usize];
+        let names = self.names.iter();
+        let names = names.filter_map(|(part, name)| Some((place(*part)?, name.clone())));
+        let sessions = self.sessions.iter();
+        let sessions =
+            sessions.filter_map(|(part, name, taken)| Some((place(*part)?, name.clone(), *taken)));
+        (self.names, self.sessions) = (names.collect(), sessions.collect());
+        (self.origins, self.parts) = (origins.into(), parts.into());
+        (self.ends, self.raw) = (ends.into(), raw.into());
+    }
+
     /// Bytes that it takes, its lines and what is known of them.
     pub(crate) fn bytes(&self) -> u64 {
         let of_parts = size_of::<ClientId>() + size_of::<Part>() + size_of::<u32>();

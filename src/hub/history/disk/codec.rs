@@ -1,6 +1,6 @@
 //! A record as its bytes in a segment.
 //!
-//! Numbers are little endian; those of the meta part are LEB128 unless a byte is named.
+//! Numbers are little endian. The [meta part](super::super::meta) says what the lines are; they follow it.
 //!
 //! | bytes | head: 44 |
 //! |---|---|
@@ -11,17 +11,12 @@
 //! | 4, 4 | numbers, messages in it |
 //! | 8 | first number |
 //! | 8 | milliseconds since 1970 |
-//!
-//! Meta: the count of parts, and for each its kind (a byte), messages, origin, bytes of its lines; the count of
-//! names, and for each the part, the length, the text; the count of sessions, and for each the part, the
-//! length, the text, what it has published. Then the lines.
 
 use bytes::Bytes;
 
+use crate::hub::history::meta::{Meta, put_meta};
 use crate::hub::history::record::Record;
-use crate::hub::part::{Kind, Part};
-use crate::wire::format::Notice;
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::Seq;
 
 /// Length of a record's head.
 pub(super) const HEAD_BYTES: usize = 44;
@@ -146,29 +141,6 @@ fn head_of(record: &Record, salt: Salt, meta: &[u8]) -> Result<Head, TooLarge> {
     })
 }
 
-fn put_meta(record: &Record, out: &mut Vec<u8>) {
-    put(out, record.parts.len() as u64);
-    let mut start = 0;
-    for ((part, origin), end) in record.parts.iter().zip(&record.origins).zip(&record.ends) {
-        out.push(code_of(part.kind));
-        put(out, part.messages.into());
-        put(out, origin.0);
-        put(out, (end - start).into());
-        start = *end;
-    }
-    put(out, record.names.len() as u64);
-    for (part, name) in &record.names {
-        put(out, (*part).into());
-        put_text(out, name.as_str());
-    }
-    put(out, record.sessions.len() as u64);
-    for (part, session, taken) in &record.sessions {
-        put(out, (*part).into());
-        put_text(out, session.as_str());
-        put(out, *taken);
-    }
-}
-
 /// Reads what follows a head, all of it, as the record. The lines share the memory of `body`.
 pub(super) fn decode(head: &Head, salt: Salt, body: &Bytes) -> Result<Record, &'static str> {
     check(head, salt, body)?;
@@ -186,129 +158,18 @@ pub(super) fn check(head: &Head, salt: Salt, body: &[u8]) -> Result<(), &'static
 
 fn parse(head: &Head, meta: &[u8], raw: Bytes) -> Option<Record> {
     let mut meta = Meta(meta);
-    let count = meta.count()?;
-    let mut parts = Vec::with_capacity(count);
-    let mut origins = Vec::with_capacity(count);
-    let mut ends = Vec::with_capacity(count);
-    let mut end = 0u32;
-    for _ in 0..count {
-        let kind = kind_of(meta.byte()?)?;
-        let messages = meta.u32()?;
-        parts.push(Part { kind, messages });
-        origins.push(ClientId(meta.u64()?));
-        end = end.checked_add(meta.u32()?)?;
-        ends.push(end);
-    }
-    let named = meta.count()?;
-    let mut names = Vec::with_capacity(named);
-    for _ in 0..named {
-        names.push((meta.part(count)?, meta.text()?.parse().ok()?));
-    }
-    let of_sessions = meta.count()?;
-    let mut sessions = Vec::with_capacity(of_sessions);
-    for _ in 0..of_sessions {
-        sessions.push((meta.part(count)?, meta.text()?.parse().ok()?, meta.u64()?));
-    }
     let record = Record {
         first_seq: head.first_seq,
         time_ms: head.time_ms,
-        origins: origins.into(),
-        names: names.into(),
-        parts: parts.into(),
-        ends: ends.into(),
         raw,
-        sessions: sessions.into(),
+        ..meta.record()?
     };
     let numbers: u64 = record.parts.iter().map(|part| part.numbers()).sum();
     let is_whole = meta.0.is_empty()
-        && end == head.raw_len
+        && record.ends.last().copied().unwrap_or(0) == head.raw_len
         && numbers == u64::from(head.numbers)
         && record.messages() == u64::from(head.messages);
     is_whole.then_some(record)
-}
-
-fn code_of(kind: Kind) -> u8 {
-    match kind {
-        Kind::Lines => 0,
-        Kind::Notice(Notice::Connect) => 1,
-        Kind::Notice(Notice::Disconnect) => 2,
-        Kind::Shutdown | Kind::Omitted => 3,
-    }
-}
-
-fn kind_of(code: u8) -> Option<Kind> {
-    match code {
-        0 => Some(Kind::Lines),
-        1 => Some(Kind::Notice(Notice::Connect)),
-        2 => Some(Kind::Notice(Notice::Disconnect)),
-        3 => Some(Kind::Shutdown),
-        _ => None,
-    }
-}
-
-/// Appends a number as LEB128: 7 bits a byte, the lowest first, the highest bit set if more follow.
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-/// Appends a name, or a session's key: at most 129 bytes.
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    put(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// What is left to read of a meta part.
-struct Meta<'a>(&'a [u8]);
-
-impl<'a> Meta<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*byte)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if bits << shift >> shift != bits {
-                return None;
-            }
-            number |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.u64()?.try_into().ok()
-    }
-
-    /// How many of something follow. Each takes a byte at least: a wrong count allocates no more than that.
-    fn count(&mut self) -> Option<usize> {
-        let count = usize::try_from(self.u64()?).ok()?;
-        (count <= self.0.len()).then_some(count)
-    }
-
-    /// The index of one of so many parts.
-    fn part(&mut self, parts: usize) -> Option<u32> {
-        let part = self.u32()?;
-        ((part as usize) < parts).then_some(part)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let len = self.count()?;
-        let (text, rest) = self.0.split_at(len);
-        self.0 = rest;
-        str::from_utf8(text).ok()
-    }
 }
 
 /// The head that a body would have: for tests of what a right checksum does not prove.
