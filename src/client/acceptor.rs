@@ -178,7 +178,12 @@ impl Acceptor {
     /// Accepts one turn's connections. An error is one that will not go away by accepting on.
     fn accept_batch(self: &Arc<Acceptor>, listener: &Listener) -> io::Result<()> {
         let (least, share) = ACCEPTS_A_TURN;
-        self.accept_at_most(listener, least.max(self.clients.tasks().len() / share))
+        let connections = match Stage::of_peer(listener.options()) {
+            Stage::Join => least.max(self.clients.tasks().len() / share),
+            // Nobody is told of it yet.
+            _ => least,
+        };
+        self.accept_at_most(listener, connections)
     }
 
     /// Accepts who has connected by now, before the listener is closed.
@@ -333,7 +338,9 @@ impl Acceptor {
                     Stage::Hello(reader) => Some(reader),
                     _ => None,
                 };
+                let turn = self.context.turns.take().await;
                 let joined = self.join_if_allowed(accepted, stream, permit, &hub, hello, entry);
+                drop(turn);
                 let Some((client, place)) = joined else {
                     return;
                 };

@@ -16,7 +16,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use futures::FutureExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
@@ -45,6 +46,26 @@ pub(crate) struct HandshakeContext {
     pub(crate) tls: Arc<ServerTls>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) entrance: Arc<Entrance>,
+    pub(crate) turns: HandshakeTurns,
+}
+
+/// Turns to do a step of a handshake, as many at a time as there are cores: of however many come at once, a live
+/// client waits for a few.
+#[derive(Debug)]
+pub(crate) struct HandshakeTurns(Semaphore);
+
+impl Default for HandshakeTurns {
+    fn default() -> HandshakeTurns {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        HandshakeTurns(Semaphore::new(cores))
+    }
+}
+
+impl HandshakeTurns {
+    /// Waits for a turn, which lasts as long as what is returned: for nothing that waits itself. Cancel safe.
+    pub(super) async fn take(&self) -> SemaphorePermit<'_> {
+        self.0.acquire().await.expect("turns are never closed")
+    }
 }
 
 impl PendingHandshake {
@@ -93,7 +114,7 @@ impl PendingHandshake {
                 }
                 Stage::Tls => self.agree_on_tls(&context.tls).await?,
                 Stage::Hello(reader) => {
-                    let line = hello_line(&mut self.stream, reader).await?;
+                    let line = hello_line(&mut self.stream, reader, &context.turns).await?;
                     let hello = hello::parse(&line)?;
                     reader.put_back(line);
                     let secret = hello.token.as_ref();
@@ -252,11 +273,14 @@ pub(super) async fn enter(
 async fn hello_line(
     stream: &mut Stream,
     reader: &mut HelloReader,
+    turns: &HandshakeTurns,
 ) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     if let Some(line) = reader.take_back() {
         return Ok(line);
     }
     loop {
+        stream.readable().await?;
+        let turn = turns.take().await;
         let mut answers = Vec::new();
         let line = stream.read_part(|bytes| {
             if bytes.is_empty() {
@@ -269,7 +293,12 @@ async fn hello_line(
                 HelloInput::Left => (bytes.len(), Some(Err(Refusal::left()))),
             }
         });
-        let line = line.await?;
+        // What seemed to be there may not be.
+        let Some(line) = line.now_or_never() else {
+            continue;
+        };
+        let line = line?;
+        drop(turn);
         if !answers.is_empty() {
             // Nobody who takes no answers is worth more than that.
             stream.write_at_once(&answers)?;

@@ -13,7 +13,8 @@ use super::acceptor::{AcceptLoops, Acceptor};
 
 use super::pending::Stage;
 use super::{
-    Authorizer, ClientPolicy, Clients, Entrance, HandshakeContext, PendingHandshake, SharedOptions,
+    Authorizer, ClientPolicy, Clients, Entrance, HandshakeContext, HandshakeTurns,
+    PendingHandshake, SharedOptions,
 };
 use crate::config::Config;
 use crate::config::cli::Options;
@@ -64,6 +65,7 @@ impl Served {
             tls: Arc::default(),
             authorizer: Arc::new(Authorizer::from(&config)),
             entrance: Arc::new(Entrance::new(&config)),
+            turns: HandshakeTurns::default(),
         };
         let acceptor = Acceptor::new(
             context,

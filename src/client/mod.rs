@@ -42,7 +42,7 @@ mod writer;
 
 pub(crate) use authorizer::Authorizer;
 pub(crate) use entrance::Entrance;
-pub(crate) use handshake::HandshakeContext;
+pub(crate) use handshake::{HandshakeContext, HandshakeTurns};
 pub(crate) use machine::Client;
 pub(crate) use pending::{PendingHandshake, SavedHandshake};
 pub(crate) use policy::ClientPolicy;

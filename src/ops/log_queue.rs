@@ -23,6 +23,10 @@ const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// exec nor somebody else who writes there tears a line that is not longer.
 const WRITE_BYTES_MAX: usize = libc::PIPE_BUF;
 
+/// How long lines gather behind those that were written: of a storm of connections, each would have this thread
+/// woken, on a core that clients wait for.
+const GATHER_TIME: Duration = Duration::from_millis(1);
+
 /// How long the end of the daemon waits for what is still to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
@@ -280,9 +284,12 @@ impl LogQueue {
             state.is_writing = false;
             state.note(outcome);
             self.changed.notify_all();
+            let is_done = !state.has_work();
             drop(state);
             if outcome == Err(Errno::AGAIN) {
                 thread::sleep(RETRY_TIME);
+            } else if is_done {
+                thread::sleep(GATHER_TIME);
             }
         }
     }

@@ -12,7 +12,7 @@ use super::commands::{next, stop_again};
 use super::running::RunningServer;
 use super::start::Server;
 use crate::client::acceptor::{AcceptLoops, Acceptor};
-use crate::client::{Clients, HandshakeContext};
+use crate::client::{Clients, HandshakeContext, HandshakeTurns};
 use crate::config::Source;
 use crate::hub;
 use crate::net::listener::{self, Listener};
@@ -38,6 +38,7 @@ impl Server {
             tls: self.tls.clone(),
             authorizer: self.authorizer,
             entrance: self.entrance,
+            turns: HandshakeTurns::default(),
         };
         let acceptor = Acceptor::new(
             context,
