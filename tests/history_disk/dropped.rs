@@ -111,7 +111,7 @@ fn channel_whose_history_was_dropped_stays_until_the_end_of_its_epoch_is_written
     assert_eq!(reader.message(), (2, "passes".to_owned()));
     server.wait_log("a restart may go on with the epoch that ends here");
     drop((sender, reader));
-    let clients = "linehub_clients_connected";
+    let clients = "linehub_clients";
     eventually("all have left", || {
         get(&server.admin(), "/metrics").sample(clients) == 0.0
     });

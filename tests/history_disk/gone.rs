@@ -49,7 +49,8 @@ fn removed_directory_holds_senders_up_until_a_restart() {
     crate::common::exec(&server);
     assert_eq!(reader.message(), (2, "waits".to_owned()));
     assert_eq!(sender.next(), Event::Ack(2));
-    assert_eq!(get(&server.admin(), "/readyz").status, 200);
+    let ready = get(&server.admin(), "/readyz");
+    assert_eq!(ready.status, 200, "{ready:?}");
     assert_eq!(home.segments("main").len(), 1);
     server.stop();
 }
