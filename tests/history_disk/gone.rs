@@ -49,8 +49,9 @@ fn removed_directory_holds_senders_up_until_a_restart() {
     crate::common::exec(&server);
     assert_eq!(reader.message(), (2, "waits".to_owned()));
     assert_eq!(sender.next(), Event::Ack(2));
-    let ready = get(&server.admin(), "/readyz");
-    assert_eq!(ready.status, 200, "{ready:?}");
+    eventually("it is ready", || {
+        get(&server.admin(), "/readyz").status == 200
+    });
     assert_eq!(home.segments("main").len(), 1);
     server.stop();
 }
