@@ -5,6 +5,7 @@
 
 mod crash;
 mod damage;
+mod dropped;
 mod events;
 mod faults;
 mod gone;

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::common::{Address, Client, Place, Server, exec, http, marker, run};
+use crate::common::{Address, Client, PATIENCE, Place, Server, exec, http, marker, run};
 
 const REFUSED: &str = "Error: not authorized";
 
@@ -414,7 +414,7 @@ fn session_belongs_to_the_token_that_it_was_begun_by() {
     let dir = tempfile::tempdir().unwrap();
     let dir = format!("--history-dir={}", dir.path().display());
     let args = ["--history=1MiB", &dir];
-    let server = tokens.start(&args);
+    let mut server = tokens.start(&args);
     let session = "s".repeat(64);
     let taken = |server: &Server, token: &str| {
         let mut client = Client::dial(server.addr(JSON));
@@ -437,6 +437,7 @@ fn session_belongs_to_the_token_that_it_was_begun_by() {
     assert_eq!(taken(&server, &one).0, Some(3));
     assert_eq!(meter.read_json()["reason"], "session_taken");
     server.signal(Signal::KILL);
+    server.wait_exit(PATIENCE);
     let server = tokens.start(&args);
     assert_eq!(taken(&server, &one).0, Some(3));
     assert_eq!(taken(&server, &other).0, Some(1));

@@ -57,7 +57,7 @@ impl Refusal {
         Refusal::new(CloseReason::BadHello, detail)
     }
 
-    /// What was published in its session before is not stored yet, and may never be.
+    /// What it goes on from is not stored yet, or the history not opened yet, and may never be.
     pub(super) fn not_stored(time: Duration) -> Refusal {
         let seconds = time.as_secs_f64();
         let detail = format!("the history cannot be written (waited for {seconds}s)");

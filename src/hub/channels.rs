@@ -125,7 +125,8 @@ impl Channels {
     }
 
     /// Goes by another configuration from now on. A channel that it no longer names ends with its last
-    /// client. Blocks where one that is there begins to keep a history on disk.
+    /// client. Blocks where one that is there begins to keep a history on disk: everybody who asks for a channel,
+    /// or is in that one, waits meanwhile.
     pub(crate) fn set(&self, config: &Config) {
         self.apply(config, Hub::record_soon);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -18,6 +19,20 @@ use super::recording::Recording;
 use super::sessions::Sessions;
 use crate::config::HistorySync;
 use crate::wire::ids::Seq;
+
+/// A history that is being opened. Whoever waits for it goes on when this is dropped, whatever has come of it.
+struct Opening(Arc<Hub>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let hub = &self.0;
+        hub.is_opening.store(false, Release);
+        hub.has_stored.notify_waiters();
+        if hub.is_open.load(Relaxed) {
+            hub.shared.note_unused();
+        }
+    }
+}
 
 impl Hub {
     /// Records as the settings say: from now on, no more, or more or less than before.
@@ -47,14 +62,24 @@ impl Hub {
             return self.record_now(removal);
         };
         self.is_opening.store(true, Release);
-        let hub = self.clone();
+        let opening = Opening(self.clone());
         runtime.spawn(async move {
             if let Some(removal) = removal {
                 removal.cancelled().await;
             }
-            let shared = hub.shared.clone();
-            shared.spawn_on_disk(&Handle::current(), move || hub.open_history());
+            let hub = opening.0.clone();
+            hub.spawn_on_disk(&Handle::current(), move |_| opening.0.open_history());
         });
+    }
+
+    /// Does something for it where it may block: see [`Shared::spawn_on_disk`](super::shared::Shared::spawn_on_disk).
+    pub(super) fn spawn_on_disk(
+        self: &Arc<Hub>,
+        runtime: &Handle,
+        job: impl FnOnce(&Arc<Hub>) + Send + 'static,
+    ) -> JoinHandle<()> {
+        let hub = self.clone();
+        self.shared.spawn_on_disk(runtime, move || job(&hub))
     }
 
     /// Opens the history of a channel that nobody has joined yet. Blocks.
@@ -73,14 +98,9 @@ impl Hub {
             }
             self.take_up(&mut state, settings, opened);
         }
-        self.note_pending(&state);
-        self.active_encodings_changed(&mut state);
         self.is_opening.store(false, Release);
-        drop(state);
-        self.has_stored.notify_waiters();
-        if self.is_open.load(Relaxed) {
-            self.shared.note_unused();
-        }
+        // It may have brought them only now.
+        self.record(&mut state);
     }
 
     /// Whether its history is still to be opened: nobody may join before.
@@ -101,16 +121,16 @@ impl Hub {
     pub(super) fn remove_history(self: &Arc<Hub>) -> Option<CancellationToken> {
         let history = self.history().filter(|history| history.is_on_disk())?;
         let done = CancellationToken::new();
-        let (hub, at_end) = (self.clone(), done.clone().drop_guard());
-        let remove = move || {
+        let at_end = done.clone().drop_guard();
+        let remove = move |hub: &Arc<Hub>| {
             let _at_end = at_end;
             if let Err(error) = history.remove() {
                 warn!(channel = %hub.name, %error, "cannot remove the history of a channel that ended");
             }
         };
         match Handle::try_current() {
-            Ok(runtime) => drop(self.shared.spawn_on_disk(&runtime, remove)),
-            Err(_) => remove(),
+            Ok(runtime) => drop(self.spawn_on_disk(&runtime, remove)),
+            Err(_) => remove(self),
         }
         Some(done)
     }
@@ -181,7 +201,6 @@ impl Hub {
         (log, recovered): (Log, Recovered),
     ) -> Result<(Log, Recovered), HistoryError> {
         let next = state.flush_next();
-        let is_new = log.stats().segments == 0;
         if next == Seq(1) {
             state.go_on_from(&recovered);
             return Ok((log, recovered));
@@ -189,15 +208,13 @@ impl Hub {
         if recovered.epoch == self.epoch() && recovered.next_seq >= next {
             return Ok((log, recovered));
         }
-        let (log, recovered) = match is_new {
-            true => (log, recovered),
-            // The channel has gone on without it.
-            false => {
-                drop(log);
-                histories.set_aside(&self.name, recovered.epoch)?;
-                histories.take(&self.name, settings, self.epoch())?
-            }
-        };
+        // The channel has gone on without it. Of one in which there is nothing, nothing is put away.
+        let stats = log.stats();
+        if stats.oldest < stats.next || log.remove().is_err() {
+            drop(log);
+            histories.set_aside(&self.name, recovered.epoch)?;
+        }
+        let (log, recovered) = histories.take(&self.name, settings, self.epoch())?;
         log.begin_at(next, state.messages);
         let mut epoch = self.epoch();
         if state.has_history_elsewhere {
@@ -252,10 +269,18 @@ impl Channels {
             error!(%error, "the history may not outlive a loss of power");
             return;
         }
-        let histories: Vec<Arc<History>> =
-            self.hubs().iter().filter_map(|hub| hub.history()).collect();
+        let hubs = self.hubs();
+        let histories: Vec<_> = hubs.iter().filter_map(|hub| hub.history()).collect();
+        let ending: Vec<_> = hubs
+            .iter()
+            .filter_map(|hub| hub.lock().ending.clone())
+            .collect();
         let close = move || {
-            let synced: io::Result<()> = histories.iter().try_for_each(|history| history.sync());
+            let mut ending = ending.iter();
+            let ended = ending.try_for_each(|history| history.begin_epoch(new_epoch()));
+            let mut histories = histories.iter();
+            let synced = histories.try_for_each(|history| history.sync());
+            let synced: io::Result<()> = synced.and(ended);
             let closed = synced.and_then(|()| match shared.histories.get() {
                 Some(histories) => histories.mark_clean(),
                 None => Ok(()),

@@ -19,6 +19,7 @@ use super::connection::ListenerNames;
 use super::contention::Contention;
 use super::counters::TrafficTotals;
 use super::encoding::{Encodings, PerEncoding};
+use super::history::History;
 use super::part::Kind;
 use super::recording::Recording;
 use super::settings::Settings;
@@ -86,6 +87,8 @@ pub(super) struct State {
     pub(super) has_history_elsewhere: bool,
     /// Nothing is kept any more, whatever the settings say: it could not be.
     pub(super) is_history_over: bool,
+    /// What was kept before, until it is written down that its epoch has ended: a restart would go on with that.
+    pub(super) ending: Option<Arc<History>>,
     /// Parts that are published and not yet linked into the stream.
     pub(super) builder: BatchBuilder,
     pub(super) next_seq: u64,
@@ -159,6 +162,7 @@ impl Hub {
                 recording: None,
                 has_history_elsewhere: false,
                 is_history_over: false,
+                ending: None,
                 builder: BatchBuilder::default(),
                 next_seq: 1,
                 joined: 0,

@@ -157,8 +157,8 @@ impl Hub {
         is_over.await;
     }
 
-    /// Waits until `look` finds what it looks for, each time that something has been stored, or nothing more can be.
-    /// Cancel safe.
+    /// Waits until `look` finds what it looks for, each time that something has been stored, or nothing more can be, or
+    /// the history is opened. Cancel safe.
     pub(super) async fn when_stored<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
         loop {
             // Registered before the look, so that nothing is missed.
@@ -253,10 +253,13 @@ impl Hub {
         })
     }
 
-    /// Whether nothing is kept, or is still to be.
+    /// Whether nothing is kept, or is still to be, or to be written down.
     pub(super) fn keeps_nothing(&self) -> bool {
         let history = self.history();
-        !self.lock().is_storing() && history.is_none_or(|history| history.is_empty())
+        let state = self.lock();
+        // In this order: what is stored is kept then.
+        let is_done = !state.is_storing() && state.ending.is_none();
+        is_done && history.is_none_or(|history| history.is_empty())
     }
 
     /// The history, if one is kept.

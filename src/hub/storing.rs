@@ -1,4 +1,5 @@
-//! Storing: what is published in a channel whose history is on disk is written there before anybody gets it.
+//! Storing: what is published in a channel whose history is on disk is written there before anybody gets it; unless
+//! that fails, and it is to go on without.
 //!
 //! One job at a time takes all that is pending, appends it, syncs it where that is asked for, and links it:
 //! what comes meanwhile is the next group. It runs where it may block, and holds no lock while it does.
@@ -43,17 +44,15 @@ impl Hub {
             && let Ok(runtime) = Handle::try_current()
         {
             recording.is_storing = true;
-            let (hub, history) = (self.clone(), recording.history.clone());
-            let shared = self.shared.clone();
-            shared.spawn_on_disk(&runtime, move || hub.store(&history));
+            let history = recording.history.clone();
+            self.spawn_on_disk(&runtime, move |hub| hub.store(&history));
         }
     }
 
     /// The same, once others have had their turn. The job that lets them is taken to be at it meanwhile.
     fn store_in_turn(self: &Arc<Hub>, history: &Arc<History>) {
-        let (hub, history) = (self.clone(), history.clone());
-        let shared = self.shared.clone();
-        shared.spawn_on_disk(&Handle::current(), move || hub.store(&history));
+        let history = history.clone();
+        self.spawn_on_disk(&Handle::current(), move |hub| hub.store(&history));
     }
 
     /// The same, after a while. The job that could not is taken to be at it meanwhile.
@@ -67,6 +66,7 @@ impl Hub {
 
     /// Stores what is pending for this history until nothing is, or nothing can be stored any more.
     fn store(self: &Arc<Hub>, history: &Arc<History>) {
+        let mut has_had_turn = false;
         loop {
             let group = {
                 let mut state = self.lock();
@@ -80,6 +80,9 @@ impl Hub {
                     recording.is_storing = false;
                     self.has_stored.notify_waiters();
                     return;
+                }
+                if has_had_turn && self.shared.is_disk_crowded() {
+                    return self.store_in_turn(history);
                 }
                 let mut bytes = 0;
                 let group = recording.pending.iter().map(|it| it.record.clone());
@@ -98,12 +101,9 @@ impl Hub {
                     self.link_stored(history, group.len());
                     history.expire();
                     self.sync_later(history);
-                    if self.shared.is_disk_crowded() {
-                        return self.store_in_turn(history);
-                    }
+                    has_had_turn = true;
                 }
-                Err(error) if !self.goes_on_without(history, &error) => return,
-                Err(_) => {}
+                Err(error) => return self.fail_to_store(history, &error),
             }
         }
     }
@@ -160,52 +160,78 @@ impl Hub {
         }
     }
 
-    /// What is pending could not be stored. Whether the job goes on, letting that pass without being kept, if that
-    /// is what was asked for. Else a full disk is tried again after a while.
-    fn goes_on_without(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) -> bool {
+    /// What is pending could not be stored. A full disk is tried again after a while, unless the history ends.
+    fn fail_to_store(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) {
         let is_full = matches!(
             error.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         );
+        let channel = &self.name;
+        match self.fail_history(history, error) {
+            None => {}
+            Some(is_news) if is_full => {
+                if is_news {
+                    error!(%channel, %error, "senders wait until the history can be written");
+                }
+                self.store_later(history);
+            }
+            Some(_) => {
+                error!(%channel, %error, "senders wait: the history cannot be written, before a restart");
+            }
+        }
+    }
+
+    /// The files of a history are gone, or another daemon's. What is published is treated as after a failed write.
+    pub(super) fn lose_files(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) {
+        if self.fail_history(history, error) == Some(true) {
+            let channel = &self.name;
+            error!(%channel, %error, "senders have to wait: the history cannot be written, before a restart");
+        }
+    }
+
+    /// Nothing can be stored, for this reason. Whether that is news; `None` if the history ends for it, as was asked for.
+    fn fail_history(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) -> Option<bool> {
         let is_news = history.fail(error);
         // Whoever waits for it looks again, and may wait no more.
         self.has_stored.notify_waiters();
         if is_news {
             self.tell_sessions();
         }
-        let channel = &self.name;
         match history.on_error() {
+            OnHistoryError::Stop => Some(is_news),
             OnHistoryError::Drop => {
-                error!(%channel, %error, "the history has ended: what comes is not kept");
-                self.end_history(history);
-            }
-            OnHistoryError::Stop if is_full => {
-                if is_news {
-                    error!(%channel, %error, "senders wait until the history can be written");
-                }
-                self.store_later(history);
-                return false;
-            }
-            OnHistoryError::Stop => {
-                error!(%channel, %error, "senders wait: the history cannot be written, before a restart");
-                return false;
+                self.end_history(history, error);
+                None
             }
         }
-        true
     }
 
-    /// Keeps nothing any more: what is pending is linked as it is, and the numbers that come are of another
-    /// epoch. No sender is told that what is pending is stored.
-    fn end_history(self: &Arc<Hub>, history: &Arc<History>) {
-        // Before anybody gets what is pending.
-        self.end_epoch(history, true);
+    /// Keeps nothing any more, for this reason: what is pending is linked as it is, and the numbers that come are of
+    /// another epoch. No sender is told that what is pending is stored. Blocks.
+    fn end_history(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) {
+        {
+            let mut state = self.lock();
+            let recording = state.recording.as_ref();
+            let is_kept = recording.is_some_and(|recording| recording.is_of(history));
+            // Who comes upon the same meanwhile leaves it to the first.
+            if !is_kept || std::mem::replace(&mut state.is_history_over, true) {
+                return;
+            }
+        }
+        let channel = &self.name;
+        error!(%channel, %error, "the history has ended: what comes is not kept");
+        // A restart goes on with another epoch than what is kept, and with none that anybody hears of before. It is
+        // written down before anybody gets what is pending.
+        let ended = history.begin_epoch(new_epoch());
+        if let Err(error) = &ended {
+            error!(%channel, %error, "a restart may go on with the epoch that ends here");
+        }
         let mut state = self.lock();
-        let recording = state.recording.as_ref();
-        if !recording.is_some_and(|recording| recording.is_of(history)) {
-            return;
+        if ended.is_err() {
+            state.ending = Some(history.clone());
+            self.end_epoch_later();
         }
         state.set_recording(None);
-        state.is_history_over = true;
         self.set_epoch(new_epoch());
         self.note_pending(&state);
         self.active_encodings_changed(&mut state);
@@ -213,24 +239,27 @@ impl Hub {
         self.wake(state, usize::MAX);
     }
 
-    /// A restart goes on with another epoch than what is kept now, whose numbers are given to what is not kept from
-    /// here on; and with none that anybody hears of before. Until that is written down, it is tried again. Blocks.
-    fn end_epoch(self: &Arc<Hub>, history: &Arc<History>, is_first: bool) {
-        let channel = &self.name;
-        match history.begin_epoch(new_epoch()) {
-            Ok(()) if is_first => return,
-            Ok(()) => return info!(%channel, "a restart goes on with another epoch"),
-            Err(error) if is_first => {
-                error!(%channel, %error, "a restart may go on with the epoch that ends here");
-            }
-            Err(_) => {}
-        }
-        let (hub, history) = (self.clone(), history.clone());
+    /// Tries after a while to write down that the epoch has ended, until that goes well.
+    fn end_epoch_later(self: &Arc<Hub>) {
+        let hub = self.clone();
         Handle::current().spawn(async move {
             tokio::time::sleep(NOTE_TIME).await;
-            let shared = hub.shared.clone();
-            shared.spawn_on_disk(&Handle::current(), move || hub.end_epoch(&history, false));
+            hub.spawn_on_disk(&Handle::current(), Hub::end_epoch);
         });
+    }
+
+    fn end_epoch(self: &Arc<Hub>) {
+        let Some(history) = self.lock().ending.clone() else {
+            return;
+        };
+        if history.begin_epoch(new_epoch()).is_err() {
+            return self.end_epoch_later();
+        }
+        self.lock().ending = None;
+        info!(channel = %self.name, "a restart goes on with another epoch");
+        if self.is_open.load(Relaxed) {
+            self.shared.note_unused();
+        }
     }
 
     /// Has what was written synced, once as long has passed as it may wait.
@@ -244,8 +273,7 @@ impl Hub {
         let (hub, history) = (self.clone(), history.clone());
         Handle::current().spawn(async move {
             tokio::time::sleep(time).await;
-            let shared = hub.shared.clone();
-            shared.spawn_on_disk(&Handle::current(), move || {
+            hub.spawn_on_disk(&Handle::current(), move |hub| {
                 history.is_sync_due.store(false, Relaxed);
                 if let Err(error) = history.sync() {
                     // The next append fails for the same reason, and does what is to be done then.
@@ -254,19 +282,6 @@ impl Hub {
                 }
             });
         });
-    }
-
-    /// The files of a history are gone, or another daemon's. What is published is treated as after a failed write.
-    pub(super) fn lose_files(self: &Arc<Hub>, history: &Arc<History>, error: &io::Error) {
-        let channel = &self.name;
-        if history.on_error() == OnHistoryError::Drop {
-            error!(%channel, %error, "the history has ended: what comes is not kept");
-            self.end_history(history);
-        } else if history.fail(error) {
-            error!(%channel, %error, "senders have to wait: the history cannot be written, before a restart");
-            self.has_stored.notify_waiters();
-            self.tell_sessions();
-        }
     }
 
     /// Waits until its history is opened and nothing is pending, or nothing can be stored. Cancel safe.

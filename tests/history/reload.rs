@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::common::http::get_json;
-use crate::common::{Client, Flood, Launch, Server, eventually, payload};
+use crate::common::{Client, Flood, Launch, Server, eventually, exec, payload};
 
 /// Has a daemon read its file anew, which it is to accept.
 #[track_caller]
@@ -115,6 +115,35 @@ fn reload_begins_ends_and_changes_a_history() {
     );
     said(&server, "again\n");
     assert!(first(&server, "history=9", 1).1[0].ends_with(": again"));
+}
+
+#[test]
+fn history_on_disk_in_which_there_is_nothing_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("linehub.toml");
+    let histories = dir.path().join("h");
+    let keeping = |bytes: &str| {
+        let other = "[channel.other]\nhistory = \"1MiB\"";
+        let kept = format!("[channel.kept]\nhistory = \"{bytes}\"");
+        file(&format!("history-dir = {histories:?}\n{other}\n{kept}\n"))
+    };
+    std::fs::write(&path, keeping("1MiB")).unwrap();
+    let args = ["--config", path.to_str().unwrap()];
+    let server = Launch::new(&args).listen_as_configured().start();
+    let hand_over = |bytes| {
+        std::fs::write(&path, keeping(bytes)).unwrap();
+        exec(&server);
+    };
+    for _ in 0..2 {
+        hand_over("0");
+        said(&server, "passes\n");
+        hand_over("1MiB");
+    }
+    said(&server, "one\n");
+    assert!(first(&server, "history=9", 1).1[0].ends_with(": one"));
+    let folders = std::fs::read_dir(&histories).unwrap();
+    let folders = folders.filter(|it| it.as_ref().unwrap().path().is_dir());
+    assert_eq!(folders.count(), 2);
 }
 
 /// Its socket refuses all the while, so that it is in the old history, and the stream goes on in a new one.

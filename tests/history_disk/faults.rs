@@ -33,7 +33,12 @@ impl Faults {
 
     /// The same for calls that concern one of these files; all where none is named.
     #[track_caller]
-    fn inject_at(server: &Server, files: &[PathBuf], calls: &str, how: &str) -> Option<Faults> {
+    pub(crate) fn inject_at(
+        server: &Server,
+        files: &[PathBuf],
+        calls: &str,
+        how: &str,
+    ) -> Option<Faults> {
         let strace = tool("strace")?;
         let mut child = Command::new(strace)
             .args(["-f", "-o", "/dev/null", "-e"])
@@ -96,16 +101,16 @@ impl Drop for Faults {
 }
 
 /// A daemon whose buffer is soon full, with a reader, and a sender in a session who have talked already.
-struct Scene {
-    home: Home,
-    server: Server,
-    reader: Events,
-    sender: Events,
-    epoch: String,
+pub(crate) struct Scene {
+    pub(crate) home: Home,
+    pub(crate) server: Server,
+    pub(crate) reader: Events,
+    pub(crate) sender: Events,
+    pub(crate) epoch: String,
 }
 
 impl Scene {
-    fn new(args: &[&str]) -> Scene {
+    pub(crate) fn new(args: &[&str]) -> Scene {
         let common = [
             "--history=64MiB",
             "--buffer=1MiB",
@@ -354,78 +359,6 @@ fn hello_that_waits_for_a_full_disk_does_not_hold_a_handover_up() {
     assert!(next().contains("\"taken\":3"));
     assert_eq!(scene.reader.message(), (2, "waits".to_owned()));
     assert_eq!(scene.reader.message(), (3, "behind".to_owned()));
-}
-
-#[test]
-fn dropped_history_ends_its_epoch_and_its_sessions() {
-    let mut scene = Scene::new(&["--history-error=drop"]);
-    let Some(faults) = Faults::inject(&scene.server, WRITES, "error=ENOSPC") else {
-        return;
-    };
-    scene.sender.send("passes");
-    assert_eq!(scene.reader.message(), (2, "passes".to_owned()));
-    // It was not stored, and nobody says that it was.
-    let told = scene.sender.next();
-    let Event::Other(told) = told else {
-        panic!("{told:?}")
-    };
-    assert_eq!(told["reason"], "session_ended", "{told}");
-    assert_eq!(scene.sender.next(), Event::End);
-    faults.end();
-
-    let mut sender = Events::join(&scene.home.address(), "role=publish");
-    let second = sender.epoch().to_owned();
-    assert_ne!(second, scene.epoch);
-    sender.send("goes on");
-    assert_eq!(scene.reader.message(), (3, "goes on".to_owned()));
-    let mut resumed = Events::join(&scene.home.address(), &format!("since={}:1", scene.epoch));
-    assert_eq!(resumed.hello["recovered"], false);
-    sender.send("more");
-    assert_eq!(resumed.message(), (4, "more".to_owned()));
-    drop((sender, resumed));
-    scene.server.stop();
-
-    // What was kept is there, but the numbers that were given to what was not are not of its epoch.
-    let _server = scene.home.start();
-    let mut newcomer = Events::join(&scene.home.address(), "history=10");
-    assert_eq!(newcomer.message(), (1, "stored".to_owned()));
-    let third = newcomer.epoch().to_owned();
-    assert!(![&scene.epoch, &second].contains(&&third), "{third}");
-    for (epoch, seq) in [(&scene.epoch, 2), (&second, 3)] {
-        let resumed = Events::join(&scene.home.address(), &format!("since={epoch}:{seq}"));
-        assert_eq!(resumed.hello["recovered"], false);
-    }
-    let mut sender = Events::join(&scene.home.address(), "role=publish session=s ack");
-    assert_eq!(sender.taken(), 1);
-    sender.send("kept again");
-    assert_eq!(newcomer.message(), (2, "kept again".to_owned()));
-}
-
-#[test]
-fn end_of_an_epoch_is_written_down_when_a_dropped_history_can_be_written_again() {
-    let mut scene = Scene::new(&["--history-error=drop"]);
-    let mut files = scene.home.segments("main");
-    let names = ["next-epoch", "next-epoch.new"];
-    files.extend(names.map(|name| scene.home.histories().join("main").join(name)));
-    let calls = format!("openat,{WRITES}");
-    let Some(faults) = Faults::inject_at(&scene.server, &files, &calls, "error=EROFS") else {
-        return;
-    };
-    scene.sender.send("passes");
-    assert_eq!(scene.reader.message(), (2, "passes".to_owned()));
-    scene
-        .server
-        .wait_log("a restart may go on with the epoch that ends here");
-    faults.end();
-    scene
-        .server
-        .wait_log("a restart goes on with another epoch");
-    scene.server.stop();
-    let _server = scene.home.start();
-    // Its number 2 would be another line.
-    let resumed = Events::join(&scene.home.address(), &format!("since={}:2", scene.epoch));
-    assert_eq!(resumed.hello["recovered"], false);
-    assert_ne!(resumed.epoch(), scene.epoch);
 }
 
 #[test]

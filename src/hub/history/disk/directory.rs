@@ -170,7 +170,7 @@ impl Directory {
     }
 
     /// Opens the history of a channel, and recovers it from the end of the daemon that wrote it. Of a channel
-    /// that has none, nothing is created before the first append; its epoch is `if_new`.
+    /// that has none, nothing is created before [`Log::begin`] or the first append; its epoch is `if_new`.
     ///
     /// # Errors
     /// The system's, and damage that no crash explains, with the file and the offset.

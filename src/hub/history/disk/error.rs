@@ -54,11 +54,7 @@ pub(crate) fn is_lost(error: &io::Error) -> bool {
     let system = error.get_ref().and_then(|it| it.source());
     let system = system.and_then(|it| it.downcast_ref::<io::Error>());
     let code = system.unwrap_or(error).raw_os_error();
-    let is_gone = [
-        io::ErrorKind::InvalidData,
-        io::ErrorKind::NotFound,
-        io::ErrorKind::PermissionDenied,
-    ];
+    let is_gone = [io::ErrorKind::InvalidData, io::ErrorKind::NotFound];
     is_gone.contains(&error.kind()) || code == Some(rustix::io::Errno::IO.raw_os_error())
 }
 

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tracing::warn;
 
 use super::shared::Shared;
 use super::writer::Writer;
@@ -20,6 +22,8 @@ pub(crate) struct Log {
     pub(super) shared: Shared,
     /// Held by who writes, while it does.
     pub(super) writer: Mutex<Writer>,
+    /// Somebody wrote when it was to be looked whether the files are still there.
+    is_look_due: AtomicBool,
 }
 
 /// What is kept of a channel, for stats.
@@ -43,6 +47,14 @@ pub(crate) struct LogStats {
 }
 
 impl Log {
+    pub(super) fn new(shared: Shared, writer: Writer) -> Log {
+        Log {
+            shared,
+            writer: Mutex::new(writer),
+            is_look_due: AtomicBool::new(false),
+        }
+    }
+
     /// Appends consecutive records, the first of which goes on where the last append ended. A record without a
     /// number is not kept. Readers see all of them or, after an error, none; the files are then as before.
     /// With `always`, nobody is to get them before [`Log::sync`] has returned.
@@ -50,7 +62,11 @@ impl Log {
     /// # Errors
     /// The system's, of the kind it has them (a full disk, for one); and each time after a failed sync.
     pub(crate) fn append(&self, records: &[Arc<Record>], always: bool) -> io::Result<()> {
-        self.writer.lock().append(&self.shared, records, always)
+        let mut writer = self.writer.lock();
+        if self.is_look_due.swap(false, Relaxed) {
+            writer.verify(&self.shared)?;
+        }
+        writer.append(&self.shared, records, always)
     }
 
     /// Returns when all that was appended would survive the loss of power.
@@ -74,12 +90,16 @@ impl Log {
     }
 
     /// The next append starts a segment of this epoch; it is the epoch of what is appended even if the daemon
-    /// ends before.
+    /// ends before. Of files that are gone, or another daemon's, nothing is gone on with, and nothing is written.
     ///
     /// # Errors
     /// The system's: then only if it does not end before.
     pub(crate) fn begin_epoch(&self, epoch: Epoch) -> io::Result<()> {
-        self.writer.lock().begin_epoch(&self.shared, epoch)
+        let begun = self.writer.lock().begin_epoch(&self.shared, epoch);
+        let files = &self.shared.files;
+        let is_gone =
+            || files.verify_lock().is_err() || matches!(files.folder.try_exists(), Ok(false));
+        begun.or_else(|error| if is_gone() { Ok(()) } else { Err(error) })
     }
 
     /// Begins with this number in place of the first, in a channel that had so many messages before anything of
@@ -97,11 +117,24 @@ impl Log {
         self.writer.lock().begin(&self.shared, always)
     }
 
-    /// Whether the files are still those of this daemon, as far as can be told without waiting for who writes; `None`
-    /// while somebody does. Nothing can be written any more once they are not.
-    pub(crate) fn verify(&self) -> Option<io::Result<()>> {
-        let mut writer = self.writer.try_lock()?;
-        Some(writer.verify(&self.shared).map_err(io::Error::from))
+    /// Looks whether the files are still those of this daemon: once they are not, nothing can be written any more. Then
+    /// sees to what is too old, as [`Log::retain`] does. Never waits for who writes: while somebody does, the next append
+    /// looks first.
+    ///
+    /// # Errors
+    /// The files are gone, or another daemon's, as was not known before.
+    pub(crate) fn look_after(&self, retention: Retention) -> io::Result<()> {
+        let Some(mut writer) = self.writer.try_lock() else {
+            self.is_look_due.store(true, Relaxed);
+            return Ok(());
+        };
+        writer.verify(&self.shared)?;
+        if retention.age.is_some()
+            && let Err(error) = writer.retain(&self.shared, retention)
+        {
+            warn!(%error, "cannot remove old history");
+        }
+        Ok(())
     }
 
     /// Removes all files of the channel. Who is reading keeps what it has; nothing can be appended any more.
@@ -129,10 +162,11 @@ impl Log {
         firsts.find(|first| *first > from).unwrap_or(kept.next)
     }
 
-    /// The first number of the newest so many; the next number to be given if that is none of them.
+    /// The first number of the newest so many; the next number to be given if that is none of them. Of what is lost,
+    /// or may not be read, a number from which on so many are missed.
     ///
     /// # Errors
-    /// Those of [`Log::read`].
+    /// Those of [`Log::read`], where it may go well another time.
     pub(crate) fn locate(&self, newest: Newest) -> io::Result<Seq> {
         self.shared.locate(newest)
     }

@@ -38,7 +38,7 @@ impl Shared {
     }
 
     /// The first number of the newest so many; the next number to be given if that is none of them. Of what is lost,
-    /// a number from which on so many are missed.
+    /// or may not be read, a number from which on so many are missed.
     ///
     /// # Errors
     /// Those of [`Shared::read`], where it may go well another time.
@@ -85,7 +85,7 @@ impl Shared {
         };
         let mut message = match message {
             Ok(message) => message,
-            Err((segment, error)) => match self.is_lost(&segment, &error) {
+            Err((segment, error)) => match self.is_passed(&segment, &error) {
                 // All that it had is missed.
                 true => segment.header.messages_before,
                 false => return self.removed_or(&segment, error),
@@ -105,7 +105,7 @@ impl Shared {
         };
         match segment.seq_of(message) {
             Ok(seq) => Ok(Found::Seq(seq)),
-            Err(error) if self.is_lost(&segment, &error) => {
+            Err(error) if self.is_passed(&segment, &error) => {
                 // Who reads on from there misses as many as were asked for, is told so, and goes on behind them.
                 let end = segment.end();
                 let missed = end.messages.saturating_sub(message);
@@ -123,9 +123,11 @@ impl Shared {
         }
     }
 
-    /// Whether what a segment has that is kept is lost.
-    fn is_lost(&self, segment: &Arc<Segment>, error: &io::Error) -> bool {
-        is_lost(error) && !self.is_removed(segment, error)
+    /// Whether a place is found without what a segment has that is kept: it is lost, or may not be read, which the
+    /// reader finds out about who gets there.
+    fn is_passed(&self, segment: &Arc<Segment>, error: &io::Error) -> bool {
+        let is_unreadable = is_lost(error) || error.kind() == io::ErrorKind::PermissionDenied;
+        is_unreadable && !self.is_removed(segment, error)
     }
 
     /// Whether a segment could not be opened since it was removed meanwhile.

@@ -203,10 +203,7 @@ fn log_of(files: Files, segments: VecDeque<Arc<Segment>>, writer: Writer) -> Log
             unsynced: None,
         }),
     };
-    Log {
-        shared,
-        writer: Mutex::new(writer),
-    }
+    Log::new(shared, writer)
 }
 
 /// Removes what a crash has left half made.
