@@ -74,9 +74,10 @@ impl Lifecycle {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        info!(%phase, "phase");
         *self.entered.lock() = Instant::now();
         self.phase.send_replace(phase);
+        // Whoever reads that finds it so.
+        info!(%phase, "phase");
     }
 
     /// The phase, and the time since it was entered.
