@@ -17,7 +17,7 @@ pub(super) struct Active {
     pub(super) file: Arc<File>,
     /// Where the next record goes.
     pub(super) end: Place,
-    /// Length of the file: behind the last record, it has zeros.
+    /// Length of the file, at most: behind the last record, it has zeros.
     pub(super) len: u64,
     /// When it was begun, by the clock that goes on steadily.
     pub(super) begun_boot_ms: i64,

@@ -175,8 +175,7 @@ impl Report {
                 },
             };
             let at = window.at();
-            let found = window.search(next)?;
-            if found.is_none() && is_last {
+            if is_last {
                 // A daemon that writes comes to the end of the record, or takes it back.
                 let found = read_at(file, at, STEP)?;
                 if !settles(|| read_at(file, at, STEP).is_ok_and(|now| now == found)) {
@@ -185,7 +184,7 @@ impl Report {
                 }
             }
             is_whole = false;
-            match found {
+            match window.search(next)? {
                 Some((found, seq)) => {
                     let Bad { what, .. } = bad;
                     let what = format!("{what}; the next good one is {seq}, at byte {found}");

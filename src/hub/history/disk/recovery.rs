@@ -20,6 +20,7 @@ use super::segment::{Segment, Times, first_time};
 use super::shared::{Files, Kept, Shared};
 use super::storage;
 use super::totals::{Sessions, Totals};
+use super::window::has_hole;
 use super::writer::Writer;
 use crate::hub::epoch::epoch_after;
 use crate::hub::history::kept::Retention;
@@ -75,7 +76,11 @@ pub(super) fn open(
             Ended::Clean => true,
             Ended::Killed => !bad.is_unfinished,
             // What was not synced was shown to nobody with `always`.
-            Ended::Down => follows.is_some(),
+            Ended::Down => match follows {
+                Some((found, _)) => !has_hole(&last.file, at, found)
+                    .map_err(HistoryError::of("read", &last.path))?,
+                None => false,
+            },
         };
         let earlier = last.len - at;
         cut = Some(Cut {
@@ -95,6 +100,15 @@ pub(super) fn open(
         totals.epoch = epoch;
     }
     remove_newest_first(&files, &to_remove)?;
+    for earlier in segments.iter().filter(|_| ended == Ended::Down) {
+        // A truncation that the disk had not heard of.
+        let found = earlier.file.metadata();
+        let found = found.map_err(HistoryError::of("read", &earlier.path))?;
+        if found.len() > earlier.len {
+            let Opened { file, path, .. } = earlier;
+            files.storage.truncate(file, path, earlier.len)?;
+        }
+    }
     if scanned.end.at < last.len {
         files
             .storage

@@ -13,6 +13,12 @@ use crate::wire::ids::Seq;
 /// Bytes that are looked through at once for one that is not zero.
 const BLANK_STEP: usize = 1024 * 1024;
 
+/// Bytes that the system writes at once, or not at all when the daemon is killed.
+const PAGE_BYTES: u64 = 4096;
+
+/// Bytes that a disk writes at once, or not at all when the machine goes down.
+const SECTOR_BYTES: usize = 512;
+
 /// What was found where a record could begin.
 #[derive(Debug)]
 pub(super) enum Found<T> {
@@ -57,6 +63,28 @@ pub(super) fn is_blank_from(file: &File, mut at: u64, end: u64) -> io::Result<bo
         at += bytes.len() as u64;
     }
     Ok(true)
+}
+
+/// Whether a sector of a file has nothing but zeros from `at` on, and before `end`: what was written there last never
+/// came to the disk.
+pub(super) fn has_hole(file: &File, at: u64, end: u64) -> io::Result<bool> {
+    let first_end = at.next_multiple_of(SECTOR_BYTES as u64);
+    if at < first_end.min(end) && is_blank_from(file, at, first_end.min(end))? {
+        return Ok(true);
+    }
+    let mut at = first_end;
+    while at < end {
+        let bytes = read_at(file, at, BLANK_STEP.min((end - at) as usize))?;
+        let mut sectors = bytes.chunks_exact(SECTOR_BYTES);
+        if sectors.any(|sector| sector.iter().all(|byte| *byte == 0)) {
+            return Ok(true);
+        }
+        if bytes.is_empty() {
+            break;
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(false)
 }
 
 /// Records of a file from a place on.
@@ -109,6 +137,26 @@ impl<'a> Window<'a> {
 
     /// The head of the next record, which has to have the number `seq`.
     pub(super) fn head(&mut self, seq: Seq) -> io::Result<Found<Head>> {
+        loop {
+            let found = self.look(seq)?;
+            if !matches!(found, Found::Bad(_)) || !self.has_changed(HEAD_BYTES as u64)? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Whether a daemon has written to the next so many bytes since they were read: records take the place of zeros
+    /// that the buffer may still have. They are read anew.
+    fn has_changed(&mut self, len: u64) -> io::Result<bool> {
+        if !self.ends_in_zeros {
+            return Ok(false);
+        }
+        let seen = self.bytes(self.at, len)?;
+        self.look_again(self.limit);
+        Ok(self.bytes(self.at, len)? != seen)
+    }
+
+    fn look(&mut self, seq: Seq) -> io::Result<Found<Head>> {
         if self.at >= self.limit {
             return Ok(Found::End);
         }
@@ -158,30 +206,42 @@ impl<'a> Window<'a> {
 
     /// The record whose head was just read; goes on behind it unless it is bad.
     pub(super) fn record(&mut self, head: &Head) -> io::Result<Found<Record>> {
-        let body = self.body(head)?;
-        let found = match codec::decode(head, self.salt, &body) {
-            Ok(record) => Found::Record(record),
-            Err(what) => return self.bad_record(what, head),
-        };
-        self.skip(head);
-        Ok(found)
+        loop {
+            let body = self.body(head)?;
+            match codec::decode(head, self.salt, &body) {
+                Ok(record) => {
+                    self.skip(head);
+                    return Ok(Found::Record(record));
+                }
+                Err(_) if self.has_changed(head.record_len())? => {}
+                Err(what) => return self.bad_record(what, head),
+            }
+        }
     }
 
     /// Goes on behind the record whose head was just read, once its checksum is right.
     pub(super) fn check(&mut self, head: &Head) -> io::Result<Found<()>> {
-        let body = self.body(head)?;
-        if let Err(what) = codec::check(head, self.salt, &body) {
-            return self.bad_record(what, head);
+        loop {
+            let body = self.body(head)?;
+            match codec::check(head, self.salt, &body) {
+                Ok(()) => {
+                    self.skip(head);
+                    return Ok(Found::Record(()));
+                }
+                Err(_) if self.has_changed(head.record_len())? => {}
+                Err(what) => return self.bad_record(what, head),
+            }
         }
-        self.skip(head);
-        Ok(Found::Record(()))
     }
 
-    /// A record that is not as its head says. Of lines, the last byte is not zero once all of it is there.
+    /// A record that is not as its head says. Of lines, the last byte is not zero once all of it is there; of
+    /// notices alone, it is. A daemon that is killed leaves off between two pages.
     fn bad_record<T>(&self, what: &'static str, head: &Head) -> io::Result<Found<T>> {
+        let last = self.at + head.record_len() - 1;
         match head.raw_len {
-            0 => Ok(Found::bad(what)),
-            _ => self.bad(what, self.at + head.record_len() - 1),
+            0 if last - last % PAGE_BYTES <= self.at => Ok(Found::bad(what)),
+            0 => self.bad(what, last - last % PAGE_BYTES),
+            _ => self.bad(what, last),
         }
     }
 

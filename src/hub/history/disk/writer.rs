@@ -142,6 +142,7 @@ impl Writer {
 
     /// Writes what is staged.
     fn flush(&mut self, shared: &Shared, group: &mut Group) -> Result<(), HistoryError> {
+        let segment_bytes = self.segment_bytes();
         let Some(active) = &mut self.active else {
             return Ok(());
         };
@@ -154,7 +155,11 @@ impl Writer {
         let end = active.end.at + self.staged.len();
         let mut slices = self.staged.slices();
         let zeros = match active.segment.header.is_always && end > active.len {
-            true => ZEROS.len().saturating_sub(self.staged.len() as usize),
+            true => {
+                let room = segment_bytes.saturating_sub(end) as usize;
+                let more = ZEROS.len().saturating_sub(self.staged.len() as usize);
+                more.min(room)
+            }
             false => 0,
         };
         slices.push(IoSlice::new(&ZEROS[..zeros]));
@@ -200,16 +205,18 @@ impl Writer {
         group: &mut Group,
     ) -> Result<(), HistoryError> {
         self.verify(shared)?;
-        if always && !self.unsynced.is_empty() {
-            // A segment of `always` says that nothing before it can be lost.
-            self.sync_or_fail(&shared.files)?;
-        }
-        if let Some(active) = &self.active
+        if let Some(active) = &mut self.active
             && active.len > active.end.at
         {
+            note_unsynced(&mut self.unsynced, active);
             let path = &active.segment.path;
             let storage = &shared.files.storage;
             storage.truncate(&active.file, path, active.end.at)?;
+            active.len = active.end.at;
+        }
+        if always && !self.unsynced.is_empty() {
+            // A segment of `always` says that nothing before it can be lost.
+            self.sync_or_fail(&shared.files)?;
         }
         let oldest = shared.kept.lock().oldest();
         // A session is kept as long as its lines.

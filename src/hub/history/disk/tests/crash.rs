@@ -164,6 +164,103 @@ fn zeros_behind_the_last_record_of_always_are_room_for_more() {
 }
 
 #[test]
+fn notices_that_a_kill_leaves_between_two_pages_are_cut_off_in_the_same_epoch() {
+    let count = 3000;
+    let notices = Record {
+        time_ms: 1,
+        origins: (1..=count).map(ClientId).collect(),
+        parts: (0..count)
+            .map(|_| Part {
+                kind: Kind::Notice(Notice::Connect),
+                messages: 0,
+            })
+            .collect(),
+        ends: (0..count).map(|_| 0).collect(),
+        raw: Vec::new().into(),
+        ..lines(1, 1, &["first"])
+    };
+    let notices = Arc::new(Record {
+        first_seq: Seq(2),
+        ..notices
+    });
+    let temp = temp();
+    let (log, _) = open(temp.path(), "1");
+    log.append(&[Arc::new(lines(1, 1, &["first"]))], true)
+        .unwrap();
+    log.append(&[notices], true).unwrap();
+    drop(log);
+    let path = last_segment(temp.path());
+    let whole = fs::read(&path).unwrap();
+    let end = 1 + whole.iter().rposition(|byte| *byte != 0).unwrap();
+    assert!(end > 3 * 4096);
+    for torn in (4096..end).step_by(4096) {
+        let mut bytes = whole.clone();
+        bytes[torn..].fill(0);
+        fs::write(&path, bytes).unwrap();
+        let (log, recovered) = open(temp.path(), "1");
+        assert!(recovered.cut.is_some() && !recovered.is_new_epoch, "{torn}");
+        assert_eq!(recovered.next_seq, Seq(2));
+        drop(log);
+    }
+}
+
+#[test]
+fn sectors_that_never_came_to_the_disk_were_shown_to_nobody() {
+    let temp = temp();
+    let records = random_records(5, 40, 600);
+    let (log, _) = open(temp.path(), "1");
+    log.append(&records[..10], true).unwrap();
+    log.sync().unwrap();
+    let path = last_segment(temp.path());
+    let synced = {
+        let bytes = fs::read(&path).unwrap();
+        1 + bytes.iter().rposition(|byte| *byte != 0).unwrap()
+    };
+    // One group, of which any part may be there.
+    log.append(&records[10..], true).unwrap();
+    drop(log);
+    let whole = fs::read(&path).unwrap();
+    let end = 1 + whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let first = synced.next_multiple_of(512);
+    assert!(end > first + 2 * 512);
+    for (from, to) in [(synced, first)]
+        .into_iter()
+        .chain((first..end).step_by(512).map(|at| (at, at + 512)))
+    {
+        let mut bytes = whole.clone();
+        bytes[from..to].fill(0);
+        fs::write(&path, bytes).unwrap();
+        let (log, recovered) = open(temp.path(), "2");
+        assert!(!recovered.is_new_epoch, "{from} of {synced} to {end}");
+        let read = read_all(&log, 1000);
+        assert!(read.len() >= 10);
+        assert_same(&read, &records[..read.len()]);
+        drop(log);
+        fs::remove_file(temp.path().join("@state")).unwrap_or_default();
+        fs::write(temp.path().join("@state"), "boot 1\n").unwrap();
+    }
+}
+
+#[test]
+fn truncation_that_the_disk_had_not_heard_of_is_made_again() {
+    let temp = temp();
+    let (log, _) = open(temp.path(), "1");
+    log.append(&[Arc::new(lines(1, 1, &["x"]))], true).unwrap();
+    log.sync().unwrap();
+    let first = last_segment(temp.path());
+    let longer = fs::read(&first).unwrap();
+    log.begin_epoch(Epoch(1)).unwrap();
+    log.append(&[Arc::new(lines(2, 1, &["y"]))], true).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    fs::write(&first, longer).unwrap();
+    for boot in ["2", "2", "3"] {
+        let (_, recovered) = open(temp.path(), boot);
+        assert_eq!((recovered.epoch, recovered.next_seq), (Epoch(1), Seq(3)));
+    }
+}
+
+#[test]
 fn a_file_that_was_being_created_is_no_segment() {
     let temp = temp();
     let records = random_records(4, 9, 60);
