@@ -37,6 +37,9 @@
 //! `Hub::enter` found (`client/handshake`), walks `Past` slices of the history (`hub/past`), and is live
 //! when `Hub::rejoin` finds its place in the stream.
 //!
+//! One channel over many machines: `hub/cluster` says what order it has, and why. What connects it to NATS is still
+//! to come.
+//!
 //! A signal: `ops/lifecycle` ► `Server::run` ► `server/{reload,upgrade,shutdown}`. A channel is made by
 //! `Channels::set` (the configuration), `of_listener` or `open` (a hello), and ended by the reaper.
 //!
