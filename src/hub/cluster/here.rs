@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::message::NodeId;
+use super::batch::NodeId;
 use crate::hub::history::Record;
 use crate::hub::part::Kind;
 use crate::wire::client_name::ClientName;

@@ -11,16 +11,13 @@
 //!
 //! A batch of one line has 26 bytes beside it, as long as its numbers are small.
 
-use std::fmt;
-
 use bytes::Bytes;
 
+use super::batch::{Batch, Claim, Gone, NodeId};
 use super::state::{Last, Session, State};
-use crate::hub::history::Record;
 use crate::hub::history::meta::{Meta, put, put_meta, put_text};
 use crate::hub::part::Kind;
 use crate::wire::ids::{Epoch, Seq};
-use crate::wire::session::SessionKey;
 
 /// Version of the messages, in the upper half of their first byte.
 const VERSION: u8 = 1;
@@ -28,51 +25,12 @@ const VERSION: u8 = 1;
 /// Bytes before the numbers.
 const HEAD_BYTES: usize = 5;
 
-/// One start of a daemon, by 64 random bits, kept over handovers. Displays as 16 hexadecimal digits, as the subject
-/// has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NodeId(pub(crate) u64);
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
 /// A message of the stream.
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Batch(Batch),
     Checkpoint(Box<Checkpoint>),
     Gone(Gone),
-}
-
-/// Lines and notices of one node's clients.
-#[derive(Clone, Debug)]
-pub(crate) struct Batch {
-    pub(crate) node: NodeId,
-    /// Counts the node's batches, from 1.
-    pub(crate) number: u64,
-    /// Checksum of the one before, 0 in the first: what another process sends as this node is not in this chain.
-    pub(crate) before: u32,
-    /// They come before all lines of the batch, and those that are given up behind them.
-    pub(crate) claims: Box<[Claim]>,
-    /// Its numbers and its time follow from its place in the stream: they are 0 here.
-    pub(crate) record: Record,
-    /// By which claim of the node each of the record's sessions is published, in their order.
-    pub(crate) claimed_by: Box<[u64]>,
-    /// Checksum of its bytes: tells the node's own batch from one that another process gave the same number. Set by
-    /// [`Message::decode`]; [`Message::encode`] makes it.
-    pub(crate) crc: u32,
-}
-
-/// A client of the node takes a session over, or leaves it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Claim {
-    pub(crate) name: SessionKey,
-    /// Counts the node's claims: one client has one.
-    pub(crate) number: u64,
-    pub(crate) is_given_up: bool,
 }
 
 /// What follows from the stream up to a place.
@@ -88,13 +46,6 @@ pub(crate) struct Checkpoint {
     /// message has its place.
     pub(crate) oldest: Seq,
     pub(crate) state: State,
-}
-
-/// A node is gone: it publishes nothing any more, and `by` says that its clients left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gone {
-    pub(crate) node: NodeId,
-    pub(crate) by: NodeId,
 }
 
 /// Bytes that are no message that this daemon can read.

@@ -1,6 +1,6 @@
 //! One channel over many machines: the order of a JetStream stream, and why every node's clients see the same of it.
 //!
-//! A *node* is one start of a daemon that shares the channel, by a number of its own ([`NodeId`](message::NodeId)).
+//! A *node* is one start of a daemon that shares the channel, by a number of its own ([`NodeId`](batch::NodeId)).
 //! What its clients send goes into the stream; what any client sees comes out of it. Here is what follows from the
 //! stream and what is to be sent next: without NATS, tasks, clocks or locks, so that it can be tried with
 //! everything that goes wrong (`model`).
@@ -70,6 +70,7 @@
 //! - *The stream comes back without its end and grows past where a node was before that node is connected*: it is not
 //!   noticed. A server that loses what it has acknowledged breaks what all of this stands on.
 
+mod batch;
 mod here;
 mod message;
 #[cfg(test)]

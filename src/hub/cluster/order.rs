@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::batch::{Batch, Gone, NodeId};
 use super::here::{Clients, Here};
-use super::message::{Batch, Checkpoint, Gone, Message, NodeId};
+use super::message::{Checkpoint, Message};
 use super::state::{Claimed, State};
 use crate::hub::history::Record;
 use crate::wire::ids::{Epoch, Seq};

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::batch::{Batch, Claim, NodeId};
 use super::here::Clients;
-use super::message::{Batch, Claim, Message, NodeId};
+use super::message::Message;
 use super::state::Last;
 use crate::hub::history::Record;
 use crate::hub::part::Kind;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Batch, Claim, Gone, NodeId};
+use super::batch::{Batch, Claim, Gone, NodeId};
 use crate::hub::history::Record;
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionKey;

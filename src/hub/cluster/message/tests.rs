@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::hub::history::Record;
 use crate::hub::part::Part;
 use crate::wire::format::Notice;
 use crate::wire::ids::ClientId;

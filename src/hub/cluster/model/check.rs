@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 
+use crate::hub::cluster::batch::NodeId;
 use crate::hub::cluster::here::Clients;
-use crate::hub::cluster::message::{Message, NodeId};
+use crate::hub::cluster::message::Message;
 use crate::hub::cluster::order::{Delivery, Order};
 use crate::hub::cluster::state::State;
 use crate::hub::history::Record;

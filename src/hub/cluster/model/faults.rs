@@ -1,7 +1,8 @@
 //! What happens, and what goes wrong.
 
 use super::World;
-use crate::hub::cluster::message::{Gone, Message, NodeId};
+use crate::hub::cluster::batch::{Gone, NodeId};
+use crate::hub::cluster::message::Message;
 use crate::wire::ids::{Epoch, Seq};
 
 /// Processes that run at once, at most.

@@ -5,8 +5,9 @@ use std::mem;
 
 use super::World;
 use super::check::units;
+use crate::hub::cluster::batch::{Claim, Gone, NodeId};
 use crate::hub::cluster::here::{Clients, OwnClients};
-use crate::hub::cluster::message::{Claim, Gone, Message, NodeId};
+use crate::hub::cluster::message::Message;
 use crate::hub::cluster::order::{Delivery, Order};
 use crate::hub::cluster::publisher::{Publisher, Settled, leave_out};
 use crate::hub::cluster::state::Claimed;

@@ -1,7 +1,8 @@
 //! The faults end: everything is to settle, and nothing to be missing.
 
 use super::{LINES, World};
-use crate::hub::cluster::message::{Gone, Message};
+use crate::hub::cluster::batch::{Gone, NodeId};
+use crate::hub::cluster::message::Message;
 
 /// Rounds in which everything settles.
 const ROUNDS_MAX: usize = 300;
@@ -54,7 +55,7 @@ impl World {
     }
 
     /// Nodes that a process takes for living and of which no process runs.
-    fn dead_nodes(&self, at: usize) -> Vec<crate::hub::cluster::message::NodeId> {
+    fn dead_nodes(&self, at: usize) -> Vec<NodeId> {
         let running = |node: u64| {
             let mut running = self.processes.iter().filter(|process| process.runs);
             running.any(|process| process.me() == node)

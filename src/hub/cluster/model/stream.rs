@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::hub::cluster::message::{Batch, Message};
+use crate::hub::cluster::batch::Batch;
+use crate::hub::cluster::message::Message;
 use crate::hub::cluster::state::Last;
 
 /// The stream as the server has it.
