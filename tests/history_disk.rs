@@ -17,5 +17,5 @@ mod slow;
 mod traffic;
 
 pub(crate) use events::{Event, Events};
-pub(crate) use home::Home;
+pub(crate) use home::{Home, first_of};
 pub(crate) use traffic::Traffic;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::{Event, Events, Home};
+use super::{Event, Events, Home, first_of};
 
 /// Lines of 1 KiB, which make a number of segments.
 const LINES: u64 = 2000;
@@ -21,17 +21,6 @@ fn filled() -> (Home, crate::common::Server) {
     }
     assert!(home.segments("main").len() > 4);
     (home, server)
-}
-
-/// First number of a segment, by its name.
-fn first_of(segment: &std::path::Path) -> u64 {
-    segment
-        .file_stem()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap()
 }
 
 /// Reads from the beginning on; the numbers that are left out, each gap told in one count.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Event, Events, Home};
+use super::{Event, Events, Home, first_of};
 use crate::common::http::get;
 use crate::common::{Server, eventually};
 
@@ -137,17 +137,6 @@ fn filled(args: &[&str]) -> (Home, Server, String) {
     }
     let epoch = sender.epoch().to_owned();
     (home, server, epoch)
-}
-
-/// First number of a segment, by its name.
-fn first_of(segment: &Path) -> u64 {
-    segment
-        .file_stem()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap()
 }
 
 /// Says hello with these words, and is told of so many lost lines before those that are there.

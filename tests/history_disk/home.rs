@@ -74,3 +74,14 @@ impl Home {
         self.dir.path()
     }
 }
+
+/// First number of a segment, by its name.
+pub(crate) fn first_of(segment: &Path) -> u64 {
+    segment
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use super::group::Group;
 use super::segment::Segment;
 use super::shared::{Kept, Shared};
 use super::storage::millis;
@@ -28,14 +27,9 @@ impl Writer {
             && self.failed.is_none()
         {
             // All that is kept has expired. What goes on from it needs a file all the same.
-            let mut group = Group::begin(self.totals, self.active.clone());
-            match self.begin_segment(shared, active.header.is_always, &mut group) {
-                Ok(()) => self.show(shared, group),
-                Err(error) => {
-                    self.take_back(shared, group);
-                    return Err(error.into());
-                }
-            }
+            self.grouped(shared, |writer, group| {
+                writer.begin_segment(shared, active.header.is_always, group)
+            })?;
         }
         if self.is_gone {
             return Ok(());

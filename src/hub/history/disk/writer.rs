@@ -70,17 +70,9 @@ impl Writer {
             let wrong = format!("a record of number {got} cannot follow where {next} is next");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, wrong));
         }
-        let mut group = Group::begin(self.totals, self.active.clone());
-        match self.write(shared, records, always, &mut group) {
-            Ok(()) => {
-                self.show(shared, group);
-                Ok(())
-            }
-            Err(error) => {
-                self.take_back(shared, group);
-                Err(error.into())
-            }
-        }
+        self.grouped(shared, |writer, group| {
+            writer.write(shared, records, always, group)
+        })
     }
 
     /// See [`Log::begin`].
@@ -88,8 +80,19 @@ impl Writer {
         if self.active.is_some() {
             return Ok(());
         }
-        let mut group = Group::begin(self.totals, None);
-        match self.begin_segment(shared, always, &mut group) {
+        self.grouped(shared, |writer, group| {
+            writer.begin_segment(shared, always, group)
+        })
+    }
+
+    /// Changes the files, and shows what has come of it, or takes it back.
+    pub(super) fn grouped(
+        &mut self,
+        shared: &Shared,
+        change: impl FnOnce(&mut Writer, &mut Group) -> Result<(), HistoryError>,
+    ) -> io::Result<()> {
+        let mut group = Group::begin(self.totals, self.active.clone());
+        match change(self, &mut group) {
             Ok(()) => {
                 self.show(shared, group);
                 Ok(())
