@@ -60,6 +60,9 @@ pub(super) struct Sharing {
 const STREAM_BYTES_MIN: u64 = 16 * 1024 * 1024;
 const STREAM_AGE_MIN: Duration = Duration::from_secs(60);
 
+/// How far behind another a node may be, in time, that goes on for who was there.
+const AHEAD_TIME: Duration = Duration::from_secs(2);
+
 /// What the member of the cluster does for a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
@@ -254,12 +257,17 @@ impl Hub {
                 recording.restart(next, messages);
             }
         }
+        self.has_stored.notify_waiters();
+        self.wake(state, usize::MAX);
+    }
+
+    /// All there was is published: who joins now begins where everybody is.
+    pub(super) fn open_shared(&self) {
         self.is_opening.store(false, Release);
         self.has_stored.notify_waiters();
         if self.is_open.load(Relaxed) {
             self.shared.note_unused();
         }
-        self.wake(state, usize::MAX);
     }
 
     /// Tells every client that it has missed so many messages.
@@ -367,6 +375,15 @@ impl Hub {
     /// Room for a batch among what readers have still to take. Cancel safe.
     pub(super) async fn admit_delivery(&self) -> ReadPermit {
         self.budget.admit().await
+    }
+
+    /// Waits until this number is published here, if others have it: who asks for what comes behind it had it there. Not
+    /// for long, as nobody may have it. Cancel safe.
+    pub(super) async fn when_there(&self, seq: Seq) {
+        if self.sharing.is_some() {
+            let is_there = self.when_stored(|state| (state.next_seq > seq.0).then_some(()));
+            let _ = tokio::time::timeout(AHEAD_TIME, is_there).await;
+        }
     }
 
     /// Looks at what is to be sent; `None` if nothing ever is, as it is not shared.

@@ -103,14 +103,15 @@ enum Done {
 /// What is under way beside that.
 enum Chore {
     Info(Result<StreamInfo, NatsError>),
-    Sent(Result<Stored, PublishError>),
+    Sent,
 }
 
 /// What a connection to the stream has.
 struct Connection {
     stream: ChannelStream,
     info: StreamInfo,
-    info_at: Instant,
+    /// When that was asked for; `None`: it is to be asked for anew.
+    info_at: Option<Instant>,
     /// Place of the order when that was asked for.
     info_place: u64,
     /// All up to here was taken, or is of no use.
@@ -171,6 +172,7 @@ impl Member {
             member
                 .hub
                 .place((state.epoch, state.next), state.messages, None);
+            member.hub.open_shared();
         } else {
             member.say(Some("it is not known yet where the channel is".to_owned()));
         }
@@ -295,7 +297,7 @@ impl Member {
         let mut connection = Connection {
             stream,
             info,
-            info_at: Instant::now(),
+            info_at: Some(Instant::now()),
             info_place: 0,
             read: from,
             lost_since: None,
@@ -377,6 +379,9 @@ impl Member {
         self.deliver(out);
         if self.order.is_known() {
             connection.lost_since = None;
+            if self.hub.is_opening() && connection.read >= connection.info.last {
+                self.hub.open_shared();
+            }
             let state = self.order.state();
             self.past.note_order(state.epoch, state.messages);
         }
@@ -601,15 +606,15 @@ impl Member {
                 if info.id != connection.info.id {
                     return Err("the stream was deleted and made anew".to_owned());
                 }
-                (connection.info, connection.info_at) = (info, Instant::now());
+                (connection.info, connection.info_at) = (info, Some(Instant::now()));
                 connection.info_place = self.order.place();
                 self.past.note_info(info);
                 Ok(())
             }
             Chore::Info(Err(error)) => Err(format!("NATS is away: {error}")),
             // What it was for is still due, or is not any more.
-            Chore::Sent(_) => {
-                connection.info_at = Instant::now() - INFO_TIME.1;
+            Chore::Sent => {
+                connection.info_at = None;
                 Ok(())
             }
         }
@@ -624,7 +629,12 @@ impl Member {
         let stream = connection.stream.clone();
         let send = |subject, message: &Message, id, expected| {
             let body = message.encode().0;
-            async move { Chore::Sent(stream.publish(subject, body, id, expected).await) }.boxed()
+            async move {
+                // Whatever came of it is to be seen in the stream.
+                let _ = stream.publish(subject, body, id, expected).await;
+                Chore::Sent
+            }
+            .boxed()
         };
         let info = connection.info;
         if self.order.is_known() {
@@ -666,7 +676,7 @@ impl Member {
         }
         let is_moving = self.order.place() != connection.info_place || !self.order.is_known();
         let pause = if is_moving { INFO_TIME.0 } else { INFO_TIME.1 };
-        if connection.info_at.elapsed() >= pause {
+        if connection.info_at.is_none_or(|at| at.elapsed() >= pause) {
             let stream = connection.stream.clone();
             connection.chore = Some(async move { Chore::Info(stream.info().await) }.boxed());
         }

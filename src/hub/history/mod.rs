@@ -308,7 +308,8 @@ impl History {
                 if found > stream.recent.extent().2 || !stream.has_older() {
                     return Ok(found);
                 }
-                stream.remote.clone().locate(newest).await
+                let oldest = stream.remote.clone().locate(newest).await?;
+                Ok(oldest.min(found))
             }
             Store::Disk(_) => {
                 // However many come at once, a thread is left for who stores.
