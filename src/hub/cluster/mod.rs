@@ -75,6 +75,8 @@ mod here;
 mod message;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "nats")]
+mod nats;
 mod order;
 mod publisher;
 mod state;
