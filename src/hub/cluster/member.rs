@@ -17,10 +17,8 @@ use tracing::{error, info, warn};
 use super::batch::{Gone, NodeId};
 use super::here::Clients;
 use super::message::{Message, Unreadable};
-use super::nats::{
-    ChannelStream, Entry, NatsError, PublishError, Stored, StreamError, StreamInfo, StreamLimits,
-    Subject,
-};
+use super::nats::stream::{ChannelStream, Entry, PublishError, Stored, StreamInfo, Subject};
+use super::nats::{NatsError, StreamError, StreamLimits};
 use super::node::Cluster;
 use super::order::{Delivery, Order};
 use super::outbox::Outgoing;

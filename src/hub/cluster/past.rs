@@ -15,7 +15,8 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::batch::NodeId;
 use super::message::{Checkpoint, Message};
-use super::nats::{ChannelStream, NatsError, StreamInfo};
+use super::nats::NatsError;
+use super::nats::stream::{ChannelStream, StreamInfo};
 use super::order::{Delivery, Order};
 use crate::hub::history::{Record, Remote, RemoteExtent, Slice, now_ms};
 use crate::wire::ids::{Epoch, Seq};

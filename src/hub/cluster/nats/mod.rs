@@ -1,88 +1,32 @@
-#![allow(dead_code, unused, missing_docs)]
-mod stream;
-use super::batch::NodeId;
-use crate::wire::channel::ChannelName;
-use bytes::Bytes;
-use std::ops::Range;
-use std::path::PathBuf;
-use std::time::Duration;
-pub(crate) use stream::*;
-use tokio::sync::watch;
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NatsOptions {
-    pub(crate) urls: Vec<String>,
-    pub(crate) creds: Option<PathBuf>,
-    pub(crate) nkey: Option<PathBuf>,
-    pub(crate) ca: Option<PathBuf>,
-    pub(crate) cert: Option<(PathBuf, PathBuf)>,
-    pub(crate) replicas: usize,
-}
-#[derive(Clone, Debug)]
-pub(crate) struct Nats {}
-#[derive(Debug)]
-pub(crate) enum NatsError {
-    NoStream,
-}
-impl std::fmt::Display for NatsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        todo!()
-    }
-}
-pub(crate) enum StreamError {
-    Away(NatsError),
-    Differs { what: String },
-    Denied(String),
-}
-impl Nats {
-    pub(crate) async fn connect(options: &NatsOptions, name: &str) -> anyhow::Result<Nats> {
-        todo!()
-    }
-    pub(crate) fn status(&self) -> NatsStatus {
-        todo!()
-    }
-    pub(crate) fn watch(&self) -> watch::Receiver<ConnectionState> {
-        todo!()
-    }
-    pub(crate) fn max_payload(&self) -> usize {
-        todo!()
-    }
-    pub(crate) async fn take_ids(
-        &self,
-        count: u64,
-        at_least: u64,
-    ) -> Result<Range<u64>, NatsError> {
-        todo!()
-    }
-    pub(crate) async fn say_alive(&self, node: NodeId, body: Bytes) -> Result<(), NatsError> {
-        todo!()
-    }
-    pub(crate) async fn listen_alive(
-        &self,
-    ) -> Result<futures::stream::BoxStream<'static, (NodeId, Bytes)>, NatsError> {
-        todo!()
-    }
-    pub(crate) async fn open_stream(
-        &self,
-        channel: &ChannelName,
-        limits: StreamLimits,
-    ) -> Result<ChannelStream, StreamError> {
-        todo!()
-    }
-}
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamLimits {
-    pub(crate) bytes: u64,
-    pub(crate) age: Option<Duration>,
-}
-#[derive(Clone, Debug, Default)]
-pub(crate) struct NatsStatus {
-    pub(crate) is_connected: bool,
-    pub(crate) server: Option<String>,
-    pub(crate) reconnects: u64,
-    pub(crate) error: Option<String>,
-}
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ConnectionState {
-    pub(crate) is_connected: bool,
-    pub(crate) connections: u64,
-}
+//! JetStream, as far as channels need it: one connection, the stream of a channel, and numbers that no node had
+//! before. What follows from a stream's content is known beside this module and not in it.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `options` | what `--nats…` say → what the client library takes; files are read and URLs judged once |
+//! | `connection` | how servers are chosen and retried, what is told of it, and requests that end with the connection |
+//! | `ids`, `alive` | blocks of ids, and which nodes live |
+//! | `open` | the stream of a channel: made, or compared with what is wanted |
+//! | [`stream`] | what is asked of a stream and stored in it |
+//! | [`reader`] | all that is behind a place |
+//!
+//! Whatever decides what was stored is asked of the stream's leader: a replica that lags may not know it.
+
+mod alive;
+mod connection;
+mod error;
+mod ids;
+mod names;
+mod open;
+mod options;
+pub(crate) mod reader;
+pub(crate) mod stream;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::{
+    connection::{ConnectionState, Nats, NatsStatus},
+    error::{NatsError, StreamError},
+    open::StreamLimits,
+    options::NatsOptions,
+};
