@@ -27,7 +27,7 @@ impl Settings {
         let options = config.channel_options(channel);
         Settings {
             buffer_bytes: options.buffer_bytes,
-            is_local: false,
+            is_local: options.local,
             history: (options.history_bytes > 0).then_some(HistorySettings {
                 retention: Retention {
                     bytes: options.history_bytes,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::batch::NodeId;
 use super::ids::{BLOCK, IdBlocks};
@@ -69,7 +69,7 @@ impl Cluster {
     /// # Errors
     /// What no retry mends: a file that cannot be read, a URL that is none.
     pub(crate) async fn connect(config: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
-        let Some(options) = nats_options(config) else {
+        let Some(options) = NatsOptions::of(config) else {
             return Ok(None);
         };
         let id = random_node();
@@ -248,7 +248,10 @@ impl Cluster {
             while let Some(at_least) = ids.wants() {
                 match self.nats.take_ids(BLOCK, at_least).await {
                     Ok(block) => ids.put(block),
-                    Err(_) => tokio::time::sleep(RETRY_TIME).await,
+                    Err(error) => {
+                        debug!(%error, "no numbers for clients");
+                        tokio::time::sleep(RETRY_TIME).await;
+                    }
                 }
             }
             ids.low.notified().await;
@@ -274,10 +277,6 @@ pub(crate) async fn say_left(channels: &Channels) {
     if let Some(cluster) = channels.shared().cluster.get() {
         cluster.say_alive(0, true).await;
     }
-}
-
-fn nats_options(_: &Config) -> Option<NatsOptions> {
-    None
 }
 
 fn random_node() -> NodeId {

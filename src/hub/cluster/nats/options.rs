@@ -11,6 +11,8 @@ use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use async_nats::rustls::{ClientConfig, RootCertStore};
 use async_nats::{ConnectOptions, ServerAddr};
 
+use crate::config::Config;
+
 /// How NATS is reached; what `--nats…` say.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct NatsOptions {
@@ -50,6 +52,19 @@ fn without_secret(url: &str) -> &str {
 }
 
 impl NatsOptions {
+    /// What the configuration says; `None` if it names no server.
+    pub(crate) fn of(config: &Config) -> Option<NatsOptions> {
+        let urls: Vec<_> = config.nats.iter().map(|url| url.reveal()).collect();
+        (!urls.is_empty()).then(|| NatsOptions {
+            urls,
+            creds: config.nats_creds.clone(),
+            nkey: config.nats_nkey.clone(),
+            ca: config.nats_ca.clone(),
+            cert: config.nats_cert.clone().zip(config.nats_key.clone()),
+            replicas: config.nats_replicas,
+        })
+    }
+
     /// The servers without their users, and what is said to all of them.
     ///
     /// # Errors
