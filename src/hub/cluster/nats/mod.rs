@@ -24,12 +24,14 @@ pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 
+#[expect(unused_imports, reason = "what runs a channel over it comes next")]
+pub(crate) use self::connection::{ConnectionState, NatsStatus};
 #[cfg_attr(
     not(test),
     expect(unused_imports, reason = "what runs a channel over it comes next")
 )]
 pub(crate) use self::{
-    connection::{ConnectionState, Nats, NatsStatus},
+    connection::Nats,
     error::{NatsError, StreamError},
     open::StreamLimits,
     options::NatsOptions,
