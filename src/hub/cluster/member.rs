@@ -10,7 +10,6 @@ mod sending;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
