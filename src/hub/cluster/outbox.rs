@@ -239,8 +239,8 @@ impl<'a> Iterator for Chunks<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ids::ClientId;
     use crate::hub::budget::Budget;
+    use crate::wire::ids::ClientId;
 
     fn filled(payload_max: usize, lines: &Lines<'_>, session: Option<InSession>) -> Vec<Outgoing> {
         let budget = Budget::new(1 << 20, Default::default());
