@@ -265,7 +265,8 @@ pub(super) async fn enter(
 ) -> Result<StartingPoint, Refusal> {
     tokio::select! {
         entry = hub.enter(wanted) => Ok(entry?),
-        () = clock::sleep(time) => Err(Refusal::not_stored(time)),
+        // What daemons share waits for others, as long as it takes.
+        () = clock::sleep(time), if !hub.is_shared() => Err(Refusal::not_stored(time)),
     }
 }
 

@@ -89,6 +89,11 @@ impl Sharing {
 
 /// What clients say.
 impl Hub {
+    /// Whether other daemons share it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.sharing.is_some()
+    }
+
     /// The room that what a client sends takes first.
     pub(super) fn sending_budget(&self) -> &Arc<Budget> {
         match &self.sharing {
@@ -126,8 +131,8 @@ impl Hub {
         let origin = origin(subscriber.id, identities.get(&key));
         let mut permit = permit;
         outbox.add_lines(origin, lines, session, |cost| match permit.take() {
-            Some(permit) => permit.charge(cost),
-            None => sharing.budget.charge(cost),
+            Some(permit) => Some(permit.charge(cost)),
+            None => Some(sharing.budget.charge(cost)),
         });
         drop(state);
         sharing.queued.notify_one();
@@ -149,7 +154,7 @@ impl Hub {
             return false;
         };
         let origin = origin(client, identities.get(&key));
-        outbox.add_notice(origin, kind, |cost| sharing.budget.charge(cost));
+        outbox.add_notice(origin, kind, |cost| Some(sharing.budget.charge(cost)));
         sharing.queued.notify_one();
         true
     }
@@ -248,7 +253,8 @@ impl Hub {
         match missed.filter(|_| is_same) {
             Some(0) => {}
             Some(missed) => self.tell_missed(&mut state, missed),
-            None => state.close_numbered(),
+            None if next.0 < state.next_seq => state.close_numbered(),
+            None => {}
         }
         if state.next_seq != next.0 || !is_same {
             (state.next_seq, state.messages) = (next.0, messages);
@@ -341,7 +347,7 @@ impl Hub {
                     name: name.as_ref(),
                 };
                 let kind = Kind::Notice(Notice::Disconnect);
-                outbox.add_notice(origin, kind, |cost| sharing.budget.charge(cost));
+                outbox.add_notice(origin, kind, |cost| Some(sharing.budget.charge(cost)));
             }
         }
         sharing.queued.notify_one();
@@ -574,7 +580,7 @@ impl State {
         }
     }
 
-    /// Closes those who go by numbers, which count anew.
+    /// Closes those who go by numbers, which go back.
     fn close_numbered(&mut self) {
         for (_, slot) in &self.slots {
             if slot.encoding == Format::Json.into() {

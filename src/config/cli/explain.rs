@@ -37,8 +37,9 @@ pub fn unknown_variables(variables: impl IntoIterator<Item = (OsString, OsString
         let is_cluster = option.starts_with("SERVICE_")
             || option.starts_with("PORT_")
             || option == "PORT" && value.to_string_lossy().contains("://");
-        // Of the benches, and between a daemon and the next one.
-        let is_ours = option.starts_with("BENCH_") || name == STATE_VARIABLE;
+        // Of the benches, of tests, and between a daemon and the next one.
+        let is_of_tests = cfg!(debug_assertions) && option == "NODE_TIMEOUT_MS";
+        let is_ours = option.starts_with("BENCH_") || is_of_tests || name == STATE_VARIABLE;
         if is_cluster || is_ours || names.contains(&name) {
             return None;
         }

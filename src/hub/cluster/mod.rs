@@ -24,7 +24,7 @@
 //! - A **checkpoint**: the state behind a place. It makes those know it who do not; to the others it is no news. At
 //!   its own place it tells all which sessions to forget: those that nobody has, and whose last number is not in the
 //!   stream any more, as its sender saw it.
-//! - A **beginning**: a checkpoint that all obey, with another epoch and 1 as the next number. It counts if nothing
+//! - A **beginning**: a checkpoint that all obey, with another epoch, whose numbers go on where its sender was. It counts if nothing
 //!   is between the place that it is about and its own, in the stream that it names: of two nodes that begin, the
 //!   first does, and one that comes late does nothing.
 //! - A node is **gone**. The first that says so counts, unless its sender is gone itself. Nothing that the node sent

@@ -289,7 +289,7 @@ impl Order {
             place: last,
             begins: true,
             oldest: Seq(0),
-            state: self.state.clone().renumbered(epoch),
+            state: self.state.clone().in_epoch(epoch),
         }
     }
 

@@ -81,8 +81,51 @@ impl Outbox {
     pub(in crate::hub) fn fit(&mut self, payload_max: usize, line_bytes_max: usize) -> bool {
         let room = payload_max.saturating_sub(OVERHEAD_BYTES);
         // What is in a batch and not full yet, what comes to that, and what is said of both at worst.
-        self.batch_bytes = (room / 6).clamp(1, BATCH_BYTES_MAX);
+        let batch_bytes = (room / 6).clamp(1, BATCH_BYTES_MAX);
+        let before = mem::replace(&mut self.batch_bytes, batch_bytes);
+        if batch_bytes < before {
+            self.close();
+            let full = mem::take(&mut self.full);
+            self.bytes = 0;
+            full.into_iter()
+                .for_each(|outgoing| self.add_again(outgoing));
+        }
         line_bytes_max < room
+    }
+
+    /// Adds what was in a batch that is too large now.
+    fn add_again(&mut self, outgoing: Outgoing) {
+        let Outgoing {
+            claims,
+            record,
+            claimed_by,
+            mut reservation,
+        } = outgoing;
+        let (given_up, claims): (Vec<_>, Vec<_>) =
+            claims.into_iter().partition(|claim| claim.is_given_up);
+        claims.into_iter().for_each(|claim| self.add_claim(claim));
+        let mut names = record.names.iter().peekable();
+        let mut sessions = record.sessions.iter().zip(claimed_by).peekable();
+        for (at, _, part, bytes) in record.each_part() {
+            let name = names.next_if(|(of, _)| *of as usize == at);
+            let origin = Origin {
+                client: record.origins[at],
+                name: name.map(|(_, name)| name),
+            };
+            let charge = |_| reservation.take();
+            if part.kind != Kind::Lines {
+                self.add_notice(origin, part.kind, charge);
+                continue;
+            }
+            let session = sessions.next_if(|((of, ..), _)| *of as usize == at);
+            let session = session.map(|((_, name, taken), claim)| (name.clone(), *taken, claim));
+            let lines = Lines {
+                rest: bytes,
+                ..Lines::default()
+            };
+            self.add_lines(origin, &lines, session, charge);
+        }
+        given_up.into_iter().for_each(|claim| self.add_claim(claim));
     }
 
     /// Adds the lines of one read, charged for by `charge`.
@@ -91,7 +134,7 @@ impl Outbox {
         origin: Origin<'_>,
         lines: &Lines<'_>,
         session: Option<InSession>,
-        mut charge: impl FnMut(usize) -> Reservation,
+        mut charge: impl FnMut(usize) -> Option<Reservation>,
     ) {
         let mut left = lines.count() as u64;
         let chunks = lines.runs().map(|run| Chunks(run, self.batch_bytes));
@@ -109,7 +152,9 @@ impl Outbox {
             };
             let builder = &mut filling.builder;
             let cost = builder.add_lines(raw(), origin, seq, &lines, messages);
-            builder.attach(charge(cost));
+            if let Some(reservation) = charge(cost) {
+                builder.attach(reservation);
+            }
             if let Some((name, taken, claim)) = &session {
                 builder.note_session(Some((name.clone(), taken - left)));
                 filling.claimed_by.push(*claim);
@@ -127,12 +172,14 @@ impl Outbox {
         &mut self,
         origin: Origin<'_>,
         kind: Kind,
-        charge: impl FnOnce(usize) -> Reservation,
+        charge: impl FnOnce(usize) -> Option<Reservation>,
     ) {
         let filling = &mut self.filling;
         let seq = Seq(1 + filling.numbers);
         let cost = filling.builder.add_notice(raw(), origin, seq, kind);
-        filling.builder.attach(charge(cost));
+        if let Some(reservation) = charge(cost) {
+            filling.builder.attach(reservation);
+        }
         filling.numbers += 1;
         if filling.builder.cost() >= self.batch_bytes {
             self.close();
@@ -240,6 +287,7 @@ impl<'a> Iterator for Chunks<'a> {
 mod tests {
     use super::*;
     use crate::hub::budget::Budget;
+    use crate::wire::format::Notice;
     use crate::wire::ids::ClientId;
 
     fn filled(payload_max: usize, lines: &Lines<'_>, session: Option<InSession>) -> Vec<Outgoing> {
@@ -250,7 +298,7 @@ mod tests {
             client: ClientId(7),
             name: None,
         };
-        outbox.add_lines(origin, lines, session, |cost| budget.charge(cost));
+        outbox.add_lines(origin, lines, session, |cost| Some(budget.charge(cost)));
         std::iter::from_fn(|| outbox.take()).collect()
     }
 
@@ -279,6 +327,40 @@ mod tests {
             }
         }
         assert_eq!(taken, 2001);
+    }
+
+    #[test]
+    fn what_waits_is_cut_anew_when_less_fits_into_a_message() {
+        let budget = Budget::new(1 << 20, Default::default());
+        let mut outbox = Outbox::default();
+        let origin = Origin {
+            client: ClientId(7),
+            name: Some(&"meter".parse().unwrap()),
+        };
+        let lines = Lines {
+            rest: &b"0123456\n".repeat(1000),
+            ..Lines::default()
+        };
+        let session = Some(("s".parse().unwrap(), 1000, 3));
+        outbox.add_lines(origin, &lines, session, |cost| Some(budget.charge(cost)));
+        outbox.add_notice(origin, Kind::Notice(Notice::Disconnect), |_| None);
+        let (used, bytes) = (budget.used(), outbox.bytes());
+        assert!(outbox.fit(OVERHEAD_BYTES + 6 * 512, 1024));
+        assert_eq!((budget.used(), outbox.bytes()), (used, bytes));
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        let raw = batches.iter().flat_map(|it| it.record.raw.to_vec());
+        assert_eq!(raw.collect::<Vec<_>>(), lines.rest);
+        assert!(batches.iter().all(|it| it.record.raw.len() <= 1024));
+        let sessions = batches.iter().flat_map(|it| it.record.sessions.iter());
+        assert_eq!(sessions.map(|it| it.2).max(), Some(1000));
+        let last = &batches.last().unwrap().record;
+        assert_eq!(
+            last.parts.last().unwrap().kind,
+            Kind::Notice(Notice::Disconnect)
+        );
+        assert_eq!(last.names.last().unwrap().1.as_str(), "meter");
+        drop(batches);
+        assert_eq!((budget.used(), outbox.bytes()), (0, 0));
     }
 
     #[test]

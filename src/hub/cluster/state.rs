@@ -70,9 +70,10 @@ impl State {
         }
     }
 
-    /// The same with another count of numbers: who sent, what was taken of sessions and whose they are stays.
-    pub(crate) fn renumbered(mut self, epoch: Epoch) -> State {
-        (self.epoch, self.next, self.messages) = (epoch, Seq(1), 0);
+    /// The same in another epoch: who sent, what was taken of sessions and whose they are stays. Its numbers go on where
+    /// this node was, so that they rise for who stays connected.
+    pub(crate) fn in_epoch(mut self, epoch: Epoch) -> State {
+        self.epoch = epoch;
         for session in self.sessions.values_mut() {
             session.last = Seq(0);
         }
