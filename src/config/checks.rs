@@ -220,7 +220,7 @@ mod tests {
     #[cfg(feature = "nats")]
     #[test]
     fn passwords_of_nats_are_not_shown() {
-        let file = |password: &str| format!("nats = 'nats://me:{password}@h:1'");
+        let file = |password: &str| format!("nats = 'nats://jane:{password}@h:1'");
         let [before, after] = ["hidden", "secret"].map(|password| read(&file(password)).unwrap());
         let changed = before.differences(&after);
         assert_eq!(changed.len(), 1, "another password is a difference");
@@ -229,9 +229,9 @@ mod tests {
         let mut next = after;
         next.keep_until_restart(&before);
         assert_eq!(next, before);
-        let wrong = read("nats = 'nats://me:hidden@'").unwrap_err();
+        let wrong = read("nats = 'nats://jane:hidden@'").unwrap_err();
         assert!(wrong.starts_with("linehub.toml:1: nats: "), "{wrong}");
-        for secret in ["hidden", "secret", "me:"] {
+        for secret in ["hidden", "secret", "jane"] {
             assert!(
                 !shown.contains(secret) && !wrong.contains(secret),
                 "{shown} {wrong}"

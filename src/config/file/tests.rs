@@ -365,7 +365,7 @@ fn mistakes_in_tables_of_channels_are_named_with_their_line() {
         ),
         (
             "[channel.a]\nkeep = '1MiB'",
-            "2: channel.a: keep: no such option; allowed: buffer, history, history-age, notices, \
+            "2: channel.a: keep: no such option; allowed: buffer, history, history-age, local, notices, \
              slow-client, slow-grace",
         ),
         (
