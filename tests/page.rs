@@ -215,6 +215,8 @@ fn page_shows_everything_that_comes_from_outside_as_text() {
             epoch: text, bytes: text, limit_bytes: text, messages: text, oldest_seq: text, next_seq: text, oldest: text, on_disk: text,
             segments: text, pending_bytes: text, sync_lag_seconds: text, readers: text, sessions: text, error: text,
         } }];
+        status.channels[0].shared = { lag_messages: text, unacknowledged_batches: text, queued_bytes: text, error: text };
+        status.cluster = { connected: text, server: text, reconnects: text, error: text, nodes: [{ id: text, name: text, this: text, clients: text, seen_seconds_ago: text }] };
         status.channels_count = text;
         status.furthest_behind = [{ ...row, messages_behind: text, bytes_pending: text }];
         status.recently_closed = [{ ...row, closed_at: text, reason: text }];

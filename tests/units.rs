@@ -107,6 +107,8 @@ fn credentials_are_lines_that_verify_and_loosen_nothing() {
         "#Environment=LINEHUB_TLS_CERT=%d/hub.pem LINEHUB_TLS_KEY=%d/",
         "#LoadCredential=tokens.toml:",
         "#Environment=LINEHUB_TOKENS=%d/",
+        "#LoadCredential=nats.creds:",
+        "#Environment=LINEHUB_NATS_CREDS=%d/",
     ];
     for line in credentials {
         assert_eq!(unit.matches(line).count(), 1, "{unit}");

@@ -1,6 +1,8 @@
 //! How one configuration differs from another beyond its options: in its channels, and in what becomes of
 //! their histories.
 //!
+//! Whether a channel is shared with other daemons is what it is made for: that takes a restart.
+//!
 //! A history in memory begins and ends at a reload. One on disk takes a restart for that: its files are
 //! opened, or left alone, when the daemon starts.
 
@@ -23,7 +25,7 @@ impl Config {
         names.retain(|name| own(self, name) != own(other, name));
         let difference = |name| Difference {
             name: format!("{}.{name}", channels::TABLES).into(),
-            applies: match self.switches_history_of(other, name) {
+            applies: match self.switches_history_of(other, name) || self.moves(other, name) {
                 true => Applies::AtRestart,
                 false => Applies::AtOnce,
             },
@@ -44,13 +46,26 @@ impl Config {
         self.history_dir.is_some() && both.is_some_and(|(before, after)| before != after)
     }
 
-    /// Takes from the configuration that is running the histories that only a restart begins or ends.
-    pub(super) fn keep_histories(&mut self, running: &Config) {
+    /// Whether a channel that is there goes over to other daemons, or away from them.
+    fn moves(&self, other: &Config, name: &ChannelName) -> bool {
+        let is_local = |config: &Config| Some(config.channels.get(name)?.local);
+        let both = is_local(self).zip(is_local(other));
+        both.is_some_and(|(before, after)| before != after)
+    }
+
+    /// Takes from the configuration that is running what only a restart changes of channels: the histories that it
+    /// begins or ends, and whom they are shared with.
+    pub(super) fn keep_channels(&mut self, running: &Config) {
         if running.switches_history(self) {
             self.history_bytes = running.history_bytes;
         }
         let names: Vec<_> = self.channels.keys().cloned().collect();
         for name in names {
+            if running.moves(self, &name)
+                && let Some(options) = self.channels.get_mut(&name)
+            {
+                options.local = running.channel_options(&name).local;
+            }
             if running.switches_history_of(self, &name)
                 && let Some(options) = self.channels.get_mut(&name)
             {

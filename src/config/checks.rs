@@ -165,3 +165,77 @@ fn in_table<'a>(options: &'a Options, channel: &ChannelName, key: &str) -> Optio
 fn table_of(channel: &ChannelName) -> String {
     format!("{}.{channel}", channels::TABLES)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn read(file: &str) -> Result<Config, String> {
+        let options = parse(file, "linehub.toml".as_ref()).map_err(|error| error.to_string())?;
+        Config::from_options(&options, 1024).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_said_of_nats_needs_one() {
+        for (option, value) in [
+            ("nats-replicas", "3"),
+            ("nats-creds", "a.creds"),
+            ("nats-nkey", "a.nk"),
+            ("nats-ca", "a.pem"),
+            ("nats-cert", "a.pem"),
+            ("nats-key", "a.pem"),
+        ] {
+            let expected = format!("linehub.toml:1: {option}: needs --nats, too");
+            assert_eq!(read(&format!("{option} = '{value}'")), Err(expected));
+        }
+        assert!(read("nats = []\nnats-replicas = 1\n[channel.a]\nlocal = true").is_ok());
+    }
+
+    #[cfg(not(feature = "nats"))]
+    #[test]
+    fn nats_needs_a_linehub_that_has_it() {
+        let expected = "linehub.toml:1: nats: this linehub was built without NATS";
+        assert_eq!(read("nats = 'h:1'"), Err(expected.to_owned()));
+    }
+
+    #[cfg(feature = "nats")]
+    #[test]
+    fn what_is_said_of_nats_goes_together() {
+        for (file, expected) in [
+            ("nats-cert = 'c'", "nats-cert: needs --nats-key, too"),
+            ("nats-key = 'k'", "nats-key: needs --nats-cert, too"),
+            (
+                "nats-nkey = 'a'\nnats-creds = 'b'",
+                "nats-nkey: cannot be given with --nats-creds",
+            ),
+        ] {
+            let expected = format!("linehub.toml:1: {expected}");
+            assert_eq!(read(&format!("{file}\nnats = 'h:1'")), Err(expected));
+        }
+        let both = "nats = ['h:1', 'tls://h:2']\nnats-cert = 'c'\nnats-key = 'k'\nnats-creds = 'b'";
+        assert!(read(both).is_ok());
+    }
+
+    #[cfg(feature = "nats")]
+    #[test]
+    fn passwords_of_nats_are_not_shown() {
+        let file = |password: &str| format!("nats = 'nats://jane:{password}@h:1'");
+        let [before, after] = ["hidden", "secret"].map(|password| read(&file(password)).unwrap());
+        let changed = before.differences(&after);
+        assert_eq!(changed.len(), 1, "another password is a difference");
+        let shown = format!("{before:?} {after:?} {changed:?}");
+        assert!(shown.contains("nats://h:1"), "{shown}");
+        let mut next = after;
+        next.keep_until_restart(&before);
+        assert_eq!(next, before);
+        let wrong = read("nats = 'nats://jane:hidden@'").unwrap_err();
+        assert!(wrong.starts_with("linehub.toml:1: nats: "), "{wrong}");
+        for secret in ["hidden", "secret", "jane"] {
+            assert!(
+                !shown.contains(secret) && !wrong.contains(secret),
+                "{shown} {wrong}"
+            );
+        }
+    }
+}

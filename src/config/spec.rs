@@ -192,7 +192,7 @@ macro_rules! options {
                 $(if Applies::$applies == Applies::AtRestart {
                     self.$field.clone_from(&running.$field);
                 })+
-                self.keep_histories(running);
+                self.keep_channels(running);
             }
         }
     };

@@ -46,6 +46,7 @@ fn nothing_typed_gives_the_documented_defaults() {
         history_bytes: 0,
         history_age: None,
         notices: true,
+        local: false,
     };
     let expected = Config {
         tls_cert: None,
@@ -79,6 +80,13 @@ fn nothing_typed_gives_the_documented_defaults() {
         history_dir: None,
         history_sync: HistorySync::Os,
         on_history_error: OnHistoryError::Stop,
+        nats: Vec::new(),
+        nats_replicas: 1,
+        nats_creds: None,
+        nats_nkey: None,
+        nats_ca: None,
+        nats_cert: None,
+        nats_key: None,
         open_channels: 0,
         hello_timeout: Duration::from_secs(10),
         idle_timeout: None,
@@ -107,7 +115,12 @@ fn differences_are_the_names_of_options() {
             .collect::<Vec<_>>()
     };
     assert_eq!(differences(&default), [""; 0]);
-    let other = OPTIONS.iter().map(|option| {
+    // Those of NATS are for a linehub that has it, and an nkey is not for one with credentials.
+    let is_taken = |option: &&OptionSpec| {
+        (cfg!(feature = "nats") || !option.name.starts_with("nats")) && option.name != "nats-nkey"
+    };
+    let all = || OPTIONS.iter().filter(is_taken);
+    let other = all().map(|option| {
         let text = match option.name {
             "format" => "json",
             "echo" | "no-notices" => "true",
@@ -127,6 +140,7 @@ fn differences_are_the_names_of_options() {
             "allow" | "deny" => "10.0.0.0/8",
             "max-clients" | "max-clients-per-address" | "worker-threads" | "open-channels" => "77",
             "connects-per-address" => "77/s",
+            "nats-replicas" => "3",
             "max-line" | "buffer" => "7777",
             "rate-lines" | "rate-bytes" => "77/s",
             _ => "77s",
@@ -134,7 +148,7 @@ fn differences_are_the_names_of_options() {
         (option.name, vec![text.into()])
     });
     let other = config(other.collect());
-    let all: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
+    let all: Vec<_> = all().map(|option| option.name).collect();
     assert_eq!(differences(&other), all);
 
     // With the default format, that of the listeners changes; and a listener that is typed is not the
@@ -263,6 +277,45 @@ fn histories_on_disk_begin_and_end_with_a_restart() {
             "{before} {after}"
         );
     }
+}
+
+#[test]
+fn channels_are_shared_or_local_from_a_restart_on() {
+    let config = |text: &str| {
+        let options = parse(text, "linehub.toml".as_ref()).unwrap();
+        Config::from_options(&options, 1024).unwrap()
+    };
+    let running = config("[channel.a]\nlocal = true\n[channel.b]");
+    let mut next = config(
+        "[channel.main]\nlocal = true\n[channel.a]\nbuffer = 5000\n[channel.b]\nbuffer = 5000\n\
+         [channel.c]\nlocal = true",
+    );
+    let differences = running.differences(&next);
+    let applies: Vec<_> = differences
+        .iter()
+        .map(|one| (&*one.name, one.applies == Applies::AtOnce))
+        .collect();
+    let expected = [
+        ("channel.a", false),
+        ("channel.b", true),
+        ("channel.c", true),
+        ("channel.main", false),
+    ];
+    assert_eq!(applies, expected);
+    next.keep_until_restart(&running);
+    let of = |name: &str| {
+        let options = next.channel_options(&name.parse().unwrap());
+        (options.local, options.buffer_bytes)
+    };
+    assert_eq!(
+        ["main", "a", "b", "c"].map(of),
+        [
+            (false, 64 << 20),
+            (true, 5000),
+            (false, 5000),
+            (true, 64 << 20)
+        ]
+    );
 }
 
 #[test]

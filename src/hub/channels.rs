@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::closed::ClosedClient;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, ClusterStats, SharedChannelStats};
 use super::connection::ConnectionInfo;
 use super::epoch::new_epoch;
 use super::histories::Histories;
@@ -67,6 +67,8 @@ pub(crate) struct ChannelStats {
     pub(crate) stats: HubStats,
     /// `None` where none is kept.
     pub(crate) history: Option<HistoryStats>,
+    /// `None` where it is this daemon's alone.
+    pub(crate) shared: Option<SharedChannelStats>,
 }
 
 /// All channels in stats, at one time.
@@ -78,6 +80,8 @@ pub(crate) struct ChannelsStats {
     pub(crate) ended: HubStats,
     /// How many channels clients may open.
     pub(crate) open_max: usize,
+    /// `None` where nothing is shared with other daemons.
+    pub(crate) cluster: Option<ClusterStats>,
 }
 
 impl ChannelsStats {
@@ -271,12 +275,20 @@ impl Channels {
             is_open: hub.is_open.load(Relaxed),
             stats: hub.stats(),
             history: hub.history_stats(),
+            shared: hub.shared_stats(),
         };
         ChannelsStats {
             each: hubs.iter().map(stats).collect(),
             ended,
             open_max,
+            cluster: self.cluster_stats(),
         }
+    }
+
+    /// The daemons that share channels, and the connection to NATS; `None` where nothing is shared.
+    pub(crate) fn cluster_stats(&self) -> Option<ClusterStats> {
+        let cluster = self.shared.cluster.get()?;
+        Some(cluster.stats(self.clients() as u64))
     }
 
     /// What went through all channels so far, those that are no more included: see [`Channels::each`].

@@ -90,7 +90,7 @@ fn status_and_metrics_say_what_a_channel_keeps() {
         since.as_secs_f64()
     );
     let epoch = format!(
-        "linehub_history_info{{channel=\"main\",epoch=\"{}\"}}",
+        "linehub_history_info{{channel=\"main\",epoch=\"{}\",kept_in=\"memory\"}}",
         place.epoch
     );
     assert_eq!(metrics.sample(&epoch), 1.0);

@@ -14,7 +14,7 @@ const NETWORK: &str = include_str!("units/network.conf");
 const NO_NETWORK: &str = include_str!("units/no-network.conf");
 
 /// The service starts when the network is there to be listened on; specific addresses may come
-/// later, for which it is started again.
+/// later, for which it is started again, and NATS, which it waits for by itself.
 const AFTER_NETWORK: &str = "After=network.target";
 
 /// Without its sockets the service would have nothing to serve.

@@ -2,7 +2,7 @@
 
 use super::words::{age, bytes, duration, lag, printable};
 use crate::commands::table::{Align, Table, thousands};
-use crate::ops::admin::documents::{ChannelKind, ClientRow, ClosedRow, Status};
+use crate::ops::admin::documents::{ChannelKind, ChannelRow, ClientRow, ClosedRow, Status};
 use crate::wire::role::Role;
 
 /// The column that is there only if there are channels to tell apart.
@@ -12,12 +12,13 @@ const CHANNEL: (&str, Align) = ("CHANNEL", Align::Left);
 const NAME: (&str, Align) = ("NAME", Align::Left);
 
 /// An empty line, the head of the list, and so many channels at most, with how many more there are;
-/// nothing if all is in `main`.
+/// nothing if all is in `main`, and that is not shared.
 pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
-    if !status.has_channels() {
+    if !status.lists_channels() {
         return Vec::new();
     }
-    let mut table = Table::new(&[
+    let lags = status.channels.iter().any(|row| lag_of(row).is_some());
+    let mut columns = vec![
         CHANNEL,
         ("KIND", Align::Left),
         ("CLIENTS", Align::Right),
@@ -31,16 +32,24 @@ pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
         ("SKIPPED", Align::Right),
         ("DISCARDED", Align::Right),
         ("IGNORED", Align::Right),
-    ]);
+    ];
+    if lags {
+        columns.insert(2, ("STREAM", Align::Left));
+    }
+    let mut table = Table::new(&columns);
     for row in status.channels.iter().take(most) {
         let fill = 100.0 * row.buffer_used_bytes as f64 / row.buffer_limit_bytes.max(1) as f64;
         let kind = match row.kind {
             ChannelKind::Named => "named",
             ChannelKind::Open => "open",
         };
-        table.row([
+        let kind = match row.shared {
+            Some(_) => format!("{kind}, shared"),
+            None => kind.to_owned(),
+        };
+        let mut cells = vec![
             printable(&row.name),
-            kind.to_owned(),
+            kind,
             thousands(row.clients as u64),
             thousands(row.messages),
             thousands(row.lines_in),
@@ -52,10 +61,63 @@ pub(super) fn channels(status: &Status, most: usize) -> Vec<String> {
             thousands(row.messages_skipped),
             thousands(row.lines_discarded),
             thousands(row.lines_ignored),
-        ]);
+        ];
+        if lags {
+            cells.insert(2, lag_of(row).unwrap_or_default());
+        }
+        table.row(cells);
     }
     let mut lines = table.lines();
     let more = status.channels_count.saturating_sub(lines.len() - 1);
+    if more > 0 {
+        lines.push(format!("and {} more", thousands(more as u64)));
+    }
+    lines.insert(0, String::new());
+    lines
+}
+
+/// What a channel has yet to take from the stream, or to hear of again; `None` if nothing.
+fn lag_of(row: &ChannelRow) -> Option<String> {
+    let shared = row.shared.as_ref()?;
+    let parts = [
+        (shared.lag_messages, "to take"),
+        (shared.unacknowledged_batches, "sent"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let mut parts: Vec<_> = parts
+        .map(|(count, what)| format!("{} {what}", thousands(*count)))
+        .collect();
+    if shared.queued_bytes > 0 {
+        parts.push(format!("{} waiting", bytes(shared.queued_bytes)));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// An empty line, the head of the list, and so many daemons at most that share channels, with how many more there
+/// are; nothing if this one shares none.
+pub(super) fn nodes(status: &Status, most: usize) -> Vec<String> {
+    let Some(cluster) = status.cluster.as_ref().filter(|_| most > 0) else {
+        return Vec::new();
+    };
+    let mut table = Table::new(&[
+        ("NODE", Align::Left),
+        ("CLIENTS", Align::Right),
+        ("SEEN", Align::Right),
+        ("NAME", Align::Left),
+    ]);
+    for row in cluster.nodes.iter().take(most) {
+        table.row([
+            printable(&row.id),
+            thousands(row.clients),
+            match row.this {
+                true => "this one".to_owned(),
+                false => format!("{} ago", lag(row.seen_seconds_ago)),
+            },
+            printable(&row.name),
+        ]);
+    }
+    let mut lines = table.lines();
+    let more = cluster.nodes.len().saturating_sub(lines.len() - 1);
     if more > 0 {
         lines.push(format!("and {} more", thousands(more as u64)));
     }
@@ -72,6 +134,7 @@ pub(super) fn histories(status: &Status, most: usize) -> Vec<String> {
     }
     // What waits for a disk, and what only senders with a session need, is said where there is any.
     let on_disk = all.iter().any(|(_, history)| history.on_disk);
+    let in_stream = all.iter().any(|(_, history)| history.in_stream);
     let has_sessions = all.iter().any(|(_, history)| history.sessions > 0);
     // The most important first: what does not fit into 80 columns is cut off.
     let mut columns = vec![
@@ -91,6 +154,9 @@ pub(super) fn histories(status: &Status, most: usize) -> Vec<String> {
     }
     if on_disk {
         columns.push(("FILES", Align::Right));
+    }
+    if in_stream {
+        columns.push(("IN", Align::Left));
     }
     let mut table = Table::new(&columns);
     for (channel, history) in all.iter().take(most) {
@@ -113,6 +179,14 @@ pub(super) fn histories(status: &Status, most: usize) -> Vec<String> {
         }
         if on_disk {
             cells.push(thousands(history.segments as u64));
+        }
+        if in_stream {
+            let place = match (history.in_stream, history.on_disk) {
+                (true, _) => "stream",
+                (false, true) => "files",
+                (false, false) => "memory",
+            };
+            cells.push(place.to_owned());
         }
         table.row(cells);
     }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::lists::{channels, clients, closed, histories};
+use super::lists::{channels, clients, closed, histories, nodes};
 use super::words::{bytes, duration, printable, rate};
 use crate::commands::table::thousands;
-use crate::ops::admin::documents::{ListenerRow, Status};
+use crate::ops::admin::documents::{ClusterRow, ListenerRow, Status};
 use crate::wire::channel;
 use crate::wire::line_end::LineEnd;
 use crate::wire::role::Role;
@@ -14,11 +14,15 @@ use crate::wire::role::Role;
 struct ListRows {
     channels: usize,
     histories: usize,
+    nodes: usize,
     closed: usize,
 }
 
 /// Rows of a list that a screen has at most.
 const LIST_ROWS: usize = 8;
+
+/// Rows of each list on a screen that has room for that of nodes, too.
+const NODES: usize = 3;
 
 /// Rows with which a screen has room for that many of two lists.
 const LOW_SCREEN: usize = 40;
@@ -27,10 +31,12 @@ impl ListRows {
     fn new(status: &Status, screen_rows: usize) -> ListRows {
         let is_low = screen_rows < LOW_SCREEN;
         let has_histories = status.histories().next().is_some();
-        let (channels, histories, closed) = match (status.has_channels(), has_histories) {
+        let has_nodes = status.cluster.is_some();
+        let (channels, histories, closed) = match (status.lists_channels(), has_histories) {
             // There is no screen to fit into.
             _ if screen_rows == usize::MAX => (usize::MAX, usize::MAX, LIST_ROWS),
             (true, true) if is_low => (1, 1, 0),
+            _ if has_nodes && !is_low => (NODES, NODES, NODES),
             (true, true) => (5, 5, 5),
             (true, false) if is_low => (3, 0, 2),
             (false, true) if is_low => (0, 1, 2),
@@ -39,6 +45,11 @@ impl ListRows {
         ListRows {
             channels,
             histories,
+            nodes: match screen_rows {
+                usize::MAX => usize::MAX,
+                _ if is_low => 0,
+                _ => NODES,
+            },
             closed,
         }
     }
@@ -62,10 +73,9 @@ pub(super) fn text(status: &Status, rows: usize) -> String {
     let mut text = head(status);
     let list_rows = ListRows::new(status, rows);
     let channels = channels(status, list_rows.channels);
-    for line in channels
-        .iter()
-        .chain(&histories(status, list_rows.histories))
-    {
+    let histories = histories(status, list_rows.histories);
+    let nodes = nodes(status, list_rows.nodes);
+    for line in channels.iter().chain(&histories).chain(&nodes) {
         text.push_str(line);
         text.push('\n');
     }
@@ -116,6 +126,9 @@ fn head(status: &Status) -> String {
             _ => "has ended".to_owned(),
         };
         line("TLS", format!("{file} {end}"));
+    }
+    if let Some(cluster) = &status.cluster {
+        line("NATS", connection(cluster));
     }
     let max = status
         .clients_max
@@ -195,6 +208,24 @@ fn head(status: &Status) -> String {
         };
         line("history", format!("{first}{more}"));
     }
+    let mut stopped = status.channels.iter().filter_map(|channel| {
+        let error = printable(channel.shared.as_ref()?.error.as_ref()?);
+        Some(format!(
+            "channel {} stands still: {error}",
+            printable(&channel.name)
+        ))
+    });
+    let is_connected = status
+        .cluster
+        .as_ref()
+        .is_some_and(|cluster| cluster.connected);
+    if is_connected && let Some(first) = stopped.next() {
+        let more = match stopped.count() {
+            0 => String::new(),
+            more => format!(" (and {} more)", thousands(more as u64)),
+        };
+        line("stream", format!("{first}{more}"));
+    }
     if status.lines_ignored > 0 {
         let count = thousands(status.lines_ignored);
         line(
@@ -202,6 +233,25 @@ fn head(status: &Status) -> String {
             format!("{count} lines of clients that may not publish"),
         );
     }
+    text
+}
+
+/// The connection to NATS, and how many share it.
+fn connection(cluster: &ClusterRow) -> String {
+    let server = cluster.server.as_deref().map(printable);
+    let mut text = match (cluster.connected, &cluster.error) {
+        (true, _) => server.unwrap_or_default(),
+        (false, Some(error)) => format!("is away: {}", printable(error)),
+        (false, None) => "is away: not connected yet".to_owned(),
+    };
+    let count = |count: u64, what: &str| match count {
+        1 => format!("1 {what}"),
+        several => format!("{} {what}s", thousands(several)),
+    };
+    let nodes = count(cluster.nodes.len() as u64, "node");
+    let reconnects = count(cluster.reconnects, "reconnect");
+    // A String takes everything.
+    let _ = write!(text, "; {nodes}, {reconnects}");
     text
 }
 

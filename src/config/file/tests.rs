@@ -305,6 +305,7 @@ fn tables_of_channels_overrule_the_daemon_for_theirs() {
         history_bytes: 1 << 30,
         history_age: None,
         notices: false,
+        local: false,
     };
     for name in ["a.b", "seen", "opened"] {
         assert_eq!(of(name), default, "{name}");
@@ -316,6 +317,7 @@ fn tables_of_channels_overrule_the_daemon_for_theirs() {
         history_bytes: 1 << 16,
         history_age: Some(Duration::from_secs(86_400)),
         notices: true,
+        local: false,
     };
     assert_eq!(of("nmea"), nmea);
     let main = ChannelOptions {
@@ -363,7 +365,7 @@ fn mistakes_in_tables_of_channels_are_named_with_their_line() {
         ),
         (
             "[channel.a]\nkeep = '1MiB'",
-            "2: channel.a: keep: no such option; allowed: buffer, history, history-age, notices, \
+            "2: channel.a: keep: no such option; allowed: buffer, history, history-age, local, notices, \
              slow-client, slow-grace",
         ),
         (

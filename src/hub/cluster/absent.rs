@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::stats::SharedChannelStats;
+use super::stats::{ClusterStats, SharedChannelStats};
 use crate::config::Config;
 use crate::hub::history::{Record, Remote, RemoteExtent, Slice};
 use crate::hub::order::Hub;
@@ -34,6 +34,10 @@ impl Cluster {
     }
 
     pub(in crate::hub) fn past(&self) -> Arc<StreamPast> {
+        match *self {}
+    }
+
+    pub(in crate::hub) fn stats(&self, _: u64) -> ClusterStats {
         match *self {}
     }
 }

@@ -61,6 +61,9 @@ pub(crate) struct Status {
     /// How many channels there are.
     #[serde(default)]
     pub(crate) channels_count: usize,
+    /// The daemons that share channels; absent where this one shares none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<ClusterRow>,
     /// Closed connections, with an entry for every reason.
     pub(crate) closed_by_reason: BTreeMap<String, u64>,
     /// The 50 clients furthest behind, the furthest first.
@@ -137,6 +140,49 @@ pub(crate) struct ChannelRow {
     /// What it keeps for who comes late; absent where it keeps nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) history: Option<HistoryRow>,
+    /// How it stands with the stream that it shares with other daemons; absent where it is this one's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shared: Option<SharedRow>,
+}
+
+/// What a channel shares with other daemons.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SharedRow {
+    /// Messages of the stream that this daemon has not taken yet.
+    pub(crate) lag_messages: u64,
+    /// Batches that were sent and have not come back.
+    pub(crate) unacknowledged_batches: u64,
+    /// Bytes of lines that wait to be sent.
+    pub(crate) queued_bytes: u64,
+    /// Why nothing goes through the channel, so that senders wait.
+    pub(crate) error: Option<String>,
+}
+
+/// The daemons that share channels, and how they are connected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClusterRow {
+    /// Whether this one is connected to NATS.
+    pub(crate) connected: bool,
+    /// The server that it is connected to, or was last.
+    pub(crate) server: Option<String>,
+    /// Connections that this process made after the first.
+    pub(crate) reconnects: u64,
+    /// Why it is not connected.
+    pub(crate) error: Option<String>,
+    pub(crate) nodes: Vec<NodeRow>,
+}
+
+/// A daemon that shares channels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NodeRow {
+    pub(crate) id: String,
+    /// Its host, and its PID there.
+    pub(crate) name: String,
+    /// It is the one that says this.
+    pub(crate) this: bool,
+    pub(crate) clients: u64,
+    /// For how long nothing was heard of it.
+    pub(crate) seen_seconds_ago: f64,
 }
 
 /// The history of a channel.
@@ -154,8 +200,11 @@ pub(crate) struct HistoryRow {
     pub(crate) next_seq: u64,
     /// When the oldest was published; `None` if nothing is kept.
     pub(crate) oldest: Option<String>,
-    /// Whether it is kept on disk, and in how many files.
+    /// Whether it is kept on disk here, and in how many files.
     pub(crate) on_disk: bool,
+    /// Whether it is in the stream that daemons share.
+    #[serde(default)]
+    pub(crate) in_stream: bool,
     pub(crate) segments: usize,
     /// Bytes published and not stored yet.
     pub(crate) pending_bytes: u64,
@@ -253,6 +302,11 @@ impl Status {
         let closed = self.recently_closed.iter().map(|row| &row.who.channel);
         let mut all = channels.chain(clients).chain(closed);
         all.any(|name| name != channel::MAIN)
+    }
+
+    /// Whether something is to be said of each channel.
+    pub(crate) fn lists_channels(&self) -> bool {
+        self.has_channels() || self.channels.iter().any(|row| row.shared.is_some())
     }
 
     /// The channels that keep a history, and what they keep.

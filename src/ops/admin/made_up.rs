@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::hub::history::HistoryStats;
-use crate::hub::{ChannelStats, HubStats};
+use crate::hub::{ChannelStats, ClusterStats, HubStats, NodeStats, SharedChannelStats};
 use crate::wire::ids::{Epoch, Seq};
 
 /// A channel that the configuration names, without clients.
@@ -13,6 +13,38 @@ pub(super) fn channel(name: &str, history: Option<HistoryStats>) -> ChannelStats
         is_open: false,
         stats: HubStats::default(),
         history,
+        shared: None,
+    }
+}
+
+/// A channel that is shared, from which no two numbers are the same.
+pub(super) fn shared(name: &str, error: Option<&str>) -> ChannelStats {
+    ChannelStats {
+        shared: Some(SharedChannelStats {
+            lag: 12,
+            outstanding: 1,
+            queued_bytes: 34_567,
+            error: error.map(str::to_owned),
+        }),
+        ..channel(name, Some(history()))
+    }
+}
+
+/// Two daemons, of which this one is connected or is not.
+pub(super) fn cluster(is_connected: bool) -> ClusterStats {
+    let node = |number: u64, is_self| NodeStats {
+        id: format!("{number:016x}"),
+        name: format!("host-{number}:4711"),
+        is_self,
+        clients: 100 * number,
+        seen_ago: Duration::from_millis(if is_self { 0 } else { 1500 }),
+    };
+    ClusterStats {
+        is_connected,
+        server: Some("nats.example:4222".to_owned()),
+        reconnects: 3,
+        error: (!is_connected).then(|| "connection refused".to_owned()),
+        nodes: vec![node(1, true), node(2, false)],
     }
 }
 

@@ -23,10 +23,10 @@ use super::host::AllowedHosts;
 use super::metrics::{self, Exposition};
 use super::query::Query;
 use super::state::{ANSWER_TIME, AdminState};
-use crate::hub::ChannelsStats;
+use crate::hub::{ChannelsStats, ClusterStats};
 use crate::ops::lifecycle::Phase;
 
-/// Channels whose history has failed that are named at most: a full disk fails all of them.
+/// Channels that stand still and are named at most: a full disk stops all of them.
 const FAILED_MAX: usize = 100;
 
 /// The body of an answer.
@@ -253,10 +253,25 @@ impl Router {
 
 /// The readiness of a daemon that serves these channels in this phase.
 fn readiness(phase: Phase, channels: &ChannelsStats) -> Response<Body> {
-    let failed = channels.each.iter().filter_map(|channel| {
+    let cluster = channels.cluster.as_ref();
+    let away = cluster.and_then(ClusterStats::away);
+    let is_away = away.is_some();
+    let shared = channels.each.iter().filter_map(|channel| {
+        // Without NATS all of them stand still, for one reason.
+        let error = channel
+            .shared
+            .as_ref()
+            .filter(|_| !is_away)?
+            .error
+            .as_ref()?;
+        Some(format!("channel {}: {error}\n", channel.name))
+    });
+    let histories = channels.each.iter().filter_map(|channel| {
         let error = channel.history.as_ref()?.error.as_ref()?;
         Some(format!("history of channel {}: {error}\n", channel.name))
     });
+    let failed = away.map(|away| format!("{away}\n")).into_iter();
+    let failed = failed.chain(shared).chain(histories);
     let failed: Vec<String> = failed.take(FAILED_MAX).collect();
     match failed.is_empty() {
         true => plain(StatusCode::OK, format!("{phase}\n")),
@@ -303,80 +318,4 @@ fn response(status: StatusCode, content_type: &'static str, body: Body) -> Respo
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::made_up;
-    use super::*;
-    use crate::config::Config;
-    use crate::config::cli::Options;
-    use crate::hub::history::HistoryStats;
-    use crate::hub::{self, ChannelStats, Channels};
-    use crate::net::permits::ConnectionLimit;
-    use crate::ops::lifecycle::Lifecycle;
-
-    #[tokio::test(start_paused = true)]
-    async fn hub_that_does_nothing_any_more_is_not_healthy() {
-        let config = Config::from_options(&Options::default(), 1024).unwrap();
-        let channels = Channels::new(&config);
-        let lifecycle = Lifecycle::new();
-        let permits = ConnectionLimit::new(None);
-        let router = Router {
-            state: Arc::new(AdminState::new(
-                channels.clone(),
-                lifecycle,
-                Arc::default(),
-                permits,
-                Arc::default(),
-            )),
-            events: Events::new(),
-            hosts: Arc::new(AllowedHosts::new(Vec::new())),
-            is_tcp: false,
-        };
-        // Its sweep does not run.
-        assert_eq!(
-            router.health().await.status(),
-            StatusCode::SERVICE_UNAVAILABLE
-        );
-        let sweep = tokio::spawn(hub::reap(channels));
-        assert_eq!(router.health().await.status(), StatusCode::OK);
-        sweep.abort();
-    }
-
-    /// What `/readyz` says while these channels are served.
-    async fn readiness_with(each: Vec<ChannelStats>) -> (StatusCode, String) {
-        let stats = ChannelsStats {
-            each,
-            ..ChannelsStats::default()
-        };
-        let response = readiness(Phase::Running, &stats);
-        let status = response.status();
-        let Ok(body) = response.into_body().collect().await;
-        (status, String::from_utf8(body.to_bytes().to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn daemon_whose_history_has_failed_is_not_ready_and_says_whose_and_why() {
-        let fine = made_up::channel("a", Some(made_up::history()));
-        let none = made_up::channel("main", None);
-        let failed = |name: &str| {
-            let history = HistoryStats {
-                error: Some("No space left on device (os error 28)".to_owned()),
-                ..made_up::history()
-            };
-            made_up::channel(name, Some(history))
-        };
-        assert_eq!(
-            readiness_with(vec![fine.clone(), none.clone()]).await,
-            (StatusCode::OK, "running\n".to_owned())
-        );
-        let (status, why) = readiness_with(vec![fine, failed("b"), failed("c"), none]).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(
-            why,
-            "history of channel b: No space left on device (os error 28)\n\
-             history of channel c: No space left on device (os error 28)\n"
-        );
-        let many = (0..2 * FAILED_MAX).map(|number| failed(&format!("c{number}")));
-        let (_, why) = readiness_with(many.collect()).await;
-        assert_eq!(why.lines().count(), FAILED_MAX);
-    }
-}
+mod tests;

@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use super::documents::{
-    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, HistoryRow, ListenerRow, Who,
+    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, ClusterRow, HistoryRow,
+    ListenerRow, NodeRow, SharedRow, Who,
 };
 use crate::hub::history::HistoryStats;
-use crate::hub::{ChannelStats, ClientStats, ClosedClient, ConnectionInfo, TrafficTotals};
+use crate::hub::{
+    ChannelStats, ClientStats, ClosedClient, ClusterStats, ConnectionInfo, NodeStats,
+    SharedChannelStats, TrafficTotals,
+};
 use crate::net::listener::Listener;
 use crate::net::tls::CertificateEnd;
 use crate::wire::format::Format;
@@ -51,6 +55,7 @@ impl From<&ChannelStats> for ChannelRow {
             is_open,
             stats,
             history,
+            shared,
         } = channel;
         ChannelRow {
             name: name.to_string(),
@@ -73,7 +78,11 @@ impl From<&ChannelStats> for ChannelRow {
             messages_skipped: stats.totals.skipped,
             lines_discarded: stats.discarded,
             lines_ignored: stats.ignored,
-            history: history.as_ref().map(HistoryRow::from),
+            history: history.as_ref().map(|history| HistoryRow {
+                in_stream: shared.is_some(),
+                ..HistoryRow::from(history)
+            }),
+            shared: shared.as_ref().map(SharedRow::from),
         }
     }
 }
@@ -89,12 +98,48 @@ impl From<&HistoryStats> for HistoryRow {
             next_seq: history.next.0,
             oldest: history.oldest_at.map(rfc3339),
             on_disk: history.on_disk,
+            in_stream: false,
             segments: history.segments,
             pending_bytes: history.pending_bytes,
             sync_lag_seconds: seconds(history.sync_lag),
             readers: history.readers,
             sessions: history.sessions,
             error: history.error.clone(),
+        }
+    }
+}
+
+impl From<&SharedChannelStats> for SharedRow {
+    fn from(shared: &SharedChannelStats) -> SharedRow {
+        SharedRow {
+            lag_messages: shared.lag,
+            unacknowledged_batches: shared.outstanding,
+            queued_bytes: shared.queued_bytes,
+            error: shared.error.clone(),
+        }
+    }
+}
+
+impl From<&ClusterStats> for ClusterRow {
+    fn from(cluster: &ClusterStats) -> ClusterRow {
+        ClusterRow {
+            connected: cluster.is_connected,
+            server: cluster.server.clone(),
+            reconnects: cluster.reconnects,
+            error: cluster.error.clone(),
+            nodes: cluster.nodes.iter().map(NodeRow::from).collect(),
+        }
+    }
+}
+
+impl From<&NodeStats> for NodeRow {
+    fn from(node: &NodeStats) -> NodeRow {
+        NodeRow {
+            id: node.id.clone(),
+            name: node.name.clone(),
+            this: node.is_self,
+            clients: node.clients,
+            seen_seconds_ago: seconds(node.seen_ago),
         }
     }
 }
@@ -184,6 +229,7 @@ mod tests {
             "next_seq": 90_210,
             "oldest": "2030-03-17T17:46:40.250Z",
             "on_disk": true,
+            "in_stream": false,
             "segments": 6,
             "pending_bytes": 1234,
             "sync_lag_seconds": 1.5,
@@ -206,5 +252,36 @@ mod tests {
         assert_eq!(none.get("history"), None);
         let none: ChannelRow = serde_json::from_value(none).unwrap();
         assert_eq!(none.history, None);
+    }
+
+    #[test]
+    fn shared_channel_says_how_it_stands_and_that_its_history_is_in_the_stream() {
+        let channel = made_up::shared("nmea", Some("the stream is full"));
+        let shared = serde_json::to_value(ChannelRow::from(&channel)).unwrap();
+        let expected = json!({
+            "lag_messages": 12,
+            "unacknowledged_batches": 1,
+            "queued_bytes": 34_567,
+            "error": "the stream is full",
+        });
+        assert_eq!(shared["shared"], expected);
+        assert_eq!(shared["history"]["in_stream"], true);
+        assert_eq!(row(None).get("shared"), None);
+    }
+
+    #[test]
+    fn cluster_has_its_nodes_and_says_which_one_this_is() {
+        let cluster = ClusterRow::from(&made_up::cluster(false));
+        let expected = json!({
+            "connected": false,
+            "server": "nats.example:4222",
+            "reconnects": 3,
+            "error": "connection refused",
+            "nodes": [
+                { "id": "0000000000000001", "name": "host-1:4711", "this": true, "clients": 100, "seen_seconds_ago": 0.0 },
+                { "id": "0000000000000002", "name": "host-2:4711", "this": false, "clients": 200, "seen_seconds_ago": 1.5 },
+            ],
+        });
+        assert_eq!(serde_json::to_value(cluster).unwrap(), expected);
     }
 }

@@ -12,10 +12,10 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::documents::{
-    CertificateRow, ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, ListenerRow,
-    SamplesDocument, Status,
+    CertificateRow, ChannelRow, ClientRow, ClientsPage, ClosedPage, ClosedRow, ClusterRow,
+    ListenerRow, SamplesDocument, Status,
 };
-use super::metrics::{self, ByChannel, HistoriesByChannel, Snapshot};
+use super::metrics::{self, ByChannel, HistoriesByChannel, Sharing, Snapshot};
 use super::process::{self as own_process, ProcessStats};
 use super::query::{Order, Page};
 use super::rows::{rfc3339, seconds};
@@ -138,6 +138,7 @@ impl AdminState {
         Snapshot {
             channels: ByChannel::new(&channels),
             histories: HistoriesByChannel::new(&channels),
+            sharing: Sharing::new(&channels),
             phase: self.phase(),
             clients_max: self.permits.max(),
             handshakes: self.counters.handshakes.get(),
@@ -195,6 +196,7 @@ impl AdminState {
             lines_ignored: stats.ignored,
             channels: channel_rows(each),
             channels_count: each.each.len(),
+            cluster: each.cluster.as_ref().map(ClusterRow::from),
             closed_by_reason: BTreeMap::from(closed_by_reason),
             furthest_behind: self.clients(Order::Behind, behind, None).clients,
             recently_closed: self.closed(behind, None).closed,

@@ -20,7 +20,7 @@ const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How often the stats are read while draining, which is over in seconds.
 const DRAIN_PERIOD: Duration = Duration::from_millis(500);
 
-/// Characters of a failed reload's error in the status line: the manager takes 4 KiB in all.
+/// Characters of an error in the status line: the manager takes 4 KiB in all.
 const FAILURE_CHARS_MAX: usize = 500;
 
 /// The thread that pings the manager's watchdog, until this is dropped.
@@ -95,6 +95,7 @@ pub(crate) async fn report(
         let phase_now = *phase.borrow_and_update();
         let status = Status {
             failure: failure.borrow_and_update().clone(),
+            away: channels.cluster_stats().and_then(|cluster| cluster.away()),
             phase: phase_now,
             clients: match phase_now {
                 Phase::Draining => now.1.connections,
@@ -150,13 +151,7 @@ pub(crate) struct Failure(Arc<str>);
 
 impl Failure {
     pub(crate) fn new(error: &anyhow::Error) -> Failure {
-        let words = format!("reload failed: {error:#}");
-        let words = words.chars().take(FAILURE_CHARS_MAX);
-        // A line end would begin another variable.
-        let words: String = words
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        Failure(words.into())
+        Failure(one_line(&format!("reload failed: {error:#}")).into())
     }
 
     pub(crate) fn words(&self) -> &str {
@@ -164,10 +159,21 @@ impl Failure {
     }
 }
 
+/// As much of a text as the status line has room for.
+fn one_line(text: &str) -> String {
+    let words = text.chars().take(FAILURE_CHARS_MAX);
+    // A line end would begin another variable.
+    words
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
 /// The status line.
 #[derive(Clone, Debug)]
 struct Status {
     failure: Option<Failure>,
+    /// Why nothing goes through the channels that other daemons share.
+    away: Option<String>,
     phase: Phase,
     clients: usize,
     /// Lines a second from clients and to clients.
@@ -186,6 +192,9 @@ impl fmt::Display for Status {
             Phase::Starting | Phase::Running | Phase::Reloading | Phase::HandingOver => {
                 if let Some(failure) = &self.failure {
                     write!(f, "{}; ", failure.words())?;
+                }
+                if let Some(away) = &self.away {
+                    write!(f, "{}; ", one_line(away))?;
                 }
                 write!(
                     f,
@@ -235,14 +244,20 @@ mod tests {
     #[test]
     fn status_says_who_is_there_and_what_goes_through() {
         let status = |phase, clients| {
-            Status {
+            let status = Status {
                 failure: None,
+                away: None,
                 phase,
                 clients,
                 lines_in: 3400,
                 lines_out: 68_000,
+            };
+            let away = Some("NATS is away: refused\nSTATUS=".to_owned());
+            let (there, away) = (status.to_string(), Status { away, ..status }.to_string());
+            if phase == Phase::Running {
+                assert_eq!(away, format!("NATS is away: refused STATUS=; {there}"));
             }
-            .to_string()
+            there
         };
         assert_eq!(
             status(Phase::Running, 12),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::ops::admin::documents::{
-    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, HistoryRow, Rates, Who,
+    CertificateRow, ChannelKind, ChannelRow, ClientRow, ClosedRow, HistoryRow, NodeRow, Rates,
+    SharedRow, Who,
 };
 
 fn who(id: u64, peer: &str) -> Who {
@@ -41,6 +42,7 @@ fn channel_row(name: &str, kind: ChannelKind) -> ChannelRow {
         lines_discarded: 8,
         lines_ignored: 9,
         history: None,
+        shared: None,
     }
 }
 
@@ -102,6 +104,7 @@ fn status(clients: u64) -> Status {
         lines_ignored: 0,
         channels: vec![channel_row("main", ChannelKind::Named)],
         channels_count: 1,
+        cluster: None,
         closed_by_reason: [("eof".to_owned(), 0), ("slow".to_owned(), 2)].into(),
         furthest_behind: (1..=clients.min(50)).map(client).collect(),
         recently_closed: vec![closed],
@@ -200,6 +203,7 @@ fn history_row(on_disk: bool) -> HistoryRow {
         next_seq: 2_000_000,
         oldest: Some("2026-01-04T10:00:00.000Z".to_owned()),
         on_disk,
+        in_stream: false,
         segments: if on_disk { 6 } else { 0 },
         pending_bytes: if on_disk { 5000 } else { 0 },
         sync_lag_seconds: if on_disk { 0.25 } else { 0.0 },
@@ -378,4 +382,96 @@ fn list_is_cut_to_the_rows_there_are() {
 fn screen_is_redrawn_in_place_and_never_scrolls() {
     let drawn = redraw("abcdef\nx\ny\nz\n", 3, 4);
     assert_eq!(drawn, "\x1b[Habc\x1b[K\r\nx\x1b[K\r\ny\x1b[K\r\n\x1b[J");
+}
+
+/// Two daemons that share `main`, of which this one is connected.
+fn shared_status() -> Status {
+    let node = |name: &str, this| NodeRow {
+        id: "00ff".to_owned(),
+        name: name.to_owned(),
+        this,
+        clients: 1234,
+        seen_seconds_ago: 1.5,
+    };
+    let mut status = status(1);
+    status.cluster = Some(ClusterRow {
+        connected: true,
+        server: Some("nats.example:4222".to_owned()),
+        reconnects: 2,
+        error: None,
+        nodes: vec![node("one:7", true), node("two\x1b:8", false)],
+    });
+    status.channels[0].shared = Some(SharedRow {
+        lag_messages: 0,
+        unacknowledged_batches: 0,
+        queued_bytes: 0,
+        error: None,
+    });
+    status.channels[0].history = Some(HistoryRow {
+        in_stream: true,
+        ..history_row(false)
+    });
+    status
+}
+
+#[test]
+fn nodes_and_what_is_shared_are_shown_where_there_are_others() {
+    let mut status = shared_status();
+    let shown = text(&status, usize::MAX);
+    for part in [
+        "\nNATS      nats.example:4222; 2 nodes, 2 reconnects\n",
+        "\nCHANNEL  KIND           CLIENTS ",
+        "\nmain     named, shared        3 ",
+        "  READERS  IN\n",
+        "       12  stream\n",
+        "\n\nNODE  CLIENTS      SEEN  NAME\n\
+         00ff    1,234  this one  one:7\n\
+         00ff    1,234  1.5s ago  two\u{fffd}:8\n\n",
+    ] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    let shared = status.channels[0].shared.as_mut().unwrap();
+    shared.lag_messages = 1200;
+    shared.queued_bytes = 2048;
+    shared.error = Some("the stream is full".to_owned());
+    let shown = text(&status, usize::MAX);
+    for part in [
+        "\nstream    channel main stands still: the stream is full\n",
+        "\nCHANNEL  KIND           STREAM  ",
+        "\nmain     named, shared  1,200 to take, 2.0 KiB waiting  ",
+    ] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    let cluster = status.cluster.as_mut().unwrap();
+    cluster.connected = false;
+    cluster.error = Some("refused".to_owned());
+    let shown = text(&status, usize::MAX);
+    assert!(
+        shown.contains("\nNATS      is away: refused; 2 nodes"),
+        "{shown}"
+    );
+    assert!(!shown.contains("\nstream "), "{shown}");
+}
+
+#[test]
+fn screen_has_room_for_nodes() {
+    let mut status = shared_status();
+    status.recently_closed = vec![status.recently_closed[0].clone(); 50];
+    let main = status.channels[0].clone();
+    let names = (0..30).map(|number| format!("c{number}"));
+    status.channels = names
+        .map(|name| ChannelRow {
+            name,
+            ..main.clone()
+        })
+        .collect();
+    status.channels_count = 30;
+    let cluster = status.cluster.as_mut().unwrap();
+    cluster.nodes = vec![cluster.nodes[1].clone(); 10];
+    for rows in [24, 40] {
+        let text = text(&status, rows);
+        assert!(text.lines().count() < rows, "{rows}: {text}");
+        assert!(text.contains("\n     1  main "), "{text}");
+        assert_eq!(text.contains("\nNODE "), rows == 40, "{text}");
+    }
 }

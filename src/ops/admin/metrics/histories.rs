@@ -34,6 +34,8 @@ struct Sum {
     sessions: u64,
     /// Some history cannot store anything any more.
     has_failed: bool,
+    /// Where it is kept.
+    kept_in: &'static str,
 }
 
 impl Sum {
@@ -70,6 +72,11 @@ impl HistoriesByChannel {
             let sum: &mut Sum = sums.entry(label.to_owned()).or_default();
             sum.add(history);
             sum.epoch = (label != OPEN).then_some(history.epoch);
+            sum.kept_in = match (&channel.shared, history.on_disk) {
+                (Some(_), _) => "stream",
+                (None, true) => "disk",
+                (None, false) => "memory",
+            };
         }
         HistoriesByChannel(sums)
     }
@@ -108,11 +115,17 @@ impl HistoriesByChannel {
         )?;
         let epochs = self.0.iter().filter_map(|(label, sum)| {
             let epoch = sum.epoch?.to_string();
-            Some(([("channel", label.clone()), ("epoch", epoch)], 1))
+            let kept_in = sum.kept_in.to_owned();
+            let labels = [
+                ("channel", label.clone()),
+                ("epoch", epoch),
+                ("kept_in", kept_in),
+            ];
+            Some((labels, 1))
         });
         out.gauges(
             "linehub_history_info",
-            "Always 1, with the epoch that the channel's numbers are of",
+            "Always 1, with the epoch that the channel's numbers are of, and where it is: memory, disk or stream",
             &epochs.collect::<Vec<_>>(),
         )
     }
@@ -209,13 +222,17 @@ mod tests {
             "linehub_history_readers{channel=\"nmea\"} 2",
             "linehub_history_sessions{channel=\"nmea\"} 3",
             "linehub_history_failed{channel=\"nmea\"} 0",
-            "linehub_history_info{channel=\"nmea\",epoch=\"5f3a9c11\"} 1",
+            "linehub_history_info{channel=\"nmea\",epoch=\"5f3a9c11\",kept_in=\"disk\"} 1",
         ];
         assert_eq!(kept, expected.map(str::to_owned).into());
         assert_eq!(empty.len(), expected.len() - 1);
         assert!(empty.contains("linehub_history_failed{channel=\"nmea\"} 1"));
         let oldest = "linehub_history_oldest";
         assert!(!empty.iter().any(|sample| sample.starts_with(oldest)));
+        let shared = samples(vec![made_up::shared("nmea", None)]);
+        assert!(shared.contains(
+            "linehub_history_info{channel=\"nmea\",epoch=\"5f3a9c11\",kept_in=\"stream\"} 1"
+        ));
     }
 
     #[test]

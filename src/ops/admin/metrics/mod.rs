@@ -3,6 +3,7 @@
 mod channels;
 mod exposition;
 mod histories;
+mod sharing;
 
 use std::fmt;
 use std::time::SystemTime;
@@ -23,6 +24,7 @@ use crate::wire::close_reason::CloseReason;
 pub(super) use self::channels::ByChannel;
 pub(super) use self::exposition::Exposition;
 pub(super) use self::histories::HistoriesByChannel;
+pub(super) use self::sharing::Sharing;
 
 /// The daemon's stats at one time.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) struct Snapshot {
     pub(super) channels: ByChannel,
     /// What channels keep, by the same labels.
     pub(super) histories: HistoriesByChannel,
+    /// What is shared with other daemons, by the same labels.
+    pub(super) sharing: Sharing,
     pub(super) phase: Phase,
     pub(super) clients_max: Option<usize>,
     pub(super) handshakes: u64,
@@ -83,6 +87,7 @@ impl Collector for Snapshot {
         self.buffer(&mut out)?;
         self.channels.write(&mut out)?;
         self.histories.write(&mut out)?;
+        self.sharing.write(&mut out)?;
         self.daemon(&mut out)?;
         self.process(&mut out)
     }
@@ -314,6 +319,7 @@ mod tests {
         Snapshot {
             channels: ByChannel::new(&ChannelsStats::default()),
             histories: HistoriesByChannel::new(&ChannelsStats::default()),
+            sharing: Sharing::new(&ChannelsStats::default()),
             phase: Phase::HandingOver,
             clients_max: Some(960),
             handshakes: 5,
