@@ -11,6 +11,8 @@ mod flood;
 mod hello;
 pub(crate) mod http;
 mod manager;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 mod program;
 mod server;
 mod tls;
