@@ -1,6 +1,5 @@
 //! Channels that several daemons share, through a real nats-server.
 
-mod harness;
 mod history;
 mod messages;
 mod nodes;

@@ -1,6 +1,6 @@
 //! Readers of every format at every node, whose streams are held against each other; and senders.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
@@ -22,9 +22,17 @@ enum Format {
     Raw,
 }
 
+/// A reader in a thread of its own.
+struct Reader {
+    format: Format,
+    id: u64,
+    thread: JoinHandle<Vec<String>>,
+}
+
 /// Readers that read all the time, from when all of them are there.
 pub(super) struct Scene {
-    readers: Vec<(Format, JoinHandle<Vec<String>>)>,
+    /// The last is one of `json` at the first node, against which the others are held.
+    readers: Vec<Reader>,
 }
 
 impl Scene {
@@ -47,45 +55,51 @@ impl Scene {
         assert_eq!(missing.len(), clients.len(), "ids given twice");
         while !missing.is_empty() {
             let event = watcher.read_json();
-            assert_eq!(event["event"], "connect", "{event}");
-            missing.remove(&event["client"].as_u64().expect("an id"));
+            if event["event"] == "connect" {
+                missing.remove(&event["client"].as_u64().expect("an id"));
+            }
         }
         clients.push((Format::Json, watcher));
-        let read =
-            |(format, client): (Format, Client)| (format, std::thread::spawn(move || read(client)));
-        let readers = clients.into_iter().map(read).collect();
+        let reader = |(format, client): (Format, Client)| Reader {
+            format,
+            id: client.id(),
+            thread: std::thread::spawn(move || read(client)),
+        };
+        let readers = clients.into_iter().map(reader).collect();
         say(nodes[0], format!("{BEGIN}\n"));
         Scene { readers }
     }
 
-    /// Ends it by a line that is said at this node. All readers have seen the same, which is returned.
+    /// Ends it by a line that is said at this node. All readers have seen the same, less what is about themselves;
+    /// it is returned.
     #[track_caller]
     pub(super) fn end(self, at: &Server) -> Seen {
         say(at, format!("{END}\n"));
-        let mut streams: HashMap<usize, Vec<Vec<String>>> = HashMap::new();
-        let mut failed = 0;
-        for (format, reader) in self.readers {
-            match reader.join() {
-                Ok(lines) => streams.entry(format as usize).or_default().push(lines),
-                Err(_) => failed += 1,
-            }
-        }
+        let join = |reader: Reader| (reader.format, reader.id, reader.thread.join().ok());
+        let mut streams: Vec<_> = self.readers.into_iter().map(join).collect();
+        let failed = streams.iter().filter(|(.., lines)| lines.is_none()).count();
         assert_eq!(failed, 0, "readers that failed");
-        let json = &streams[&(Format::Json as usize)];
-        for other in json {
-            assert_same(&json[0], other);
-        }
-        let events: Vec<Value> = json[0]
+        let all = streams
+            .pop()
+            .and_then(|(.., lines)| lines)
+            .expect("the watcher");
+        let events: Vec<Value> = all
             .iter()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect();
-        let text: Vec<String> = events.iter().filter_map(as_text).collect();
-        for other in &streams[&(Format::Text as usize)] {
-            assert_same(&text, other);
-        }
-        let raw: Vec<String> = events.iter().filter_map(as_raw).collect();
-        for other in &streams[&(Format::Raw as usize)] {
-            assert_same(&raw, other);
+        for (format, id, lines) in streams {
+            let is_own = |event: &Value| event["client"] == id;
+            let as_seen = events.iter().zip(&all).filter(|(event, _)| !is_own(event));
+            let wanted: Vec<String> = match format {
+                Format::Json => as_seen.map(|(_, line)| line.clone()).collect(),
+                Format::Text => as_seen.filter_map(|(event, _)| as_text(event)).collect(),
+                Format::Raw => as_seen.filter_map(|(event, _)| as_raw(event)).collect(),
+            };
+            assert_same(
+                &format!("{format:?} reader {id}"),
+                &wanted,
+                &lines.expect("all have"),
+            );
         }
         Seen { events }
     }
@@ -106,13 +120,13 @@ fn read(mut client: Client) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_same(one: &[String], other: &[String]) {
+fn assert_same(who: &str, one: &[String], other: &[String]) {
     let differ = one.iter().zip(other).position(|(one, other)| one != other);
     let at = differ.unwrap_or(one.len().min(other.len()));
     let around = |lines: &[String]| lines[at.saturating_sub(3)..lines.len().min(at + 4)].to_vec();
     assert!(
         differ.is_none() && one.len() == other.len(),
-        "streams of {} and {} lines differ at {at}: {:#?} and {:#?}",
+        "{who}: streams of {} and {} lines differ at {at}: {:#?} and {:#?}",
         one.len(),
         other.len(),
         around(one),

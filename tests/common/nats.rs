@@ -303,8 +303,12 @@ impl NatsCluster {
                     let of_main = main
                         .ok()
                         .and_then(|main| main.cached_info().cluster.clone());
-                    let mut replicas = of_main.into_iter().flat_map(|cluster| cluster.replicas);
-                    made && replicas.all(|replica| replica.current && !replica.offline)
+                    let mut clusters = of_main.into_iter();
+                    made && clusters.all(|cluster| {
+                        let mut replicas = cluster.replicas.iter();
+                        cluster.leader.is_some()
+                            && replicas.all(|replica| replica.current && !replica.offline)
+                    })
                 })
             };
             self.servers.iter().all(whole)
