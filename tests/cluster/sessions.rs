@@ -91,7 +91,7 @@ fn of_many_at_once_at_all_nodes_one_has_the_session() {
         published += 1;
     }
     assert!(
-        published >= 1 && published <= 30,
+        (1..=30).contains(&published),
         "{published} from {head} on"
     );
     assert_eq!(published, taken);
