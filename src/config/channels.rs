@@ -108,6 +108,11 @@ channel_keys! {
     key("notices", example = "false")
     /// Whether clients are told who comes and leaves.
     notices: bool = words::parse_bool;
+
+    /// Whether it is this daemon's alone, whatever --nats says. Takes a restart.
+    key("local", example = "false")
+    /// Whether it is not shared with other daemons.
+    local: bool = words::parse_bool;
 }
 
 /// The options of each channel that one of these names or tables stands for, and of `main`. What a

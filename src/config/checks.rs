@@ -97,6 +97,37 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Checks that what is said of NATS goes together, and that this linehub can connect to it.
+    pub(super) fn check_nats(&self, options: &Options) -> Result<(), ConfigError> {
+        let wrong = |option: &str, reason: &str| Err(wrong(options, option, reason));
+        if self.nats.is_empty() {
+            let is_given = [
+                ("nats-replicas", self.nats_replicas > 1),
+                ("nats-creds", self.nats_creds.is_some()),
+                ("nats-nkey", self.nats_nkey.is_some()),
+                ("nats-ca", self.nats_ca.is_some()),
+                ("nats-cert", self.nats_cert.is_some()),
+                ("nats-key", self.nats_key.is_some()),
+            ];
+            return match is_given.into_iter().find(|(_, is_given)| *is_given) {
+                Some((option, _)) => wrong(option, "needs --nats, too"),
+                None => Ok(()),
+            };
+        }
+        if !cfg!(feature = "nats") {
+            return wrong("nats", "this linehub was built without NATS");
+        }
+        match (&self.nats_cert, &self.nats_key) {
+            (Some(_), None) => return wrong("nats-cert", "needs --nats-key, too"),
+            (None, Some(_)) => return wrong("nats-key", "needs --nats-cert, too"),
+            _ => {}
+        }
+        if self.nats_creds.is_some() && self.nats_nkey.is_some() {
+            return wrong("nats-nkey", "cannot be given with --nats-creds");
+        }
+        Ok(())
+    }
 }
 
 /// The mistake of a channel whose clients are to catch up from what it does not keep: where the one or

@@ -21,6 +21,7 @@ use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
 use super::history::{self, HistorySync, OnHistoryError};
 use super::listener::{LISTEN, ListenerDefaults, ListenerOptions, distinct};
+use super::nats::{self, NatsUrl};
 use super::network::network;
 use super::rate;
 use super::raw::{Options, RawValue};
@@ -40,6 +41,7 @@ pub(super) const ACCESS: &str = "Who comes in";
 pub(super) const LIMITS: &str = "Limits";
 pub(super) const SLOW: &str = "Slow clients";
 pub(super) const HISTORY: &str = "Who was away";
+pub(super) const CLUSTER: &str = "Many machines";
 pub(super) const ADMIN: &str = "Watching";
 /// Heading of the options about the process, which those of [`Cli`](super::cli::Cli) itself share.
 pub(super) const PROCESS: &str = "Process";
@@ -353,6 +355,63 @@ options! {
     /// What happens when the history cannot be written.
     on_history_error: OnHistoryError = one(history::on_error);
 
+    /// Share channels with all daemons that name this NATS; repeatable
+    ///
+    /// Who sends a line to one of them is heard by the clients of all, in one order that is the same everywhere,
+    /// with the same notices, ids and numbers. NATS needs JetStream. URL is nats://HOST:PORT, or tls:// for TLS,
+    /// with USER:PASSWORD@ or TOKEN@ before HOST if the server wants that: in --config or the environment rather
+    /// than where everybody sees it. Name several servers of one NATS, and another is taken when one is away.
+    ///
+    /// While NATS is away, clients stay and what they send waits. --history and --history-age say what the stream
+    /// of a shared channel keeps: that is its history, so that who was away goes on at whichever daemon. Those on
+    /// disk are of channels that are not shared: local = true in [channel.NAME].
+    option("nats", List, "URL", CLUSTER, default = NONE, AtRestart)
+    /// NATS servers by which channels are shared with other daemons; none: they are not.
+    nats: Vec<NatsUrl> = each(nats::url);
+
+    /// Keep N copies of what is shared, in a cluster of NATS servers
+    ///
+    /// 1 to 5; 3 goes on when one of three servers is lost. It holds for streams that are made then. Needs --nats.
+    option("nats-replicas", Value, "N", CLUSTER, default = "1", AtRestart)
+    /// Copies that a cluster of NATS servers keeps of each stream: 1 to 5.
+    nats_replicas: usize = one(nats::replicas);
+
+    /// Credentials for NATS
+    ///
+    /// A file with a JWT and its seed, as NATS has them (.creds). Needs --nats.
+    option("nats-creds", Value, "FILE", CLUSTER, default = "off", AtRestart)
+    /// File with the credentials for NATS: a JWT and its seed.
+    nats_creds: Option<PathBuf> = one(values::file);
+
+    /// Seed of an nkey for NATS
+    ///
+    /// A file with the seed, which begins with SU. Needs --nats, and not --nats-creds.
+    option("nats-nkey", Value, "FILE", CLUSTER, default = "off", AtRestart)
+    /// File with the seed of the nkey for NATS.
+    nats_nkey: Option<PathBuf> = one(values::file);
+
+    /// Authorities that certificates of NATS servers are from
+    ///
+    /// A PEM file, in place of the authorities of the system. Connects with TLS, whatever the URL says. Needs
+    /// --nats.
+    option("nats-ca", Value, "FILE", CLUSTER, default = "off", AtRestart)
+    /// Authorities, as PEM, that certificates of NATS servers are from. `None`: those of the system.
+    nats_ca: Option<PathBuf> = one(values::file);
+
+    /// Certificate that is shown to NATS
+    ///
+    /// A PEM file. Needs --nats and --nats-key.
+    option("nats-cert", Value, "FILE", CLUSTER, default = "off", AtRestart)
+    /// Certificate, as PEM, that is shown to NATS servers.
+    nats_cert: Option<PathBuf> = one(values::file);
+
+    /// The key of --nats-cert
+    ///
+    /// A PEM file.
+    option("nats-key", Value, "FILE", CLUSTER, default = "off", AtRestart)
+    /// Key of `nats_cert`.
+    nats_key: Option<PathBuf> = one(values::file);
+
     /// Serve a status page and metrics over HTTP here
     ///
     /// Where RUNTIME_DIRECTORY is set, as in a service with RuntimeDirectory=, the default is the Unix
@@ -417,6 +476,7 @@ impl Config {
             history_bytes: self.history_bytes,
             history_age: self.history_age,
             notices: self.notices,
+            local: false,
         }
     }
 
@@ -427,6 +487,7 @@ impl Config {
         self.channels = channels::read(named, tables, self.channel_defaults())?;
         self.check_tls(options)?;
         self.check_history(options)?;
+        self.check_nats(options)?;
         Ok(self)
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::closed::ClosedClient;
+use super::cluster::Cluster;
 use super::connection::ConnectionInfo;
 use super::epoch::new_epoch;
 use super::histories::Histories;
@@ -22,6 +23,7 @@ use super::history::HistoryStats;
 use super::liveness::Liveness;
 use super::order::Hub;
 use super::shared::Shared;
+use super::sharing::Task;
 use super::stats::{ClientStats, HubStats};
 use super::subscriber::Commands;
 use crate::config::{Config, Tokens};
@@ -92,12 +94,16 @@ impl Channels {
     /// The channels that the configuration names, without clients and in memory.
     #[cfg(test)]
     pub(crate) fn new(config: &Config) -> Arc<Channels> {
-        Channels::open_all(config, None)
+        Channels::open_all(config, None, None)
     }
 
     /// The channels that the configuration names, and those that have a history, without clients.
-    pub(crate) fn open_all(config: &Config, histories: Option<Histories>) -> Arc<Channels> {
-        let shared = Shared::with(histories);
+    pub(crate) fn open_all(
+        config: &Config,
+        histories: Option<Histories>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Arc<Channels> {
+        let shared = Shared::with(histories, cluster);
         Channels::with(config, shared, BTreeMap::new(), HubStats::default())
     }
 
@@ -108,6 +114,7 @@ impl Channels {
         hubs: BTreeMap<ChannelName, Arc<Hub>>,
         ended: HubStats,
     ) -> Arc<Channels> {
+        hubs.values().for_each(|hub| hub.begin_sharing());
         let state = State {
             config: config.clone(),
             hubs,
@@ -182,6 +189,7 @@ impl Channels {
         hub.is_open.store(is_open, Relaxed);
         let hub = Arc::new(hub);
         record(&hub, state.removals.get(&name).cloned());
+        hub.begin_sharing();
         state.hubs.insert(name, hub.clone());
         state.open += usize::from(is_open);
         hub
@@ -334,9 +342,33 @@ impl Channels {
         let hubs = self.hubs();
         let drain = |hub: Arc<Hub>| async move {
             hub.drain().await;
+            hub.settle_outbox().await;
             hub.finish();
         };
         join_all(hubs.into_iter().map(drain)).await;
+    }
+
+    /// Waits until the other daemons that share a channel know that this one has left. Cancel safe: then they notice
+    /// it.
+    pub(crate) async fn leave_cluster(&self) {
+        let hubs = self.hubs();
+        join_all(hubs.iter().map(|hub| hub.member_rests())).await;
+        #[cfg(feature = "nats")]
+        super::cluster::say_left(self).await;
+    }
+
+    /// Has no shared channel send or take anything, so that it can be saved for a handover. Cancel safe: what has not
+    /// come to rest is not saved.
+    pub(crate) async fn rest_members(&self) {
+        let hubs = self.hubs();
+        hubs.iter().for_each(|hub| hub.set_member_task(Task::Rest));
+        join_all(hubs.iter().map(|hub| hub.member_rests())).await;
+    }
+
+    /// Goes on after [`rest_members`](Channels::rest_members).
+    pub(crate) fn wake_members(&self) {
+        let hubs = self.hubs();
+        hubs.iter().for_each(|hub| hub.set_member_task(Task::Serve));
     }
 
     /// Publishes the shutdown notice in every channel that has not got it yet: see [`Hub::finish`].
@@ -391,6 +423,7 @@ impl State {
     fn end(&mut self, name: &ChannelName) {
         if let Some(hub) = self.hubs.remove(name) {
             self.removals.retain(|_, done| !done.is_cancelled());
+            hub.end_sharing();
             if let Some(done) = hub.remove_history() {
                 self.removals.insert(name.clone(), done);
             }

@@ -41,10 +41,14 @@ impl Hub {
                 return Err(EntryError::TooManySessions);
             }
             let (number, before) = sessions.claim(name);
+            if self.sharing.is_some() {
+                sessions.await_claim(name);
+            }
             if let Some(slot) = before.and_then(|key| state.slots.get(key)) {
                 let taken = Commands::close(CloseReason::SessionTaken);
                 slot.subscriber.command(taken);
             }
+            self.queue_claim(&mut state, name, number, false);
             Claim {
                 hub: self.clone(),
                 name: name.clone(),
@@ -52,6 +56,9 @@ impl Hub {
             }
         };
         let is_settled = self.when_stored(|state| match &state.recording {
+            Some(recording) if self.sharing.is_some() && !recording.sessions.is_known(name) => {
+                Some(Err(EntryError::TooManySessions))
+            }
             Some(recording) => recording.sessions.is_settled(name).then_some(Ok(())),
             None => Some(Err(EntryError::NoHistory)),
         });
@@ -62,8 +69,11 @@ impl Hub {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(recording) = &mut self.hub.lock().recording {
-            recording.sessions.give_up(&self.name, self.number);
+        let mut state = self.hub.lock();
+        let sessions = state.recording.as_mut().map(|it| &mut it.sessions);
+        if sessions.is_some_and(|them| them.give_up(&self.name, self.number)) {
+            let hub = &self.hub;
+            hub.queue_claim(&mut state, &self.name, self.number, true);
         }
     }
 }

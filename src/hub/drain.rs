@@ -64,6 +64,7 @@ impl Hub {
         if state.phase == Phase::Sealed {
             return;
         }
+        self.leave_cluster(&mut state);
         // A batch of its own: it is no part of the history.
         state.flush();
         self.notify(&mut state, Kind::Shutdown, SYSTEM, usize::MAX);

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::part::{Kind, Part};
+use super::part::{Kind, Part, missed_of};
 use crate::wire::client_name::Origin;
 use crate::wire::format::{self, Format, digits};
 use crate::wire::framing::Lines;
@@ -123,14 +123,17 @@ impl Encoding {
             (Encoding::Text | Encoding::TextCrlf, Kind::Shutdown) => {
                 format::shutdown(Format::Text, out);
             }
+            (Encoding::Text | Encoding::TextCrlf, Kind::Missed) => {
+                format::skip(Format::Text, missed_of(origin), out);
+            }
             // `json` makes its notices without a source, and `raw` has none.
             (Encoding::Json | Encoding::Raw, _) | (_, Kind::Lines | Kind::Omitted) => {}
         }
     }
 
     /// Bytes that a part has at most in this encoding, as they are charged; `source` is the part in
-    /// the encoding's source. Exact but for `json`, whose numbers count at their longest, and whose
-    /// shutdown notice, which comes when nobody can publish any more, is not charged.
+    /// the encoding's source. Exact but for `json`, whose numbers count at their longest, and which does not charge
+    /// what is said once at most: that the daemon stops, when nobody can publish any more, and what was missed.
     pub(super) fn part_len(
         self,
         part: Part,
@@ -148,7 +151,7 @@ impl Encoding {
             (Encoding::Json, Kind::Notice(notice)) => {
                 format::json_notice_len(notice, origin, digits(first_seq.0))
             }
-            (Encoding::Json, Kind::Shutdown | Kind::Omitted) => 0,
+            (Encoding::Json, Kind::Shutdown | Kind::Omitted | Kind::Missed) => 0,
         }
     }
 
@@ -171,6 +174,9 @@ impl Encoding {
                 format::json_notice(notice, origin, first_seq, out);
             }
             (Encoding::Json, Kind::Shutdown) => format::shutdown(Format::Json, out),
+            (Encoding::Json, Kind::Missed) => {
+                format::skip(Format::Json, missed_of(origin.client), out);
+            }
             (Encoding::Json, Kind::Omitted) => {}
         }
     }

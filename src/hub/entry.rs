@@ -75,6 +75,9 @@ impl Hub {
         match wanted.since {
             Some(Since::Place(epoch, seq)) => {
                 let next = Seq(seq.0.saturating_add(1));
+                if epoch == self.epoch() {
+                    self.when_there(seq).await;
+                }
                 let is_known = epoch == self.epoch() && next <= self.next_seq();
                 let history = self.history();
                 let kept = history.as_ref();

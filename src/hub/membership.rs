@@ -107,6 +107,9 @@ impl Hub {
         let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta, identity);
         let mut own_end = 0;
         if state.settings.notices {
+            if let Some(outbox) = &mut state.outbox {
+                outbox.own.join(id);
+            }
             own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id, key) + 1;
             self.release_and_wake(state, key);
         } else {
@@ -151,7 +154,15 @@ impl Hub {
         let mut state = self.lock();
         state.slots[key].left = true;
         self.finish_input(&mut state, key);
-        if !state.settings.notices || state.phase == Phase::Sealed {
+        if state.phase == Phase::Sealed {
+            return None;
+        }
+        let is_said = match &mut state.outbox {
+            // Another node may be about to say so.
+            Some(outbox) => outbox.own.leave(id),
+            None => state.settings.notices,
+        };
+        if !is_said {
             return None;
         }
         let own = self.notify(&mut state, Kind::Notice(Notice::Disconnect), id, key);
@@ -170,8 +181,9 @@ impl Hub {
         self.finish_input(&mut state, key);
         state.pending.remove(&key);
         state.identities.remove(&key);
-        if let Some(recording) = &mut state.recording {
-            recording.sessions.leave(key);
+        let sessions = state.recording.as_mut().map(|it| &mut it.sessions);
+        if let Some((name, claim)) = sessions.and_then(|them| them.leave(key)) {
+            self.queue_claim(&mut state, &name, claim, true);
         }
         let slot = state.slots.remove(key);
         state.departed.add(slot.totals());
@@ -229,7 +241,8 @@ impl Hub {
 impl State {
     /// The encodings that what is published now has to be in; none when nobody would hear it.
     pub(super) fn active_encodings(&self, echo: bool) -> Encodings {
-        if self.slots.len() > 1 || echo || self.recording.is_some() {
+        let is_heard = self.slots.len() > 1 || echo;
+        if is_heard || self.recording.is_some() || self.outbox.is_some() {
             self.encodings
         } else {
             Encodings::default()

@@ -22,8 +22,8 @@ mod claim;
 pub(crate) mod clock;
 mod closed;
 #[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what connects to NATS comes next")
+    not(feature = "nats"),
+    expect(dead_code, reason = "without NATS nothing is shared")
 )]
 mod cluster;
 mod connection;
@@ -57,6 +57,7 @@ mod saved_channels;
 mod sessions;
 mod settings;
 mod shared;
+mod sharing;
 mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
@@ -67,6 +68,9 @@ mod subscriber;
 pub(crate) use budget::{READ_BYTES_MAX, ReadPermit};
 pub(crate) use channels::{ChannelStats, Channels, ChannelsStats, Joining};
 pub(crate) use closed::ClosedClient;
+pub(crate) use cluster::Cluster;
+#[cfg(feature = "nats")]
+pub(crate) use cluster::run_cluster;
 pub(crate) use connection::ConnectionInfo;
 pub(crate) use counters::TrafficTotals;
 pub(crate) use entry::{Joined, PastRequest, SessionTaken, StartingPoint};

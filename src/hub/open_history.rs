@@ -13,7 +13,7 @@ use super::channels::Channels;
 use super::epoch::new_epoch;
 use super::histories::Histories;
 use super::history::disk::{HistoryError, Log, Recovered};
-use super::history::{History, HistorySettings, Memory, Store};
+use super::history::{History, HistorySettings, Memory, Store, Stream};
 use super::order::{Hub, State};
 use super::recording::Recording;
 use super::sessions::Sessions;
@@ -56,7 +56,7 @@ impl Hub {
 
     /// The same without blocking: what is on disk is opened by a job, behind the removal of what had its place.
     pub(super) fn record_soon(self: &Arc<Hub>, removal: Option<CancellationToken>) {
-        let is_on_disk = self.shared.histories.get().is_some();
+        let is_on_disk = self.shared.histories.get().is_some() && self.sharing.is_none();
         let is_wanted = is_on_disk && self.lock().settings.history.is_some();
         let Some(runtime) = Handle::try_current().ok().filter(|_| is_wanted) else {
             return self.record_now(removal);
@@ -136,6 +136,18 @@ impl Hub {
     }
 
     fn begin_recording(&self, state: &mut State, settings: HistorySettings) {
+        if let Some(sharing) = &self.sharing {
+            let next = state.flush_next();
+            let store = Store::Stream(Stream {
+                recent: Memory::new(next),
+                remote: sharing.past.clone(),
+            });
+            let history = History::new(store, settings, self.shared.turns.clone());
+            let mut recording = Recording::new(history, next.0, 0);
+            recording.restart(next, state.messages);
+            state.set_recording(Some(recording));
+            return;
+        }
         let Some(histories) = self.shared.histories.get() else {
             let next = state.flush_next();
             let store = Store::Memory(Memory::new(next));

@@ -15,6 +15,7 @@ use super::budget::{Budget, ReadPermit};
 use super::builder::BatchBuilder;
 use super::chain::Node;
 use super::closed::ByReason;
+use super::cluster::Outbox;
 use super::connection::ListenerNames;
 use super::contention::Contention;
 use super::counters::TrafficTotals;
@@ -24,6 +25,7 @@ use super::part::Kind;
 use super::recording::Recording;
 use super::settings::Settings;
 use super::shared::Shared;
+use super::sharing::Sharing;
 use super::subscriber::{Slot, Subscriber};
 use crate::config::{Config, Identity};
 use crate::wire::channel::ChannelName;
@@ -38,6 +40,9 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// smaller ones are formatted under it, in about a microsecond, straight into the builder.
 const OWN_BATCH_BYTES: usize = 4 * 1024;
 
+/// The index of what was sent to be published: a batch that is still to come, whichever it is.
+pub(super) const SENT_INDEX: u64 = u64::MAX - 1;
+
 /// The broadcaster of one channel: gives every message and notice its place, and wakes the clients that
 /// wait for one.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(crate) struct Hub {
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     pub(super) echo: bool,
     pub(super) budget: Arc<Budget>,
+    /// What it has if other daemons share it.
+    pub(super) sharing: Option<Box<Sharing>>,
     state: Mutex<State>,
     /// Raised by every publish: a feed that is on the list to be woken need not look again.
     version: AtomicU64,
@@ -91,6 +98,8 @@ pub(super) struct State {
     pub(super) ending: Option<Arc<History>>,
     /// Parts that are published and not yet linked into the stream.
     pub(super) builder: BatchBuilder,
+    /// What is to be sent to all daemons that share the channel: it is published when it comes back.
+    pub(super) outbox: Option<Box<Outbox>>,
     pub(super) next_seq: u64,
     /// Clients that ever joined.
     pub(super) joined: u64,
@@ -147,6 +156,7 @@ impl Hub {
         config: &Config,
     ) -> Hub {
         let settings = Settings::of(config, &name);
+        let sharing = shared.share(&settings);
         Hub {
             echo: config.echo,
             budget: Budget::new(settings.buffer_bytes, shared.asked.clone()),
@@ -164,6 +174,7 @@ impl Hub {
                 is_history_over: false,
                 ending: None,
                 builder: BatchBuilder::default(),
+                outbox: sharing.as_ref().map(|_| Box::default()),
                 next_seq: 1,
                 joined: 0,
                 slots: Slab::new(),
@@ -187,6 +198,7 @@ impl Hub {
             is_opening: AtomicBool::new(false),
             has_stored: Notify::new(),
             drained: Notify::new(),
+            sharing,
             discarded: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             ignored: AtomicU64::new(0),
@@ -197,6 +209,9 @@ impl Hub {
     pub(crate) fn set(&self, config: &Config) {
         let settings = Settings::of(config, &self.name);
         self.budget.set_limit(settings.buffer_bytes);
+        if let Some(sharing) = &self.sharing {
+            sharing.budget.set_limit(settings.buffer_bytes);
+        }
         let mut state = self.lock();
         state.settings = settings;
         self.record(&mut state);
@@ -208,6 +223,10 @@ impl Hub {
 
     /// Waits until the buffer has room for what an accept loop's turn may publish. Cancel safe.
     pub(crate) async fn admit(&self) -> ReadPermit {
+        if let Some(sharing) = &self.sharing {
+            // Their notices are to be sent.
+            drop(sharing.budget.admit().await);
+        }
         self.budget.admit().await
     }
 
@@ -259,6 +278,9 @@ impl Hub {
         lines: &Lines<'_>,
         messages: usize,
     ) -> Option<u64> {
+        if self.sharing.is_some() {
+            return self.send_lines(key, subscriber, permit, lines, messages);
+        }
         let client = subscriber.id;
         let large = lines.first.len() + lines.rest.len() >= OWN_BATCH_BYTES;
         // What is formatted outside the lock needs the name there.
@@ -371,9 +393,12 @@ impl Hub {
         client: ClientId,
         key: usize,
     ) -> u64 {
+        if kind != Kind::Shutdown && self.queue_notice(state, kind, client, key) {
+            return SENT_INDEX;
+        }
         let seq = match kind {
             // Not one of the numbered events: it has no `seq`.
-            Kind::Shutdown => Seq(state.next_seq),
+            Kind::Shutdown | Kind::Missed => Seq(state.next_seq),
             Kind::Lines | Kind::Notice(_) | Kind::Omitted => state.take_seqs(1),
         };
         if state.builder.cost() >= BATCH_BYTES_MAX {
@@ -388,7 +413,9 @@ impl Hub {
     /// Ends the lock, and wakes all who wait for what was published under it, save the client in
     /// `key`, which is awake. Where that has to be stored first, they are woken when it is.
     pub(super) fn release_and_wake(self: &Arc<Hub>, mut state: MutexGuard<'_, State>, key: usize) {
-        if state.stores_first() {
+        if self.sharing.is_some() && state.phase != Phase::Sealed {
+            // What was sent has not come back.
+        } else if state.stores_first() {
             self.store_soon(&mut state);
             self.note_pending(&state);
         } else {
@@ -419,7 +446,7 @@ impl Hub {
 }
 
 /// A client as the origin of what it publishes.
-fn origin(client: ClientId, identity: Option<&Arc<Identity>>) -> Origin<'_> {
+pub(super) fn origin(client: ClientId, identity: Option<&Arc<Identity>>) -> Origin<'_> {
     Origin {
         client,
         name: identity.map(|identity| &identity.name),
@@ -428,7 +455,7 @@ fn origin(client: ClientId, identity: Option<&Arc<Identity>>) -> Origin<'_> {
 
 impl State {
     /// The next `count` sequence numbers, as the first of them.
-    fn take_seqs(&mut self, count: usize) -> Seq {
+    pub(super) fn take_seqs(&mut self, count: usize) -> Seq {
         let first = Seq(self.next_seq);
         self.next_seq += count as u64;
         first

@@ -114,6 +114,12 @@ impl Recording {
                 }
                 before.link(link);
             }
+            Store::Stream(stream) => {
+                if is_numbered {
+                    stream.push(record, self.history.retention());
+                }
+                before.link(link);
+            }
             Store::Disk(_) => {
                 self.pending_bytes += record.raw.len() as u64;
                 self.pending.push_back(Pending {
@@ -159,6 +165,15 @@ impl Recording {
         match self.ledger.next() == next {
             true => Ok(()),
             false => Err(CorruptState("the history ends elsewhere than the channel")),
+        }
+    }
+
+    /// Numbers go on from here, before which so many messages were published: none of those before are in memory.
+    pub(super) fn restart(&mut self, next: Seq, messages: u64) {
+        self.recent.clear();
+        self.ledger = Ledger::new(next.0);
+        if let Store::Stream(stream) = &self.history.store {
+            stream.recent.restart(next, messages);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::channels::{Channels, Joining};
+use super::cluster::Cluster;
 use super::feed::Feed;
 use super::histories::Histories;
 use super::order::Hub;
@@ -56,11 +57,12 @@ impl SavedChannels {
         self,
         config: &Config,
         histories: &mut Option<Histories>,
+        cluster: Option<Arc<Cluster>>,
     ) -> Result<(Arc<Channels>, AllPlaces), CorruptState> {
         if !self.ended.are_below(NUMBER_MAX) {
             return Err(CorruptState("a number is out of range"));
         }
-        let shared = Shared::with(histories.take());
+        let shared = Shared::with(histories.take(), cluster);
         let mut places = BTreeMap::new();
         for saved in self.hubs {
             let (hub, places_in_it) = saved.restore(config, &shared)?;

@@ -10,6 +10,8 @@ use crate::wire::channel::ChannelName;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
     pub(super) buffer_bytes: usize,
+    /// Other daemons have no part in it, whatever others do.
+    pub(super) is_local: bool,
     /// What is kept for who comes late; `None`: nothing.
     pub(super) history: Option<HistorySettings>,
     pub(super) notices: bool,
@@ -25,6 +27,7 @@ impl Settings {
         let options = config.channel_options(channel);
         Settings {
             buffer_bytes: options.buffer_bytes,
+            is_local: options.local,
             history: (options.history_bytes > 0).then_some(HistorySettings {
                 retention: Retention {
                     bytes: options.history_bytes,

@@ -13,8 +13,11 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::activity::{Micros, micros};
 use super::closed::LastClosed;
+use super::cluster::{Cluster, IdBlocks};
 use super::histories::Histories;
 use super::history::Turns;
+use super::settings::Settings;
+use super::sharing::Sharing;
 use crate::wire::ids::ClientId;
 
 /// Jobs that may wait for the disk at a time, over all channels: enough for it to be busy, and few enough for one that
@@ -25,6 +28,10 @@ const DISK_JOBS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Shared {
     next_id: AtomicU64,
+    /// Numbers that no other daemon gives, where some share channels with this one.
+    pub(super) ids: OnceLock<IdBlocks>,
+    /// What this daemon is among those.
+    pub(super) cluster: OnceLock<Arc<Cluster>>,
     /// Clients that were closed last, in any channel.
     pub(super) closed: Mutex<LastClosed>,
     /// Asks the reaper to look over the clients at once: a buffer is full, or somebody asks for a sign of
@@ -53,6 +60,8 @@ impl Default for Shared {
     fn default() -> Shared {
         Shared {
             next_id: AtomicU64::new(1),
+            ids: OnceLock::new(),
+            cluster: OnceLock::new(),
             closed: Mutex::default(),
             asked: Arc::default(),
             turns: Turns::default(),
@@ -69,11 +78,15 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// Has the histories of all channels there.
-    pub(super) fn with(histories: Option<Histories>) -> Arc<Shared> {
+    /// Has the histories of all channels there, and what this daemon is among others.
+    pub(super) fn with(histories: Option<Histories>, cluster: Option<Arc<Cluster>>) -> Arc<Shared> {
         let shared = Shared::default();
         if let Some(histories) = histories {
             shared.histories.get_or_init(|| histories);
+        }
+        if let Some(cluster) = cluster {
+            shared.ids.get_or_init(IdBlocks::default);
+            shared.cluster.get_or_init(|| cluster);
         }
         Arc::new(shared)
     }
@@ -111,7 +124,18 @@ impl Shared {
 
     /// A number that no client had before. Taken under a channel's lock, numbers rise in its order.
     pub(super) fn take_id(&self) -> ClientId {
-        ClientId(self.next_id.fetch_add(1, Relaxed))
+        let Some(ids) = self.ids.get() else {
+            return ClientId(self.next_id.fetch_add(1, Relaxed));
+        };
+        let id = ids.take();
+        self.skip_ids_to(id + 1);
+        ClientId(id)
+    }
+
+    /// What a channel of these settings shares with other daemons, if it does.
+    pub(super) fn share(&self, settings: &Settings) -> Option<Box<Sharing>> {
+        let cluster = self.cluster.get().filter(|_| !settings.is_local)?;
+        Some(Box::new(Sharing::new(settings, cluster.past())))
     }
 
     /// The number that the next client gets.

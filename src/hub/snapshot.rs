@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::Node;
 use super::closed::{ByReason, LastClosed};
+use super::cluster::SavedMember;
 use super::counters::TrafficTotals;
 use super::epoch::new_epoch;
 use super::feed::Feed;
@@ -67,6 +68,9 @@ pub(crate) struct SavedHub {
     /// What is kept, if anything is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     history: Option<SavedHistory>,
+    /// What it was in a channel that other daemons share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    member: Option<SavedMember>,
 }
 
 /// The history of a channel.
@@ -139,6 +143,7 @@ impl SavedHub {
             first_index: oldest.map_or(end, |node| node.index),
             batches,
             history,
+            member: hub.take_saved_member(),
         }
     }
 
@@ -239,6 +244,7 @@ impl SavedHub {
             hub.store_soon(&mut state);
         }
         drop(state);
+        hub.set_saved_member(self.member);
         Ok((hub, places))
     }
 }

@@ -290,7 +290,9 @@ impl Hub {
             let recording = state.recording.as_ref();
             let is_done = recording
                 .is_none_or(|recording| !recording.is_storing || recording.history.has_failed());
-            (is_done && !self.is_opening()).then_some(())
+            // Who shares it waits for others, and not for a disk.
+            let is_open = !self.is_opening() || self.sharing.is_some();
+            (is_done && is_open).then_some(())
         });
         is_done.await;
     }
@@ -330,7 +332,7 @@ mod tests {
         config.history_bytes = 1 << 20;
         config.history_dir = Some(folder.path().to_owned());
         config.history_sync = sync;
-        let shared = Shared::with(Histories::open(&config).unwrap());
+        let shared = Shared::with(Histories::open(&config).unwrap(), None);
         let (name, epoch) = (ChannelName::main(), new_epoch());
         let hub = Arc::new(Hub::of_channel(name, epoch, shared, &config));
         hub.record(&mut hub.lock());

@@ -79,6 +79,9 @@ impl Server {
             running.admin = Some(admin.context("cannot start the thread of --admin")?);
         }
         let _reaper = AbortOnDropHandle::new(tokio::spawn(hub::reap(running.channels.clone())));
+        #[cfg(feature = "nats")]
+        let _cluster =
+            AbortOnDropHandle::new(tokio::spawn(hub::run_cluster(running.channels.clone())));
         let _warnings = AbortOnDropHandle::new(tokio::spawn(warn_daily(running.tls.clone())));
         for client in self.restored {
             running.clients.spawn(client);

@@ -74,8 +74,14 @@ impl RunningServer {
             self.config.drain_timeout,
         )
         .await;
-        // A disk that hangs must not keep the daemon.
-        let _ = timeout(EXIT_TIME / 2, self.channels.close_histories()).await;
+        // Neither a disk nor a network that hangs must keep the daemon.
+        let ended = async {
+            tokio::join!(
+                self.channels.close_histories(),
+                self.channels.leave_cluster()
+            );
+        };
+        let _ = timeout(EXIT_TIME / 2, ended).await;
     }
 }
 

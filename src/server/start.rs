@@ -11,7 +11,7 @@ use super::reload;
 use crate::client::{Authorizer, Client, ClientPolicy, Entrance, PendingHandshake, SharedOptions};
 use crate::config::{Config, Live};
 use crate::hub::counters::Counters;
-use crate::hub::{Channels, Histories, SavedChannels};
+use crate::hub::{Channels, Cluster, Histories, SavedChannels};
 use crate::net::bind;
 use crate::net::listener::{ListenAddr, Listener};
 use crate::net::permits::ConnectionLimit;
@@ -131,6 +131,7 @@ impl Server {
         let entrance = config.build(|config| Arc::new(Entrance::new(config)), Entrance::set);
         let options = SharedOptions::of(&listeners);
         let histories = open_histories(&config).await;
+        let cluster = Cluster::connect(&config).await?;
         let are_lost = histories.is_err();
         let mut histories = histories.or_else(|error| match state {
             None => Err(error),
@@ -152,6 +153,7 @@ impl Server {
                 saved,
                 clients,
                 &mut histories,
+                cluster.clone(),
             )
             .map(|(channels, clients)| (channels, clients, handshakes))
             .inspect_err(|error| error!(error = format!("{error:#}"), "{STARTING_AFRESH}"))
@@ -162,7 +164,7 @@ impl Server {
             counters.handovers.by(method).add(&taken_up);
         }
         let (channels, restored, handshakes) = restored.unwrap_or_else(|| {
-            let channels = Channels::open_all(&config, histories.take());
+            let channels = Channels::open_all(&config, histories.take(), cluster);
             (channels, Vec::new(), Vec::new())
         });
         if are_lost {
@@ -240,6 +242,7 @@ fn restore_handshakes(
 }
 
 /// Makes clients of saved ones and of their sockets.
+#[expect(clippy::too_many_arguments, reason = "each is another's")]
 fn restore(
     config: &Config,
     options: &SharedOptions,
@@ -248,8 +251,9 @@ fn restore(
     saved: SavedChannels,
     clients: Vec<RestoredClient>,
     histories: &mut Option<Histories>,
+    cluster: Option<Arc<Cluster>>,
 ) -> anyhow::Result<(Arc<Channels>, Vec<Client>)> {
-    let (channels, places) = saved.restore(config, histories)?;
+    let (channels, places) = saved.restore(config, histories, cluster)?;
     let clients = clients.into_iter().map(|(mut saved, socket)| {
         let feed = places.restore(saved.feed.clone())?;
         let mut permit = saved.has_permit.then(|| permits.force_acquire());

@@ -134,6 +134,7 @@ impl RunningServer {
         let mut clients = self.clients.freeze(&self.channels).await;
         // What cannot be stored in this time is in the state, too.
         let _ = timeout(STORE_TIME, self.channels.settle_histories()).await;
+        let _ = timeout(STORE_TIME, self.channels.rest_members()).await;
         clients
             .iter_mut()
             .for_each(|frozen| frozen.client.put_away());
@@ -224,6 +225,7 @@ impl RunningServer {
     /// Resume: the service goes on as if nothing had been.
     fn resume(&mut self, paused: Paused) {
         self.channels.start_clock();
+        self.channels.wake_members();
         self.clients.thaw(paused.clients);
         for handshake in paused.handshakes {
             self.acceptor.begin(handshake);

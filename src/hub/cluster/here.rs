@@ -19,6 +19,22 @@ pub(super) struct Here {
 }
 
 impl Here {
+    /// Those that another daemon knew of.
+    pub(super) fn restore(saved: &[(u64, Clients)]) -> Here {
+        let by_node = saved.iter();
+        let by_node = by_node.map(|(node, clients)| (NodeId(*node), clients.clone()));
+        Here {
+            by_node: by_node.collect(),
+        }
+    }
+
+    pub(super) fn save(&self) -> Vec<(u64, Clients)> {
+        let by_node = self.by_node.iter();
+        by_node
+            .map(|(node, clients)| (node.0, clients.clone()))
+            .collect()
+    }
+
     /// Notes the notices of a batch of this node.
     pub(super) fn note(&mut self, node: NodeId, record: &Record) {
         let mut names = record.names.iter().peekable();
@@ -30,7 +46,7 @@ impl Here {
                     self.by_node.entry(node).or_default().insert(*client, name);
                 }
                 Kind::Notice(Notice::Disconnect) => self.remove(node, *client),
-                Kind::Lines | Kind::Shutdown | Kind::Omitted => {}
+                Kind::Lines | Kind::Shutdown | Kind::Omitted | Kind::Missed => {}
             }
         }
     }
@@ -73,6 +89,18 @@ pub(crate) struct OwnClients {
 }
 
 impl OwnClients {
+    /// Goes on with these clients, of whom these were announced, in place of the daemon before.
+    pub(crate) fn restore(living: &[ClientId], announced: &[ClientId]) -> OwnClients {
+        OwnClients {
+            living: living.iter().copied().collect(),
+            announced: announced.iter().copied().collect(),
+        }
+    }
+
+    pub(crate) fn living(&self) -> impl Iterator<Item = ClientId> {
+        self.living.iter().copied()
+    }
+
     /// A client came: its notice is to be published.
     pub(crate) fn join(&mut self, client: ClientId) {
         self.living.insert(client);
@@ -98,6 +126,11 @@ impl OwnClients {
             self.announced.insert(client);
         }
         !is_here
+    }
+
+    /// Clients for whom this node is to say that they left.
+    pub(crate) fn announced(&self) -> impl Iterator<Item = ClientId> {
+        self.announced.iter().copied()
     }
 
     /// Clients of whom another node is to say that they left.

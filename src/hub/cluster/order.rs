@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::batch::{Batch, Gone, NodeId};
 use super::here::{Clients, Here};
 use super::message::{Checkpoint, Message};
+use super::saved::SavedOrder;
 use super::state::{Claimed, State};
 use crate::hub::history::Record;
 use crate::wire::ids::{Epoch, Seq};
@@ -89,6 +90,29 @@ impl Order {
             here: Here::default(),
             checkpoint: 0,
         }
+    }
+
+    /// What the daemon before had. `None` if that cannot be read.
+    pub(super) fn restore(me: NodeId, saved: &SavedOrder) -> Option<Order> {
+        let checkpoint = saved.read()?;
+        Some(Order {
+            place: checkpoint.place,
+            state: checkpoint.state,
+            was_known: true,
+            is_known: true,
+            here: Here::restore(&saved.here),
+            checkpoint: checkpoint.place,
+            ..Order::new(me, checkpoint.stream)
+        })
+    }
+
+    /// What is known, for the next daemon; `None` if that is not enough to go on.
+    pub(super) fn save(&self) -> Option<SavedOrder> {
+        let checkpoint = Box::new(self.checkpoint(Seq(0))?);
+        Some(SavedOrder {
+            checkpoint: Message::Checkpoint(checkpoint).encode().0,
+            here: self.here.save(),
+        })
     }
 
     /// This node goes on as a new one.
@@ -267,6 +291,16 @@ impl Order {
             oldest: Seq(0),
             state: self.state.clone().renumbered(epoch),
         }
+    }
+
+    /// The last place that a checkpoint was about.
+    pub(crate) fn last_checkpoint(&self) -> u64 {
+        self.checkpoint
+    }
+
+    /// The stream that it is in.
+    pub(crate) fn stream(&self) -> u64 {
+        self.stream
     }
 
     /// Whether a checkpoint is due: the last was about a place so many messages ago, or what is behind that place is

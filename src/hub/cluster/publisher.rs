@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::batch::{Batch, Claim, NodeId};
 use super::here::Clients;
 use super::message::Message;
+use super::saved::SavedPublisher;
 use super::state::Last;
 use crate::hub::history::Record;
 use crate::hub::part::Kind;
@@ -81,6 +82,40 @@ impl Publisher {
             stored: 0,
             way: Way::Due,
         }
+    }
+
+    /// Goes on with what the daemon before had sent, or was about to: each is looked for before it is sent again. `None`
+    /// if that cannot be read.
+    pub(super) fn restore(node: NodeId, saved: &SavedPublisher) -> Option<Publisher> {
+        let (number, crc) = saved.settled;
+        let batches = saved.read(node)?;
+        let last = batches.last().map_or(number, |batch| batch.number);
+        let unsettled = batches.into_iter().zip(&saved.unsettled);
+        let unsettled = unsettled.map(|(batch, body)| Sent {
+            batch,
+            body: body.clone(),
+            place: 0,
+        });
+        Some(Publisher {
+            last_number: last,
+            settled: Last { number, crc },
+            unsettled: unsettled.collect(),
+            way: Way::InDoubt,
+            ..Publisher::new(node)
+        })
+    }
+
+    /// What has not come back, for the next daemon.
+    pub(super) fn save(&self) -> SavedPublisher {
+        SavedPublisher {
+            settled: (self.settled.number, self.settled.crc),
+            unsettled: self.unsettled.iter().map(|it| it.body.clone()).collect(),
+        }
+    }
+
+    /// The batches that have not come back.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = &Batch> {
+        self.unsettled.iter().map(|sent| &sent.batch)
     }
 
     /// The node as which it publishes.

@@ -19,10 +19,8 @@ impl Feed {
             self.subscriber.set(Condition::Waiting, true);
             return Poll::Pending;
         }
-        let permit = self
-            .hub
-            .budget
-            .poll_permit(Who::Sender, &mut self.waiter, cx);
+        let budget = self.hub.sending_budget();
+        let permit = budget.poll_permit(Who::Sender, &mut self.waiter, cx);
         self.subscriber.set(Condition::Waiting, permit.is_pending());
         permit
     }
@@ -31,7 +29,7 @@ impl Feed {
     /// nobody waits for what this client has been given and does not come for.
     pub(crate) fn give_up_permit(&mut self) {
         if let Some(waiter) = self.waiter.take() {
-            self.hub.budget.give_up(waiter);
+            self.hub.sending_budget().give_up(waiter);
         }
         self.subscriber.set(Condition::Waiting, false);
     }

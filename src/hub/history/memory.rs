@@ -45,6 +45,20 @@ impl Memory {
         }))
     }
 
+    /// Begins anew with this number, before which so many messages were published.
+    pub(in crate::hub) fn restart(&self, next: Seq, messages: u64) {
+        *self.0.lock() = Kept {
+            next: next.0,
+            messages,
+            ..Kept::default()
+        };
+    }
+
+    /// Messages that were ever published.
+    pub(in crate::hub) fn published(&self) -> u64 {
+        self.0.lock().messages
+    }
+
     /// Keeps a record, which is the next, and lets go of what is too much then.
     pub(in crate::hub) fn push(&self, record: Arc<Record>, retention: Retention) {
         let mut kept = self.0.lock();

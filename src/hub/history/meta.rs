@@ -40,7 +40,7 @@ fn code_of(kind: Kind) -> u8 {
         Kind::Lines => 0,
         Kind::Notice(Notice::Connect) => 1,
         Kind::Notice(Notice::Disconnect) => 2,
-        Kind::Shutdown | Kind::Omitted => 3,
+        Kind::Shutdown | Kind::Omitted | Kind::Missed => 3,
     }
 }
 

@@ -9,6 +9,7 @@ mod ledger;
 mod memory;
 pub(in crate::hub) mod meta;
 mod record;
+mod remote;
 
 use std::io;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use kept::{Retention, Slice};
 pub(in crate::hub) use ledger::Ledger;
 pub(in crate::hub) use memory::Memory;
 pub(crate) use record::Record;
+pub(in crate::hub) use remote::{Remote, RemoteExtent};
 
 use crate::config::{HistorySync, OnHistoryError};
 use crate::wire::ids::{Epoch, Seq};
@@ -64,7 +66,18 @@ pub(in crate::hub) struct HistorySettings {
 pub(in crate::hub) enum Store {
     Memory(Memory),
     Disk(Box<disk::Log>),
+    Stream(Stream),
 }
+
+/// What nodes share: the stream has all of it, and the newest is in memory, where almost all is read that is.
+#[derive(Debug)]
+pub(in crate::hub) struct Stream {
+    pub(in crate::hub) recent: Memory,
+    pub(in crate::hub) remote: Arc<dyn Remote>,
+}
+
+/// Bytes of the newest that are in memory of what nodes share, at most: what a crowd asks for that comes back at once.
+const RECENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A client that reads from the history.
 #[derive(Debug)]
@@ -165,7 +178,7 @@ impl History {
     /// Those of [`disk::Log::sync`].
     pub(in crate::hub) fn sync(&self) -> io::Result<()> {
         match &self.store {
-            Store::Memory(_) => Ok(()),
+            Store::Memory(_) | Store::Stream(_) => Ok(()),
             Store::Disk(log) => log.sync(),
         }
     }
@@ -176,7 +189,7 @@ impl History {
     /// Those of [`disk::Log::begin_epoch`].
     pub(in crate::hub) fn begin_epoch(&self, epoch: Epoch) -> io::Result<()> {
         match &self.store {
-            Store::Memory(_) => Ok(()),
+            Store::Memory(_) | Store::Stream(_) => Ok(()),
             Store::Disk(log) => log.begin_epoch(epoch),
         }
     }
@@ -186,6 +199,7 @@ impl History {
         match &self.store {
             Store::Memory(memory) => memory.next(),
             Store::Disk(log) => log.behind(from),
+            Store::Stream(stream) => stream.recent.extent().2,
         }
     }
 
@@ -218,6 +232,7 @@ impl History {
         let retention = self.retention();
         match &self.store {
             Store::Memory(memory) => memory.retain(retention, now_ms()),
+            Store::Stream(stream) => stream.recent.retain(recent(retention), now_ms()),
             Store::Disk(log) => {
                 if let Err(error) = log.retain(retention) {
                     warn!(%error, "cannot remove old history");
@@ -233,7 +248,7 @@ impl History {
     /// Those of [`disk::Log::look_after`].
     pub(in crate::hub) fn look_after(&self) -> io::Result<()> {
         match &self.store {
-            Store::Memory(_) => Ok(()),
+            Store::Memory(_) | Store::Stream(_) => Ok(()),
             Store::Disk(log) => log.look_after(self.retention()),
         }
     }
@@ -241,7 +256,7 @@ impl History {
     /// Messages among the numbers from `from` to before the oldest that is kept, where files tell.
     pub(in crate::hub) fn messages_gone(&self, from: Seq, oldest: Seq) -> Option<u64> {
         match &self.store {
-            Store::Memory(_) => None,
+            Store::Memory(_) | Store::Stream(_) => None,
             Store::Disk(log) => log.messages_gone(from, oldest),
         }
     }
@@ -252,10 +267,21 @@ impl History {
         self: Arc<History>,
         from: Seq,
     ) -> (OwnedSemaphorePermit, io::Result<Slice<Arc<Record>>>) {
+        let mut fetched = None;
+        if let Store::Stream(stream) = &self.store
+            && from < stream.recent.extent().2
+        {
+            // Not in a turn, which others would wait for as long as this takes.
+            let remote = stream.remote.clone();
+            fetched = Some(remote.read(from, SLICE_BYTES).await);
+        }
         let turn = self.turns.reading.clone().acquire_owned().await;
         let turn = turn.expect("turns are never closed");
+        if let Some(fetched) = fetched {
+            return (turn, fetched);
+        }
         let slice = match &self.store {
-            Store::Memory(memory) => {
+            Store::Memory(memory) | Store::Stream(Stream { recent: memory, .. }) => {
                 // Behind all that is ready, and behind what has come to sockets: a crowd of readers that are
                 // woken together would otherwise have a slice each before any live client has its turn.
                 tokio::task::yield_now().await;
@@ -276,6 +302,15 @@ impl History {
     pub(in crate::hub) async fn locate(self: Arc<History>, newest: Newest) -> io::Result<Seq> {
         match &self.store {
             Store::Memory(memory) => Ok(memory.locate(newest, now_ms())),
+            Store::Stream(stream) => {
+                let found = stream.recent.locate(newest, now_ms());
+                // What is not the oldest there is all that was asked for.
+                if found > stream.recent.extent().2 || !stream.has_older() {
+                    return Ok(found);
+                }
+                let oldest = stream.remote.clone().locate(newest).await?;
+                Ok(oldest.min(found))
+            }
             Store::Disk(_) => {
                 // However many come at once, a thread is left for who stores.
                 let _turn = self.turns.reading.clone().acquire_owned().await;
@@ -291,7 +326,7 @@ impl History {
     ) -> io::Result<T> {
         let read = move || match &self.store {
             Store::Disk(log) => read(log),
-            Store::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+            Store::Memory(_) | Store::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
         };
         let read = tokio::task::spawn_blocking(read).await;
         read.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
@@ -302,6 +337,7 @@ impl History {
         match &self.store {
             Store::Memory(memory) => memory.extent().2,
             Store::Disk(log) => log.oldest(),
+            Store::Stream(stream) => stream.oldest(),
         }
     }
 
@@ -311,7 +347,7 @@ impl History {
     /// The system's.
     pub(in crate::hub) fn remove(&self) -> io::Result<()> {
         match &self.store {
-            Store::Memory(_) => Ok(()),
+            Store::Memory(_) | Store::Stream(_) => Ok(()),
             Store::Disk(log) => log.remove(),
         }
     }
@@ -319,7 +355,7 @@ impl History {
     /// The next number that is to be kept.
     pub(in crate::hub) fn next(&self) -> Seq {
         match &self.store {
-            Store::Memory(memory) => memory.next(),
+            Store::Memory(memory) | Store::Stream(Stream { recent: memory, .. }) => memory.next(),
             Store::Disk(log) => log.next(),
         }
     }
@@ -328,7 +364,7 @@ impl History {
     pub(in crate::hub) fn records(&self) -> Vec<Arc<Record>> {
         match &self.store {
             Store::Memory(memory) => memory.records(),
-            Store::Disk(_) => Vec::new(),
+            Store::Disk(_) | Store::Stream(_) => Vec::new(),
         }
     }
 
@@ -337,6 +373,8 @@ impl History {
         match &self.store {
             Store::Memory(memory) => memory.extent().1 == 0,
             Store::Disk(log) => log.stats().messages == 0,
+            // It is there without this daemon.
+            Store::Stream(_) => true,
         }
     }
 
@@ -356,6 +394,7 @@ impl History {
         let (mut segments, mut sync_lag) = (0, Duration::ZERO);
         let (bytes, messages, oldest, oldest_ms) = match &self.store {
             Store::Memory(memory) => memory.extent(),
+            Store::Stream(stream) => stream.extent(),
             Store::Disk(log) => {
                 let stats = log.stats();
                 (segments, sync_lag) = (stats.segments, stats.sync_lag);
@@ -383,6 +422,50 @@ impl History {
             sessions: 0,
             error: self.failure.lock().clone(),
         }
+    }
+}
+
+impl Stream {
+    /// The oldest number that is kept.
+    fn oldest(&self) -> Seq {
+        let recent = self.recent.extent().2;
+        let oldest = self.remote.extent().oldest;
+        oldest.map_or(recent, |oldest| oldest.min(recent))
+    }
+
+    /// Whether more is kept than is in memory.
+    fn has_older(&self) -> bool {
+        self.oldest() < self.recent.extent().2
+    }
+
+    /// Keeps a record in memory, which is the next.
+    pub(in crate::hub) fn push(&self, record: Arc<Record>, retention: Retention) {
+        self.recent.push(record, recent(retention));
+    }
+
+    /// Bytes and messages that are kept, the oldest number that is, and when that was published.
+    fn extent(&self) -> (u64, u64, Seq, Option<u64>) {
+        let (bytes, messages, oldest, oldest_ms) = self.recent.extent();
+        let all = self.remote.extent();
+        let messages = match self.has_older() {
+            true => self.recent.published().saturating_sub(all.messages_before),
+            false => messages,
+        };
+        let oldest_ms = all.oldest_ms.filter(|_| self.has_older()).or(oldest_ms);
+        (
+            all.bytes.max(bytes),
+            messages,
+            self.oldest().min(oldest),
+            oldest_ms,
+        )
+    }
+}
+
+/// What of that is in memory.
+fn recent(retention: Retention) -> Retention {
+    Retention {
+        bytes: retention.bytes.min(RECENT_BYTES),
+        ..retention
     }
 }
 

@@ -56,6 +56,20 @@ impl Record {
 }
 
 impl Record {
+    /// Nothing.
+    pub(in crate::hub) fn empty() -> Record {
+        Record {
+            first_seq: Seq(0),
+            time_ms: 0,
+            origins: Box::default(),
+            names: Box::default(),
+            parts: Box::default(),
+            ends: Box::default(),
+            raw: Bytes::new(),
+            sessions: Box::default(),
+        }
+    }
+
     /// What the history keeps of a batch.
     pub(in crate::hub) fn of(batch: &Batch, time_ms: u64) -> Record {
         let view = batch.view(Encoding::Raw);
@@ -146,7 +160,7 @@ impl Record {
     }
 
     /// Each part: the number of its first, what it is, and its bytes.
-    fn each_part(&self) -> impl Iterator<Item = (usize, Seq, Part, &[u8])> {
+    pub(in crate::hub) fn each_part(&self) -> impl Iterator<Item = (usize, Seq, Part, &[u8])> {
         let (mut next, mut start) = (self.first_seq, 0);
         let parts = self.parts.iter().zip(&self.ends).enumerate();
         parts.map(move |(at, (part, end))| {

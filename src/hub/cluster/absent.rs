@@ -1,0 +1,67 @@
+//! A linehub without NATS: it shares nothing.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::stats::SharedChannelStats;
+use crate::config::Config;
+use crate::hub::history::{Record, Remote, RemoteExtent, Slice};
+use crate::hub::order::Hub;
+use crate::wire::ids::Seq;
+use crate::wire::past::Newest;
+
+/// This daemon among others: there is none.
+#[derive(Debug)]
+pub(crate) enum Cluster {}
+
+/// What a stream has of the past: there is none.
+#[derive(Debug)]
+pub(in crate::hub) enum StreamPast {}
+
+/// How a node stands: there is none.
+#[derive(Debug)]
+pub(in crate::hub) enum Standing {}
+
+impl Cluster {
+    /// There is none.
+    ///
+    /// # Errors
+    /// None.
+    pub(crate) async fn connect(_: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
+        Ok(None)
+    }
+
+    pub(in crate::hub) fn past(&self) -> Arc<StreamPast> {
+        match *self {}
+    }
+}
+
+impl Standing {
+    pub(in crate::hub) fn stats(&self, _: u64) -> SharedChannelStats {
+        match *self {}
+    }
+}
+
+impl Hub {
+    pub(in crate::hub) fn begin_sharing(self: &Arc<Hub>) {}
+}
+
+impl Remote for StreamPast {
+    fn read(
+        self: Arc<Self>,
+        _: Seq,
+        _: usize,
+    ) -> BoxFuture<'static, io::Result<Slice<Arc<Record>>>> {
+        match *self {}
+    }
+
+    fn locate(self: Arc<Self>, _: Newest) -> BoxFuture<'static, io::Result<Seq>> {
+        match *self {}
+    }
+
+    fn extent(&self) -> RemoteExtent {
+        match *self {}
+    }
+}

@@ -1,0 +1,103 @@
+//! Numbers of clients that no other daemon gives: taken in blocks, so that nobody who comes waits for one.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Numbers in a block.
+pub(in crate::hub) const BLOCK: u64 = 10_000;
+
+/// Where numbers begin that are drawn by lot: beyond all blocks, and below 2^53, which JSON has no exact numbers above.
+const DRAWN: u64 = 1 << 52;
+
+/// Blocks of numbers that this daemon may give.
+#[derive(Debug)]
+pub(in crate::hub) struct IdBlocks {
+    state: Mutex<Blocks>,
+    /// Notified when another block is to be taken.
+    pub(in crate::hub) low: Notify,
+}
+
+#[derive(Debug)]
+struct Blocks {
+    blocks: VecDeque<Range<u64>>,
+    /// Numbers in them.
+    left: u64,
+    /// The number behind the highest block there ever was.
+    end: u64,
+    /// The next number that is given when there is no block: none can be had, and who comes is not to wait for that.
+    drawn: u64,
+}
+
+impl Default for IdBlocks {
+    fn default() -> IdBlocks {
+        let lot = getrandom::u64().unwrap_or_default();
+        IdBlocks {
+            state: Mutex::new(Blocks {
+                blocks: VecDeque::new(),
+                left: 0,
+                end: 1,
+                drawn: DRAWN + lot % (DRAWN / 2),
+            }),
+            low: Notify::new(),
+        }
+    }
+}
+
+impl IdBlocks {
+    /// A number that no client has had, of whatever daemon.
+    pub(in crate::hub) fn take(&self) -> u64 {
+        let mut state = self.state.lock();
+        if state.left < BLOCK / 2 {
+            self.low.notify_one();
+        }
+        let Some(block) = state.blocks.front_mut() else {
+            state.drawn += 1;
+            return state.drawn;
+        };
+        let id = block.start;
+        block.start += 1;
+        if block.is_empty() {
+            state.blocks.pop_front();
+        }
+        state.left -= 1;
+        id
+    }
+
+    /// Adds a block.
+    pub(in crate::hub) fn put(&self, block: Range<u64>) {
+        let mut state = self.state.lock();
+        state.left += block.end - block.start;
+        state.end = state.end.max(block.end);
+        state.blocks.push_back(block);
+    }
+
+    /// Whether another block is to be taken, and the number that it may begin with at the least.
+    pub(in crate::hub) fn wants(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (state.left < BLOCK / 2).then_some(state.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_from_blocks_and_without_one_from_where_no_block_is() {
+        let ids = IdBlocks::default();
+        let drawn = [ids.take(), ids.take()];
+        assert_eq!(ids.wants(), Some(1));
+        ids.put(7..9);
+        ids.put(20..20 + BLOCK);
+        assert_eq!([ids.take(), ids.take(), ids.take()], [7, 8, 20]);
+        assert_eq!(ids.wants(), None);
+        assert!(drawn[0] >= DRAWN && drawn[1] == drawn[0] + 1 && drawn[1] < 1 << 53);
+        for _ in 0..BLOCK / 2 {
+            ids.take();
+        }
+        assert_eq!(ids.wants(), Some(20 + BLOCK));
+    }
+}

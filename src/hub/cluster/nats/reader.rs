@@ -1,0 +1,241 @@
+//! All that is behind a place of a stream, as it comes.
+//!
+//! The server delivers what it is asked for: so many messages and bytes at most are on their way or wait here. When
+//! the last of them is taken, it is asked again. It numbers what it delivers: places that are missing although no
+//! delivery is, are missing in the stream.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::{Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::connection::{ConnectionState, unreadable};
+use super::error::NatsError;
+use super::stream::{ChannelStream, Entry, milliseconds};
+
+/// Messages and bytes that the server is asked for at once.
+const MESSAGES_MAX: u32 = 64;
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Time for which the server keeps what it is asked for.
+const REQUEST_EXPIRES: Duration = Duration::from_secs(30);
+
+/// Time after which the server says that it has nothing, and after which it is taken for dead if it says nothing.
+const HEARTBEAT: Duration = Duration::from_secs(4);
+const SILENCE_MAX: Duration = Duration::from_secs(9);
+
+/// All that is behind a place, from there on, for ever.
+pub(crate) struct StreamReader {
+    stage: Stage,
+}
+
+enum Stage {
+    Opening(BoxFuture<'static, Result<Reading, NatsError>>),
+    Reading(Box<Reading>),
+    Ended(NatsError),
+}
+
+struct Reading {
+    stream: ChannelStream,
+    connection: watch::Receiver<ConnectionState>,
+    consumer: String,
+    inbox: String,
+    subscriber: Subscriber,
+    /// Requests that were made: the last is answered to the subject of this number.
+    requests: u64,
+    /// Messages that are still to come of it.
+    asked: u32,
+    /// Messages that the server has delivered.
+    delivered: u64,
+    heard: Instant,
+}
+
+impl fmt::Debug for StreamReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamReader").finish_non_exhaustive()
+    }
+}
+
+impl StreamReader {
+    pub(super) fn new(stream: ChannelStream, place: u64) -> StreamReader {
+        let opening = Box::pin(Reading::open(stream, place));
+        StreamReader {
+            stage: Stage::Opening(opening),
+        }
+    }
+
+    /// The next message. Cancel safe.
+    ///
+    /// # Errors
+    /// The reader has ended, and says the same from then on: make another behind the last place that was taken.
+    pub(crate) async fn next(&mut self) -> Result<Entry, NatsError> {
+        loop {
+            let ended = match &mut self.stage {
+                Stage::Opening(opening) => match opening.await {
+                    Ok(reading) => {
+                        self.stage = Stage::Reading(Box::new(reading));
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                Stage::Reading(reading) => match reading.next().await {
+                    Ok(entry) => return Ok(entry),
+                    Err(error) => error,
+                },
+                Stage::Ended(error) => return Err(error.clone()),
+            };
+            self.stage = Stage::Ended(ended);
+        }
+    }
+}
+
+impl Reading {
+    async fn open(stream: ChannelStream, place: u64) -> Result<Reading, NatsError> {
+        let nats = &stream.nats;
+        let mut connection = nats.watch();
+        connection.borrow_and_update();
+        let inbox = nats.client.new_inbox();
+        let subject = format!("{inbox}.*");
+        let subscriber = nats
+            .while_connected(&inbox, nats.client.subscribe(subject))
+            .await?;
+        let subscriber = subscriber.map_err(|error| NatsError::away(&error))?;
+        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
+        let consumer = stream.make_consumer(from).await?;
+        if consumer.delivered.stream_seq < place {
+            let last = consumer.delivered.stream_seq;
+            let why = format!(
+                "the stream ends at {last}, before {place}: it is not the one that was read"
+            );
+            return Err(NatsError::Away(why));
+        }
+        Ok(Reading {
+            stream,
+            connection,
+            consumer: consumer.name,
+            inbox,
+            subscriber,
+            requests: 0,
+            asked: 0,
+            delivered: 0,
+            heard: Instant::now(),
+        })
+    }
+
+    async fn next(&mut self) -> Result<Entry, NatsError> {
+        loop {
+            if self.asked == 0 {
+                self.ask().await?;
+            }
+            // What has come is taken first: it is good, whatever has happened to the connection since.
+            let message = tokio::select! {
+                biased;
+                message = self.subscriber.next() => message,
+                _ = self.connection.changed() => {
+                    return Err(NatsError::Away("the connection to NATS was lost".into()));
+                }
+                () = sleep_until(self.heard + SILENCE_MAX) => {
+                    return Err(NatsError::Away("the server says nothing of the stream".into()));
+                }
+            };
+            let message = message
+                .ok_or_else(|| NatsError::Away("the connection to NATS was closed".into()))?;
+            self.heard = Instant::now();
+            if let Some(entry) = self.take(message)? {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// Asks for more. Cancel safe: what was not sent is not counted.
+    async fn ask(&mut self) -> Result<(), NatsError> {
+        let nats = &self.stream.nats;
+        self.requests += 1;
+        let body = json!({
+            "batch": MESSAGES_MAX,
+            // A message that is larger could never be delivered.
+            "max_bytes": BYTES_MAX.max(2 * nats.max_payload()),
+            "expires": REQUEST_EXPIRES.as_nanos() as u64,
+            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
+        });
+        let subject = format!(
+            "$JS.API.CONSUMER.MSG.NEXT.{}.{}",
+            self.stream.name, self.consumer
+        );
+        let reply = format!("{}.{}", self.inbox, self.requests);
+        let sent =
+            nats.client
+                .publish_with_reply(subject.clone(), reply, Bytes::from(body.to_string()));
+        let sent = nats.while_connected(&subject, sent).await?;
+        sent.map_err(|error| NatsError::away(&error))?;
+        (self.asked, self.heard) = (MESSAGES_MAX, Instant::now());
+        Ok(())
+    }
+
+    /// The message, unless it is what the server says of the request.
+    fn take(&mut self, message: Message) -> Result<Option<Entry>, NatsError> {
+        let status = message.status.unwrap_or(StatusCode::OK);
+        if status != StatusCode::OK {
+            return self.note(status, &message).map(|()| None);
+        }
+        let context = self.stream.nats.context.clone();
+        let message = jetstream::Message { message, context };
+        let info = message.info().map_err(|error| unreadable(&error))?;
+        if info.consumer_sequence != self.delivered + 1 {
+            return Err(missed(self.delivered, info.consumer_sequence));
+        }
+        self.delivered += 1;
+        self.asked = self.asked.saturating_sub(1);
+        Ok(Some(Entry {
+            place: info.stream_sequence,
+            time_ms: milliseconds(info.published.unix_timestamp_nanos()),
+            pending: info.pending,
+            body: message.message.payload.clone(),
+        }))
+    }
+
+    fn note(&mut self, status: StatusCode, message: &Message) -> Result<(), NatsError> {
+        let words = message.description.as_deref().unwrap_or("nothing more");
+        match status {
+            StatusCode::IDLE_HEARTBEAT => {
+                let headers = message.headers.as_ref();
+                let last = headers.and_then(|headers| headers.get("Nats-Last-Consumer"));
+                match last.and_then(|last| last.as_str().parse().ok()) {
+                    Some(last) if last > self.delivered => Err(missed(self.delivered, last)),
+                    _ => Ok(()),
+                }
+            }
+            StatusCode::TIMEOUT | StatusCode::REQUEST_TERMINATED
+                if matches!(
+                    words,
+                    "Request Timeout" | "Message Size Exceeds MaxBytes" | "Batch Completed"
+                ) =>
+            {
+                let request = message.subject.rsplit('.').next();
+                if request == Some(&self.requests.to_string()) {
+                    self.asked = 0;
+                }
+                Ok(())
+            }
+            StatusCode::NO_RESPONDERS => Err(NatsError::Away(
+                "the server knows this reader no more".into(),
+            )),
+            status => Err(NatsError::Away(format!(
+                "the server ends the reading of the stream: {status} {words}"
+            ))),
+        }
+    }
+}
+
+fn missed(delivered: u64, then: u64) -> NatsError {
+    NatsError::Away(format!(
+        "a message of the stream was lost on its way: delivery {then} came after {delivered}"
+    ))
+}

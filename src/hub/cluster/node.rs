@@ -1,0 +1,297 @@
+//! This daemon among those that share channels: its connection to NATS, who else lives, and its numbers for clients.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
+
+use super::batch::NodeId;
+use super::ids::{BLOCK, IdBlocks};
+use super::nats::{Nats, NatsOptions};
+use super::past::StreamPast;
+use super::stats::{ClusterStats, NodeStats};
+use crate::config::Config;
+use crate::hub::channels::Channels;
+
+/// How long nothing is heard of a node until it is taken for gone: long enough for a process that is stopped by a
+/// debugger, a full disk or a busy machine for a moment to come back.
+const NODE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Times that a node says that it lives in that time.
+const SIGNS_OF_LIFE: u32 = 5;
+
+/// How long a failed request for numbers is left alone.
+const RETRY_TIME: Duration = Duration::from_millis(500);
+
+/// This daemon among those that share channels.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(super) nats: Nats,
+    /// Bytes of the longest line.
+    pub(super) line_bytes_max: usize,
+    /// What this daemon is known by among others, whatever nodes it is in its channels.
+    id: NodeId,
+    name: String,
+    node_timeout: Duration,
+    presence: Mutex<Presence>,
+}
+
+#[derive(Debug, Default)]
+struct Presence {
+    /// The nodes that this daemon is: one a channel.
+    own: BTreeSet<NodeId>,
+    /// When each node was last heard of, or first looked for.
+    seen: HashMap<NodeId, Instant>,
+    daemons: BTreeMap<NodeId, (SignOfLife, Instant)>,
+    /// Since when all that is said is heard.
+    listening_since: Option<Instant>,
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct SignOfLife {
+    daemon: u64,
+    name: String,
+    clients: u64,
+    /// It ends.
+    #[serde(default)]
+    leaves: bool,
+}
+
+impl Cluster {
+    /// Begins to connect to the NATS servers of the configuration; `None` if it names none.
+    ///
+    /// # Errors
+    /// What no retry mends: a file that cannot be read, a URL that is none.
+    pub(crate) async fn connect(config: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
+        let Some(options) = NatsOptions::of(config) else {
+            return Ok(None);
+        };
+        let id = random_node();
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let name = format!("{host}:{}", std::process::id());
+        let nats = Nats::connect(&options, &format!("linehub {name}")).await?;
+        Ok(Some(Arc::new(Cluster {
+            nats,
+            line_bytes_max: config.line_bytes_max,
+            id,
+            name,
+            node_timeout: node_timeout(),
+            presence: Mutex::default(),
+        })))
+    }
+
+    /// What the stream of one channel has of the past.
+    pub(in crate::hub) fn past(&self) -> Arc<StreamPast> {
+        Arc::default()
+    }
+
+    /// A node that there was not before. This daemon says that it lives until [`Cluster::end_node`].
+    pub(super) fn new_node(&self) -> NodeId {
+        let node = random_node();
+        self.add_node(node);
+        node
+    }
+
+    /// This daemon is this node, too.
+    pub(super) fn add_node(&self, node: NodeId) {
+        self.presence.lock().own.insert(node);
+    }
+
+    /// This daemon is not this node any more.
+    pub(super) fn end_node(&self, node: NodeId) {
+        self.presence.lock().own.remove(&node);
+    }
+
+    /// Whether nothing was heard of a node for so long that it is gone. Of what is not heard while there is no
+    /// connection, nothing follows.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        let mut presence = self.presence.lock();
+        if presence.own.contains(&node) {
+            return false;
+        }
+        let now = Instant::now();
+        let is_past = |since: Instant| now.duration_since(since) > self.node_timeout;
+        let seen = *presence.seen.entry(node).or_insert(now);
+        is_past(seen) && presence.listening_since.is_some_and(is_past)
+    }
+
+    /// What there is to see of it.
+    pub(in crate::hub) fn stats(&self, clients: u64) -> ClusterStats {
+        let status = self.nats.status();
+        let presence = self.presence.lock();
+        let this = NodeStats {
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            is_self: true,
+            clients,
+            seen_ago: Duration::ZERO,
+        };
+        let others = presence.daemons.iter().map(|(id, (sign, at))| NodeStats {
+            id: id.to_string(),
+            name: sign.name.clone(),
+            is_self: false,
+            clients: sign.clients,
+            seen_ago: at.elapsed(),
+        });
+        ClusterStats {
+            is_connected: status.is_connected,
+            server: status.server,
+            reconnects: status.reconnects,
+            error: status.error,
+            nodes: std::iter::once(this).chain(others).collect(),
+        }
+    }
+
+    fn note_sign(&self, node: NodeId, body: &Bytes) {
+        let now = Instant::now();
+        let mut presence = self.presence.lock();
+        presence.seen.insert(node, now);
+        let Ok(sign) = serde_json::from_slice::<SignOfLife>(body) else {
+            return;
+        };
+        let id = NodeId(sign.daemon);
+        if id == self.id {
+            return;
+        }
+        if sign.leaves {
+            if presence.daemons.remove(&id).is_some() {
+                info!(node = %id, name = sign.name, "a node has left");
+            }
+        } else if presence.daemons.insert(id, (sign.clone(), now)).is_none() {
+            info!(node = %id, name = sign.name, "a node has come");
+        }
+    }
+
+    fn forget_silent(&self) {
+        let timeout = self.node_timeout;
+        let mut presence = self.presence.lock();
+        if presence
+            .listening_since
+            .is_none_or(|since| since.elapsed() <= timeout)
+        {
+            return;
+        }
+        presence.daemons.retain(|id, (sign, at)| {
+            let is_here = at.elapsed() <= timeout;
+            if !is_here {
+                warn!(node = %id, name = sign.name, "a node is gone");
+            }
+            is_here
+        });
+        // Ten times as long: who is still in a channel's order has been said to be gone by then.
+        presence.seen.retain(|_, at| at.elapsed() <= 10 * timeout);
+    }
+
+    /// Says that this daemon lives, in each of its nodes.
+    async fn say_alive(&self, clients: u64, leaves: bool) {
+        let sign = SignOfLife {
+            daemon: self.id.0,
+            name: self.name.clone(),
+            clients,
+            leaves,
+        };
+        let body = Bytes::from(serde_json::to_vec(&sign).unwrap_or_default());
+        let own: Vec<_> = self.presence.lock().own.iter().copied().collect();
+        for node in own.into_iter().chain([self.id]) {
+            // Who hears nothing for long enough says so.
+            let _ = self.nats.say_alive(node, body.clone()).await;
+        }
+    }
+
+    /// Says now and then that this daemon lives.
+    async fn keep_alive(&self, channels: &Channels) {
+        let mut pause = tokio::time::interval(self.node_timeout / SIGNS_OF_LIFE);
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            pause.tick().await;
+            self.say_alive(channels.clients() as u64, false).await;
+            self.forget_silent();
+        }
+    }
+
+    /// Hears who lives, as long as there is a connection.
+    async fn listen(&self) {
+        let mut connection = self.nats.watch();
+        loop {
+            // It does not end before the connection does, which never ends.
+            let connected = connection.wait_for(|state| state.is_connected).await;
+            let Ok(connections) = connected.map(|state| state.connections) else {
+                return;
+            };
+            if let Ok(mut signs) = self.nats.listen_alive().await {
+                self.presence.lock().listening_since = Some(Instant::now());
+                loop {
+                    tokio::select! {
+                        sign = signs.next() => match sign {
+                            Some((node, body)) => self.note_sign(node, &body),
+                            None => break,
+                        },
+                        _ = connection.wait_for(|it| !it.is_connected || it.connections != connections) => break,
+                    }
+                }
+                self.presence.lock().listening_since = None;
+            }
+            tokio::time::sleep(RETRY_TIME).await;
+        }
+    }
+
+    /// Sees that there are numbers for clients.
+    async fn take_ids(&self, ids: &IdBlocks) {
+        loop {
+            while let Some(at_least) = ids.wants() {
+                match self.nats.take_ids(BLOCK, at_least).await {
+                    Ok(block) => ids.put(block),
+                    Err(error) => {
+                        debug!(%error, "no numbers for clients");
+                        tokio::time::sleep(RETRY_TIME).await;
+                    }
+                }
+            }
+            ids.low.notified().await;
+        }
+    }
+}
+
+/// Is a daemon among others, for as long as it is polled.
+pub(crate) async fn run(channels: Arc<Channels>) {
+    let shared = channels.shared();
+    let (Some(cluster), Some(ids)) = (shared.cluster.get(), shared.ids.get()) else {
+        return;
+    };
+    tokio::join!(
+        cluster.keep_alive(&channels),
+        cluster.listen(),
+        cluster.take_ids(ids),
+    );
+}
+
+/// Says to the other daemons that this one ends. Bounded by the caller.
+pub(crate) async fn say_left(channels: &Channels) {
+    if let Some(cluster) = channels.shared().cluster.get() {
+        cluster.say_alive(0, true).await;
+    }
+}
+
+fn random_node() -> NodeId {
+    // The system has random numbers, or nothing starts.
+    NodeId(getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())))
+}
+
+/// [`NODE_TIMEOUT`]; tests need not wait so long.
+fn node_timeout() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(ms) = std::env::var("LINEHUB_NODE_TIMEOUT_MS")
+        .ok()
+        .and_then(|ms| ms.parse().ok())
+    {
+        return Duration::from_millis(ms);
+    }
+    NODE_TIMEOUT
+}

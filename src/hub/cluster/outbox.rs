@@ -1,0 +1,295 @@
+//! What the clients of a node say, until it is sent.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use super::batch::Claim;
+use super::here::{Clients, OwnClients};
+use super::publisher::leave_out;
+use crate::hub::budget::Reservation;
+use crate::hub::builder::BatchBuilder;
+use crate::hub::encoding::{Encoding, Encodings};
+use crate::hub::history::Record;
+use crate::hub::part::Kind;
+use crate::wire::client_name::Origin;
+use crate::wire::framing::{Lines, count};
+use crate::wire::ids::{ClientId, Seq};
+use crate::wire::session::SessionKey;
+
+/// Bytes at which a batch is full, at most: enough for what a round trip to NATS costs not to matter.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes that a batch of one line has beside that line, at most.
+const OVERHEAD_BYTES: usize = 4 * 1024;
+
+/// Whom lines are of that are published in a session: its name, what it has published with them, and by which claim.
+pub(in crate::hub) type InSession = (SessionKey, u64, u64);
+
+/// Batches that are to be sent, the last of which is still filled.
+#[derive(Debug)]
+pub(in crate::hub) struct Outbox {
+    full: VecDeque<Outgoing>,
+    filling: Filling,
+    batch_bytes: usize,
+    /// Bytes of lines in it.
+    bytes: u64,
+    /// Batches that were taken and are not in the order yet.
+    pub(in crate::hub) outstanding: usize,
+    /// The clients of this node, and of whom it says that they come and leave.
+    pub(in crate::hub) own: OwnClients,
+}
+
+/// A batch before it is given its number.
+#[derive(Debug)]
+pub(in crate::hub) struct Outgoing {
+    pub(in crate::hub) claims: Vec<Claim>,
+    pub(in crate::hub) record: Record,
+    pub(in crate::hub) claimed_by: Vec<u64>,
+    /// What its lines and notices cost, until they are in the order.
+    pub(in crate::hub) reservation: Option<Reservation>,
+}
+
+#[derive(Debug, Default)]
+struct Filling {
+    claims: Vec<Claim>,
+    builder: BatchBuilder,
+    /// Numbers of what is in it.
+    numbers: u64,
+    claimed_by: Vec<u64>,
+}
+
+impl Default for Outbox {
+    fn default() -> Outbox {
+        Outbox {
+            full: VecDeque::new(),
+            filling: Filling::default(),
+            batch_bytes: BATCH_BYTES_MAX,
+            bytes: 0,
+            outstanding: 0,
+            own: OwnClients::default(),
+        }
+    }
+}
+
+/// Lines are sent as they came.
+fn raw() -> Encodings {
+    Encodings::default().with(Encoding::Raw)
+}
+
+impl Outbox {
+    /// Has batches fit into messages of so many bytes; whether each line of up to `line_bytes_max` does.
+    pub(in crate::hub) fn fit(&mut self, payload_max: usize, line_bytes_max: usize) -> bool {
+        let room = payload_max.saturating_sub(OVERHEAD_BYTES);
+        // What is in a batch and not full yet, what comes to that, and what is said of both at worst.
+        self.batch_bytes = (room / 6).clamp(1, BATCH_BYTES_MAX);
+        line_bytes_max < room
+    }
+
+    /// Adds the lines of one read, charged for by `charge`.
+    pub(in crate::hub) fn add_lines(
+        &mut self,
+        origin: Origin<'_>,
+        lines: &Lines<'_>,
+        session: Option<InSession>,
+        mut charge: impl FnMut(usize) -> Reservation,
+    ) {
+        let mut left = lines.count() as u64;
+        let chunks = lines.runs().map(|run| Chunks(run, self.batch_bytes));
+        for chunk in chunks.into_iter().flatten() {
+            let messages = count(chunk);
+            left -= messages as u64;
+            if chunk.len() > self.batch_bytes {
+                self.close();
+            }
+            let filling = &mut self.filling;
+            let seq = Seq(1 + filling.numbers);
+            let lines = Lines {
+                rest: chunk,
+                ..Lines::default()
+            };
+            let builder = &mut filling.builder;
+            let cost = builder.add_lines(raw(), origin, seq, &lines, messages);
+            builder.attach(charge(cost));
+            if let Some((name, taken, claim)) = &session {
+                builder.note_session(Some((name.clone(), taken - left)));
+                filling.claimed_by.push(*claim);
+            }
+            filling.numbers += messages as u64;
+            self.bytes += chunk.len() as u64;
+            if filling.builder.cost() >= self.batch_bytes {
+                self.close();
+            }
+        }
+    }
+
+    /// Adds that a client came or left, charged for by `charge`.
+    pub(in crate::hub) fn add_notice(
+        &mut self,
+        origin: Origin<'_>,
+        kind: Kind,
+        charge: impl FnOnce(usize) -> Reservation,
+    ) {
+        let filling = &mut self.filling;
+        let seq = Seq(1 + filling.numbers);
+        let cost = filling.builder.add_notice(raw(), origin, seq, kind);
+        filling.builder.attach(charge(cost));
+        filling.numbers += 1;
+        if filling.builder.cost() >= self.batch_bytes {
+            self.close();
+        }
+    }
+
+    /// Adds that a client takes a session over, or leaves it, behind all that it has sent so far.
+    pub(in crate::hub) fn add_claim(&mut self, claim: Claim) {
+        if !claim.is_given_up {
+            // What was sent by it before is not to be behind it, nor the other way round.
+            self.close();
+        }
+        self.filling.claims.push(claim);
+    }
+
+    /// Takes the oldest batch, if there is any.
+    pub(in crate::hub) fn take(&mut self) -> Option<Outgoing> {
+        if self.full.is_empty() {
+            self.close();
+        }
+        let taken = self.full.pop_front()?;
+        self.bytes -= taken.record.raw.len() as u64;
+        Some(taken)
+    }
+
+    fn close(&mut self) {
+        let filling = mem::take(&mut self.filling);
+        let Filling {
+            claims,
+            mut builder,
+            claimed_by,
+            ..
+        } = filling;
+        let batch = builder.take(raw());
+        if batch.is_none() && claims.is_empty() {
+            return;
+        }
+        let (mut record, mut reservation) = (Record::empty(), None);
+        if let Some(mut batch) = batch {
+            reservation = batch.reservation.take();
+            record = Record::of(&batch, 0);
+            record.first_seq = Seq(0);
+        }
+        self.full.push_back(Outgoing {
+            claims,
+            record,
+            claimed_by,
+            reservation,
+        });
+    }
+
+    /// Whether nothing is to be sent.
+    pub(in crate::hub) fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.filling.numbers == 0 && self.filling.claims.is_empty()
+    }
+
+    /// Whether all that was ever to be sent is in the order.
+    pub(in crate::hub) fn is_settled(&self) -> bool {
+        self.outstanding == 0 && self.is_empty()
+    }
+
+    /// Bytes of lines that wait.
+    pub(in crate::hub) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Another node says of these clients that they left.
+    pub(in crate::hub) fn lose(&mut self, clients: &Clients) {
+        self.own.lose(clients);
+        self.close();
+        for outgoing in &mut self.full {
+            let before = outgoing.record.raw.len() as u64;
+            leave_out(&mut outgoing.record, clients);
+            self.bytes -= before - outgoing.record.raw.len() as u64;
+        }
+    }
+}
+
+/// Whole lines of a run, of so many bytes at most unless one is longer.
+struct Chunks<'a>(&'a [u8], usize);
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let Chunks(run, most) = *self;
+        if run.is_empty() {
+            return None;
+        }
+        let end = match run.get(..most) {
+            None => run.len(),
+            Some(fits) => {
+                let whole = memchr::memrchr(b'\n', fits);
+                let whole = whole.or_else(|| memchr::memchr(b'\n', run));
+                whole.map_or(run.len(), |at| at + 1)
+            }
+        };
+        let (chunk, rest) = run.split_at(end);
+        self.0 = rest;
+        Some(chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::budget::Budget;
+
+    fn filled(payload_max: usize, lines: &Lines<'_>, session: Option<InSession>) -> Vec<Outgoing> {
+        let budget = Budget::new(1 << 20, Default::default());
+        let mut outbox = Outbox::default();
+        outbox.fit(payload_max, 1024);
+        let origin = Origin {
+            client: ClientId(7),
+            name: None,
+        };
+        outbox.add_lines(origin, lines, session, |cost| budget.charge(cost));
+        std::iter::from_fn(|| outbox.take()).collect()
+    }
+
+    #[test]
+    fn large_reads_are_cut_between_lines_and_each_part_says_what_its_session_has_published() {
+        let lines = Lines {
+            first: b"begun\n".to_vec(),
+            rest: &b"0123456\n".repeat(1000),
+            ..Lines::default()
+        };
+        let session = Some(("s".parse().unwrap(), 2001, 3));
+        let batches = filled(OVERHEAD_BYTES + 6 * 512, &lines, session);
+        assert!(batches.len() > 10);
+        let whole: Vec<u8> = batches
+            .iter()
+            .flat_map(|it| it.record.raw.to_vec())
+            .collect();
+        assert_eq!(whole, [&lines.first, lines.rest].concat());
+        let mut taken = 1000;
+        for batch in &batches {
+            assert!(batch.record.raw.len() <= 1024 && batch.record.raw.ends_with(b"\n"));
+            assert_eq!(batch.claimed_by.len(), batch.record.sessions.len());
+            for (part, _, published) in &batch.record.sessions {
+                taken += u64::from(batch.record.parts[*part as usize].messages);
+                assert_eq!(*published, taken);
+            }
+        }
+        assert_eq!(taken, 2001);
+    }
+
+    #[test]
+    fn line_that_is_longer_than_a_batch_is_one_of_its_own() {
+        let long = [b"x".repeat(5000), b"\n".to_vec()].concat();
+        let rest = [b"a\n".as_slice(), &long, b"b\n"].concat();
+        let lines = Lines {
+            rest: &rest,
+            ..Lines::default()
+        };
+        let batches = filled(OVERHEAD_BYTES + 6 * 512, &lines, None);
+        let raw: Vec<_> = batches.iter().map(|it| it.record.raw.as_ref()).collect();
+        assert_eq!(raw, [b"a\n".as_slice(), &long, b"b\n"]);
+    }
+}

@@ -1,0 +1,395 @@
+//! What the stream of a channel has of the past, by number.
+//!
+//! Checkpoints say which number is behind which place. Who reads from a number on begins at the checkpoint before it, and
+//! takes the messages behind that as every node does. Where a slice of them ended, the next goes on.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use super::batch::NodeId;
+use super::message::{Checkpoint, Message};
+use super::nats::NatsError;
+use super::nats::stream::{ChannelStream, StreamInfo};
+use super::order::{Delivery, Order};
+use crate::hub::history::{Record, Remote, RemoteExtent, Slice, now_ms};
+use crate::wire::ids::{Epoch, Seq};
+use crate::wire::past::Newest;
+
+/// Readers of the past at a time: a server has more to do.
+const READERS_MAX: usize = 4;
+
+/// Ends of slices that are kept for who goes on there.
+const CURSORS_MAX: usize = 16;
+
+/// How long what went wrong is left alone.
+const RETRY_TIME: Duration = Duration::from_millis(250);
+
+/// How long a message is waited for that is there.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// What the stream of a channel has of the past.
+#[derive(Debug)]
+pub(in crate::hub) struct StreamPast {
+    state: Mutex<State>,
+    /// Notified when the stream can be read.
+    connected: Notify,
+    readers: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stream: Option<ChannelStream>,
+    /// Which stream, its first message, and its bytes.
+    id: u64,
+    first: u64,
+    bytes: u64,
+    epoch: Option<Epoch>,
+    /// Messages that were published, and the next number.
+    messages: u64,
+    marks: Vec<Mark>,
+    cursors: VecDeque<Order>,
+}
+
+/// What a checkpoint says.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    epoch: Epoch,
+    place: u64,
+    next: Seq,
+    messages: u64,
+    time_ms: u64,
+}
+
+impl Default for StreamPast {
+    fn default() -> StreamPast {
+        StreamPast {
+            state: Mutex::default(),
+            connected: Notify::new(),
+            readers: Semaphore::new(READERS_MAX),
+        }
+    }
+}
+
+impl StreamPast {
+    /// The stream can be read.
+    pub(super) fn connect(&self, stream: &ChannelStream, info: StreamInfo) {
+        let mut state = self.state.lock();
+        if state.id != info.id {
+            *state = State::default();
+        }
+        state.stream = Some(stream.clone());
+        state.id = info.id;
+        drop(state);
+        self.note_info(info);
+        self.connected.notify_waiters();
+    }
+
+    /// Whether it is still to be told of the checkpoints that there are.
+    pub(super) fn needs_checkpoints(&self) -> bool {
+        self.state.lock().marks.is_empty()
+    }
+
+    /// What the server says of the stream.
+    pub(super) fn note_info(&self, info: StreamInfo) {
+        let mut state = self.state.lock();
+        (state.first, state.bytes) = (info.first, info.bytes);
+        let first = state.first;
+        state.marks.retain(|mark| mark.place + 1 >= first);
+        state.cursors.retain(|order| order.place() + 1 >= first);
+    }
+
+    /// There is a checkpoint in the stream.
+    pub(super) fn note_checkpoint(&self, time_ms: u64, checkpoint: &Checkpoint) {
+        let mut state = self.state.lock();
+        if checkpoint.stream != state.id || checkpoint.place + 1 < state.first {
+            return;
+        }
+        let mark = Mark {
+            epoch: checkpoint.state.epoch,
+            place: checkpoint.place,
+            next: checkpoint.state.next,
+            messages: checkpoint.state.messages,
+            time_ms,
+        };
+        let at = state.marks.partition_point(|it| it.place < mark.place);
+        if state.marks.get(at).is_none_or(|it| it.place != mark.place) {
+            state.marks.insert(at, mark);
+        }
+    }
+
+    /// The channel has come to here.
+    pub(super) fn note_order(&self, epoch: Epoch, messages: u64) {
+        let mut state = self.state.lock();
+        state.messages = messages;
+        if state.epoch.replace(epoch) != Some(epoch) {
+            state.cursors.clear();
+        }
+    }
+
+    /// The first number of the stream, if it is known: what is before is kept by nobody.
+    pub(super) fn oldest(&self) -> Option<Seq> {
+        self.state.lock().of_epoch().next().map(|mark| mark.next)
+    }
+
+    async fn stream(&self) -> (ChannelStream, u64) {
+        loop {
+            let connected = self.connected.notified();
+            {
+                let state = self.state.lock();
+                if let Some(stream) = &state.stream {
+                    return (stream.clone(), state.id);
+                }
+            }
+            connected.await;
+        }
+    }
+
+    /// Does `attempt` until it goes well.
+    async fn insist<T, F: Future<Output = Result<T, NatsError>>>(
+        &self,
+        mut attempt: impl FnMut(ChannelStream, u64) -> F,
+    ) -> T {
+        let _turn = self.readers.acquire().await;
+        loop {
+            let (stream, id) = self.stream().await;
+            match attempt(stream, id).await {
+                Ok(done) => return done,
+                Err(_) => tokio::time::sleep(RETRY_TIME).await,
+            }
+        }
+    }
+
+    async fn slice(
+        &self,
+        stream: ChannelStream,
+        id: u64,
+        from: Seq,
+        bytes_max: usize,
+    ) -> Result<Slice<Arc<Record>>, NatsError> {
+        let order = match self.start(id, from) {
+            Ok(order) => order,
+            Err(oldest) => return Ok(Slice::Gone { oldest }),
+        };
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let order = walk(&stream, order, |record| {
+            if record.first_seq > from && records.is_empty() {
+                // What was asked for is not there any more.
+                return Walk::Gone(record.first_seq);
+            }
+            if record.next_seq() > from {
+                bytes += record.weight();
+                records.push(Arc::new(record));
+            }
+            if bytes < bytes_max {
+                Walk::On
+            } else {
+                Walk::Done
+            }
+        })
+        .await?;
+        let (order, gone) = order;
+        if let Some(oldest) = gone {
+            return Ok(Slice::Gone { oldest });
+        }
+        let mut state = self.state.lock();
+        if state.id == id && order.is_known() {
+            state.cursors.push_back(order);
+            if state.cursors.len() > CURSORS_MAX {
+                state.cursors.pop_front();
+            }
+        }
+        Ok(match records.is_empty() {
+            true => Slice::End,
+            false => Slice::Records(records),
+        })
+    }
+
+    /// Where to begin for this number; or the oldest there is, if that is beyond it.
+    fn start(&self, id: u64, from: Seq) -> Result<(Order, u64), Seq> {
+        let mut state = self.state.lock();
+        let cursor = state.cursors.iter().enumerate();
+        let cursor = cursor.filter(|(_, order)| order.state().next <= from);
+        let cursor = cursor.max_by_key(|(_, order)| order.state().next);
+        let cursor = cursor.map(|(at, order)| (at, order.state().next));
+        let marks: Vec<_> = state.of_epoch().collect();
+        let mark = marks.iter().rev().find(|mark| mark.next <= from);
+        if let Some((at, next)) = cursor
+            && mark.is_none_or(|mark| mark.next <= next)
+            && let Some(order) = state.cursors.remove(at)
+        {
+            let place = order.place();
+            return Ok((order, place));
+        }
+        match (mark, marks.first()) {
+            (Some(mark), _) => Ok((Order::new(NodeId(0), id), mark.place)),
+            (None, Some(oldest)) => Err(oldest.next),
+            // Nothing is known: all that is in memory is all there is.
+            (None, None) => Err(Seq(from.0 + 1)),
+        }
+    }
+
+    async fn find(&self, stream: ChannelStream, id: u64, newest: Newest) -> Result<Seq, NatsError> {
+        let (marks, published) = {
+            let state = self.state.lock();
+            let marks: Vec<_> = state.of_epoch().collect();
+            (marks, state.messages)
+        };
+        let Some(oldest) = marks.first() else {
+            return Ok(Seq(u64::MAX));
+        };
+        let start = |mark: &Mark| (Order::new(NodeId(0), id), mark.place);
+        let mut found = oldest.next;
+        match newest {
+            Newest::Messages(most) => {
+                let target = published.saturating_sub(most);
+                let mark = marks.iter().rev().find(|mark| mark.messages <= target);
+                let mark = mark.unwrap_or(oldest);
+                let mut before = mark.messages;
+                walk(&stream, start(mark), |record| {
+                    let behind = before + record.messages();
+                    if behind > target {
+                        found =
+                            record.seq_of_last_messages((behind - target).min(record.messages()));
+                        return Walk::Done;
+                    }
+                    (before, found) = (behind, record.next_seq());
+                    Walk::On
+                })
+                .await?;
+            }
+            Newest::Age(most) => {
+                let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+                let since = now_ms().saturating_sub(most);
+                let mark = marks.iter().rev().find(|mark| mark.time_ms < since);
+                walk(&stream, start(mark.unwrap_or(oldest)), |record| {
+                    found = record.first_seq;
+                    if record.time_ms >= since {
+                        return Walk::Done;
+                    }
+                    found = record.next_seq();
+                    Walk::On
+                })
+                .await?;
+            }
+            Newest::Bytes(most) => {
+                let (mut left, mut end) = (most, Seq(u64::MAX));
+                for mark in marks.iter().rev() {
+                    let mut lines = Vec::new();
+                    walk(&stream, start(mark), |record| {
+                        if record.first_seq >= end {
+                            return Walk::Done;
+                        }
+                        lines.push((record.first_seq, record.raw.len() as u64));
+                        Walk::On
+                    })
+                    .await?;
+                    for (first, bytes) in lines.into_iter().rev() {
+                        let Some(rest) = left.checked_sub(bytes) else {
+                            return Ok(found);
+                        };
+                        (left, found) = (rest, first);
+                    }
+                    end = mark.next;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl State {
+    /// What checkpoints say of the numbers that there are now.
+    fn of_epoch(&self) -> impl DoubleEndedIterator<Item = Mark> {
+        let epoch = self.epoch;
+        let marks = self.marks.iter().copied();
+        marks.filter(move |mark| Some(mark.epoch) == epoch)
+    }
+}
+
+/// What is to be done behind a record.
+enum Walk {
+    On,
+    Done,
+    /// The oldest there is.
+    Gone(Seq),
+}
+
+/// Shows what is behind a place, until the end of the stream, or until it is enough. Where the order is then, and the
+/// oldest there is, if that was not what was asked for.
+async fn walk(
+    stream: &ChannelStream,
+    (mut order, place): (Order, u64),
+    mut visit: impl FnMut(Record) -> Walk,
+) -> Result<(Order, Option<Seq>), NatsError> {
+    let mut reader = stream.read_behind(place);
+    loop {
+        let entry = match tokio::time::timeout(READ_TIME, reader.next()).await {
+            Ok(entry) => entry?,
+            Err(_) => return Ok((order, None)),
+        };
+        let mut out = Vec::new();
+        order.apply(
+            entry.place,
+            entry.time_ms,
+            Message::decode(&entry.body).ok(),
+            &mut out,
+        );
+        order.go_on(&mut out);
+        for delivery in out {
+            match delivery {
+                Delivery::Batch { record, .. } => match visit(record) {
+                    Walk::On => {}
+                    Walk::Done => return Ok((order, None)),
+                    Walk::Gone(oldest) => return Ok((order, Some(oldest))),
+                },
+                Delivery::Placed { .. } | Delivery::Claimed(_) | Delivery::Gone { .. } => {}
+            }
+        }
+        if entry.pending == 0 {
+            return Ok((order, None));
+        }
+    }
+}
+
+impl Remote for StreamPast {
+    fn read(
+        self: Arc<Self>,
+        from: Seq,
+        bytes_max: usize,
+    ) -> BoxFuture<'static, io::Result<Slice<Arc<Record>>>> {
+        async move {
+            let this = &*self;
+            let slice = this.insist(|stream, id| this.slice(stream, id, from, bytes_max));
+            Ok(slice.await)
+        }
+        .boxed()
+    }
+
+    fn locate(self: Arc<Self>, newest: Newest) -> BoxFuture<'static, io::Result<Seq>> {
+        async move {
+            let this = &*self;
+            Ok(this
+                .insist(|stream, id| this.find(stream, id, newest))
+                .await)
+        }
+        .boxed()
+    }
+
+    fn extent(&self) -> RemoteExtent {
+        let state = self.state.lock();
+        let oldest = state.of_epoch().next();
+        RemoteExtent {
+            bytes: state.bytes,
+            oldest: oldest.map(|mark| mark.next),
+            messages_before: oldest.map_or(0, |mark| mark.messages),
+            oldest_ms: oldest.map(|mark| mark.time_ms),
+        }
+    }
+}
