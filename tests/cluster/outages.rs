@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::scene::{Publisher, Scene, Seen, publish_at};
 use super::{PLAIN, greet, hears, is_ready, launch, misses_nats, nodes};
-use crate::common::nats::{Nats, Relay};
+use crate::common::nats::Nats;
+use crate::common::relay::Relay;
 use crate::common::{Client, Server};
 
 /// Publishers at each node send all the time while this is done; then all of theirs is in the stream once, and no

@@ -59,7 +59,7 @@ fn password_shows_nowhere() {
     let Some(mut nats) = Nats::start_with("hub:s3cret-word", USER) else {
         return;
     };
-    let server = super::node(&nats, &["--log-level=trace"]);
+    let server = super::node(&nats, &["--log=trace"]);
     nats.kill();
     super::misses_nats(&server);
     let admin = server.admin();

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::json;
 
 use super::scene::{Publisher, Scene, publish_at};
 use super::{greet, is_ready, launch, next_message, nodes};
 use crate::common::nats::Nats;
-use crate::common::{Client, Event, PATIENCE, Server, eventually};
+use crate::common::{Client, Event, PATIENCE, Server};
 
 /// The last acknowledgement that comes, which is this.
 #[track_caller]
@@ -90,10 +89,7 @@ fn of_many_at_once_at_all_nodes_one_has_the_session() {
     while next_message(&mut reader)["data"] == "line" {
         published += 1;
     }
-    assert!(
-        (1..=30).contains(&published),
-        "{published} from {head} on"
-    );
+    assert!((1..=30).contains(&published), "{published} from {head} on");
     assert_eq!(published, taken);
 }
 
@@ -248,20 +244,4 @@ fn twenty_rounds_of_crashes_of_nodes_nats_and_clients_lose_and_double_nothing() 
     for publisher in publishers {
         seen.has_all(&publisher.name, publisher.acked);
     }
-}
-
-#[test]
-fn session_ends_with_its_lines_at_all_nodes() {
-    let Some(nats) = Nats::start() else { return };
-    let [one, two] = &nodes(&nats, 2, &["--history-age=1s", "--no-notices"])[..] else {
-        unreachable!()
-    };
-    let (mut client, _) = greet(one, "role=publish session=s ack");
-    client.send_line("1");
-    acknowledged(&mut client, 1);
-    drop(client);
-    eventually("its line expires", || {
-        let (_, answer) = greet(two, "role=publish session=s");
-        answer["taken"] == json!(0)
-    });
 }

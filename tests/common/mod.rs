@@ -14,6 +14,8 @@ mod manager;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod program;
+#[cfg(feature = "nats")]
+pub(crate) mod relay;
 mod server;
 mod tls;
 #[cfg(feature = "connect")]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::future::Future;
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -209,6 +209,16 @@ impl Nats {
         });
     }
 
+    /// Purges all but so many messages at the end.
+    #[track_caller]
+    pub(crate) fn keep(&self, channel: &str, messages: u64) {
+        self.run(|context| async move {
+            let stream = context.get_stream(stream_of(channel)).await;
+            let purge = stream.expect("a stream").purge().keep(messages);
+            purge.await.expect("purged");
+        });
+    }
+
     #[track_caller]
     pub(crate) fn delete(&self, channel: &str) {
         self.run(|context| async move {
@@ -329,68 +339,4 @@ impl NatsCluster {
         let named = |server: &Nats| leader == format!("n{}", server.port);
         self.servers.iter().position(named).expect("one of them")
     }
-}
-
-/// A relay before a server, which can be cut without the server: what a network does.
-pub(crate) struct Relay {
-    port: u16,
-    cut: std::sync::Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl Relay {
-    /// Relays to this port of this machine, until the test process ends.
-    pub(crate) fn to(port: u16) -> Relay {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let relay = Relay {
-            port: listener.local_addr().expect("bound").port(),
-            cut: std::sync::Arc::default(),
-        };
-        let cut = std::sync::Arc::clone(&relay.cut);
-        std::thread::spawn(move || {
-            for accepted in listener.incoming() {
-                let Ok(one) = accepted else { return };
-                if cut.load(Relaxed) {
-                    continue;
-                }
-                let Ok(other) = std::net::TcpStream::connect(("127.0.0.1", port)) else {
-                    continue;
-                };
-                for (from, to) in [(&one, &other), (&other, &one)] {
-                    let (from, to) = (from.try_clone().expect("dup"), to.try_clone().expect("dup"));
-                    let cut = std::sync::Arc::clone(&cut);
-                    std::thread::spawn(move || relay_half(from, to, &cut));
-                }
-            }
-        });
-        relay
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
-    }
-
-    /// Cuts or heals it: connections end, and new ones at once.
-    pub(crate) fn cut(&self, is_cut: bool) {
-        self.cut.store(is_cut, Relaxed);
-    }
-}
-
-fn relay_half(
-    mut from: std::net::TcpStream,
-    mut to: std::net::TcpStream,
-    cut: &std::sync::atomic::AtomicBool,
-) {
-    use std::io::Read as _;
-    let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
-    let mut chunk = [0; 65536];
-    while !cut.load(Relaxed) {
-        match from.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(n) if to.write_all(&chunk[..n]).is_ok() => {}
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            _ => break,
-        }
-    }
-    let _ = from.shutdown(std::net::Shutdown::Both);
-    let _ = to.shutdown(std::net::Shutdown::Both);
 }
