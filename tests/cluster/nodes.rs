@@ -148,7 +148,7 @@ fn node_that_is_handed_over_is_noticed_by_nobody() {
     });
     servers.iter().for_each(is_ready);
     let seen = scene.end(&servers[1]);
-    seen.is_gapless().has_all("f", 5000);
+    seen.is_gapless().nobody_left().has_all("f", 5000);
     for publisher in publishers {
         seen.has_all(&publisher.name, publisher.acked);
     }

@@ -87,6 +87,7 @@ impl Scene {
             .iter()
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect();
+        let readers = streams.iter().map(|(_, id, _)| *id).collect();
         for (format, id, lines) in streams {
             let is_own = |event: &Value| event["client"] == id;
             let as_seen = events.iter().zip(&all).filter(|(event, _)| !is_own(event));
@@ -101,7 +102,7 @@ impl Scene {
                 &lines.expect("all have"),
             );
         }
-        Seen { events }
+        Seen { events, readers }
     }
 }
 
@@ -153,6 +154,7 @@ fn as_raw(event: &Value) -> Option<String> {
 /// What all readers of a scene saw.
 pub(super) struct Seen {
     pub(super) events: Vec<Value>,
+    readers: Vec<u64>,
 }
 
 impl Seen {
@@ -162,6 +164,15 @@ impl Seen {
         for pair in self.events.windows(2) {
             let (one, next) = (pair[0]["seq"].as_u64(), pair[1]["seq"].as_u64());
             assert_eq!(one.map(|seq| seq + 1), next, "{pair:?}");
+        }
+        self
+    }
+
+    /// Nobody was told that a reader, which is there all the time, came or left.
+    #[track_caller]
+    pub(super) fn nobody_left(&self) -> &Seen {
+        for id in &self.readers {
+            assert_eq!(self.notices(*id), (0, 0), "client {id}");
         }
         self
     }
