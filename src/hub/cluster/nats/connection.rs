@@ -244,13 +244,11 @@ impl Shared {
         match event {
             Event::Connected => self.connected(),
             Event::Disconnected => {
-                self.state.send_modify(|state| state.is_connected = false);
                 let mut said = self.said.lock();
-                said.error = Some("the connection was lost".into());
-                warn!(
-                    server = said.server.as_deref(),
-                    "lost the connection to NATS"
-                );
+                warn!(server = said.connected_to, "lost the connection to NATS");
+                // It may be known already why another cannot be made.
+                said.error.get_or_insert("the connection was lost".into());
+                self.state.send_modify(|state| state.is_connected = false);
             }
             Event::ServerError(ServerError::Other(text)) => {
                 warn!(reason = text, "NATS refuses something");

@@ -1,20 +1,22 @@
-//! Numbers that no node had before.
+//! Numbers that no node had before: the value of a key, by compare and swap.
 
-use std::fmt::Display;
 use std::ops::Range;
 use std::time::Duration;
 
-use async_nats::jetstream::kv;
-use async_nats::jetstream::kv::{CreateErrorKind, UpdateErrorKind};
+use async_nats::HeaderMap;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use serde_json::json;
 
 use super::connection::{Nats, random};
 use super::error::NatsError;
+use super::stream::{PublishError, Stored};
 
-/// Bucket and key of the first id that no node has.
-const BUCKET: &str = "linehub";
-const KEY: &str = "ids";
+/// The stream that is the bucket `linehub`, and the subject that is its key `ids`.
+const BUCKET: &str = "KV_linehub";
+const SUBJECTS: &str = "$KV.linehub.>";
+const KEY: &str = "$KV.linehub.ids";
 
-/// Tries to be the next: each fails only because another node was, or a replica did not know of it yet.
+/// Tries to be the next: each fails only because another node was.
 const TRIES_MAX: u32 = 50;
 
 impl Nats {
@@ -27,82 +29,59 @@ impl Nats {
         count: u64,
         at_least: u64,
     ) -> Result<Range<u64>, NatsError> {
-        let bucket = self.bucket().await?;
         for _ in 0..TRIES_MAX {
-            let entry = self.of_bucket(bucket.entry(KEY)).await?.map_err(away)?;
-            let next = match &entry {
-                Some(entry) => next_of(&entry.value)?,
-                None => 0,
+            let entry = match self.find(BUCKET, json!({"last_by_subj": KEY})).await {
+                Err(NatsError::NoStream) => {
+                    self.make_bucket().await?;
+                    None
+                }
+                entry => entry?,
+            };
+            let (next, revision) = match entry {
+                Some(entry) => (next_of(&entry.body)?, entry.place),
+                None => (0, 0),
             };
             let first = next.max(at_least);
-            let end = first
-                .checked_add(count)
-                .ok_or_else(|| NatsError::Denied("there are no more ids".into()))?;
+            let end = first.checked_add(count);
+            let end = end.ok_or_else(|| NatsError::Denied("there are no more ids".into()))?;
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                "Nats-Expected-Last-Subject-Sequence",
+                revision.to_string().as_str(),
+            );
             let value = end.to_string().into();
-            let is_taken = match entry {
-                Some(entry) => {
-                    let update = bucket.update(KEY, value, entry.revision);
-                    match self.of_bucket(update).await? {
-                        Ok(_) => true,
-                        Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => false,
-                        Err(error) => return Err(away(error)),
-                    }
+            match self.store(KEY.into(), value, headers).await {
+                Ok(Stored::At(_)) => return Ok(first..end),
+                Err(PublishError::Refused(why) | PublishError::Unknown(why)) => {
+                    return Err(NatsError::Away(why));
                 }
-                None => match self.of_bucket(bucket.create(KEY, value)).await? {
-                    Ok(_) => true,
-                    Err(error) if error.kind() == CreateErrorKind::AlreadyExists => false,
-                    Err(error) => return Err(away(error)),
-                },
-            };
-            if is_taken {
-                return Ok(first..end);
+                Ok(Stored::Duplicate) | Err(PublishError::NotLast) => {}
             }
             tokio::time::sleep(Duration::from_millis(u64::from(random() % 20))).await;
         }
         Err(NatsError::Away("other nodes take ids all the time".into()))
     }
 
-    /// The bucket; made if it is missing.
-    async fn bucket(&self) -> Result<kv::Store, NatsError> {
-        if let Ok(bucket) = self.of_bucket(self.context.get_key_value(BUCKET)).await? {
-            return Ok(bucket);
-        }
-        let config = kv::Config {
-            bucket: BUCKET.into(),
-            description: "linehub: the next id".into(),
-            history: 1,
+    async fn make_bucket(&self) -> Result<(), NatsError> {
+        self.make_stream(&Config {
+            name: BUCKET.into(),
+            description: Some("linehub: the first id that no node has".into()),
+            subjects: vec![SUBJECTS.into()],
+            discard: DiscardPolicy::New,
+            max_messages_per_subject: 1,
             num_replicas: self.replicas,
-            ..kv::Config::default()
-        };
-        match self
-            .of_bucket(self.context.create_key_value(config))
-            .await?
-        {
-            Ok(bucket) => Ok(bucket),
-            // Another node may have made it in between.
-            Err(error) => match self.of_bucket(self.context.get_key_value(BUCKET)).await? {
-                Ok(bucket) => Ok(bucket),
-                Err(_) => Err(away(error)),
-            },
-        }
-    }
-
-    async fn of_bucket<T>(&self, what: impl Future<Output = T>) -> Result<T, NatsError> {
-        Ok(self.while_connected(&format!("KV_{BUCKET}"), what).await?)
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            ..Config::default()
+        })
+        .await?;
+        Ok(())
     }
 }
 
 fn next_of(value: &[u8]) -> Result<u64, NatsError> {
-    let next = std::str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    next.ok_or_else(|| {
-        NatsError::Denied(format!(
-            "key {KEY} of bucket {BUCKET} has no number, but what no node wrote"
-        ))
-    })
-}
-
-fn away(error: impl Display) -> NatsError {
-    NatsError::Away(format!("bucket {BUCKET}: {error}"))
+    let next = std::str::from_utf8(value).ok();
+    let next = next.and_then(|text| text.parse().ok());
+    next.ok_or_else(|| NatsError::Denied(format!("{KEY} is no number: no node wrote that")))
 }

@@ -25,7 +25,7 @@ pub(crate) mod stream;
 mod tests;
 
 pub(crate) use self::{
-    connection::{ConnectionState, Nats, NatsStatus},
+    connection::Nats,
     error::{NatsError, StreamError},
     open::StreamLimits,
     options::NatsOptions,

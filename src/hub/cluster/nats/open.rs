@@ -39,7 +39,7 @@ impl Nats {
         {
             Ok(info) => info,
             Err(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                self.make(&wanted).await?
+                self.make_stream(&wanted).await?
             }
             Err(error) => return Err(NatsError::from(error).into()),
         };
@@ -53,26 +53,23 @@ impl Nats {
         }
     }
 
-    async fn make(&self, wanted: &Config) -> Result<Info, StreamError> {
+    /// Makes a stream, unless there is one of that name.
+    pub(super) async fn make_stream(&self, wanted: &Config) -> Result<Info, NatsError> {
         let name = &wanted.name;
         let body = serde_json::to_vec(wanted).map_err(|error| NatsError::away(&error))?;
-        match self
-            .api(&format!("STREAM.CREATE.{name}"), body.into())
-            .await?
-        {
+        let what = format!("STREAM.CREATE.{name}");
+        match self.api(&what, body.into()).await? {
             Ok(info) => Ok(info),
             // Another node has made it in between.
             Err(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {
-                let found = self
-                    .api(&format!("STREAM.INFO.{name}"), Bytes::new())
-                    .await?;
-                found.map_err(|error| NatsError::from(error).into())
+                let what = format!("STREAM.INFO.{name}");
+                Ok(self.api(&what, Bytes::new()).await??)
             }
             Err(error) => Err(match NatsError::from(error) {
                 NatsError::Denied(why) => {
-                    StreamError::Denied(format!("stream {name} cannot be made: {why}"))
+                    NatsError::Denied(format!("stream {name} cannot be made: {why}"))
                 }
-                error => StreamError::Away(error),
+                error => error,
             }),
         }
     }

@@ -44,11 +44,9 @@ impl fmt::Debug for NatsOptions {
     }
 }
 
-/// A URL without its scheme and what is before its host, as logs and errors have it.
+/// A URL without its user, as logs and errors have it.
 fn without_secret(url: &str) -> &str {
-    url.rsplit(['@', '/'])
-        .find(|part| !part.is_empty())
-        .unwrap_or("")
+    url.rsplit('@').next().unwrap_or("")
 }
 
 impl NatsOptions {
@@ -94,8 +92,12 @@ impl NatsOptions {
         ensure!(!self.urls.is_empty(), "no URL of NATS is given");
         let mut all: Vec<(ServerAddr, Option<Login>)> = Vec::new();
         for url in &self.urls {
-            let server = server(url)
-                .with_context(|| format!("{} is no URL of a NATS server", without_secret(url)))?;
+            let server = server(url).with_context(|| {
+                format!(
+                    "--nats {:?} is no URL of a NATS server",
+                    without_secret(url)
+                )
+            })?;
             all.push(server);
         }
         let (servers, logins): (Vec<_>, Vec<_>) = all.into_iter().unzip();

@@ -109,11 +109,10 @@ impl Reading {
         let subscriber = subscriber.map_err(|error| NatsError::away(&error))?;
         let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
         let consumer = stream.make_consumer(from).await?;
-        if consumer.delivered.stream_seq < place {
-            let last = consumer.delivered.stream_seq;
-            let why = format!(
-                "the stream ends at {last}, before {place}: it is not the one that was read"
-            );
+        // Only some servers say so of the consumer: others let it wait until the stream has grown.
+        let last = stream.info().await?.last;
+        if last < place {
+            let why = format!("the stream ends at {last}, before {place}: it is another");
             return Err(NatsError::Away(why));
         }
         Ok(Reading {

@@ -203,25 +203,7 @@ impl ChannelStream {
         if let Some(last) = expected_last {
             headers.insert("Nats-Expected-Last-Sequence", last.to_string());
         }
-        let answer = self
-            .nats
-            .request(self.subject(subject), body, Some(headers))
-            .await;
-        let answer = answer.map_err(|why| match why {
-            Unanswered::Away(why) => PublishError::Unknown(why),
-            Unanswered::Denied(why) => PublishError::Refused(why),
-            Unanswered::NobodyThere => PublishError::Refused(
-                "no stream takes it: it does not exist, or has no leader".into(),
-            ),
-        })?;
-        match serde_json::from_slice(&answer.payload) {
-            Ok(Response::Ok(PublishAck {
-                duplicate: true, ..
-            })) => Ok(Stored::Duplicate),
-            Ok(Response::Ok(PublishAck { sequence, .. })) => Ok(Stored::At(sequence)),
-            Ok(Response::Err { error }) => Err(publish_error(&error)),
-            Err(error) => Err(PublishError::Unknown(unreadable(&error).to_string())),
-        }
+        self.nats.store(self.subject(subject), body, headers).await
     }
 
     fn subject(&self, subject: Subject) -> String {
@@ -241,25 +223,7 @@ impl ChannelStream {
     }
 
     async fn find(&self, which: Value) -> Result<Option<Entry>, NatsError> {
-        let found: Found = match self
-            .api(&format!("STREAM.MSG.GET.{}", self.name), which)
-            .await?
-        {
-            Ok(found) => found,
-            Err(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let message = found.message;
-        let time = parse_rfc3339(&message.time).map_err(|error| unreadable(&error))?;
-        let body = STANDARD
-            .decode(message.data)
-            .map_err(|error| unreadable(&error))?;
-        Ok(Some(Entry {
-            place: message.seq,
-            time_ms: milliseconds(time.unix_timestamp_nanos()),
-            body: body.into(),
-            pending: 0,
-        }))
+        self.nats.find(&self.name, which).await
     }
 
     /// Makes a consumer without acks that lasts as long as it is used.
@@ -278,6 +242,56 @@ impl ChannelStream {
         Ok(self
             .api(&what, json!({"stream_name": self.name, "config": config}))
             .await??)
+    }
+}
+
+impl Nats {
+    /// Stores a message in the stream that takes this subject.
+    pub(super) async fn store(
+        &self,
+        subject: String,
+        body: Bytes,
+        headers: HeaderMap,
+    ) -> Result<Stored, PublishError> {
+        let answer = self.request(subject, body, Some(headers)).await;
+        let answer = answer.map_err(|why| match why {
+            Unanswered::Away(why) => PublishError::Unknown(why),
+            Unanswered::Denied(why) => PublishError::Refused(why),
+            Unanswered::NobodyThere => PublishError::Refused(
+                "no stream takes it: it does not exist, or has no leader".into(),
+            ),
+        })?;
+        match serde_json::from_slice(&answer.payload) {
+            Ok(Response::Ok(PublishAck {
+                duplicate: true, ..
+            })) => Ok(Stored::Duplicate),
+            Ok(Response::Ok(PublishAck { sequence, .. })) => Ok(Stored::At(sequence)),
+            Ok(Response::Err { error }) => Err(publish_error(&error)),
+            Err(error) => Err(PublishError::Unknown(unreadable(&error).to_string())),
+        }
+    }
+
+    /// The message of a stream, as its leader has it.
+    pub(super) async fn find(
+        &self,
+        stream: &str,
+        which: Value,
+    ) -> Result<Option<Entry>, NatsError> {
+        let what = format!("STREAM.MSG.GET.{stream}");
+        let found: Found = match self.api(&what, which.to_string().into()).await? {
+            Ok(found) => found,
+            Err(error) if error.error_code() == ErrorCode::NO_MESSAGE_FOUND => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let message = found.message;
+        let time = parse_rfc3339(&message.time).map_err(|error| unreadable(&error))?;
+        let body = STANDARD.decode(message.data);
+        Ok(Some(Entry {
+            place: message.seq,
+            time_ms: milliseconds(time.unix_timestamp_nanos()),
+            body: body.map_err(|error| unreadable(&error))?.into(),
+            pending: 0,
+        }))
     }
 }
 

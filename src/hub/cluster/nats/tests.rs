@@ -177,6 +177,8 @@ async fn message_is_stored_once_and_only_where_it_is_expected() {
     assert_eq!(send("2", None, Some(0)).await, Err(PublishError::NotLast));
     assert_eq!(send("2", None, Some(1)).await, Ok(Stored::At(2)));
     assert_eq!(publish(&stream, "3").await, Ok(Stored::At(3)));
+    let gone = stream.publish(Subject::Gone, "4".into(), None, Some(3));
+    assert_eq!(gone.await, Ok(Stored::At(4)));
 
     let body = |entry: Option<Entry>| entry.map(|entry| (entry.place, entry.body));
     assert_eq!(
@@ -346,4 +348,114 @@ async fn refused_password_is_said_but_never_shown() {
         let error = Nats::connect(&options, "test").await.unwrap_err();
         assert!(!format!("{error:?}").contains("wrong"), "{error:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_asked_for_and_what_is_not_allowed_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let signed = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    std::fs::write(path("cert"), signed.cert.pem()).unwrap();
+    std::fs::write(path("key"), signed.signing_key.serialize_pem()).unwrap();
+    let config = format!(
+        "tls {{ cert_file: {:?}, key_file: {:?} }}
+        authorization {{ users: [{{ user: me, password: right,
+            permissions: {{ publish: {{ deny: \"linehub.>\" }} }} }}] }}",
+        path("cert"),
+        path("key"),
+    );
+    std::fs::write(path("config"), config).unwrap();
+    let Some(server) = Server::start(&["-c", path("config").to_str().unwrap()]) else {
+        return;
+    };
+    let mut options = server.options();
+    options.urls = vec![format!("tls://me:right@{}", server.url())];
+    options.ca = Some(path("cert"));
+    options.cert = Some((path("cert"), path("key")));
+    let nats = Nats::connect(&options, "test").await.unwrap();
+    within(nats.watch().wait_for(|state| state.is_connected))
+        .await
+        .unwrap();
+    let stream = open(&nats, LIMITS).await;
+    let at = Instant::now();
+    let stored = publish(&stream, "1").await;
+    assert!(
+        matches!(&stored, Err(PublishError::Refused(why)) if why.contains("Permissions")),
+        "{stored:?}"
+    );
+    assert!(at.elapsed() < Duration::from_secs(2));
+    for (ca, cert) in [
+        ("key", "cert"),
+        ("config", "cert"),
+        ("none", "cert"),
+        ("cert", "key"),
+    ] {
+        options.ca = Some(path(ca));
+        options.cert = Some((path(cert), path("key")));
+        assert!(
+            Nats::connect(&options, "test").await.is_err(),
+            "{ca} {cert}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "figures"]
+async fn figures() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (_nats, stream) = server.connect_stream().await;
+    let mut reader = stream.read_behind(0);
+    let mut times = Vec::new();
+    let mut acks = Vec::new();
+    for _ in 0..2000 {
+        let at = Instant::now();
+        let (stored, _) = tokio::join!(
+            async {
+                publish(&stream, vec![0; 100]).await.unwrap();
+                at.elapsed()
+            },
+            async {
+                next(&mut reader).await;
+                times.push(at.elapsed());
+            }
+        );
+        acks.push(stored);
+    }
+    times.sort();
+    acks.sort();
+    println!(
+        "publish to next: median {:?} p99 {:?}; ack median {:?}",
+        times[1000], times[1980], acks[1000]
+    );
+    let body = |n: usize| bytes::Bytes::from(vec![0_u8; n]);
+    let at = Instant::now();
+    futures::stream::iter(0..50_000)
+        .for_each_concurrent(64, |_| async {
+            stream
+                .publish(Subject::Gone, body(100), None, None)
+                .await
+                .unwrap();
+        })
+        .await;
+    println!("published 50000 of 100 in {:?}", at.elapsed());
+    let at = Instant::now();
+    let mut reader = stream.read_behind(2000);
+    for _ in 0..50_000 {
+        next(&mut reader).await;
+    }
+    println!("read 50000 in {:?}", at.elapsed());
+    for _ in 0..60 {
+        stream
+            .publish(Subject::Gone, body(1_000_000), None, None)
+            .await
+            .unwrap();
+    }
+    let at = Instant::now();
+    let mut reader = stream.read_behind(52_010);
+    for _ in 0..50 {
+        next(&mut reader).await;
+    }
+    println!("read 50 MB in {:?}", at.elapsed());
 }
