@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::scene::{Publisher, Scene, flood, publish_at};
-use super::{GONE, JSON, TEXT, greet, hears, is_ready, next_message, node, nodes, say};
+use super::{GONE, JSON, LISTENERS, TEXT, greet, hears, is_ready, next_message, node, nodes, say};
 use crate::common::nats::Nats;
-use crate::common::{Client, PATIENCE, Server, exec};
+use crate::common::{Client, Manager, PATIENCE, Server, exec, restart};
 
 /// Ends a node as a crash does.
 #[track_caller]
@@ -158,6 +158,48 @@ fn node_that_is_handed_over_is_noticed_by_nobody() {
     idle[0].send_line("still here");
     let wanted = format!("Message from client {}: still here", idle[0].id());
     while idle[1].read_line() != wanted {}
+}
+
+#[test]
+fn node_that_a_service_manager_restarts_is_noticed_by_nobody() {
+    let Some(nats) = Nats::start() else { return };
+    let url = format!("--nats={}", nats.url());
+    let other = node(&nats, &[]);
+    let manager = Manager::keeping();
+    let args = [
+        &LISTENERS[..],
+        &["--history=64MiB", "--admin=127.0.0.1:0", &url],
+    ]
+    .concat();
+    let mut server = manager.launch(&args).start();
+    is_ready(&server);
+    let scene = Scene::begin(&[&other, &server], 2);
+    let (mut idle, ids) = visitors(&server, 2);
+    let address = publish_at(&other);
+    let publisher = std::thread::spawn(move || {
+        let mut publisher = Publisher::new("s");
+        publisher.pace = Duration::from_millis(5);
+        publisher.publish(10_000, || address);
+        publisher
+    });
+    for _ in 0..2 {
+        idle[0].send_line("before");
+        server = restart(&manager, server, &args);
+        idle[0].send_line("after");
+    }
+    is_ready(&server);
+    publisher.join().unwrap();
+    let seen = scene.end(&server);
+    seen.is_gapless().nobody_left().has_all("s", 10_000);
+    for id in ids {
+        assert_eq!(seen.notices(id), (1, 0), "client {id}");
+    }
+    let said = seen
+        .events
+        .iter()
+        .filter(|event| event["client"] == idle[0].id());
+    let said: Vec<&str> = said.filter_map(|event| event["data"].as_str()).collect();
+    assert_eq!(said, ["before", "after", "before", "after"]);
 }
 
 #[test]

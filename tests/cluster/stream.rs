@@ -105,6 +105,53 @@ fn stream_that_is_deleted_is_made_again_in_another_epoch() {
 }
 
 #[test]
+fn stream_that_is_deleted_while_senders_send_doubles_nothing() {
+    let Some(nats) = Nats::start() else { return };
+    let servers = nodes(&nats, 2, &[]);
+    let readers: Vec<_> = servers
+        .iter()
+        .map(|server| {
+            let (mut client, _) = greet(server, "role=subscribe");
+            std::thread::spawn(move || {
+                let mut numbers = Vec::new();
+                loop {
+                    let event = client.read_json();
+                    let Some(data) = event["data"].as_str() else {
+                        continue;
+                    };
+                    if data == "end" {
+                        return numbers;
+                    }
+                    let number = data.split(' ').nth(1).expect("a number");
+                    numbers.push(number.parse::<u64>().expect("a number"));
+                }
+            })
+        })
+        .collect();
+    let mut publisher = Publisher::new("s");
+    publisher.chunk = 10;
+    publisher.pace = Duration::from_millis(5);
+    std::thread::scope(|scope| {
+        scope.spawn(|| publisher.publish(3000, || publish_at(&servers[0])));
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(300));
+            nats.delete("main");
+            servers.iter().for_each(|server| {
+                eventually("it is there again", || nats.stream("main").is_some());
+                is_ready(server);
+            });
+        }
+    });
+    say(&servers[1], "end\n");
+    for reader in readers {
+        let numbers = reader.join().unwrap();
+        // What was in the stream alone may be missing at a node that had not read it.
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+        assert_eq!(numbers.last(), Some(&3000));
+    }
+}
+
+#[test]
 fn message_that_nobody_understands_is_passed_over() {
     let Some(nats) = Nats::start() else { return };
     let [one, two] = &nodes(&nats, 2, &[])[..] else {
