@@ -67,23 +67,18 @@ fn second_server_of_several_is_taken_when_the_first_is_away() {
 
 #[test]
 fn option_that_is_wrong_is_one_plain_line() {
-    for (args, word) in [
-        (&["--nats=http://127.0.0.1:4222"][..], "--nats"),
-        (&["--nats="], "--nats"),
-        (
-            &["--nats=nats://127.0.0.1:4222", "--nats-replicas=0"],
-            "--nats-replicas",
-        ),
-        (
-            &[
-                "--nats=nats://127.0.0.1:4222",
-                "--nats-creds=/nowhere/creds",
-            ],
-            "/nowhere/creds",
-        ),
+    let url = "--nats=nats://127.0.0.1:4222";
+    for (args, code, word) in [
+        (&["--nats=http://127.0.0.1:4222"][..], 2, "--nats"),
+        (&["--nats="], 2, "--nats"),
+        (&[url, "--nats-replicas=0"], 2, "--nats-replicas"),
+        (&["--nats-replicas=3"], 2, "--nats-replicas"),
+        (&[url, "--nats-cert=/nowhere/cert"], 2, "--nats-key"),
+        // Not the word, but the file is wrong.
+        (&[url, "--nats-creds=/nowhere/creds"], 1, "/nowhere/creds"),
     ] {
         let exit = run(args, &[]);
-        assert_eq!(exit.code, Some(2), "{args:?}: {exit:?}");
+        assert_eq!(exit.code, Some(code), "{args:?}: {exit:?}");
         assert!(exit.stderr.contains(word), "{args:?}: {exit:?}");
     }
 }
