@@ -37,8 +37,9 @@
 //! `Hub::enter` found (`client/handshake`), walks `Past` slices of the history (`hub/past`), and is live
 //! when `Hub::rejoin` finds its place in the stream.
 //!
-//! One channel over many machines: `hub/cluster` says what order it has, and why. What connects it to NATS is still
-//! to come.
+//! A channel that daemons share (`--nats`): what its clients say goes into an `Outbox` (`hub/sharing`), from there as a
+//! batch into a stream of NATS, and is published by `Hub::deliver` when it comes back, as that of all others. The task
+//! between is a `Member` of `hub/cluster`, whose docs say what order all daemons see, and why.
 //!
 //! A signal: `ops/lifecycle` ► `Server::run` ► `server/{reload,upgrade,shutdown}`. A channel is made by
 //! `Channels::set` (the configuration), `of_listener` or `open` (a hello), and ended by the reaper.

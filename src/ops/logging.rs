@@ -109,13 +109,13 @@ pub fn print_error(reason: &str) {
 
 /// The filter for a level and RUST_LOG, and a warning if RUST_LOG cannot be used.
 fn filter(level: LogLevel, rust_log: Option<&str>) -> (EnvFilter, Option<String>) {
-    // Dependencies log their warnings and errors only.
+    // Dependencies log their warnings and errors only; what the client of NATS meets, linehub itself says, once.
     let default = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "warn,linehub=info",
-        LogLevel::Debug => "warn,linehub=debug",
-        LogLevel::Trace => "warn,linehub=trace",
+        LogLevel::Error => "error,async_nats=off",
+        LogLevel::Warn => "warn,async_nats=off",
+        LogLevel::Info => "warn,async_nats=off,linehub=info",
+        LogLevel::Debug => "warn,async_nats=off,linehub=debug",
+        LogLevel::Trace => "warn,async_nats=off,linehub=trace",
     };
     match rust_log
         .filter(|text| !text.is_empty())
@@ -170,7 +170,7 @@ mod tests {
         let (default, complaint) = filter(LogLevel::Info, Some("linehub=loud"));
         assert_eq!(
             default.to_string(),
-            EnvFilter::new("warn,linehub=info").to_string()
+            EnvFilter::new("warn,async_nats=off,linehub=info").to_string()
         );
         let complaint = complaint.unwrap();
         assert!(

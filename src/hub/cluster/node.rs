@@ -1,6 +1,7 @@
 //! This daemon among those that share channels: its connection to NATS, who else lives, and its numbers for clients.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ struct Presence {
     daemons: BTreeMap<NodeId, (SignOfLife, Instant)>,
     /// Since when all that is said is heard.
     listening_since: Option<Instant>,
+    /// When this daemon last heard itself: what others said until then, it has heard, too.
+    heard_self: Option<Instant>,
 }
 
 /// What a daemon says of itself.
@@ -109,17 +112,15 @@ impl Cluster {
         self.presence.lock().own.remove(&node);
     }
 
-    /// Whether nothing was heard of a node for so long that it is gone. Of what is not heard while there is no
-    /// connection, nothing follows.
+    /// Whether nothing was heard of a node for so long that it is gone. Of what is not heard while nothing is, nothing
+    /// follows.
     pub(super) fn is_silent(&self, node: NodeId) -> bool {
         let mut presence = self.presence.lock();
         if presence.own.contains(&node) {
             return false;
         }
-        let now = Instant::now();
-        let is_past = |since: Instant| now.duration_since(since) > self.node_timeout;
-        let seen = *presence.seen.entry(node).or_insert(now);
-        is_past(seen) && presence.listening_since.is_some_and(is_past)
+        let seen = *presence.seen.entry(node).or_insert_with(Instant::now);
+        presence.is_silent_since(seen, self.node_timeout)
     }
 
     /// What there is to see of it.
@@ -158,6 +159,7 @@ impl Cluster {
         };
         let id = NodeId(sign.daemon);
         if id == self.id {
+            presence.heard_self = Some(now);
             return;
         }
         if sign.leaves {
@@ -172,19 +174,15 @@ impl Cluster {
     fn forget_silent(&self) {
         let timeout = self.node_timeout;
         let mut presence = self.presence.lock();
-        if presence
-            .listening_since
-            .is_none_or(|since| since.elapsed() <= timeout)
-        {
-            return;
-        }
-        presence.daemons.retain(|id, (sign, at)| {
-            let is_here = at.elapsed() <= timeout;
+        let mut daemons = mem::take(&mut presence.daemons);
+        daemons.retain(|id, (sign, at)| {
+            let is_here = !presence.is_silent_since(*at, timeout);
             if !is_here {
                 warn!(node = %id, name = sign.name, "a node is gone");
             }
             is_here
         });
+        presence.daemons = daemons;
         // Ten times as long: who is still in a channel's order has been said to be gone by then.
         presence.seen.retain(|_, at| at.elapsed() <= 10 * timeout);
     }
@@ -236,7 +234,9 @@ impl Cluster {
                         _ = connection.wait_for(|it| !it.is_connected || it.connections != connections) => break,
                     }
                 }
-                self.presence.lock().listening_since = None;
+                let mut presence = self.presence.lock();
+                (presence.listening_since, presence.heard_self) = (None, None);
+                drop(presence);
             }
             tokio::time::sleep(RETRY_TIME).await;
         }
@@ -256,6 +256,14 @@ impl Cluster {
             }
             ids.low.notified().await;
         }
+    }
+}
+
+impl Presence {
+    /// Whether this daemon has heard itself so long after `at`, and listened since before that.
+    fn is_silent_since(&self, at: Instant, time: Duration) -> bool {
+        let both = self.listening_since.zip(self.heard_self);
+        both.is_some_and(|(since, heard)| heard.saturating_duration_since(at.max(since)) > time)
     }
 }
 

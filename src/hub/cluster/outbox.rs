@@ -13,7 +13,7 @@ use crate::hub::history::Record;
 use crate::hub::part::Kind;
 use crate::wire::client_name::Origin;
 use crate::wire::framing::{Lines, count};
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::Seq;
 use crate::wire::session::SessionKey;
 
 /// Bytes at which a batch is full, at most: enough for what a round trip to NATS costs not to matter.
@@ -240,6 +240,7 @@ impl<'a> Iterator for Chunks<'a> {
 mod tests {
     use super::*;
     use crate::hub::budget::Budget;
+    use crate::wire::ids::ClientId;
 
     fn filled(payload_max: usize, lines: &Lines<'_>, session: Option<InSession>) -> Vec<Outgoing> {
         let budget = Budget::new(1 << 20, Default::default());

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
-use nix::sys::signal::Signal;
 
 use self::server::{LIMITS, Server, open, within};
 use super::reader::StreamReader;
@@ -147,10 +146,9 @@ async fn server_that_stands_still_is_noticed() {
     let mut reader = stream.read_behind(0);
     publish(&stream, "1").await.unwrap();
     next(&mut reader).await;
-    server.signal(Signal::SIGSTOP);
+    server.stop();
     let stored = publish(&stream, "2");
     let (ended, stored) = within(async { tokio::join!(reader.next(), stored) }).await;
-    server.signal(Signal::SIGCONT);
     assert!(matches!(ended, Err(NatsError::Away(_))), "{ended:?}");
     assert!(
         matches!(stored, Err(PublishError::Unknown(_))),
@@ -397,65 +395,4 @@ async fn tls_is_asked_for_and_what_is_not_allowed_is_refused_at_once() {
             "{ca} {cert}"
         );
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "figures"]
-async fn figures() {
-    let Some(server) = Server::start(&[]) else {
-        return;
-    };
-    let (_nats, stream) = server.connect_stream().await;
-    let mut reader = stream.read_behind(0);
-    let mut times = Vec::new();
-    let mut acks = Vec::new();
-    for _ in 0..2000 {
-        let at = Instant::now();
-        let (stored, _) = tokio::join!(
-            async {
-                publish(&stream, vec![0; 100]).await.unwrap();
-                at.elapsed()
-            },
-            async {
-                next(&mut reader).await;
-                times.push(at.elapsed());
-            }
-        );
-        acks.push(stored);
-    }
-    times.sort();
-    acks.sort();
-    println!(
-        "publish to next: median {:?} p99 {:?}; ack median {:?}",
-        times[1000], times[1980], acks[1000]
-    );
-    let body = |n: usize| bytes::Bytes::from(vec![0_u8; n]);
-    let at = Instant::now();
-    futures::stream::iter(0..50_000)
-        .for_each_concurrent(64, |_| async {
-            stream
-                .publish(Subject::Gone, body(100), None, None)
-                .await
-                .unwrap();
-        })
-        .await;
-    println!("published 50000 of 100 in {:?}", at.elapsed());
-    let at = Instant::now();
-    let mut reader = stream.read_behind(2000);
-    for _ in 0..50_000 {
-        next(&mut reader).await;
-    }
-    println!("read 50000 in {:?}", at.elapsed());
-    for _ in 0..60 {
-        stream
-            .publish(Subject::Gone, body(1_000_000), None, None)
-            .await
-            .unwrap();
-    }
-    let at = Instant::now();
-    let mut reader = stream.read_behind(52_010);
-    for _ in 0..50 {
-        next(&mut reader).await;
-    }
-    println!("read 50 MB in {:?}", at.elapsed());
 }

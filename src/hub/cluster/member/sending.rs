@@ -1,0 +1,250 @@
+//! What goes into the stream: batches one by one, and beside them what is due now and then.
+
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Member, RETRY_TIME, Trouble};
+use crate::hub::cluster::batch::{Gone, NodeId};
+use crate::hub::cluster::message::Message;
+use crate::hub::cluster::nats::NatsError;
+use crate::hub::cluster::nats::stream::{
+    ChannelStream, Entry, PublishError, Stored, StreamInfo, Subject,
+};
+use crate::hub::cluster::outbox::Outgoing;
+use crate::hub::cluster::publisher::Step;
+use crate::hub::cluster::state::Last;
+use crate::hub::epoch::epoch_after;
+use crate::wire::ids::Seq;
+
+/// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most.
+const CHECKPOINT_EVERY: u64 = 4096;
+
+/// How long nobody has said what the order is until one begins: longer than the others take to notice that a checkpoint
+/// is due.
+const BEGIN_TIME: Duration = Duration::from_secs(3);
+
+/// How often the server is asked about the stream, while something comes, and while nothing does.
+const INFO_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
+
+/// What is under way for a batch: it is sent, or looked for.
+pub(super) enum Done {
+    Sent(NodeId, u64, Result<Stored, PublishError>),
+    Found(Result<Option<Entry>, NatsError>),
+}
+
+/// What is under way beside that.
+pub(super) enum Chore {
+    Info(Result<StreamInfo, NatsError>),
+    Sent,
+}
+
+/// What a connection to the stream has.
+pub(super) struct Connection {
+    pub(super) stream: ChannelStream,
+    pub(super) info: StreamInfo,
+    /// When that was asked for; `None`: it is to be asked for anew.
+    pub(super) info_at: Option<Instant>,
+    /// Place of the order when that was asked for.
+    pub(super) info_place: u64,
+    /// All up to here was taken, or is of no use.
+    pub(super) read: u64,
+    /// Since when all there is was taken, and still it is not known what it means.
+    pub(super) lost_since: Option<Instant>,
+    pub(super) way: Option<BoxFuture<'static, Done>>,
+    pub(super) chore: Option<BoxFuture<'static, Chore>>,
+    pub(super) retry: (Instant, Duration),
+}
+
+impl Member {
+    pub(super) fn push(&mut self, outgoing: Outgoing) {
+        let Outgoing {
+            claims,
+            record,
+            claimed_by,
+            reservation,
+        } = outgoing;
+        self.reservations.push_back(reservation);
+        self.standing.outstanding = self.reservations.len() as u64;
+        self.publisher.push(claims, record, claimed_by);
+    }
+
+    /// Sends what is to be sent, if the last has got there.
+    pub(super) fn send(&mut self, connection: &mut Connection) {
+        if !self.order.is_known() {
+            return;
+        }
+        if self.publisher.is_free()
+            && let Some(outgoing) = self.hub.take_outgoing()
+        {
+            self.push(outgoing);
+        }
+        if connection.way.is_some() || connection.retry.0 > Instant::now() {
+            return;
+        }
+        let node = self.publisher.node();
+        let stream = connection.stream.clone();
+        connection.way = match self.publisher.next(self.order.place()) {
+            Step::Send { number, body } => {
+                let id = Some(format!("{node}-{number}"));
+                let sent = async move {
+                    let sent = stream.publish(Subject::Batch(node), body, id, None).await;
+                    Done::Sent(node, number, sent)
+                };
+                Some(sent.boxed())
+            }
+            Step::Look => {
+                let found = async move { Done::Found(stream.last_batch_of(node).await) };
+                Some(found.boxed())
+            }
+            Step::Wait => None,
+        };
+    }
+
+    pub(super) fn note(&mut self, connection: &mut Connection, done: Done) {
+        let failed = match done {
+            Done::Sent(node, number, Ok(Stored::At(place))) => {
+                self.publisher.note_stored(node, number, place);
+                None
+            }
+            Done::Sent(.., Ok(Stored::Duplicate)) => {
+                self.publisher.note_doubt();
+                None
+            }
+            Done::Sent(.., Err(error)) => {
+                self.publisher.note_doubt();
+                Some(match error {
+                    PublishError::NotLast => Trouble::Away("another message came first".to_owned()),
+                    PublishError::Refused(reason) => {
+                        Trouble::Wrong(format!("NATS refuses what is sent: {reason}"))
+                    }
+                    PublishError::Unknown(reason) => Trouble::Away(reason),
+                })
+            }
+            Done::Found(Ok(entry)) => {
+                let place = entry.as_ref().map_or(0, |entry| entry.place);
+                let last = match entry.map(|entry| Message::decode(&entry.body)) {
+                    Some(Ok(Message::Batch(batch))) => Last {
+                        number: batch.number,
+                        crc: batch.crc,
+                    },
+                    _ => Last::default(),
+                };
+                let read = self.order.place();
+                self.publisher.note_found(last, place, read);
+                None
+            }
+            Done::Found(Err(error)) => Some(Trouble::Away(error.to_string())),
+        };
+        match failed {
+            None => {
+                connection.retry = (Instant::now(), RETRY_TIME.0);
+                if self.standing.error.is_some() {
+                    self.say(None);
+                }
+            }
+            Some(trouble) => {
+                let pause = connection.retry.1;
+                connection.retry = (Instant::now() + pause, (2 * pause).min(RETRY_TIME.1));
+                self.say(Some(&trouble));
+            }
+        }
+    }
+
+    pub(super) fn note_chore(
+        &mut self,
+        connection: &mut Connection,
+        chore: Chore,
+    ) -> Result<(), Trouble> {
+        match chore {
+            Chore::Info(Ok(info)) => {
+                if info.id != connection.info.id {
+                    return Err(Trouble::Wrong(
+                        "the stream was deleted and made anew".to_owned(),
+                    ));
+                }
+                (connection.info, connection.info_at) = (info, Some(Instant::now()));
+                connection.info_place = self.order.place();
+                self.past.note_info(info);
+                Ok(())
+            }
+            Chore::Info(Err(error)) => Err(Trouble::Away(error.to_string())),
+            // What it was for is still due, or is not any more.
+            Chore::Sent => {
+                connection.info_at = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what is due beside sending and taking.
+    pub(super) fn look_after(&mut self, connection: &mut Connection) {
+        self.hub.note_standing(&self.standing);
+        if connection.chore.is_some() {
+            return;
+        }
+        let stream = connection.stream.clone();
+        let send = |subject, message: &Message, id, expected| {
+            let body = message.encode().0;
+            async move {
+                // Whatever came of it is to be seen in the stream.
+                let _ = stream.publish(subject, body, id, expected).await;
+                Chore::Sent
+            }
+            .boxed()
+        };
+        let info = connection.info;
+        if self.order.is_known() {
+            let me = self.publisher.node();
+            let nodes = self.order.state().nodes.keys();
+            let silent = nodes.copied().filter(|node| *node != me);
+            if let Some(node) = silent
+                .into_iter()
+                .find(|node| self.cluster.is_silent(*node))
+            {
+                let gone = Message::Gone(Gone { node, by: me });
+                let id = Some(format!("gone-{node}-{me}"));
+                connection.chore = Some(send(Subject::Gone, &gone, id, None));
+                return;
+            }
+            if self.order.is_checkpoint_due(info.first, CHECKPOINT_EVERY) {
+                let oldest = self.past.oldest().unwrap_or(Seq(0));
+                if let Some(checkpoint) = self.order.checkpoint(oldest) {
+                    let (last, first) = (self.order.last_checkpoint(), info.first);
+                    // All who come upon it at once send one.
+                    let id = Some(format!("checkpoint-{}-{last}-{first}", info.id));
+                    let checkpoint = Message::Checkpoint(Box::new(checkpoint));
+                    connection.chore = Some(send(Subject::Checkpoint, &checkpoint, id, None));
+                    return;
+                }
+            }
+        } else if connection.read >= info.last {
+            let since = *connection.lost_since.get_or_insert_with(Instant::now);
+            // In a stream that never had a message, nobody knows more.
+            if info.last == 0 || since.elapsed() >= BEGIN_TIME {
+                let epoch = epoch_after(self.order.state().epoch);
+                let beginning =
+                    Message::Checkpoint(Box::new(self.order.beginning(info.last, epoch)));
+                let last = Some(info.last);
+                connection.chore = Some(send(Subject::Checkpoint, &beginning, None, last));
+                connection.lost_since = None;
+                return;
+            }
+        }
+        let is_moving = self.order.place() != connection.info_place || !self.order.is_known();
+        let pause = if is_moving { INFO_TIME.0 } else { INFO_TIME.1 };
+        if connection.info_at.is_none_or(|at| at.elapsed() >= pause) {
+            let stream = connection.stream.clone();
+            connection.chore = Some(async move { Chore::Info(stream.info().await) }.boxed());
+        }
+    }
+}
+
+/// What is under way, when it is done.
+pub(super) async fn on<T>(way: &mut Option<BoxFuture<'static, T>>) -> T {
+    match way {
+        Some(way) => way.await,
+        None => std::future::pending().await,
+    }
+}
