@@ -41,6 +41,7 @@ fn launch(args: &[&str]) -> Launch {
     let more = ["--history=64MiB", "--admin=127.0.0.1:0"];
     Launch::new(&[&LISTENERS, &more[..], args].concat())
         .env("LINEHUB_NODE_TIMEOUT_MS", &GONE.as_millis().to_string())
+        .shared()
 }
 
 /// A node of this server, once it serves.
@@ -114,7 +115,7 @@ fn say(server: &Server, lines: impl AsRef<[u8]>) {
     client.send_line("LINEHUB/1 role=publish");
     client.send_bytes(lines.as_ref());
     client.finish();
-    client.lines_to_eof();
+    assert_eq!(client.lines_to_eof(), [""; 0]);
 }
 
 /// The next message in `json`: notices before it are passed over.

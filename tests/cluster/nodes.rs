@@ -171,7 +171,7 @@ fn node_that_a_service_manager_restarts_is_noticed_by_nobody() {
         &["--history=64MiB", "--admin=127.0.0.1:0", &url],
     ]
     .concat();
-    let mut server = manager.launch(&args).start();
+    let mut server = manager.launch(&args).shared().start();
     is_ready(&server);
     let scene = Scene::begin(&[&other, &server], 2);
     let (mut idle, ids) = visitors(&server, 2);

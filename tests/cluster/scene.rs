@@ -368,5 +368,5 @@ pub(super) fn flood(server: &Server, name: &str, count: u64) {
         client.send_bytes(&lines(name, first..=count.min(first + 99)));
     }
     client.finish();
-    client.lines_to_eof();
+    assert_eq!(client.lines_to_eof(), [""; 0], "it was closed");
 }
