@@ -357,6 +357,11 @@ impl Channels {
         super::cluster::say_left(self).await;
     }
 
+    /// Warns of what was not sent to the other daemons, when it is too late.
+    pub(crate) fn warn_of_unsent(&self) {
+        self.hubs().iter().for_each(|hub| hub.warn_of_unsent());
+    }
+
     /// Has no shared channel send or take anything, so that it can be saved for a handover. Cancel safe: what has not
     /// come to rest is not saved.
     pub(crate) async fn rest_members(&self) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::batch::Batch;
 use super::budget::{Budget, ReadPermit};
@@ -261,6 +261,11 @@ impl Hub {
         self.wake(state, usize::MAX);
     }
 
+    /// Whether there are numbers for clients that nobody had to draw by lot.
+    pub(super) fn has_ids(&self) -> bool {
+        self.shared.ids.get().is_none_or(|ids| !ids.is_empty())
+    }
+
     /// All there was is published: who joins now begins where everybody is.
     pub(super) fn open_shared(&self) {
         self.is_opening.store(false, Release);
@@ -500,6 +505,14 @@ impl Hub {
         let announced: HashSet<_> = announced.into_iter().flatten().collect();
         self.say_of(state, &announced, Notice::Disconnect);
         sharing.task.send_replace(Task::Leave);
+    }
+
+    /// Warns if something of its clients is not in the order, when it is too late.
+    pub(super) fn warn_of_unsent(&self) {
+        let is_unsent = self.outbox(|outbox| !outbox.is_settled());
+        if is_unsent == Some(true) {
+            warn!(channel = %self.name, "what clients sent last is not shared: NATS did not take it in time");
+        }
     }
 
     /// The channel is no more: others go on with it.

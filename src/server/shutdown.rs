@@ -82,6 +82,7 @@ impl RunningServer {
             );
         };
         let _ = timeout(EXIT_TIME / 2, ended).await;
+        self.channels.warn_of_unsent();
     }
 }
 

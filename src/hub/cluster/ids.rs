@@ -66,6 +66,11 @@ impl IdBlocks {
         id
     }
 
+    /// Whether there is no block.
+    pub(in crate::hub) fn is_empty(&self) -> bool {
+        self.state.lock().left == 0
+    }
+
     /// Adds a block.
     pub(in crate::hub) fn put(&self, block: Range<u64>) {
         let mut state = self.state.lock();

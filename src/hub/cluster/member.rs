@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -20,7 +21,7 @@ use tracing::{info, warn};
 use self::sending::{Connection, on};
 use super::batch::{Gone, NodeId};
 use super::message::Message;
-use super::nats::stream::{ChannelStream, StreamInfo, Subject};
+use super::nats::stream::{ChannelStream, Entry, StreamInfo, Subject};
 use super::nats::{NatsError, StreamError, StreamLimits};
 use super::node::Cluster;
 use super::order::Order;
@@ -53,7 +54,8 @@ pub(in crate::hub) struct Member {
     publisher: Publisher,
     /// What the batches cost that have not come back, in their order.
     reservations: VecDeque<Option<Reservation>>,
-    /// Room for the next batch among what readers have still to take.
+    /// A message that waits for room among what readers have still to take.
+    entry: Option<Entry>,
     permit: Option<ReadPermit>,
     standing: Standing,
     /// What was last said in the log to be wrong.
@@ -113,8 +115,7 @@ impl Hub {
         let Some(cluster) = self.shared.cluster.get() else {
             return;
         };
-        self.is_opening
-            .store(true, std::sync::atomic::Ordering::Release);
+        self.is_opening.store(true, Release);
         let member = Member::new(self, cluster, sharing.past.clone());
         *sharing.rests.lock() = CancellationToken::new();
         tokio::spawn(member.run());
@@ -139,6 +140,7 @@ impl Member {
             reservations: publisher.unsettled().map(|_| None).collect(),
             order,
             publisher,
+            entry: None,
             permit: None,
             standing: Standing::default(),
             logged: None,
@@ -150,10 +152,8 @@ impl Member {
             // As it was before the handover.
             let state = member.order.state();
             member.past.note_order(state.epoch, state.messages);
-            member
-                .hub
-                .place((state.epoch, state.next), state.messages, None);
-            member.hub.open_shared();
+            let next = (state.epoch, state.next);
+            member.hub.place(next, state.messages, None);
         } else {
             member.standing.error = Some("it is not known yet where the channel is".to_owned());
         }
@@ -229,7 +229,7 @@ impl Member {
             let began = Instant::now();
             let Err(trouble) = self.serve_once().await;
             self.publisher.note_doubt();
-            self.permit = None;
+            self.entry = None;
             self.say(Some(&trouble));
             if began.elapsed() > RETRY_TIME.1 {
                 pause = RETRY_TIME.0;
@@ -249,7 +249,11 @@ impl Member {
             self.standing.error = Some(trouble.to_string());
             self.hub.note_standing(&self.standing);
             // The reason may become another, which is not said by itself.
-            let _ = timeout(RETRY_TIME.1, connection.changed()).await;
+            let waited = timeout(RETRY_TIME.1, connection.changed()).await;
+            if waited.is_err() && self.order.is_known() {
+                // As far as this daemon knows, nothing has come since the one before it.
+                self.hub.open_shared();
+            }
         }
     }
 
@@ -314,9 +318,10 @@ impl Member {
             self.send(&mut connection);
             tokio::select! {
                 // Each of these has done all of what it does, or nothing.
-                permit = hub.admit_delivery(), if self.permit.is_none() => self.permit = Some(permit),
-                entry = reader.next(), if self.permit.is_some() => {
-                    self.take(&mut connection, entry?)?;
+                entry = reader.next(), if self.entry.is_none() => self.entry = Some(entry?),
+                permit = hub.admit_delivery(), if self.entry.is_some() => {
+                    self.permit = Some(permit);
+                    self.take(&mut connection)?;
                 }
                 done = on(&mut connection.way) => {
                     connection.way = None;
@@ -370,6 +375,8 @@ impl Member {
 /// What a daemon before had of the order, and what it had sent.
 fn restore(saved: &SavedMember) -> Option<(Order, Publisher)> {
     let node = NodeId(saved.node);
-    let order = Order::restore(node, saved.order.as_ref()?)?;
+    let order = saved.order.as_ref();
+    let order = order.and_then(|saved| Order::restore(node, saved));
+    let order = order.unwrap_or_else(|| Order::new(node, 0));
     Some((order, Publisher::restore(node, &saved.publisher)?))
 }

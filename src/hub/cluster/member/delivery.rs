@@ -7,7 +7,6 @@ use super::{Member, Trouble};
 use crate::hub::cluster::batch::{Gone, NodeId};
 use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::{Message, Unreadable};
-use crate::hub::cluster::nats::stream::Entry;
 use crate::hub::cluster::order::Delivery;
 use crate::hub::cluster::publisher::Settled;
 use crate::hub::cluster::state::Claimed;
@@ -16,11 +15,10 @@ use crate::wire::session::SessionKey;
 
 impl Member {
     /// Takes the next message of the stream.
-    pub(super) fn take(
-        &mut self,
-        connection: &mut Connection,
-        entry: Entry,
-    ) -> Result<(), Trouble> {
+    pub(super) fn take(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
+        let Some(entry) = self.entry.take() else {
+            return Ok(());
+        };
         let message = match Message::decode(&entry.body) {
             Ok(message) => Some(message),
             Err(Unreadable::Damaged) => None,
@@ -44,13 +42,20 @@ impl Member {
         self.deliver(out);
         if self.order.is_known() {
             connection.lost_since = None;
-            if self.hub.is_opening() && connection.read >= connection.info.last {
-                self.hub.open_shared();
-            }
             let state = self.order.state();
             self.past.note_order(state.epoch, state.messages);
+            self.open_if_there(connection);
         }
+        self.permit = None;
         Ok(())
+    }
+
+    /// Lets clients in, once all is published that there was, and there are numbers for them.
+    pub(super) fn open_if_there(&self, connection: &Connection) {
+        let is_there = self.order.is_known() && connection.read >= connection.info.last;
+        if is_there && self.hub.is_opening() && self.hub.has_ids() {
+            self.hub.open_shared();
+        }
     }
 
     fn deliver(&mut self, out: Vec<Delivery>) {
