@@ -117,7 +117,10 @@ fn outage_longer_than_the_duplicate_window_doubles_nothing() {
     let relay = Relay::to(nats.port());
     let one = launch(&[&format!("--nats={}", relay.url())]).start();
     is_ready(&one);
-    let two = super::node(&nats, &[]);
+    // It takes nobody for gone that comes again.
+    let two = launch(&[&format!("--nats={}", nats.url())]);
+    let two = two.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
+    is_ready(&two);
     nats.edit("main", |config| {
         config.duplicate_window = Duration::from_millis(100)
     });

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -369,4 +370,13 @@ pub(super) fn flood(server: &Server, name: &str, count: u64) {
     }
     client.finish();
     assert_eq!(client.lines_to_eof(), [""; 0], "it was closed");
+    fence(server);
+}
+
+/// Waits until all that this node has taken is in the stream: what another says now comes behind it.
+#[track_caller]
+pub(super) fn fence(server: &Server) {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let name = format!("fence-{}", NEXT.fetch_add(1, Relaxed));
+    Publisher::new(&name).publish(1, || publish_at(server));
 }

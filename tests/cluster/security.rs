@@ -98,7 +98,8 @@ fn server_is_checked_over_tls() {
     let ca = format!("--nats-ca={}", authority.certificate);
     serves(&over_tls(nats.port(), &[&ca]));
     // One whom another signed is not it.
-    let other = format!("--nats-ca={}", Authority::new().certificate);
+    let stranger = Authority::new();
+    let other = format!("--nats-ca={}", stranger.certificate);
     says_one_of(
         &over_tls(nats.port(), &[&other]),
         &["certificate", "unknownissuer", "tls"],

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::scene::{Scene, flood};
+use super::scene::{Scene, fence, flood};
 use super::{JSON, PLAIN, TEXT, greet, hears, launch, next_message, node, nodes, say};
 use crate::common::http::{get, get_json};
 use crate::common::nats::Nats;
@@ -152,6 +152,7 @@ fn clients_that_come_and_go_at_all_nodes_are_seen_alike() {
             count <= 7.0
         });
     }
+    servers.iter().for_each(fence);
     let seen = scene.end(&servers[2]);
     seen.is_gapless();
     for id in ids {
