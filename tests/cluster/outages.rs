@@ -124,7 +124,7 @@ fn outage_longer_than_the_duplicate_window_doubles_nothing() {
     nats.edit("main", |config| {
         config.duplicate_window = Duration::from_millis(100)
     });
-    while_senders_send(&[one, two], || {
+    while_senders_send(&[two, one], || {
         // What was stored and not answered, because the connection broke, is found in the stream.
         for _ in 0..20 {
             relay.cut(true);
