@@ -68,6 +68,7 @@ impl Scene {
         };
         let readers = clients.into_iter().map(reader).collect();
         say(nodes[0], format!("{BEGIN}\n"));
+        fence(nodes[0]);
         Scene { readers }
     }
 
