@@ -53,7 +53,10 @@ fn stream_that_is_purged_goes_on() {
 fn stream_that_keeps_a_handful_of_messages_goes_on() {
     let Some(nats) = Nats::start() else { return };
     goes_on_through(&nats, |nats| {
-        nats.edit("main", |config| config.max_messages = 20)
+        for _ in 0..20 {
+            nats.keep("main", 5);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     });
 }
 
