@@ -14,6 +14,9 @@ mod admin;
 mod bench;
 /// Channels: each an order of its own, with a buffer of its own.
 mod channels;
+/// Channels that several daemons share, through a real nats-server.
+#[cfg(feature = "nats")]
+mod cluster;
 /// The configuration file, `generate`, and SIGHUP.
 mod configuration;
 /// `linehub connect`, in pipes and in a terminal.

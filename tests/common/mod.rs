@@ -11,7 +11,11 @@ mod flood;
 mod hello;
 pub(crate) mod http;
 mod manager;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 mod program;
+#[cfg(feature = "nats")]
+pub(crate) mod relay;
 mod server;
 mod tls;
 #[cfg(feature = "connect")]

@@ -66,6 +66,7 @@ pub(crate) struct Launch {
     passed: Vec<(String, OwnedFd)>,
     listeners: Option<usize>,
     binary: Option<PathBuf>,
+    is_shared: bool,
 }
 
 impl Launch {
@@ -108,6 +109,13 @@ impl Launch {
     /// Starts the daemon from this path.
     pub(crate) fn binary(mut self, path: &Path) -> Launch {
         self.binary = Some(path.into());
+        self
+    }
+
+    /// Other daemons have its channels too: what they say is no disturbance of its rest.
+    #[cfg(feature = "nats")]
+    pub(crate) fn shared(mut self) -> Launch {
+        self.is_shared = true;
         self
     }
 
@@ -218,6 +226,7 @@ impl Launch {
             log,
             addresses: Vec::new(),
             listeners: self.listeners.unwrap_or((listeners + passed).max(1)),
+            is_shared: self.is_shared,
             thread: Some(thread),
         }
     }
@@ -274,6 +283,7 @@ pub(crate) struct Server {
     log: Arc<Log>,
     addresses: Vec<Address>,
     listeners: usize,
+    is_shared: bool,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -465,7 +475,7 @@ impl Server {
     /// waiting for a wake-up that had been lost. One that is busy, stopped or on its way out does not
     /// rest, and none that is no debug build can be asked.
     fn check_rest(&mut self) {
-        if !cfg!(debug_assertions) || !matches!(self.child.try_wait(), Ok(None)) {
+        if self.is_shared || !cfg!(debug_assertions) || !matches!(self.child.try_wait(), Ok(None)) {
             return;
         }
         self.signal(Signal::USR1);

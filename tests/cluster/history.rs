@@ -1,0 +1,195 @@
+//! Readers that come late or come back, at whatever node.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use serde_json::{Value, json};
+
+use super::scene::{flood, line};
+use super::{JSON, greet, hears, next_message, node, nodes, say};
+use crate::common::nats::Nats;
+use crate::common::{Client, Server, eventually};
+
+/// A client of `json` that goes on behind this number, and what it is told.
+#[track_caller]
+fn resume(server: &Server, epoch: &Value, seq: u64) -> (Client, Value) {
+    let epoch = epoch.as_str().expect("an epoch");
+    greet(server, &format!("role=subscribe since={epoch}:{seq}"))
+}
+
+#[test]
+fn reader_goes_on_at_another_node_without_a_gap_and_with_notices() {
+    let Some(nats) = Nats::start() else { return };
+    let [one, two] = &nodes(&nats, 2, &[])[..] else {
+        unreachable!()
+    };
+    let (mut reader, answer) = greet(one, "role=subscribe");
+    for n in 1..=10 {
+        say([one, two][n % 2], format!("{n}\n"));
+    }
+    let mut seen = Vec::new();
+    while seen
+        .last()
+        .is_none_or(|event: &Value| event["data"] != "10")
+    {
+        seen.push(reader.read_json());
+    }
+    // One that starts now knows of it what the stream does.
+    let three = node(&nats, &[]);
+    for server in [one, two, &three] {
+        for (at, event) in seen.iter().enumerate() {
+            let seq = event["seq"].as_u64().unwrap();
+            let (mut client, told) = resume(server, &answer["epoch"], seq);
+            assert_eq!(
+                (&told["recovered"], &told["seq"]),
+                (&json!(true), &json!(seq))
+            );
+            // It sees that the first reader came, which that one itself does not.
+            let mut next = || loop {
+                let event = client.read_json();
+                if event["client"] != reader.id() {
+                    return event;
+                }
+            };
+            for wanted in &seen[at + 1..] {
+                assert_eq!(next(), *wanted);
+            }
+        }
+    }
+}
+
+#[test]
+fn newcomer_with_history_gets_the_same_newest_lines_at_all_nodes() {
+    let Some(nats) = Nats::start() else { return };
+    let one = node(&nats, &[]);
+    flood(&one, "s", 1000);
+    let two = node(&nats, &[]);
+    hears(&mut greet(&one, "").0, &two, "last");
+    for server in [&one, &two] {
+        for count in [1, 2, 10, 1001, 5000] {
+            let (mut reader, _) = greet(server, &format!("role=subscribe history={count}"));
+            let messages = 1001.min(count);
+            for n in 1001 - messages + 1..=1000 {
+                assert_eq!(reader.read_json()["data"], line("s", n), "history={count}");
+            }
+            assert_eq!(reader.read_json()["data"], "last");
+        }
+    }
+}
+
+#[test]
+fn newcomers_during_a_flood_from_another_node_miss_and_double_nothing() {
+    let Some(nats) = Nats::start() else { return };
+    let [one, two] = &nodes(&nats, 2, &["--no-notices"])[..] else {
+        unreachable!()
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood(one, "s", 20_000));
+        for _ in 0..20 {
+            let (mut reader, answer) = greet(two, "role=subscribe history=1000000");
+            let first = answer["seq"].as_u64().unwrap();
+            assert_eq!(first, 0, "all is kept");
+            for n in 1..=500 {
+                let event = reader.read_json();
+                assert_eq!(
+                    (&event["seq"], &event["data"]),
+                    (&json!(n), &json!(line("s", n)))
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn reader_that_is_cut_again_and_again_and_goes_from_node_to_node_gets_each_line_once() {
+    let Some(nats) = Nats::start() else { return };
+    let servers = nodes(&nats, 3, &["--no-notices"]);
+    let (_, answer) = greet(&servers[0], "role=subscribe");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let mut client = Client::dial(servers[0].addr(super::RAW));
+            client.send_line("LINEHUB/1 role=publish");
+            let mut sent = 0;
+            while !done.load(Relaxed) && sent < 200_000 {
+                client.send_bytes(&super::scene::lines("s", sent + 1..=sent + 100));
+                sent += 100;
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            client.finish();
+            client.lines_to_eof();
+            sent
+        });
+        let mut rng = fastrand::Rng::with_seed(15);
+        let mut last = 0;
+        for _ in 0..40 {
+            let server = &servers[rng.usize(..3)];
+            // A node may be behind another, and then it does not know this place yet.
+            let mut found = None;
+            eventually("it catches up", || {
+                let (client, told) = resume(server, &answer["epoch"], last);
+                let is_there = told["recovered"] == true;
+                found = is_there.then_some((client, told));
+                is_there
+            });
+            let (mut client, told) = found.unwrap();
+            assert_eq!(told["seq"], last);
+            let read = client.read_bytes(rng.usize(1..50_000));
+            let end = memchr::memrchr(b'\n', &read).map_or(0, |at| at + 1);
+            for text in String::from_utf8(read[..end].to_vec()).unwrap().lines() {
+                let event: Value = serde_json::from_str(text).unwrap();
+                last += 1;
+                assert_eq!(
+                    (&event["seq"], &event["data"]),
+                    (&json!(last), &json!(line("s", last)))
+                );
+            }
+        }
+        done.store(true, Relaxed);
+        let sent = sent.join().unwrap();
+        assert!(last <= sent);
+    });
+}
+
+#[test]
+fn what_is_not_in_the_stream_any_more_is_counted_at_every_node() {
+    let Some(nats) = Nats::start() else { return };
+    let servers = nodes(&nats, 2, &["--no-notices"]);
+    let (_, answer) = greet(&servers[0], "role=subscribe");
+    for k in 0..50 {
+        flood(&servers[k % 2], "s", 100);
+    }
+    hears(
+        &mut greet(&servers[1], "role=subscribe").0,
+        &servers[0],
+        "before",
+    );
+    nats.keep("main", 10);
+    let three = node(&nats, &["--no-notices"]);
+    hears(&mut greet(&three, "").0, &servers[0], "last");
+    for server in [&servers[0], &servers[1], &three] {
+        let (mut client, told) = resume(server, &answer["epoch"], 0);
+        let missed = told["seq"].as_u64().unwrap();
+        // A node may still have what the stream has not.
+        assert_eq!(told["recovered"], missed == 0, "{told}");
+        if missed > 0 {
+            let skip = json!({"event": "skip", "count": missed});
+            assert_eq!(client.read_json(), skip);
+        }
+        for seq in missed + 1..=5002 {
+            assert_eq!(client.read_json()["seq"], seq);
+        }
+    }
+}
+
+#[test]
+fn place_of_another_epoch_is_not_recovered() {
+    let Some(nats) = Nats::start() else { return };
+    let server = node(&nats, &[]);
+    say(&server, "line\n");
+    let (_, told) = resume(&server, &json!("00000001"), 1);
+    assert_eq!(told["recovered"], false);
+    let mut client = Client::dial(server.addr(JSON));
+    client.send_line("LINEHUB/1 since=5m role=subscribe");
+    assert_eq!(client.read_json()["event"], "hello");
+    assert_eq!(next_message(&mut client)["data"], "line");
+}

@@ -1,0 +1,157 @@
+//! NATS goes away and comes back.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::scene::{Publisher, Scene, publish_at};
+use super::{GONE, PLAIN, greet, hears, is_ready, launch, misses_nats, nodes};
+use crate::common::nats::Nats;
+use crate::common::relay::Relay;
+use crate::common::{Client, Server};
+
+/// Publishers at each node send all the time while this is done; then all of theirs is in the stream once, and no
+/// client was closed.
+#[track_caller]
+fn while_senders_send(servers: &[Server], trouble: impl FnOnce()) {
+    let all: Vec<&Server> = servers.iter().collect();
+    let scene = Scene::begin(&all, 2);
+    let done = AtomicBool::new(false);
+    let publishers: Vec<Publisher> = std::thread::scope(|scope| {
+        let publish = |name: String, server| {
+            let done = &done;
+            move || {
+                let mut publisher = Publisher::new(&name);
+                publisher.chunk = 10;
+                publisher.pace = Duration::from_millis(2);
+                while !done.load(Relaxed) {
+                    let to = publisher.acked + 200;
+                    publisher.publish(to, || publish_at(server));
+                }
+                publisher
+            }
+        };
+        let senders: Vec<_> = servers
+            .iter()
+            .enumerate()
+            .flat_map(|(i, server)| (0..2).map(move |k| (format!("s{i}{k}"), server)))
+            .map(|(name, server)| scope.spawn(publish(name, server)))
+            .collect();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(trouble));
+        done.store(true, Relaxed);
+        let publishers = senders.into_iter().map(|sender| sender.join().unwrap());
+        let publishers = publishers.collect();
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+        publishers
+    });
+    let seen = scene.end(&servers[0]);
+    for publisher in publishers {
+        seen.has_all(&publisher.name, publisher.acked);
+        assert_eq!(publisher.connections, 1, "{} was closed", publisher.name);
+    }
+    seen.is_gapless().nobody_left();
+    for server in servers {
+        assert_eq!(server.count_log("disconnected reason=slow"), 0);
+    }
+}
+
+#[test]
+fn nats_killed_and_started_again_loses_and_doubles_nothing() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let servers = nodes(&nats, 2, &[]);
+    while_senders_send(&servers, || {
+        for _ in 0..2 {
+            nats.kill();
+            servers.iter().for_each(misses_nats);
+            nats.restart();
+            servers.iter().for_each(is_ready);
+        }
+    });
+}
+
+#[test]
+fn nats_stopped_for_some_seconds_loses_and_doubles_nothing() {
+    let Some(nats) = Nats::start() else { return };
+    let servers = nodes(&nats, 2, &[]);
+    while_senders_send(&servers, || {
+        nats.stop();
+        // Nothing tells that it is stopped but that it does not answer.
+        servers.iter().for_each(misses_nats);
+        // No node hears of another for longer than one that lives is silent.
+        std::thread::sleep(2 * GONE);
+        nats.go_on();
+        servers.iter().for_each(is_ready);
+    });
+}
+
+#[test]
+fn senders_wait_while_nats_is_away_and_clients_stay() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let [one, two] = &nodes(&nats, 2, &["--buffer=1MiB"])[..] else {
+        unreachable!()
+    };
+    let mut reader = Client::connect_to(two, PLAIN);
+    let mut sender = Client::connect_to(one, PLAIN);
+    nats.kill();
+    [one, two].into_iter().for_each(misses_nats);
+    let mut flood = crate::common::Flood::default();
+    let lines = flood.lines(200_000);
+    // Its window closes: what it sends is not taken into memory without a bound.
+    assert!(!sender.send_unless_blocked(&lines, Duration::from_secs(1)));
+    nats.restart();
+    [one, two].into_iter().for_each(is_ready);
+    reader.lines_until(&format!("New client connected: {}", sender.id()));
+    for n in 1..=1000 {
+        reader.expect_message(sender.id(), &crate::common::payload(n));
+    }
+}
+
+#[test]
+fn outage_longer_than_the_duplicate_window_doubles_nothing() {
+    let Some(nats) = Nats::start() else { return };
+    let relay = Relay::to(nats.port());
+    let one = launch(&[&format!("--nats={}", relay.url())]).start();
+    is_ready(&one);
+    // It takes nobody for gone that comes again.
+    let two = launch(&[&format!("--nats={}", nats.url())]);
+    let two = two.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
+    is_ready(&two);
+    nats.edit("main", |config| {
+        config.duplicate_window = Duration::from_millis(100)
+    });
+    while_senders_send(&[two, one], || {
+        // What was stored and not answered, because the connection broke, is found in the stream.
+        for _ in 0..20 {
+            relay.cut(true);
+            std::thread::sleep(Duration::from_millis(300));
+            relay.cut(false);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
+}
+
+#[test]
+fn node_that_is_cut_off_says_why_and_catches_up() {
+    let Some(nats) = Nats::start() else { return };
+    let relay = Relay::to(nats.port());
+    let one = launch(&[&format!("--nats={}", relay.url())]).start();
+    is_ready(&one);
+    let two = super::node(&nats, &[]);
+    let (mut at_one, _) = greet(&one, "role=subscribe");
+    hears(&mut at_one, &two, "before");
+    relay.cut(true);
+    misses_nats(&one);
+    for n in 0..100 {
+        super::say(&two, format!("{n}\n"));
+    }
+    relay.cut(false);
+    is_ready(&one);
+    for n in 0..100 {
+        assert_eq!(super::next_message(&mut at_one)["data"], n.to_string());
+    }
+}

@@ -1,0 +1,66 @@
+//! What a network does: a connection that is cut.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A relay before a server, which can be cut without the server: what a network does.
+pub(crate) struct Relay {
+    port: u16,
+    cut: Arc<AtomicBool>,
+}
+
+impl Relay {
+    /// Relays to this port of this machine, until the test process ends.
+    pub(crate) fn to(port: u16) -> Relay {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let relay = Relay {
+            port: listener.local_addr().expect("bound").port(),
+            cut: Arc::default(),
+        };
+        let cut = Arc::clone(&relay.cut);
+        std::thread::spawn(move || {
+            for accepted in listener.incoming() {
+                let Ok(one) = accepted else { return };
+                if cut.load(Relaxed) {
+                    continue;
+                }
+                let Ok(other) = TcpStream::connect(("127.0.0.1", port)) else {
+                    continue;
+                };
+                for (from, to) in [(&one, &other), (&other, &one)] {
+                    let (from, to) = (from.try_clone().expect("dup"), to.try_clone().expect("dup"));
+                    let cut = Arc::clone(&cut);
+                    std::thread::spawn(move || relay_half(from, to, &cut));
+                }
+            }
+        });
+        relay
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Cuts or heals it: connections end, and new ones at once.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.cut.store(is_cut, Relaxed);
+    }
+}
+
+fn relay_half(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
+    let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
+    let mut chunk = [0; 65536];
+    while !cut.load(Relaxed) {
+        match from.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(n) if to.write_all(&chunk[..n]).is_ok() => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            _ => break,
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
