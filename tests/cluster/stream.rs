@@ -25,9 +25,16 @@ fn goes_on_through(nats: &Nats, trouble: impl Fn(&Nats)) {
                     publisher.publish(round * 500, || publish_at(server));
                 });
             }
-            std::thread::sleep(Duration::from_millis(50));
-            trouble(nats);
         });
+        // What no node has read yet would be lost with it: all have read this.
+        for server in &servers {
+            hears(
+                &mut greet(server, "role=subscribe").0,
+                &servers[0],
+                "before it",
+            );
+        }
+        trouble(nats);
         servers.iter().for_each(is_ready);
         let (mut one, first) = greet(&servers[0], "role=subscribe");
         let (_, second) = greet(&servers[1], "role=subscribe");
