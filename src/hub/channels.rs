@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::closed::ClosedClient;
-use super::cluster::{Cluster, ClusterStats, SharedChannelStats};
+use super::cluster::node::Cluster;
+use super::cluster::stats::{ClusterStats, SharedChannelStats};
 use super::connection::ConnectionInfo;
 use super::epoch::new_epoch;
 use super::histories::Histories;
@@ -365,8 +366,9 @@ impl Channels {
     pub(crate) async fn leave_cluster(&self) {
         let hubs = self.hubs();
         join_all(hubs.iter().map(|hub| hub.member_rests())).await;
-        #[cfg(feature = "nats")]
-        super::cluster::say_left(self).await;
+        if let Some(cluster) = self.shared.cluster.get() {
+            cluster.say_left().await;
+        }
     }
 
     /// Warns of what was not sent to the other daemons, when it is too late.

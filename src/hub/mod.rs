@@ -68,9 +68,10 @@ mod subscriber;
 pub(crate) use budget::{READ_BYTES_MAX, ReadPermit};
 pub(crate) use channels::{ChannelStats, Channels, ChannelsStats, Joining};
 pub(crate) use closed::ClosedClient;
+pub(crate) use cluster::node::Cluster;
 #[cfg(feature = "nats")]
-pub(crate) use cluster::run_cluster;
-pub(crate) use cluster::{Cluster, ClusterStats, NodeStats, SharedChannelStats};
+pub(crate) use cluster::presence::run as run_cluster;
+pub(crate) use cluster::stats::{ClusterStats, NodeStats, SharedChannelStats};
 pub(crate) use connection::ConnectionInfo;
 pub(crate) use counters::TrafficTotals;
 pub(crate) use entry::{Joined, PastRequest, SessionTaken, StartingPoint};

@@ -15,7 +15,7 @@ use super::budget::{Budget, ReadPermit};
 use super::builder::BatchBuilder;
 use super::chain::Node;
 use super::closed::ByReason;
-use super::cluster::Outbox;
+use super::cluster::outbox::Outbox;
 use super::connection::ListenerNames;
 use super::contention::Contention;
 use super::counters::TrafficTotals;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::channels::{Channels, Joining};
-use super::cluster::Cluster;
+use super::cluster::node::Cluster;
 use super::feed::Feed;
 use super::histories::Histories;
 use super::order::Hub;

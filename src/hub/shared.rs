@@ -13,7 +13,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::activity::{Micros, micros};
 use super::closed::LastClosed;
-use super::cluster::{Cluster, IdBlocks};
+use super::cluster::ids::IdBlocks;
+use super::cluster::node::Cluster;
 use super::histories::Histories;
 use super::history::Turns;
 use super::settings::Settings;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::Node;
 use super::closed::{ByReason, LastClosed};
-use super::cluster::SavedMember;
+use super::cluster::saved::SavedMember;
 use super::counters::TrafficTotals;
 use super::epoch::new_epoch;
 use super::feed::Feed;

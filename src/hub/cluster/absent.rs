@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::stats::{ClusterStats, SharedChannelStats};
+use super::stats::ClusterStats;
 use crate::config::Config;
 use crate::hub::history::{Record, Remote, RemoteExtent, Slice};
-use crate::hub::order::Hub;
 use crate::wire::ids::Seq;
 use crate::wire::past::Newest;
 
@@ -20,10 +19,6 @@ pub(crate) enum Cluster {}
 #[derive(Debug)]
 pub(in crate::hub) enum StreamPast {}
 
-/// How a node stands: there is none.
-#[derive(Debug)]
-pub(in crate::hub) enum Standing {}
-
 impl Cluster {
     /// There is none.
     ///
@@ -33,6 +28,10 @@ impl Cluster {
         Ok(None)
     }
 
+    pub(in crate::hub) async fn say_left(&self) {
+        match *self {}
+    }
+
     pub(in crate::hub) fn past(&self) -> Arc<StreamPast> {
         match *self {}
     }
@@ -40,16 +39,6 @@ impl Cluster {
     pub(in crate::hub) fn stats(&self, _: u64) -> ClusterStats {
         match *self {}
     }
-}
-
-impl Standing {
-    pub(in crate::hub) fn stats(&self, _: u64) -> SharedChannelStats {
-        match *self {}
-    }
-}
-
-impl Hub {
-    pub(in crate::hub) fn begin_sharing(self: &Arc<Hub>) {}
 }
 
 impl Remote for StreamPast {

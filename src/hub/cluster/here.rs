@@ -134,6 +134,7 @@ impl OwnClients {
     }
 
     /// Clients of whom another node is to say that they left.
+    #[cfg(test)]
     pub(crate) fn unannounced(&self) -> impl Iterator<Item = ClientId> {
         self.living.difference(&self.announced).copied()
     }

@@ -28,7 +28,7 @@ use super::order::Order;
 use super::past::StreamPast;
 use super::publisher::Publisher;
 use super::saved::SavedMember;
-use super::stats::SharedChannelStats;
+use super::stats::Standing;
 use crate::hub::ReadPermit;
 use crate::hub::budget::Reservation;
 use crate::hub::order::Hub;
@@ -83,26 +83,6 @@ impl fmt::Display for Trouble {
 impl From<NatsError> for Trouble {
     fn from(error: NatsError) -> Trouble {
         Trouble::Away(error.to_string())
-    }
-}
-
-/// How a node stands.
-#[derive(Clone, Debug, Default)]
-pub(in crate::hub) struct Standing {
-    /// Messages of the stream that are not taken yet.
-    lag: u64,
-    outstanding: u64,
-    error: Option<String>,
-}
-
-impl Standing {
-    pub(in crate::hub) fn stats(&self, queued_bytes: u64) -> SharedChannelStats {
-        SharedChannelStats {
-            lag: self.lag,
-            outstanding: self.outstanding,
-            queued_bytes,
-            error: self.error.clone(),
-        }
     }
 }
 

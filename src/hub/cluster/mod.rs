@@ -70,45 +70,25 @@
 //! - *The stream comes back without its end and grows past where a node was before that node is connected*: it is not
 //!   noticed. A server that loses what it has acknowledged breaks what all of this stands on.
 
-#[cfg(not(feature = "nats"))]
-mod absent;
-mod batch;
-mod here;
-mod ids;
+pub(in crate::hub) mod batch;
+pub(in crate::hub) mod here;
+pub(in crate::hub) mod ids;
 #[cfg(feature = "nats")]
 mod member;
 mod message;
 #[cfg(test)]
 mod model;
 #[cfg(feature = "nats")]
-mod nats;
-#[cfg(feature = "nats")]
-mod node;
+pub(in crate::hub) mod nats;
+#[cfg_attr(not(feature = "nats"), path = "absent.rs")]
+pub(in crate::hub) mod node;
 mod order;
-mod outbox;
+pub(in crate::hub) mod outbox;
 #[cfg(feature = "nats")]
-mod past;
+pub(in crate::hub) mod past;
+#[cfg(feature = "nats")]
+pub(in crate::hub) mod presence;
 mod publisher;
-mod saved;
-mod state;
-mod stats;
-
-#[cfg(not(feature = "nats"))]
-pub(crate) use absent::Cluster;
-#[cfg(not(feature = "nats"))]
-pub(super) use absent::{Standing, StreamPast};
-pub(super) use batch::{Batch, Claim};
-pub(super) use here::Clients;
-pub(super) use ids::IdBlocks;
-#[cfg(feature = "nats")]
-pub(super) use member::Standing;
-#[cfg(feature = "nats")]
-pub(super) use nats::StreamLimits;
-#[cfg(feature = "nats")]
-pub(crate) use node::{Cluster, run as run_cluster, say_left};
-pub(super) use outbox::{Outbox, Outgoing};
-#[cfg(feature = "nats")]
-pub(super) use past::StreamPast;
-pub(super) use saved::SavedMember;
-pub(super) use state::Claimed;
-pub(crate) use stats::{ClusterStats, NodeStats, SharedChannelStats};
+pub(in crate::hub) mod saved;
+pub(in crate::hub) mod state;
+pub(in crate::hub) mod stats;

@@ -18,14 +18,10 @@ use super::nats::{Nats, NatsOptions};
 use super::past::StreamPast;
 use super::stats::{ClusterStats, NodeStats};
 use crate::config::Config;
-use crate::hub::channels::Channels;
 
 /// How long nothing is heard of a node until it is taken for gone: long enough for a process that is stopped by a
 /// debugger, a full disk or a busy machine for a moment to come back.
 const NODE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Times that a node says that it lives in that time.
-const SIGNS_OF_LIFE: u32 = 5;
 
 /// How long a failed request for numbers is left alone.
 const RETRY_TIME: Duration = Duration::from_millis(500);
@@ -39,7 +35,7 @@ pub(crate) struct Cluster {
     /// What this daemon is known by among others, whatever nodes it is in its channels.
     id: NodeId,
     name: String,
-    node_timeout: Duration,
+    pub(super) node_timeout: Duration,
     presence: Mutex<Presence>,
     /// Cancelled when all clients of the daemon before are there: what comes earlier, none of them would get.
     pub(super) begun: CancellationToken,
@@ -175,7 +171,7 @@ impl Cluster {
         }
     }
 
-    fn forget_silent(&self) {
+    pub(super) fn forget_silent(&self) {
         let timeout = self.node_timeout;
         let mut presence = self.presence.lock();
         let mut daemons = mem::take(&mut presence.daemons);
@@ -192,7 +188,7 @@ impl Cluster {
     }
 
     /// Says that this daemon lives, in each of its nodes.
-    async fn say_alive(&self, clients: u64, leaves: bool) {
+    pub(super) async fn say_alive(&self, clients: u64, leaves: bool) {
         let sign = SignOfLife {
             daemon: self.id.0,
             name: self.name.clone(),
@@ -207,19 +203,13 @@ impl Cluster {
         }
     }
 
-    /// Says now and then that this daemon lives.
-    async fn keep_alive(&self, channels: &Channels) {
-        let mut pause = tokio::time::interval(self.node_timeout / SIGNS_OF_LIFE);
-        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            pause.tick().await;
-            self.say_alive(channels.clients() as u64, false).await;
-            self.forget_silent();
-        }
+    /// Says to the other daemons that this one ends. Cancel safe: they notice it, too.
+    pub(in crate::hub) async fn say_left(&self) {
+        self.say_alive(0, true).await;
     }
 
     /// Hears who lives, as long as there is a connection.
-    async fn listen(&self) {
+    pub(super) async fn listen(&self) {
         let mut connection = self.nats.watch();
         loop {
             // It does not end before the connection does, which never ends.
@@ -247,7 +237,7 @@ impl Cluster {
     }
 
     /// Sees that there are numbers for clients.
-    async fn take_ids(&self, ids: &IdBlocks) {
+    pub(super) async fn take_ids(&self, ids: &IdBlocks) {
         loop {
             while let Some(at_least) = ids.wants() {
                 match self.nats.take_ids(BLOCK, at_least).await {
@@ -268,27 +258,6 @@ impl Presence {
     fn is_silent_since(&self, at: Instant, time: Duration) -> bool {
         let both = self.listening_since.zip(self.heard_self);
         both.is_some_and(|(since, heard)| heard.saturating_duration_since(at.max(since)) > time)
-    }
-}
-
-/// Is a daemon among others, for as long as it is polled: once all clients of the daemon before are there.
-pub(crate) async fn run(channels: Arc<Channels>) {
-    let shared = channels.shared();
-    let (Some(cluster), Some(ids)) = (shared.cluster.get(), shared.ids.get()) else {
-        return;
-    };
-    cluster.begun.cancel();
-    tokio::join!(
-        cluster.keep_alive(&channels),
-        cluster.listen(),
-        cluster.take_ids(ids),
-    );
-}
-
-/// Says to the other daemons that this one ends. Bounded by the caller.
-pub(crate) async fn say_left(channels: &Channels) {
-    if let Some(cluster) = channels.shared().cluster.get() {
-        cluster.say_alive(0, true).await;
     }
 }
 

@@ -298,11 +298,6 @@ impl Order {
         self.checkpoint
     }
 
-    /// The stream that it is in.
-    pub(crate) fn stream(&self) -> u64 {
-        self.stream
-    }
-
     /// Whether a checkpoint is due: the last was about a place so many messages ago, or what is behind that place is
     /// not in the stream any more, whose first message is `first`.
     pub(crate) fn is_checkpoint_due(&self, first: u64, every: u64) -> bool {

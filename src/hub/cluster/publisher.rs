@@ -129,6 +129,7 @@ impl Publisher {
     }
 
     /// Whether all that was pushed has come back.
+    #[cfg(test)]
     pub(crate) fn is_settled(&self) -> bool {
         self.unsettled.is_empty()
     }

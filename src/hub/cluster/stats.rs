@@ -46,3 +46,23 @@ pub(crate) struct SharedChannelStats {
     /// Why nothing goes through the channel.
     pub(crate) error: Option<String>,
 }
+
+/// How a node stands.
+#[derive(Clone, Debug, Default)]
+pub(in crate::hub) struct Standing {
+    /// Messages of the stream that are not taken yet.
+    pub(super) lag: u64,
+    pub(super) outstanding: u64,
+    pub(super) error: Option<String>,
+}
+
+impl Standing {
+    pub(in crate::hub) fn stats(&self, queued_bytes: u64) -> SharedChannelStats {
+        SharedChannelStats {
+            lag: self.lag,
+            outstanding: self.outstanding,
+            queued_bytes,
+            error: self.error.clone(),
+        }
+    }
+}

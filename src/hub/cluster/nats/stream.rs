@@ -1,7 +1,5 @@
 //! The stream of a channel: what is asked of it, and what is stored in it.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use async_nats::HeaderMap;
 use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::publish::PublishAck;
@@ -22,9 +20,6 @@ use crate::hub::cluster::batch::NodeId;
 
 /// Checkpoints that are looked at, at most.
 const CHECKPOINTS_MAX: usize = 1024;
-
-/// The last millisecond of the year 9999, the last that can be asked for.
-const TIME_MS_MAX: u64 = 253_402_300_799_999;
 
 /// Message of the server when the last sequence is not the expected one and it does not say what it is.
 const WRONG_LAST_SEQUENCE_CONSTANT: ErrorCode = ErrorCode(10164);
@@ -105,13 +100,6 @@ struct RawMessage {
 #[derive(Deserialize)]
 pub(super) struct Consumer {
     pub(super) name: String,
-    pub(super) num_pending: u64,
-    pub(super) delivered: Delivered,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Delivered {
-    pub(super) stream_seq: u64,
 }
 
 impl ChannelStream {
@@ -161,22 +149,6 @@ impl ChannelStream {
             }
         }
         Ok(found)
-    }
-
-    /// Place of the first message that was stored at this time or later, in milliseconds since 1970; `None` if there is
-    /// none.
-    pub(crate) async fn place_at(&self, time_ms: u64) -> Result<Option<u64>, NatsError> {
-        let time = UNIX_EPOCH + Duration::from_millis(time_ms.min(TIME_MS_MAX));
-        let time = humantime::format_rfc3339_millis(time).to_string();
-        let from = json!({"deliver_policy": "by_start_time", "opt_start_time": time});
-        let consumer = self.make_consumer(from).await?;
-        let _: Result<Value, _> = self
-            .api(
-                &format!("CONSUMER.DELETE.{}.{}", self.name, consumer.name),
-                Value::Null,
-            )
-            .await?;
-        Ok((consumer.num_pending > 0).then_some(consumer.delivered.stream_seq + 1))
     }
 
     /// All that is behind `place`, for ever.
