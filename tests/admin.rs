@@ -1,6 +1,8 @@
 //! The admin server, asked over HTTP; `linehub status` on top of it.
 
 mod channels;
+#[cfg(feature = "nats")]
+mod cluster;
 mod history;
 
 use std::fs::File;
