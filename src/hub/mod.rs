@@ -57,6 +57,10 @@ mod saved_channels;
 mod sessions;
 mod settings;
 mod shared;
+#[cfg_attr(
+    not(feature = "nats"),
+    expect(dead_code, reason = "without NATS nothing is shared")
+)]
 mod sharing;
 mod snapshot;
 #[cfg(test)]

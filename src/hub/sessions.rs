@@ -1,5 +1,7 @@
 //! Sessions: what one sender has published over all its connections, counted so that it knows where to go on.
 
+mod shared;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -120,11 +122,6 @@ impl Sessions {
         self.by_name.len()
     }
 
-    /// Whether there is a session of this name.
-    pub(super) fn is_known(&self, name: &SessionKey) -> bool {
-        self.by_name.contains_key(name)
-    }
-
     /// Whether a session of this name can be claimed: it is there, or may still be.
     pub(super) fn has_room_for(&self, name: &SessionKey) -> bool {
         self.by_name.len() < SESSIONS_MAX || self.by_name.contains_key(name)
@@ -159,71 +156,6 @@ impl Sessions {
     pub(super) fn is_settled(&self, name: &SessionKey) -> bool {
         let session = self.by_name.get(name);
         session.is_none_or(|session| session.pending == 0 && !session.is_awaited)
-    }
-
-    /// The claim of this session is on its way.
-    pub(super) fn await_claim(&mut self, name: &SessionKey) {
-        if let Some(session) = self.by_name.get_mut(name) {
-            session.is_awaited = true;
-        }
-    }
-
-    /// A claim has come to its place, before which so much was taken; `None`: there are too many sessions.
-    pub(super) fn grant(&mut self, name: &SessionKey, claim: u64, taken: Option<u64>) {
-        let session = self.by_name.get_mut(name);
-        let Some(session) = session.filter(|it| it.is_awaited && it.claim == claim) else {
-            return;
-        };
-        let Some(taken) = taken else {
-            self.by_name.remove(name);
-            return;
-        };
-        (session.is_awaited, session.pending) = (false, 0);
-        (session.taken, session.sent) = (taken, taken);
-        session.stored = Arc::new(AtomicU64::new(taken));
-    }
-
-    /// Somebody elsewhere has claimed a session: the slot of the client that had it.
-    pub(super) fn lose(&mut self, name: &SessionKey) -> Option<usize> {
-        let session = self.by_name.get(name).filter(|it| !it.is_awaited)?;
-        let owner = session.owner;
-        self.by_name.remove(name);
-        match owner {
-            Owner::Client(key) => {
-                self.by_key.remove(&key);
-                Some(key)
-            }
-            Owner::Nobody | Owner::Claim(_) => None,
-        }
-    }
-
-    /// Sessions that clients or claims have, with the claim of each, and whether that is still on its way.
-    pub(super) fn claims(&self) -> Vec<(SessionKey, u64, bool)> {
-        let sessions = self.by_name.iter();
-        let claims = sessions.filter(|(_, session)| session.owner != Owner::Nobody);
-        let claims = claims.map(|(name, it)| (name.clone(), it.claim, it.is_awaited));
-        claims.collect()
-    }
-
-    /// How many claims there ever were.
-    pub(super) fn last_claim(&self) -> u64 {
-        self.claims
-    }
-
-    /// Goes on with the claims of the daemon before: how many there were, and the session of each that somebody has.
-    pub(super) fn restore_claims(&mut self, last: u64, claims: Vec<(SessionKey, u64)>) {
-        self.claims = last;
-        for (name, claim) in claims {
-            if let Some(session) = self.by_name.get_mut(&name) {
-                session.claim = claim;
-            }
-        }
-    }
-
-    /// The claim by which the client in `key` has its session.
-    pub(super) fn claim_of(&self, key: usize) -> Option<u64> {
-        let name = self.by_key.get(&key)?;
-        Some(self.by_name.get(name)?.claim)
     }
 
     /// Gives a claimed session to a client; `None` if somebody has claimed it since.
@@ -320,20 +252,6 @@ impl Sessions {
         }
     }
 
-    /// So much of a session has come back in the order that nodes share; the slot of the client to tell, if one has it.
-    pub(super) fn note_ordered(&mut self, name: &SessionKey, taken: u64) -> Option<usize> {
-        let session = self.by_name.get_mut(name)?;
-        if taken >= session.sent {
-            session.pending = 0;
-        }
-        session.stored.fetch_max(taken, Relaxed);
-        session.settle();
-        match session.owner {
-            Owner::Client(key) => Some(key),
-            Owner::Nobody | Owner::Claim(_) => None,
-        }
-    }
-
     /// The client in `key` is gone: the session that it had, and its claim to that.
     pub(super) fn leave(&mut self, key: usize) -> Option<(SessionKey, u64)> {
         let name = self.by_key.remove(&key)?;
@@ -344,17 +262,6 @@ impl Sessions {
     /// A claim is given up; whether nobody else had made one since.
     pub(super) fn give_up(&mut self, name: &SessionKey, claim: u64) -> bool {
         self.release(name, Owner::Claim(claim)).is_some()
-    }
-
-    /// Knows nothing more of a session that nobody here has: what was taken of it, others know.
-    pub(super) fn forget(&mut self, name: &SessionKey) {
-        if self
-            .by_name
-            .get(name)
-            .is_some_and(|it| it.owner == Owner::Nobody)
-        {
-            self.by_name.remove(name);
-        }
     }
 
     /// Nobody has a session any more that this one had. One without lines is none, and one whose lines are gone.

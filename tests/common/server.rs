@@ -386,6 +386,7 @@ impl Server {
     }
 
     /// Stops the daemon where it is, all threads of it, until SIGCONT.
+    #[cfg(feature = "nats")]
     #[track_caller]
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);

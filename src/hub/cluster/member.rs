@@ -4,6 +4,7 @@
 //! clients say, and looks after the rest: checkpoints, nodes that are gone, an order to begin. Whatever goes wrong with
 //! the connection, it begins again behind the last message that it took.
 
+mod connection;
 mod delivery;
 mod sending;
 
@@ -18,10 +19,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::sending::{Connection, on};
+use self::connection::{Connection, on};
 use super::batch::{Gone, NodeId};
 use super::message::Message;
-use super::nats::stream::{ChannelStream, Entry, StreamInfo, Subject};
+use super::nats::names::Subject;
+use super::nats::stream::{ChannelStream, Entry, StreamInfo};
 use super::nats::{NatsError, StreamError, StreamLimits};
 use super::node::Cluster;
 use super::order::Order;
@@ -29,8 +31,7 @@ use super::past::StreamPast;
 use super::publisher::Publisher;
 use super::saved::SavedMember;
 use super::stats::Standing;
-use crate::hub::ReadPermit;
-use crate::hub::budget::Reservation;
+use crate::hub::budget::{ReadPermit, Reservation};
 use crate::hub::order::Hub;
 use crate::hub::sharing::Task;
 

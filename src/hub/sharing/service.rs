@@ -1,6 +1,7 @@
 //! The member of a shared channel: how it stands, what it does, and what of it outlives the daemon.
 
 use std::collections::HashSet;
+#[cfg(feature = "nats")]
 use std::time::Duration;
 
 use super::Task;

@@ -2,7 +2,7 @@
 
 use tracing::{info, warn};
 
-use super::sending::Connection;
+use super::connection::Connection;
 use super::{Member, Trouble};
 use crate::hub::cluster::batch::{Gone, NodeId};
 use crate::hub::cluster::here::Clients;

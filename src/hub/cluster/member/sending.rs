@@ -3,15 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 
+use super::connection::{Chore, Connection, Done};
 use super::{Member, RETRY_TIME, Trouble};
-use crate::hub::cluster::batch::{Gone, NodeId};
+use crate::hub::cluster::batch::Gone;
 use crate::hub::cluster::message::Message;
-use crate::hub::cluster::nats::NatsError;
-use crate::hub::cluster::nats::stream::{
-    ChannelStream, Entry, PublishError, Stored, StreamInfo, Subject,
-};
+use crate::hub::cluster::nats::names::Subject;
+use crate::hub::cluster::nats::stream::{PublishError, Stored};
 use crate::hub::cluster::outbox::Outgoing;
 use crate::hub::cluster::publisher::Step;
 use crate::hub::cluster::state::Last;
@@ -27,35 +25,6 @@ const BEGIN_TIME: Duration = Duration::from_secs(3);
 
 /// How often the server is asked about the stream, while something comes, and while nothing does.
 const INFO_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
-
-/// What is under way for a batch: it is sent, or looked for.
-pub(super) enum Done {
-    Sent(NodeId, u64, Result<Stored, PublishError>),
-    Found(Result<Option<Entry>, NatsError>),
-}
-
-/// What is under way beside that.
-pub(super) enum Chore {
-    Info(Result<StreamInfo, NatsError>),
-    Sent,
-}
-
-/// What a connection to the stream has.
-pub(super) struct Connection {
-    pub(super) stream: ChannelStream,
-    pub(super) info: StreamInfo,
-    /// When that was asked for; `None`: it is to be asked for anew.
-    pub(super) info_at: Option<Instant>,
-    /// Place of the order when that was asked for.
-    pub(super) info_place: u64,
-    /// All up to here was taken, or is of no use.
-    pub(super) read: u64,
-    /// Since when all there is was taken, and still it is not known what it means.
-    pub(super) lost_since: Option<Instant>,
-    pub(super) way: Option<BoxFuture<'static, Done>>,
-    pub(super) chore: Option<BoxFuture<'static, Chore>>,
-    pub(super) retry: (Instant, Duration),
-}
 
 impl Member {
     pub(super) fn push(&mut self, outgoing: Outgoing) {
@@ -239,13 +208,5 @@ impl Member {
             let stream = connection.stream.clone();
             connection.chore = Some(async move { Chore::Info(stream.info().await) }.boxed());
         }
-    }
-}
-
-/// What is under way, when it is done.
-pub(super) async fn on<T>(way: &mut Option<BoxFuture<'static, T>>) -> T {
-    match way {
-        Some(way) => way.await,
-        None => std::future::pending().await,
     }
 }

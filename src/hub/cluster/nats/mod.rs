@@ -16,7 +16,7 @@ mod alive;
 mod connection;
 mod error;
 mod ids;
-mod names;
+pub(crate) mod names;
 mod open;
 mod options;
 pub(crate) mod reader;

@@ -1,8 +1,15 @@
 //! What streams and subjects are called.
 
-use super::stream::Subject;
 use crate::hub::cluster::batch::NodeId;
 use crate::wire::channel::ChannelName;
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Batch(NodeId),
+    Checkpoint,
+    Gone,
+}
 
 /// Subject of what nodes say of themselves, before the node.
 const NODE: &str = "linehub.node.";

@@ -57,6 +57,13 @@ struct Reading {
     heard: Instant,
 }
 
+impl ChannelStream {
+    /// All that is behind `place`, for ever.
+    pub(crate) fn read_behind(&self, place: u64) -> StreamReader {
+        StreamReader::new(self.clone(), place)
+    }
+}
+
 impl fmt::Debug for StreamReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamReader").finish_non_exhaustive()

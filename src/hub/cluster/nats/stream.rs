@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 
 use super::connection::{Nats, unreadable};
 use super::error::{NatsError, Unanswered, words};
-use super::names;
-use super::reader::StreamReader;
+use super::names::{self, Subject};
 use crate::hub::cluster::batch::NodeId;
 
 /// Checkpoints that are looked at, at most.
@@ -54,14 +53,6 @@ pub(crate) struct Entry {
     pub(crate) body: Bytes,
     /// Messages behind it in the stream, as the server said; 0 if it was looked up.
     pub(crate) pending: u64,
-}
-
-/// What a message is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subject {
-    Batch(NodeId),
-    Checkpoint,
-    Gone,
 }
 
 /// A message is in the stream.
@@ -149,11 +140,6 @@ impl ChannelStream {
             }
         }
         Ok(found)
-    }
-
-    /// All that is behind `place`, for ever.
-    pub(crate) fn read_behind(&self, place: u64) -> StreamReader {
-        StreamReader::new(self.clone(), place)
     }
 
     /// Stores a message; waits for the answer for 5 s at most. `id`: another message with the same one is not stored, as
