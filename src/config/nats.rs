@@ -22,6 +22,7 @@ pub struct NatsUrl {
 
 impl NatsUrl {
     /// All of it, as it connects.
+    #[cfg(any(test, feature = "nats"))]
     pub(crate) fn reveal(&self) -> String {
         let NatsUrl { scheme, host, user } = self;
         match user {

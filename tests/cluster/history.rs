@@ -65,11 +65,16 @@ fn newcomer_with_history_gets_the_same_newest_lines_at_all_nodes() {
     let two = node(&nats, &[]);
     hears(&mut greet(&one, "").0, &two, "last");
     for server in [&one, &two] {
-        for count in [1, 2, 10, 1001, 5000] {
+        // Behind them come the end of the flood, and the last line.
+        for count in [1, 2, 10, 1002, 5000] {
             let (mut reader, _) = greet(server, &format!("role=subscribe history={count}"));
-            let messages = 1001.min(count);
-            for n in 1001 - messages + 1..=1000 {
+            let messages = 1002.min(count);
+            for n in 1002 - messages + 1..=1000 {
                 assert_eq!(reader.read_json()["data"], line("s", n), "history={count}");
+            }
+            if messages > 1 {
+                let end = reader.read_json();
+                assert!(end["data"].as_str().unwrap().starts_with("fence"), "{end}");
             }
             assert_eq!(reader.read_json()["data"], "last");
         }

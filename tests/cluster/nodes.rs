@@ -270,7 +270,7 @@ fn node_that_does_not_run_for_a_while_is_gone_and_comes_again() {
     let mut publisher = Publisher::new("s");
     publisher.publish(100, || publish_at(&servers[2]));
     until_each(&mut watcher, "connect", &ids);
-    servers[2].signal(Signal::STOP);
+    servers[2].freeze();
     until_each(&mut watcher, "disconnect", &ids);
     say(&servers[1], "while it was away\n");
     servers[2].signal(Signal::CONT);
@@ -293,7 +293,7 @@ fn node_that_is_frozen_for_less_than_the_silence_is_not_gone() {
     let (mut watcher, _) = greet(&servers[0], "role=subscribe");
     let (_there, ids) = visitors(&servers[1], 5);
     until_each(&mut watcher, "connect", &ids);
-    servers[1].signal(Signal::STOP);
+    servers[1].freeze();
     std::thread::sleep(GONE / 4);
     servers[1].signal(Signal::CONT);
     let mut sender = Client::dial(servers[1].addr(JSON));

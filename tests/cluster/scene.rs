@@ -249,6 +249,8 @@ pub(super) struct Publisher {
     sent: u64,
     /// How often it came in.
     pub(super) connections: usize,
+    /// How often it came in and was closed before it was through.
+    pub(super) breaks: usize,
     /// Lines sent at a time, and the most that are sent and not acknowledged.
     pub(super) chunk: u64,
     /// After so many lines it closes its connection with a reset.
@@ -264,6 +266,7 @@ impl Publisher {
             acked: 0,
             sent: 0,
             connections: 0,
+            breaks: 0,
             chunk: 50,
             breaks_after: None,
             pace: Duration::ZERO,
@@ -281,7 +284,9 @@ impl Publisher {
                 self.name,
                 self.acked
             );
+            let before = self.connections;
             if self.connected(to, at(), deadline).is_err() {
+                self.breaks += self.connections - before;
                 std::thread::sleep(Duration::from_millis(20));
             }
         }

@@ -120,7 +120,7 @@ fn session_of_a_frozen_node_is_taken_over_and_closed_when_it_runs_again() {
     let (mut first, _) = greet(one, "role=publish session=s ack");
     first.send_line("1");
     acknowledged(&mut first, 1);
-    one.signal(Signal::STOP);
+    one.freeze();
     first.send_line("2");
     let (mut second, answer) = greet(two, "role=publish session=s ack");
     assert_eq!(answer["taken"], 1);

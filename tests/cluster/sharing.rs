@@ -291,7 +291,7 @@ fn status_and_metrics_show_the_nodes() {
         exit.stdout
     );
     let metrics = get(&one.admin(), "/metrics").body;
-    assert!(metrics.contains("nats"), "{metrics}");
+    assert!(metrics.contains("linehub_cluster_nodes 2"), "{metrics}");
 }
 
 #[test]

@@ -25,9 +25,16 @@ fn goes_on_through(nats: &Nats, trouble: impl Fn(&Nats)) {
                     publisher.publish(round * 500, || publish_at(server));
                 });
             }
-            std::thread::sleep(Duration::from_millis(50));
-            trouble(nats);
         });
+        // What no node has read yet would be lost with it: all have read this.
+        for server in &servers {
+            hears(
+                &mut greet(server, "role=subscribe").0,
+                &servers[0],
+                "before it",
+            );
+        }
+        trouble(nats);
         servers.iter().for_each(is_ready);
         let (mut one, first) = greet(&servers[0], "role=subscribe");
         let (_, second) = greet(&servers[1], "role=subscribe");
@@ -53,7 +60,10 @@ fn stream_that_is_purged_goes_on() {
 fn stream_that_keeps_a_handful_of_messages_goes_on() {
     let Some(nats) = Nats::start() else { return };
     goes_on_through(&nats, |nats| {
-        nats.edit("main", |config| config.max_messages = 20)
+        for _ in 0..20 {
+            nats.keep("main", 5);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     });
 }
 

@@ -385,6 +385,25 @@ impl Server {
         kill_process(pid, signal).expect("the daemon is alive");
     }
 
+    /// Stops the daemon where it is, all threads of it, until SIGCONT.
+    #[track_caller]
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        let is_stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            stat.is_ok_and(|stat| {
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|it| it.starts_with(" T"))
+            })
+        };
+        super::eventually("it is stopped", || {
+            let mut tasks = std::fs::read_dir(&tasks).expect("the daemon is alive");
+            tasks.all(|task| task.is_ok_and(is_stopped))
+        });
+    }
+
     /// Waits for the daemon to end by itself.
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {

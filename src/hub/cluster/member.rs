@@ -223,6 +223,8 @@ impl Member {
 
     /// Serves, for ever.
     async fn serve(&mut self) {
+        let cluster = self.cluster.clone();
+        cluster.begun.cancelled().await;
         let mut pause = RETRY_TIME.0;
         loop {
             self.connected().await;

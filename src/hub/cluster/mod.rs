@@ -94,7 +94,9 @@ mod state;
 mod stats;
 
 #[cfg(not(feature = "nats"))]
-pub(super) use absent::{Cluster, Standing, StreamPast};
+pub(crate) use absent::Cluster;
+#[cfg(not(feature = "nats"))]
+pub(super) use absent::{Standing, StreamPast};
 pub(super) use batch::{Batch, Claim};
 pub(super) use here::Clients;
 pub(super) use ids::IdBlocks;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::batch::NodeId;
@@ -40,6 +41,8 @@ pub(crate) struct Cluster {
     name: String,
     node_timeout: Duration,
     presence: Mutex<Presence>,
+    /// Cancelled when all clients of the daemon before are there: what comes earlier, none of them would get.
+    pub(super) begun: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +90,7 @@ impl Cluster {
             name,
             node_timeout: node_timeout(),
             presence: Mutex::default(),
+            begun: CancellationToken::new(),
         })))
     }
 
@@ -267,12 +271,13 @@ impl Presence {
     }
 }
 
-/// Is a daemon among others, for as long as it is polled.
+/// Is a daemon among others, for as long as it is polled: once all clients of the daemon before are there.
 pub(crate) async fn run(channels: Arc<Channels>) {
     let shared = channels.shared();
     let (Some(cluster), Some(ids)) = (shared.cluster.get(), shared.ids.get()) else {
         return;
     };
+    cluster.begun.cancel();
     tokio::join!(
         cluster.keep_alive(&channels),
         cluster.listen(),

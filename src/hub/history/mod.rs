@@ -256,8 +256,10 @@ impl History {
     /// Messages among the numbers from `from` to before the oldest that is kept, where files tell.
     pub(in crate::hub) fn messages_gone(&self, from: Seq, oldest: Seq) -> Option<u64> {
         match &self.store {
-            Store::Memory(_) | Store::Stream(_) => None,
+            Store::Memory(_) => None,
             Store::Disk(log) => log.messages_gone(from, oldest),
+            // Of those before the first number there were none.
+            Store::Stream(stream) => (from == Seq(1)).then(|| stream.messages_before(oldest)),
         }
     }
 
@@ -436,6 +438,18 @@ impl Stream {
     /// Whether more is kept than is in memory.
     fn has_older(&self) -> bool {
         self.oldest() < self.recent.extent().2
+    }
+
+    /// Messages that were published before the oldest that is kept.
+    fn messages_before(&self, oldest: Seq) -> u64 {
+        let all = self.remote.extent();
+        match all.oldest == Some(oldest) {
+            true => all.messages_before,
+            false => self
+                .recent
+                .published()
+                .saturating_sub(self.recent.extent().1),
+        }
     }
 
     /// Keeps a record in memory, which is the next.
