@@ -3,6 +3,7 @@
 use super::channels::{self, ChannelOptions};
 use super::error::ConfigError;
 use super::history::HistorySync;
+use super::nats::NatsUrl;
 use super::options::Config;
 use super::raw::{Options, RawValue};
 use super::words::SlowClient;
@@ -118,6 +119,14 @@ impl Config {
         if !cfg!(feature = "nats") {
             return wrong("nats", "this linehub was built without NATS");
         }
+        let mut users = self.nats.iter().filter_map(NatsUrl::user);
+        let first = users.next();
+        if users.any(|user| Some(user) != first) {
+            return wrong(
+                "nats",
+                "names different users; allowed: the same for all servers",
+            );
+        }
         match (&self.nats_cert, &self.nats_key) {
             (Some(_), None) => return wrong("nats-cert", "needs --nats-key, too"),
             (None, Some(_)) => return wrong("nats-key", "needs --nats-cert, too"),
@@ -213,6 +222,11 @@ mod tests {
             let expected = format!("linehub.toml:1: {expected}");
             assert_eq!(read(&format!("{file}\nnats = 'h:1'")), Err(expected));
         }
+        let differ = read("nats = ['jane:hidden@h:1', 'h:2', 'joe:hidden@h:3']");
+        let expected =
+            "linehub.toml:1: nats: names different users; allowed: the same for all servers";
+        assert_eq!(differ, Err(expected.to_owned()));
+        assert!(read("nats = ['jane:x@h:1', 'h:2', 'jane:x@h:3']").is_ok());
         let both = "nats = ['h:1', 'tls://h:2']\nnats-cert = 'c'\nnats-key = 'k'\nnats-creds = 'b'";
         assert!(read(both).is_ok());
     }

@@ -1,6 +1,7 @@
 //! The values of the options about NATS: how each is read, its bounds, and what an error says is allowed.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// Most copies that a NATS server keeps of a stream.
 const REPLICAS_MAX: usize = 5;
@@ -29,6 +30,11 @@ impl NatsUrl {
             None => format!("{scheme}://{host}"),
         }
     }
+
+    /// Who to be, if it says so.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
 }
 
 impl fmt::Display for NatsUrl {
@@ -51,19 +57,32 @@ pub(super) fn url(text: &str) -> Result<NatsUrl, String> {
         None => ("nats", text),
         Some(("nats", rest)) => ("nats", rest),
         Some(("tls", rest)) => ("tls", rest),
-        Some((other, _)) => return Err(format!("cannot connect by '{other}'; {allowed}")),
+        // What is no word may be the front of a password.
+        Some((other, _)) if other.chars().all(|c| c.is_ascii_alphanumeric()) => {
+            return Err(format!("cannot connect by '{other}'; {allowed}"));
+        }
+        Some(_) => return Err(format!("is no address of a NATS server; {allowed}")),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (user, host) = match rest.rsplit_once('@') {
         Some((user, host)) => (Some(user.to_owned()), host),
         None => (None, rest),
     };
+    // In a URL these end the host, which would be the user then, and be looked up and logged.
+    if user
+        .as_ref()
+        .is_some_and(|user| user.contains(['/', '?', '#']))
+    {
+        let escaped = "its user or password has a /, ? or #; allowed: %2F, %3F and %23 for them";
+        return Err(escaped.to_owned());
+    }
     let (name, port) = match host.rsplit_once(':') {
         // A colon within brackets is an IPv6 address's.
         Some((name, port)) if !port.ends_with(']') => (name, port.parse().ok()),
         _ => (host, Some(PORT)),
     };
-    let is_ipv6 = name.starts_with('[') && name.ends_with(']');
+    let in_brackets = name.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let is_ipv6 = in_brackets.is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok());
     let is_host = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     let is_name = !name.is_empty() && (is_ipv6 || name.chars().all(is_host));
     match port.filter(|port| is_name && *port != 0) {
@@ -129,6 +148,9 @@ mod tests {
             "h:x",
             "a b",
             "h:70000",
+            "[hidden]:1",
+            "[1:2]:1",
+            "u:hidden://@h",
         ] {
             let error = url(text).unwrap_err();
             assert!(
@@ -136,5 +158,21 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn password_that_would_end_the_host_is_refused_with_how_to_write_it() {
+        for text in [
+            "u:12/hidden@h",
+            "nats://u:12?hidden@h",
+            "tls://u:12#hidden@h",
+        ] {
+            let error = url(text).unwrap_err();
+            assert!(
+                error.contains("%2F") && !error.contains("12") && !error.contains("hidden"),
+                "{error}"
+            );
+        }
+        assert_eq!(url("u:12%2F@h").unwrap().reveal(), "nats://u:12%2F@h:4222");
     }
 }
