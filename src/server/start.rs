@@ -54,6 +54,7 @@ impl Server {
     /// # Errors
     /// One of them cannot be used.
     pub fn check(config: &Config) -> anyhow::Result<()> {
+        Cluster::check(config)?;
         TlsMaterial::read(config, &ServerTls::default()).map(drop)
     }
 
@@ -131,7 +132,17 @@ impl Server {
         let entrance = config.build(|config| Arc::new(Entrance::new(config)), Entrance::set);
         let options = SharedOptions::of(&listeners);
         let histories = open_histories(&config).await;
-        let cluster = Cluster::connect(&config).await?;
+        let cluster = Cluster::connect(&config).await;
+        let cluster = cluster.or_else(|error| match state {
+            None => Err(error),
+            Some(_) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "serving on without the other daemons: no channel is shared"
+                );
+                Ok(None)
+            }
+        })?;
         let are_lost = histories.is_err();
         let mut histories = histories.or_else(|error| match state {
             None => Err(error),

@@ -20,6 +20,14 @@ pub(crate) enum Cluster {}
 pub(in crate::hub) enum StreamPast {}
 
 impl Cluster {
+    /// There is nothing to read.
+    ///
+    /// # Errors
+    /// None.
+    pub(crate) fn check(_: &Config) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// There is none.
     ///
     /// # Errors

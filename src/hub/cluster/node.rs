@@ -66,6 +66,15 @@ struct SignOfLife {
 }
 
 impl Cluster {
+    /// Reads the files that a configuration names, as [`Cluster::connect`] would.
+    ///
+    /// # Errors
+    /// One of them cannot be used.
+    pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+        let options = NatsOptions::of(config);
+        options.map_or(Ok(()), |options| options.check())
+    }
+
     /// Begins to connect to the NATS servers of the configuration; `None` if it names none.
     ///
     /// # Errors

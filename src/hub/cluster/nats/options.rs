@@ -63,6 +63,14 @@ impl NatsOptions {
         })
     }
 
+    /// Reads the files, as a connection does.
+    ///
+    /// # Errors
+    /// Those of [`NatsOptions::resolve`].
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.resolve().map(drop)
+    }
+
     /// The servers without their users, and what is said to all of them.
     ///
     /// # Errors
