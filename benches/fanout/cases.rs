@@ -4,10 +4,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use linehub::commands::bench::{self, Run};
 
 use crate::channels::Channels;
+use crate::cluster::{self, Cluster};
 use crate::dialect::Dialect;
 use crate::flood::Flood;
 use crate::launch::{Busy, Cores, Launch, Program, Server};
 use crate::newcomer::Newcomer;
+use crate::peers::Peer;
 use crate::publishing::Publishing;
 use crate::resume::Resume;
 use crate::settings::Settings;
@@ -52,6 +54,8 @@ pub(crate) enum Plan {
     Publishing(Publishing, Dialect),
     /// How late lines reach live readers while others come back.
     Resume(Resume),
+    /// Lines delivered a second over several daemons, or how long they take.
+    Cluster(Cluster),
 }
 
 /// One number of one run. A plan yields the same figures in the same order every time.
@@ -80,6 +84,9 @@ impl Side {
             let speed = tls::cipher_speed(cores, settings)?;
             return Ok(vec![Figure::new("", Unit::BytesPerSecond, speed)]);
         }
+        if let Plan::Cluster(cluster) = self.plan {
+            return cluster.run(&self.launch, cores, settings);
+        }
         let mut server = self.launch.start(cores)?;
         self.plan
             .run(&mut server, settings, self.launch.frames_lines())
@@ -87,7 +94,7 @@ impl Side {
 }
 
 impl Figure {
-    fn new(suffix: &'static str, unit: Unit, value: f64) -> Figure {
+    pub(crate) fn new(suffix: &'static str, unit: Unit, value: f64) -> Figure {
         Figure {
             suffix,
             unit,
@@ -97,11 +104,11 @@ impl Figure {
         }
     }
 
-    fn seconds(suffix: &'static str, value: f64) -> Figure {
+    pub(crate) fn seconds(suffix: &'static str, value: f64) -> Figure {
         Figure::new(suffix, Unit::Seconds, value)
     }
 
-    fn while_busy(self, busy: Busy) -> Figure {
+    pub(crate) fn while_busy(self, busy: Busy) -> Figure {
         Figure {
             busy: Some(busy),
             ..self
@@ -133,6 +140,7 @@ impl Plan {
                 vec![figure.while_busy(figures.busy)]
             }
             Plan::Cipher => bail!("it needs no server"),
+            Plan::Cluster(_) => bail!("it needs more than one server"),
             Plan::Handshakes(clients) => {
                 let (rate, busy) = storms::handshakes(server, clients)?;
                 let figure = Figure::new("", Unit::HandshakesPerSecond, rate);
@@ -236,6 +244,10 @@ pub(crate) struct Case {
 impl Case {
     /// The program that it needs and that is not installed.
     pub(crate) fn missing(&self) -> Option<&'static str> {
+        match self.subject.plan {
+            Plan::Cluster(_) if Peer::Nats.path().is_none() => return Some(Peer::Nats.program()),
+            _ => {}
+        }
         match self.baseline.as_ref()?.1.launch.program {
             Program::Peer(peer) if peer.path().is_none() => Some(peer.program()),
             _ => None,
@@ -451,6 +463,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         subject: notices,
         baseline: None,
     });
+    cases.extend(cluster::cases(subject));
     cases.extend(history::cases(subject, flood(100, 64), many, crowd));
     cases
 }

@@ -10,6 +10,7 @@
 //! cases (history) ─► launch ─► linehub | raw_loop | peers     a child process, on its core
 //!       ├► flood (stream) | channels | storms | bench::load   the clients, on theirs
 //!       ├► newcomer | resume | publishing (dialect)           those who were away, or want to be sure
+//!       ├► cluster                                 daemons that share a channel, all on one core
 //!       ├► watch                                   who looks at the status page meanwhile
 //!       ├► tls                                     certificates, what stands before a plain daemon, a core's cipher
 //!       └► table
@@ -17,6 +18,7 @@
 
 mod cases;
 mod channels;
+mod cluster;
 mod dialect;
 mod flood;
 mod history;

@@ -16,6 +16,9 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 /// Where Debian keeps daemons, which is not in everybody's PATH.
 const FOLDERS_OF_DAEMONS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
 
+/// Names the nats-server, if it is not the one in PATH.
+const NATS_SERVER: &str = "LINEHUB_NATS_SERVER";
+
 /// A server that linehub's publishing is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -36,6 +39,9 @@ impl Peer {
 
     /// Where the program is, if it is installed.
     pub(crate) fn path(self) -> Option<PathBuf> {
+        if let (Peer::Nats, Some(path)) = (self, env::var_os(NATS_SERVER)) {
+            return Some(path.into());
+        }
         let path = env::var_os("PATH").unwrap_or_default();
         let folders = env::split_paths(&path).chain(FOLDERS_OF_DAEMONS.map(PathBuf::from));
         let mut files = folders.map(|folder| folder.join(self.program()));
