@@ -230,8 +230,8 @@ impl StreamPast {
         match (mark, marks.first()) {
             (Some(mark), _) => Ok((Order::new(NodeId(0), id), mark.place)),
             (None, Some(oldest)) => Err(oldest.next),
-            // Nothing is known: all that is in memory is all there is.
-            (None, None) => Err(Seq(from.0 + 1)),
+            // Nothing is known: what is in memory is all there is.
+            (None, None) => Err(Seq(u64::MAX)),
         }
     }
 

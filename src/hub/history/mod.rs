@@ -275,7 +275,16 @@ impl History {
         {
             // Not in a turn, which others would wait for as long as this takes.
             let remote = stream.remote.clone();
-            fetched = Some(remote.read(from, SLICE_BYTES).await);
+            let slice = remote.read(from, SLICE_BYTES).await;
+            let recent = stream.recent.extent().2;
+            fetched = Some(slice.map(|slice| match slice {
+                Slice::Gone { oldest } => Slice::Gone {
+                    oldest: oldest.min(recent),
+                },
+                // Nothing of that is there any more.
+                Slice::End => Slice::Gone { oldest: recent },
+                records @ Slice::Records(_) => records,
+            }));
         }
         let turn = self.turns.reading.clone().acquire_owned().await;
         let turn = turn.expect("turns are never closed");
