@@ -476,7 +476,10 @@ impl Crowd {
         let deadline = Instant::now() + PATIENCE;
         for number in self.readers..self.clients.len() {
             // What a line lacks.
-            while self.clients[number].sent % self.sent_bytes as u64 > 0 {
+            while !self.clients[number]
+                .sent
+                .is_multiple_of(self.sent_bytes as u64)
+            {
                 let client = &mut self.clients[number];
                 let at = (client.sent % self.block.len() as u64) as usize;
                 let end = at.next_multiple_of(self.sent_bytes);
