@@ -3,6 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+
 use super::{greet, hears, is_not_ready, is_ready, launch};
 use crate::common::nats::Nats;
 use crate::common::{Authority, Server, eventually};
@@ -32,8 +37,7 @@ fn says_one_of(server: &Server, words: &[&str]) {
         );
         said = is_not_ready(server).body;
     }
-    let log = server.log().join("\n");
-    assert!(is_said(&log), "{log}");
+    eventually("the log says it, too", || is_said(&server.log().join("\n")));
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn node_shows_its_certificate_to_a_server_that_asks_for_it() {
 
 #[test]
 fn node_signs_with_its_nkey() {
-    let pair = nkeys::KeyPair::new_user();
+    let pair = KeyPair::new_user();
     let config = format!(
         "authorization {{ users: [{{ nkey: {} }}] }}",
         pair.public_key()
@@ -145,6 +149,70 @@ fn node_signs_with_its_nkey() {
     serves(&server);
     let log = server.log().join("\n");
     assert!(!log.contains(&pair.seed().unwrap()), "{log}");
+}
+
+/// What one key says of another, as NATS has it.
+fn token(issuer: &KeyPair, subject: &KeyPair, mut nats: Value) -> String {
+    nats["version"] = json!(2);
+    let head = json!({"typ": "JWT", "alg": "ed25519-nkey"});
+    let claims = json!({
+        "jti": "linehub", "iat": 1, "name": "n", "nats": nats,
+        "iss": issuer.public_key(), "sub": subject.public_key(),
+    });
+    let [head, claims] = [head, claims].map(|part| BASE64.encode(part.to_string()));
+    let signed = format!("{head}.{claims}");
+    let signature = BASE64.encode(issuer.sign(signed.as_bytes()).unwrap());
+    format!("{signed}.{signature}")
+}
+
+#[test]
+fn node_comes_in_by_a_file_of_credentials() {
+    let operator = KeyPair::new_operator();
+    let [account, system] = [(); 2].map(|()| KeyPair::new_account());
+    let user = KeyPair::new_user();
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1, "leaf": -1,
+        "wildcards": true, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+    });
+    let of_operator = json!({"type": "operator", "system_account": system.public_key()});
+    let of_system = json!({"type": "account", "limits": {
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "conn": -1, "leaf": -1,
+        "wildcards": true,
+    }});
+    let config = format!(
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}",
+        token(&operator, &operator, of_operator),
+        system.public_key(),
+        account.public_key(),
+        token(
+            &operator,
+            &account,
+            json!({"type": "account", "limits": limits})
+        ),
+        system.public_key(),
+        token(&operator, &system, of_system),
+    );
+    let Some(nats) = Nats::start_with("", &config) else {
+        return;
+    };
+    let of_user =
+        json!({"type": "user", "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1});
+    let seed = user.seed().unwrap();
+    let text = format!(
+        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n",
+        token(&account, &user, of_user),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let creds = dir.path().join("hub.creds");
+    fs::write(&creds, text).unwrap();
+    let url = format!("--nats={}", nats.url());
+    let server = launch(&[&url, &format!("--nats-creds={}", creds.display())]).start();
+    serves(&server);
+    let log = server.log().join("\n");
+    assert!(!log.contains(&seed), "{log}");
+    // Who has none is told so.
+    says_one_of(&launch(&[&url]).start(), &["authorization"]);
 }
 
 #[test]
