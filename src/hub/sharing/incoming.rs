@@ -52,16 +52,20 @@ impl Hub {
                 seen = active_encodings;
                 continue;
             }
+            let sessions = record.sessions.iter().filter(|_| is_own);
+            for (_, name, taken) in sessions {
+                state.note_taken(name, *taken);
+            }
+            if record.next_seq().0 <= state.next_seq {
+                // There is nothing in it, or it was published by the daemon before.
+                return self.has_stored.notify_waiters();
+            }
             if state.next_seq != record.first_seq.0 {
                 error!(channel = %self.name, next = state.next_seq, found = record.first_seq.0, "numbers do not follow");
                 state.next_seq = record.first_seq.0;
             }
             state.next_seq = record.next_seq().0;
             state.messages += record.messages();
-            let sessions = record.sessions.iter().filter(|_| is_own);
-            for (_, name, taken) in sessions {
-                state.note_taken(name, *taken);
-            }
             if cost > 0 {
                 batch.attach(match permit.take() {
                     Some(permit) => permit.charge(cost),
@@ -88,7 +92,11 @@ impl Hub {
             return;
         }
         state.flush();
-        let is_same = self.epoch() == epoch && state.next_seq <= next.0;
+        if self.epoch() == epoch && next.0 < state.next_seq {
+            // The daemon before knew more: what comes first was published by that.
+            return;
+        }
+        let is_same = self.epoch() == epoch;
         let missed = match missed {
             // As this daemon has it from the one before it.
             None if is_same => Some(messages.saturating_sub(state.messages)),

@@ -139,13 +139,8 @@ impl Member {
         } else if settled == Settled::Twin {
             self.renew(&Clients::new());
         }
-        let order = &self.order;
-        let me = self.publisher.node();
-        self.hub.note_sessions(|name, claim| {
-            let session = order.state().sessions.get(name);
-            let session = session.filter(|it| it.owner == Some((me, claim)));
-            session.map(|session| session.taken)
-        });
+        self.hub
+            .note_sessions(|name, claim| self.owned(name, claim));
     }
 
     /// What was taken of a session, if it is this node's by this claim.

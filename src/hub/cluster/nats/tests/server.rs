@@ -21,7 +21,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// `None`, which is said, if the program is not here; under CI it must be. The variable `NATS_SERVER` names another.
+    /// `None`, which is said, if the program is not here; under CI it must be. The variable `LINEHUB_NATS_SERVER` names another.
     pub(super) fn start(options: &[&str]) -> Option<Server> {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -94,7 +94,7 @@ impl Drop for Server {
 }
 
 fn run(dir: &TempDir, port: u16, options: &[&str]) -> std::io::Result<Child> {
-    Command::new(std::env::var_os("NATS_SERVER").unwrap_or("nats-server".into()))
+    Command::new(std::env::var_os("LINEHUB_NATS_SERVER").unwrap_or("nats-server".into()))
         .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
         .arg(dir.path())
         .args(options)
