@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::common::http::get;
 use crate::common::{
-    Client, Event, Flood, Launch, Manager, PATIENCE, Place, Server, eventually, exec, marker,
-    restart, run,
+    Client, Event, Flood, Launch, Manager, PATIENCE, Place, Server, eventually, exec, free_port,
+    marker, restart, run,
 };
 
 /// Lines that are more than a reader's kernel takes and the buffers here.
@@ -418,10 +418,7 @@ fn names_that_are_none_are_refused_in_flags_and_file() {
 
 #[test]
 fn reload_adds_removes_and_changes_channels_and_touches_nobody() {
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = free_port();
     let file = |channel: &str, rest: &str| {
         format!("listen = [\"127.0.0.1:{port},hello,channel={channel}\"]\n{rest}")
     };

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::{
-    Address, Client, Launch, Manager, PATIENCE, Program, Server, marker, run, tool,
+    Address, Client, Launch, Manager, PATIENCE, Program, Server, free_port, marker, run, tool,
 };
 
 /// A configuration file, and a daemon that reads it.
@@ -91,12 +91,6 @@ impl Configured {
         assert_eq!(lines.len(), before + 1, "{lines:?}");
         lines.remove(before)
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn tcp(port: u16) -> Address {

@@ -3,47 +3,16 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::process::Signal;
 use socket2::Socket;
 
 use crate::common::{
-    BINARY, Client, Flood, Launch, Manager, PATIENCE, Server, eventually, exec, marker, payload,
-    restart, tool,
+    BINARY, Client, Flood, Launch, Manager, PATIENCE, Server, copied, copy_to, eventually, exec,
+    marker, payload, replace, restart, tool,
 };
-
-/// Writes a program that can be started at once. By another process: what this one has open for
-/// writing, children of other tests have too for a moment, and the system starts no such file.
-fn write_program(path: &Path, from: impl Into<Stdio>) {
-    let script = r#"cat >"$0" && chmod 755 "$0""#;
-    let mut shell = Command::new("sh");
-    let shell = shell.arg("-c").arg(script).arg(path).stdin(from);
-    assert!(shell.status().expect("a shell").success());
-}
-
-/// Puts a copy of the daemon at this path.
-fn copy_to(path: &Path) {
-    write_program(path, fs::File::open(BINARY).expect("the daemon"));
-}
-
-/// Starts from a copy of the daemon that may be replaced.
-fn copied(dir: &Path) -> PathBuf {
-    let path = dir.join("linehub");
-    copy_to(&path);
-    path
-}
-
-/// Puts another program at this path, as package managers do.
-fn replace(path: &Path, program: &str) {
-    let new = path.with_extension("new");
-    let text = path.with_extension("text");
-    fs::write(&text, program).expect("a file");
-    write_program(&new, fs::File::open(&text).expect("a file"));
-    fs::rename(&new, path).expect("rename");
-}
 
 #[test]
 fn exec_keeps_the_process_every_client_its_number_and_the_order() {

@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::common::{
-    Address, Client, Event, Flood, Launch, Manager, PATIENCE, Place, Server, eventually, exec,
-    marker, payload, restart, tool,
+    Address, Client, Event, Flood, Launch, Manager, PATIENCE, Place, Server, copied, eventually,
+    exec, marker, payload, restart, tool,
 };
 
 /// A daemon whose listeners, in this order, want a hello: text, json, raw; and a plain one, of text.
@@ -785,8 +785,7 @@ fn nobody_who_says_hello_is_refused_over_execs() {
 #[test]
 fn hello_listeners_go_on_after_an_exec_that_failed() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("linehub");
-    std::fs::copy(crate::common::BINARY, &path).unwrap();
+    let path = copied(dir.path());
     let server = Launch::new(&["--listen=127.0.0.1:0,hello", "--no-notices"])
         .binary(&path)
         .start();

@@ -455,7 +455,7 @@ pub(super) fn origin(client: ClientId, identity: Option<&Arc<Identity>>) -> Orig
 
 impl State {
     /// The next `count` sequence numbers, as the first of them.
-    pub(super) fn take_seqs(&mut self, count: usize) -> Seq {
+    fn take_seqs(&mut self, count: usize) -> Seq {
         let first = Seq(self.next_seq);
         self.next_seq += count as u64;
         first

@@ -7,6 +7,7 @@
 mod browser;
 mod certificates;
 mod client;
+mod copies;
 mod flood;
 mod hello;
 pub(crate) mod http;
@@ -24,6 +25,7 @@ mod tmux;
 pub(crate) use browser::{Browser, Page, Scheme};
 pub(crate) use certificates::{Authority, Pair};
 pub(crate) use client::{Client, Event};
+pub(crate) use copies::{copied, copy_to, replace};
 pub(crate) use flood::{Flood, payload};
 pub(crate) use hello::{Place, exec};
 pub(crate) use manager::{Manager, restart};
@@ -49,6 +51,20 @@ pub(crate) fn eventually(what: &str, mut state: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A port that is free and stays so for who was told of it: the system gives none of these by itself.
+pub(crate) fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 200) as u16 * 100;
+    for _ in 0..20_000 {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// Raises this process's open-file limit: some tests hold a thousand sockets, beside other tests.

@@ -3,10 +3,8 @@
 use std::fs::{self, File};
 use std::future::Future;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -14,7 +12,7 @@ use async_nats::jetstream::{self, Context, stream};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{eventually, tool};
+use super::{eventually, free_port, tool};
 
 /// The server's path: the program on PATH, or the one that LINEHUB_NATS_SERVER names.
 #[track_caller]
@@ -23,19 +21,6 @@ pub(crate) fn nats_server() -> Option<PathBuf> {
         Some(path) => Some(path.into()),
         None => tool("nats-server"),
     }
-}
-
-/// A port that is free and stays so while its server is down: the system gives none of these by itself.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
-    for _ in 0..20_000 {
-        let port = 10_000 + (first - 10_000 + NEXT.fetch_add(1, Relaxed)) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
 }
 
 /// A server. Dropping it kills it.

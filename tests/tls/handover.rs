@@ -1,8 +1,6 @@
 //! Connections over TLS that outlive a daemon, in whatever state they are.
 
-use std::fs;
 use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustix::process::Signal;
@@ -10,8 +8,8 @@ use rustls::ClientConfig;
 
 use super::{TLS, configs, marker};
 use crate::common::{
-    Authority, BINARY, Client, Launch, Manager, Server, TlsClient, TlsEvent, eventually, exec,
-    http, payload, restart,
+    Authority, BINARY, Client, Launch, Manager, Server, TlsClient, TlsEvent, copied, eventually,
+    exec, http, payload, replace, restart,
 };
 
 /// Handovers, one after the other: exec, the service manager's, and some that fail.
@@ -34,7 +32,6 @@ impl Daemon {
         let (authority, manager) = (Authority::new(), Manager::keeping());
         let pair = authority.server();
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("linehub");
         let args: Vec<String> = ["--listen=127.0.0.1:0", "--listen=127.0.0.1:0,tls"]
             .into_iter()
             .chain(["--tls-cert", &pair.certificate, "--tls-key", &pair.key])
@@ -44,10 +41,7 @@ impl Daemon {
         let refs: Vec<&str> = args.iter().map(String::as_str).collect();
         let launch = match way {
             "restart" => manager.launch(&refs),
-            "fails" => {
-                write_program(&path, fs::File::open(BINARY).unwrap());
-                Launch::new(&refs).binary(&path)
-            }
+            "fails" => Launch::new(&refs).binary(&copied(folder.path())),
             _ => Launch::new(&refs),
         };
         let configs = configs(&authority);
@@ -72,13 +66,9 @@ impl Daemon {
             }
             "fails" => {
                 let path = self.folder.path().join("linehub");
-                let next = path.with_extension("next");
                 // The trial goes well, and there is nothing any more to become.
                 let script = format!("#!/bin/sh\nrm {}; exec {BINARY} \"$@\"\n", path.display());
-                let text = path.with_extension("text");
-                fs::write(&text, script).unwrap();
-                write_program(&next, fs::File::open(&text).unwrap());
-                fs::rename(&next, &path).unwrap();
+                replace(&path, &script);
                 let before = self.server.count_log("handover failed: serving on");
                 self.server.signal(Signal::USR2);
                 let lines = self
@@ -90,14 +80,6 @@ impl Daemon {
         }
         self
     }
-}
-
-/// Writes a program that can be started at once, by a process that has it open for nobody else.
-fn write_program(path: &std::path::Path, from: impl Into<Stdio>) {
-    let script = r#"cat >"$0" && chmod 755 "$0""#;
-    let mut shell = Command::new("sh");
-    let shell = shell.arg("-c").arg(script).arg(path).stdin(from);
-    assert!(shell.status().expect("a shell").success());
 }
 
 #[test]

@@ -302,7 +302,7 @@ impl Member {
             tokio::select! {
                 // Each of these has done all of what it does, or nothing.
                 entry = reader.next(), if self.entry.is_none() => self.entry = Some(entry?),
-                permit = hub.admit_delivery(), if self.entry.is_some() => {
+                permit = hub.budget.admit(), if self.entry.is_some() => {
                     self.permit = Some(permit);
                     self.take(&mut connection)?;
                 }

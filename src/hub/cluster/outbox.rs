@@ -104,14 +104,8 @@ impl Outbox {
         let (given_up, claims): (Vec<_>, Vec<_>) =
             claims.into_iter().partition(|claim| claim.is_given_up);
         claims.into_iter().for_each(|claim| self.add_claim(claim));
-        let mut names = record.names.iter().peekable();
         let mut sessions = record.sessions.iter().zip(claimed_by).peekable();
-        for (at, _, part, bytes) in record.each_part() {
-            let name = names.next_if(|(of, _)| *of as usize == at);
-            let origin = Origin {
-                client: record.origins[at],
-                name: name.map(|(_, name)| name),
-            };
+        for (at, _, part, origin, bytes) in record.each_part_of() {
             let charge = |_| reservation.take();
             if part.kind != Kind::Lines {
                 self.add_notice(origin, part.kind, charge);

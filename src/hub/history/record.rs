@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::hub::batch::Batch;
 use crate::hub::encoding::{EncodedBatch, Encoding};
 use crate::hub::part::{Kind, Part};
-use crate::wire::client_name::ClientName;
+use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::format::Format;
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionKey;
@@ -159,8 +159,23 @@ impl Record {
         self.raw.len() + PART_WEIGHT * self.parts.len()
     }
 
-    /// Each part: the number of its first, what it is, and its bytes.
-    pub(in crate::hub) fn each_part(&self) -> impl Iterator<Item = (usize, Seq, Part, &[u8])> {
+    /// Each part: its index, the number of its first, what it is, who it is from, and its bytes.
+    pub(in crate::hub) fn each_part_of(
+        &self,
+    ) -> impl Iterator<Item = (usize, Seq, Part, Origin<'_>, &[u8])> {
+        let mut names = self.names.iter().peekable();
+        self.each_part().map(move |(at, seq, part, bytes)| {
+            let name = names.next_if(|(of, _)| *of as usize == at);
+            let origin = Origin {
+                client: self.origins[at],
+                name: name.map(|(_, name)| name),
+            };
+            (at, seq, part, origin, bytes)
+        })
+    }
+
+    /// Each part: its index, the number of its first, what it is, and its bytes.
+    fn each_part(&self) -> impl Iterator<Item = (usize, Seq, Part, &[u8])> {
         let (mut next, mut start) = (self.first_seq, 0);
         let parts = self.parts.iter().zip(&self.ends).enumerate();
         parts.map(move |(at, (part, end))| {

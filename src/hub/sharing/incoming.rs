@@ -17,7 +17,6 @@ use crate::hub::history::Record;
 use crate::hub::order::{Hub, Phase, SENT_INDEX, State};
 use crate::hub::part::{Kind, Part, missed};
 use crate::hub::subscriber::Commands;
-use crate::wire::client_name::Origin;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::Format;
 use crate::wire::framing::Lines;
@@ -186,11 +185,6 @@ impl Hub {
         self.note_sessions(|_, _| None);
     }
 
-    /// Room for a batch among what readers have still to take. Cancel safe.
-    pub(in crate::hub) async fn admit_delivery(&self) -> ReadPermit {
-        self.budget.admit().await
-    }
-
     /// Waits until this number is published here, if others have it: who asks for what comes behind it had it there. Not
     /// for long, as nobody may have it. Cancel safe.
     pub(in crate::hub) async fn when_there(&self, seq: Seq) {
@@ -234,14 +228,8 @@ impl State {
 
 /// Adds all parts of a record; what they cost.
 fn add_record(batch: &mut BatchBuilder, encodings: Encodings, record: &Record) -> usize {
-    let mut names = record.names.iter().peekable();
     let mut cost = 0;
-    for (at, seq, part, bytes) in record.each_part() {
-        let name = names.next_if(|(of, _)| *of as usize == at);
-        let origin = Origin {
-            client: record.origins[at],
-            name: name.map(|(_, name)| name),
-        };
+    for (_, seq, part, origin, bytes) in record.each_part_of() {
         cost += match part.kind {
             Kind::Lines => {
                 let lines = Lines {

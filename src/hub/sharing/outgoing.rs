@@ -38,7 +38,7 @@ impl Hub {
         &self,
         key: usize,
         subscriber: &Subscriber,
-        permit: Option<ReadPermit>,
+        mut permit: Option<ReadPermit>,
         lines: &Lines<'_>,
         messages: usize,
     ) -> Option<u64> {
@@ -60,7 +60,6 @@ impl Hub {
         } = &mut *state;
         let (outbox, sharing) = (outbox.as_mut()?, self.sharing.as_ref()?);
         let origin = origin(subscriber.id, identities.get(&key));
-        let mut permit = permit;
         outbox.add_lines(origin, lines, session, |cost| match permit.take() {
             Some(permit) => Some(permit.charge(cost)),
             None => Some(sharing.budget.charge(cost)),

@@ -97,13 +97,10 @@ impl Hub {
     /// Says of all clients that are here that they left, to the other nodes, and then that this one is gone. Nothing is
     /// published any more.
     pub(in crate::hub) fn leave_cluster(&self, state: &mut State) {
-        let Some(sharing) = &self.sharing else {
-            return;
-        };
         let announced = state.outbox.as_ref().map(|outbox| outbox.own.announced());
         let announced: HashSet<_> = announced.into_iter().flatten().collect();
         self.say_of(state, &announced, Notice::Disconnect);
-        sharing.task.send_replace(Task::Leave);
+        self.set_member_task(Task::Leave);
     }
 
     /// The channel is no more: others go on with it.

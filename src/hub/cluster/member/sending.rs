@@ -168,11 +168,8 @@ impl Member {
         if self.order.is_known() {
             let me = self.publisher.node();
             let nodes = self.order.state().nodes.keys();
-            let silent = nodes.copied().filter(|node| *node != me);
-            if let Some(node) = silent
-                .into_iter()
-                .find(|node| self.cluster.is_silent(*node))
-            {
+            let mut others = nodes.copied().filter(|node| *node != me);
+            if let Some(node) = others.find(|node| self.cluster.is_silent(*node)) {
                 let gone = Message::Gone(Gone { node, by: me });
                 let id = Some(format!("gone-{node}-{me}"));
                 connection.chore = Some(send(Subject::Gone, &gone, id, None));

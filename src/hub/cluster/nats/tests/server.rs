@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -24,8 +25,7 @@ impl Server {
     /// `None`, which is said, if the program is not here; under CI it must be. The variable `LINEHUB_NATS_SERVER` names another.
     pub(super) fn start(options: &[&str]) -> Option<Server> {
         let dir = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
+        let port = free_port();
         let child = match run(&dir, port, options) {
             Ok(child) => child,
             Err(error)
@@ -91,6 +91,17 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A port that is free and stays so for who was told of it: the system gives none of these by itself.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 200) as u16 * 100;
+    let ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+    ports
+        .map(|next| 10_000 + (first + next) % 20_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("it does not end")
 }
 
 fn run(dir: &TempDir, port: u16, options: &[&str]) -> std::io::Result<Child> {
