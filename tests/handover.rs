@@ -658,8 +658,8 @@ fn state_that_cannot_be_taken_up_means_a_fresh_start_and_nothing_leaks() {
         (b"\0\xff garbage", "cannot read the state"),
         (b"linehub state 999\n", "its version is 'linehub state 999'"),
         (b"linehub state 1\n", "its version is 'linehub state 1'"),
-        (b"linehub state 5\n", "it is damaged"),
-        (b"linehub state 5\n\x93\x01\x02\x03", "it is damaged"),
+        (b"linehub state 6\n", "it is damaged"),
+        (b"linehub state 6\n\x93\x01\x02\x03", "it is damaged"),
     ];
     for (state, reason) in states {
         let (_kept, queue) = std::os::unix::net::UnixStream::pair().unwrap();

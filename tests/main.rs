@@ -90,5 +90,7 @@ mod units;
 mod upgrade;
 /// Wake-ups that must not be lost: nobody waits for what has come already.
 mod wakeups;
+/// Clients that speak HTTP: WebSocket, server-sent events, streams, POST, and the page.
+mod web;
 /// Bytes to lines.
 mod wire;

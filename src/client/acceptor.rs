@@ -1,10 +1,12 @@
 //! The accept loop of one listener: who becomes a client, who is refused, and what an error means.
 
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::ready;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -25,10 +27,12 @@ use crate::hub::{Commands, ConnectionInfo, Hub, Joined, Joining, StartingPoint};
 use crate::net::listener::{BACKLOG, Listener};
 use crate::net::peer::Peer;
 use crate::net::permits::{ConnectionLimit, ConnectionPermit};
-use crate::net::stream::Stream;
+use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
+use crate::wire::http::WebRequest;
 use crate::wire::ids::Seq;
+use crate::wire::transport::Transport;
 
 /// Connections accepted before the clients have their turn: so many, or one for so many clients
 /// there are if that is more. Every turn's notices are a write to each client, so that turns which
@@ -59,6 +63,17 @@ pub(crate) struct Acceptor {
     refusals: Arc<Semaphore>,
     /// Connections are being refused, and that has been logged.
     full: AtomicBool,
+}
+
+/// What a connection began with.
+#[derive(Debug)]
+enum Opening {
+    /// What is the client's.
+    None,
+    /// A hello line.
+    Hello(HelloReader),
+    /// A request, from the page of this origin.
+    Request(Box<WebRequest>, Option<String>),
 }
 
 /// The listeners that are accepted from, each with a task of its own.
@@ -262,7 +277,7 @@ impl Acceptor {
         match (stage, hub) {
             (Stage::Join, Some(hub)) => {
                 let entry = StartingPoint::default();
-                let joined = self.join(accepted, stream, permit, hub, None, entry);
+                let joined = self.join(accepted, stream, permit, hub, Opening::None, entry);
                 if let Some((client, _)) = joined {
                     self.clients.spawn(client);
                 }
@@ -322,7 +337,12 @@ impl Acceptor {
             check: _,
         } = handshake;
         match outcome {
-            Ok(Ok((Granted { hub, options, .. }, entry))) => {
+            Ok(Ok((
+                Granted {
+                    hub, options, web, ..
+                },
+                entry,
+            ))) => {
                 accepted.options = options;
                 let entry = match entry {
                     Ok(entry) => entry,
@@ -334,12 +354,13 @@ impl Acceptor {
                     admission = hub.admit() => Some(admission),
                     _ = when_ended(&mut ended) => None,
                 };
-                let hello = match stage {
-                    Stage::Hello(reader) => Some(reader),
-                    _ => None,
+                let opening = match (stage, web) {
+                    (Stage::Hello(reader), _) => Opening::Hello(reader),
+                    (_, Some((request, origin))) => Opening::Request(request, origin),
+                    _ => Opening::None,
                 };
                 let turn = self.context.turns.take().await;
-                let joined = self.join_if_allowed(accepted, stream, permit, &hub, hello, entry);
+                let joined = self.join_if_allowed(accepted, stream, permit, &hub, opening, entry);
                 drop(turn);
                 let Some((client, place)) = joined else {
                     return;
@@ -356,6 +377,13 @@ impl Acceptor {
                     self.clients.spawn(client);
                 }
             }
+            Ok(Err(Refusal {
+                answer: Some(answer),
+                ..
+            })) => tokio::select! {
+                () = send(stream, &answer, time) => {}
+                _ = when_ended(&mut ended) => {}
+            },
             Ok(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             Err(_) => {
                 let refusal = match is_wrong {
@@ -394,12 +422,12 @@ impl Acceptor {
         stream: Stream,
         permit: ConnectionPermit,
         hub: &Arc<Hub>,
-        hello: Option<HelloReader>,
+        opening: Opening,
         entry: StartingPoint,
     ) -> Option<(Client, Seq)> {
         let lists = self.context.entrance.lists();
         if lists.admit(&accepted.listener, accepted.peer) {
-            return self.join(accepted, stream, permit, hub, hello, entry);
+            return self.join(accepted, stream, permit, hub, opening, entry);
         }
         drop(lists);
         self.refuse(&accepted, stream, &Refusal::denied());
@@ -414,7 +442,7 @@ impl Acceptor {
         stream: Stream,
         permit: ConnectionPermit,
         hub: &Arc<Hub>,
-        hello: Option<HelloReader>,
+        opening: Opening,
         entry: StartingPoint,
     ) -> Option<(Client, Seq)> {
         let Accepted {
@@ -429,6 +457,10 @@ impl Acceptor {
             listener: listener.clone(),
             format: options.format,
             role: options.role,
+            transport: match &opening {
+                Opening::Request(request, _) => request.transport,
+                _ => Transport::Plain,
+            },
             channel: options.channel.clone(),
             at: SystemTime::now(),
             identity: identity.clone(),
@@ -454,8 +486,10 @@ impl Acceptor {
             feed.subscriber().command(denied);
         }
         let mut client = Client::new(stream, feed, options.clone(), self.policy.clone(), permit);
-        if let Some(hello) = hello {
-            client.answer_hello(hello, &answer);
+        match opening {
+            Opening::None => {}
+            Opening::Hello(hello) => client.answer_hello(hello, &answer),
+            Opening::Request(request, origin) => client.answer_request(*request, origin, &answer),
         }
         Some((client, answer.seq))
     }
@@ -528,6 +562,22 @@ impl Acceptor {
     pub(crate) async fn park_handshakes(&self) -> Vec<PendingHandshake> {
         self.handshakes.end(Ending::Park).await;
         mem::take(&mut *self.parked.lock())
+    }
+}
+
+/// Sends all of an answer, and waits until its peer has closed. Each may take so long.
+async fn send(mut stream: Stream, answer: &[u8], time: Duration) {
+    let mut left = answer;
+    let all = poll_fn(|cx| {
+        while !left.is_empty() {
+            let written = ready!(stream.poll_write(cx, &[IoSlice::new(left)]))?;
+            left = &left[written..];
+        }
+        ready!(stream.poll_flush(cx))?;
+        stream.poll_shut_write(cx)
+    });
+    if let Ok(Ok(())) = tokio::time::timeout(time, all).await {
+        linger(stream, REFUSAL_TIME).await;
     }
 }
 

@@ -13,12 +13,37 @@ use crate::net::listener::Listener;
 use crate::net::peer::Peer;
 use crate::net::permits::ConnectionPermit;
 use crate::net::source::ConnectRate;
+use crate::wire::http::{HttpError, Request};
 
 /// What decides who may come in, for all listeners.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     rate: ConnectRate,
     lists: Mutex<Lists>,
+    pages: Mutex<Pages>,
+}
+
+/// Whose pages may have browsers send requests here.
+#[derive(Debug)]
+struct Pages {
+    /// Names of this host, beside its addresses.
+    hosts: Vec<String>,
+    /// Origins of other sites.
+    origins: Vec<String>,
+}
+
+impl From<&Config> for Pages {
+    fn from(config: &Config) -> Pages {
+        let mut hosts = config.admin_hosts.clone();
+        let origins = config.http_origins.iter();
+        let authorities = origins.filter_map(|origin| origin.split_once("://"));
+        // A name has no port, and an address needs none of this.
+        hosts.extend(authorities.map(|(_, at)| at.split(':').next().unwrap_or(at).to_owned()));
+        Pages {
+            hosts,
+            origins: config.http_origins.clone(),
+        }
+    }
 }
 
 /// Lists of addresses that are in force.
@@ -38,6 +63,7 @@ impl Entrance {
                 listeners: HashMap::new(),
                 others: others(config),
             }),
+            pages: Mutex::new(Pages::from(config)),
         }
     }
 
@@ -45,6 +71,13 @@ impl Entrance {
     pub(crate) fn set(&self, config: &Config) {
         self.rate.set(config.connects_per_address);
         self.lists.lock().others = others(config);
+        *self.pages.lock() = Pages::from(config);
+    }
+
+    /// Whether a request may be answered: see [`Request::check`].
+    pub(super) fn check(&self, request: &Request) -> Result<(), HttpError> {
+        let pages = self.pages.lock();
+        request.check(&pages.hosts, &pages.origins)
     }
 
     /// Goes by the options that these listeners have now.

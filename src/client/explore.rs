@@ -596,7 +596,7 @@ impl World {
         self.come_to_rest();
         let mut clients = self.clients().map(|(client, _)| client);
         assert!(
-            clients.all(|client| client.throttle.is_none()),
+            clients.all(|client| client.throttle().is_none()),
             "waits for a rate"
         );
         drop(clients);
@@ -645,8 +645,7 @@ impl World {
                 let mut clients = self.clients().map(|(client, _)| client);
                 let waits = |client: &Client<Link>| {
                     client
-                        .throttle
-                        .as_ref()
+                        .throttle()
                         .is_some_and(|throttle| throttle.is_waiting())
                 };
                 if !clients.any(waits) {

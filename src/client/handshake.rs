@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::authorizer::{Authorizer, CutShort};
 use super::entrance::Entrance;
+use super::page;
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
 use super::refusal::Refusal;
 use super::shared_options::SharedOptions;
@@ -31,6 +32,9 @@ use crate::hub::{Channels, Hub, Joining, PastRequest, StartingPoint, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
+use crate::wire::http::{
+    Asked, HeadInput, HttpError, Request, RequestReader, Response, WebRequest,
+};
 use crate::wire::proxy::ProxyError;
 use crate::wire::session::SessionKey;
 
@@ -99,6 +103,7 @@ impl PendingHandshake {
     }
 
     async fn run_stages(&mut self, context: &HandshakeContext) -> Result<Granted, Refusal> {
+        let mut web = None;
         let (hello, token) = loop {
             self.end_check().await?;
             let Accepted {
@@ -125,6 +130,31 @@ impl PendingHandshake {
                     let token = token.await?;
                     break (hello, token);
                 }
+                Stage::Request(reader) => {
+                    let head = request_head(&mut self.stream, reader, &context.turns).await?;
+                    let request = Request::parse(&head)?;
+                    context.entrance.check(&request)?;
+                    reader.put_back(head);
+                    let origin = request.origin;
+                    let response = Response {
+                        origin: origin.as_deref(),
+                    };
+                    let asked = match request.asked {
+                        Asked::Client(asked) => asked,
+                        Asked::Page { is_head } => {
+                            return Err(Refusal::answered(page::answer(response, is_head)));
+                        }
+                        Asked::Preflight => return Err(Refusal::answered(response.preflight())),
+                    };
+                    let secret = asked.hello.token.as_ref();
+                    let cut_short = &mut self.cut_short;
+                    let authorizer = &context.authorizer;
+                    let token = authorizer.authorize(*peer, secret, certificate, cut_short);
+                    let token = token.await?;
+                    let hello = asked.hello.clone();
+                    web = Some((asked, origin));
+                    break (hello, token);
+                }
                 Stage::Join => {
                     let token = context.authorizer.by_certificate(certificate);
                     break (Hello::default(), token);
@@ -132,6 +162,7 @@ impl PendingHandshake {
             }
         };
         let granted = grant(hello, token.as_deref(), &self.accepted.options, context)?;
+        let granted = Granted { web, ..granted };
         self.accepted.identity = token.map(|token| token.identity.clone());
         Ok(granted)
     }
@@ -173,6 +204,9 @@ impl PendingHandshake {
                 Refusal::proxy(format!("{} within {seconds}s", ProxyError::Expected))
             }
             (None, Stage::Tls) => Refusal::tls(format!("no TLS within {seconds}s")),
+            (None, Stage::Request(_)) => {
+                HttpError::timed_out(format!("request expected within {seconds}s")).into()
+            }
             (None, Stage::Hello(_) | Stage::Join) => {
                 Refusal::bad_hello(format!("hello expected within {seconds}s"))
             }
@@ -189,6 +223,8 @@ pub(super) struct Granted {
     pub(super) options: Arc<ListenerOptions>,
     /// What it wants of the channel.
     pub(super) wanted: PastRequest,
+    /// The request that it comes by, and the origin of the page that sent it.
+    pub(super) web: Option<(Box<WebRequest>, Option<String>)>,
 }
 
 /// Gives a client what its hello asks for, as far as its listener and its token let it.
@@ -254,6 +290,7 @@ fn grant(
         hub,
         options,
         wanted,
+        web: None,
     })
 }
 
@@ -306,6 +343,33 @@ async fn hello_line(
         }
         if let Some(line) = line {
             return line;
+        }
+    }
+}
+
+/// The head of the request that a connection sends.
+async fn request_head(
+    stream: &mut Stream,
+    reader: &mut RequestReader,
+    turns: &HandshakeTurns,
+) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    if let Some(head) = reader.take_back() {
+        return Ok(head);
+    }
+    loop {
+        stream.readable().await?;
+        let _turn = turns.take().await;
+        let head = stream.read_part(|bytes| match reader.push(bytes) {
+            _ if bytes.is_empty() => (0, Some(Err(Refusal::left()))),
+            HeadInput::Pending(taken) => (taken, None),
+            HeadInput::Head(head, taken) => (taken, Some(Ok(head))),
+            HeadInput::TooLong => (bytes.len(), Some(Err(HttpError::too_large().into()))),
+        });
+        // What seemed to be there may not be.
+        if let Some(head) = head.now_or_never()
+            && let Some(head) = head?
+        {
+            return head;
         }
     }
 }

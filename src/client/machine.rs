@@ -7,9 +7,11 @@ use std::task::{Context, Poll, ready};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use super::input::Input;
 use super::policy::ClientPolicy;
 use super::reader::{InputPolicy, Read, Reader};
 use super::throttle::Throttle;
+use super::web::Web;
 use super::writer::Writer;
 use crate::config::{HalfClose, ListenerOptions};
 use crate::hub::{Commands, Condition, Feed};
@@ -47,8 +49,17 @@ pub(crate) struct Client<S: Connection = Stream> {
     /// The connection broke without a word from the peer.
     pub(super) timed_out: bool,
     pub(super) permit: Option<ConnectionPermit>,
-    /// What its rates allow, once it has sent something under one. Boxed: most clients have none.
-    pub(super) throttle: Option<Box<Throttle>>,
+    /// What few clients have: boxed, as it must not make every client larger.
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few clients have.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// What its rates allow, once it has sent something under one.
+    pub(super) throttle: Option<Throttle>,
+    /// What it has if it comes by HTTP.
+    pub(super) web: Option<Web>,
 }
 
 /// What becomes of the bytes the client sends.
@@ -110,7 +121,7 @@ impl<S: Connection> Client<S> {
             reason: None,
             timed_out: false,
             permit: Some(permit),
-            throttle: None,
+            rare: None,
         }
     }
 
@@ -121,7 +132,8 @@ impl<S: Connection> Client<S> {
         answer.append(format, hello.crlf(), &mut said);
         self.writer.queue(&said);
         let (telnet, line_ends) = hello.into_input(format);
-        self.reader = Reader::behind_hello(telnet, line_ends, self.policy.line_bytes_max());
+        let line_bytes_max = self.policy.line_bytes_max();
+        self.reader = Reader::behind_hello(Input::telnet(telnet), line_ends, line_bytes_max);
     }
 
     /// Does what the hub ordered; whether to go at once.
@@ -142,6 +154,9 @@ impl<S: Connection> Client<S> {
             self.feed.subscriber().set(Condition::Warm, false);
         }
         if commands.contain(Commands::PROBE) && self.probe() {
+            return true;
+        }
+        if commands.contain(Commands::BEAT) && self.beat() {
             return true;
         }
         if commands.contain(Commands::CERTIFICATE)
@@ -199,9 +214,20 @@ impl<S: Connection> Client<S> {
         self.feed.subscriber().set(Condition::Leaving, true);
     }
 
+    /// What its rates have left it.
+    #[cfg(test)]
+    pub(super) fn throttle(&self) -> Option<&Throttle> {
+        self.rare.as_ref()?.throttle.as_ref()
+    }
+
+    /// What it has if it comes by HTTP.
+    pub(super) fn web(&mut self) -> Option<&mut Web> {
+        self.rare.as_mut()?.web.as_mut()
+    }
+
     /// Begins the end, for this reason unless it has begun for another. The others are told now;
     /// the client gets what it is owed, and why it is closed if that is not its own doing.
-    fn close(&mut self, reason: CloseReason) {
+    pub(super) fn close(&mut self, reason: CloseReason) {
         let owed_less = reason.is_abrupt();
         if self.output == OutputState::Broken {
             self.reason.get_or_insert(reason);
@@ -225,11 +251,11 @@ impl<S: Connection> Client<S> {
         self.feed.give_up_permit();
         self.feed.leave();
         let line_bytes_max = self.reader.line_bytes_max();
-        if let Some(detail) = self
-            .policy
-            .last()
-            .detail(reason, line_bytes_max, &self.feed)
-        {
+        let policy = *self.policy.last();
+        if let Some(detail) = policy.detail(reason, line_bytes_max, &self.feed) {
+            if let Some(web) = self.web() {
+                web.detail = Some(detail.as_str().into());
+            }
             self.writer
                 .queue_close_notice(&mut self.feed, reason, detail);
         }
@@ -250,6 +276,7 @@ impl<S: Connection> Client<S> {
                     | CloseReason::SessionTaken
             )
         ) && self.options.format == Format::Raw
+            && self.rare.as_ref().is_none_or(|rare| rare.web.is_none())
     }
 
     /// Whether the peer has acknowledged everything. If not, the reaper has that looked at again.
@@ -275,14 +302,16 @@ impl<S: Connection> Client<S> {
     fn poll_rates(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let rates = self.policy.rates();
         if rates.are_off() || self.input != InputState::Open {
-            if self.throttle.take().is_some() {
+            let rare = self.rare.as_mut();
+            if rare.and_then(|rare| rare.throttle.take()).is_some() {
                 self.feed.set_throttled(false);
             }
             return Poll::Ready(usize::MAX);
         }
         // An error is found by the read.
         let _ = ready!(self.stream.poll_readable(cx));
-        let throttle = self.throttle.get_or_insert_with(Box::default);
+        let rare = self.rare.get_or_insert_default();
+        let throttle = rare.throttle.get_or_insert_default();
         let allowed = throttle.poll(cx, rates);
         if allowed.is_pending() {
             self.feed.give_up_permit();
@@ -321,7 +350,13 @@ impl<S: Connection> Client<S> {
         let read = self
             .reader
             .poll(cx, &mut self.stream, &mut self.feed, policy, &mut answers);
-        self.writer.answer(&mut self.feed, answers);
+        match self.web() {
+            Some(web) => {
+                web.is_asked &= !matches!(read, Poll::Ready(Read::Brought { .. }));
+                self.writer.interject(&mut self.feed, &answers);
+            }
+            None => self.writer.answer(&mut self.feed, answers),
+        }
         if self.reader.crlf() && !self.feed.crlf() {
             self.feed.use_crlf();
         }
@@ -332,8 +367,9 @@ impl<S: Connection> Client<S> {
                 "much input with CR and without LF: if CR ends its lines, the listener needs line-end=any"
             );
         }
-        if let (Some(throttle), Poll::Ready(Read::Brought { bytes, lines })) =
-            (&mut self.throttle, read)
+        if let Poll::Ready(Read::Brought { bytes, lines }) = read
+            && let Some(rare) = &mut self.rare
+            && let Some(throttle) = &mut rare.throttle
         {
             throttle.take(lines, bytes);
         }
@@ -407,11 +443,13 @@ impl<S: Connection> Client<S> {
             return false;
         }
         let format = self.options.format;
+        let web = self.rare.as_mut().and_then(|rare| rare.web.as_mut());
         match self
             .writer
-            .poll(cx, &mut self.stream, &mut self.feed, format)
+            .poll(cx, &mut self.stream, web, &mut self.feed, format)
         {
             Poll::Pending => false,
+            Poll::Ready(Ok(())) if self.queue_last_words() => self.poll_output(cx),
             Poll::Ready(Ok(())) => {
                 let shut = match self.is_untold() {
                     true => Poll::Ready(Ok(())),

@@ -12,6 +12,9 @@
 //! | [`authorizer`], [`guesses`] | by what a connection shows who it is, and how fast that can be guessed |
 //! | [`machine`] | one client: the states of its input and its output |
 //! | [`reader`], [`writer`] | bytes to lines, and lines to bytes |
+//! | [`input`] | what bytes go through before they are lines: telnet, frames, a body |
+//! | [`web`], [`chunks`] | what is different for a client that comes by HTTP |
+//! | [`page`] | the page for browsers |
 //! | [`throttle`] | a client that is held to rates |
 //! | [`proxied`] | whose a connection is that a proxy passes on |
 //! | [`policy`] | what all clients go by |
@@ -21,6 +24,7 @@
 pub(crate) mod acceptor;
 mod authorizer;
 mod barrier;
+mod chunks;
 mod entrance;
 #[cfg(test)]
 mod explore;
@@ -28,7 +32,9 @@ mod guesses;
 mod handshake;
 #[cfg(test)]
 mod handshake_tests;
+mod input;
 mod machine;
+mod page;
 mod pending;
 mod policy;
 mod proxied;
@@ -38,6 +44,7 @@ mod set;
 mod shared_options;
 mod snapshot;
 mod throttle;
+mod web;
 mod writer;
 
 pub(crate) use authorizer::Authorizer;

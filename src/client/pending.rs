@@ -14,6 +14,7 @@ use crate::net::permits::ConnectionPermit;
 use crate::net::stream::Stream;
 use crate::net::tls::SavedTls;
 use crate::wire::hello::{HelloReader, HelloReaderState};
+use crate::wire::http::{RequestReader, RequestReaderState};
 
 /// A connection that is no client yet.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub(super) enum Stage {
     Tls,
     /// Its hello line.
     Hello(HelloReader),
+    /// The head of its HTTP request.
+    Request(RequestReader),
     /// Nothing: it becomes a client.
     Join,
 }
@@ -82,6 +85,9 @@ pub(crate) struct SavedHandshake {
     check: HealthCheck,
     /// What has come of a hello line; `None` in another stage.
     reader: Option<HelloReaderState>,
+    /// What has come of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request: Option<RequestReaderState>,
     #[serde(default)]
     tls: Option<SavedTls>,
     #[serde(default)]
@@ -96,6 +102,7 @@ enum SavedStage {
     Tls,
     #[default]
     Hello,
+    Request,
     Join,
 }
 
@@ -126,6 +133,7 @@ impl Stage {
     /// The stage that comes when TLS is agreed on, or not asked for.
     pub(super) fn behind_tls(options: &ListenerOptions) -> Stage {
         match options.hello {
+            _ if options.http => Stage::Request(RequestReader::default()),
             true => Stage::Hello(HelloReader::new(options.format, options.line_end)),
             false => Stage::Join,
         }
@@ -148,10 +156,15 @@ impl PendingHandshake {
                 Stage::Proxy => SavedStage::Proxy,
                 Stage::Tls => SavedStage::Tls,
                 Stage::Hello(_) => SavedStage::Hello,
+                Stage::Request(_) => SavedStage::Request,
                 Stage::Join => SavedStage::Join,
             },
             reader: match &self.stage {
                 Stage::Hello(reader) => Some(reader.save()),
+                _ => None,
+            },
+            request: match &self.stage {
+                Stage::Request(reader) => Some(reader.save()),
                 _ => None,
             },
             check: self.check,
@@ -178,6 +191,10 @@ impl PendingHandshake {
         }
         Ok(PendingHandshake {
             stage: match (saved.stage, saved.reader) {
+                (SavedStage::Request, _) => {
+                    let request = saved.request.map(RequestReader::restore);
+                    Stage::Request(request.unwrap_or_default())
+                }
                 (SavedStage::Proxy, _) => Stage::Proxy,
                 (SavedStage::Tls, _) => Stage::Tls,
                 (SavedStage::Join, _) => Stage::Join,

@@ -151,6 +151,7 @@ impl ClosePolicy {
             CloseReason::SessionEnded => {
                 Some("session ended, as its channel keeps nothing any more".to_owned())
             }
+            CloseReason::WebSocket => Some("wrong WebSocket frame".to_owned()),
             CloseReason::Tls => Some("TLS, but this listener speaks none".to_owned()),
             CloseReason::Http => Some("HTTP request, but this is no HTTP server".to_owned()),
             CloseReason::Eof
@@ -158,6 +159,7 @@ impl ClosePolicy {
             | CloseReason::Full
             | CloseReason::NoChannel
             | CloseReason::BadHello
+            | CloseReason::BadRequest
             | CloseReason::Unauthorized
             | CloseReason::TooMany
             | CloseReason::Proxy

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use tracing::info;
 
+use super::input::{Input, SavedInput};
 use crate::config::ListenerOptions;
 use crate::hub::{Feed, READ_BYTES_MAX, ReadPermit};
 use crate::net::stream::Connection;
@@ -38,8 +39,7 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Reader {
     framer: Framer,
-    /// For `text`, whose clients may be telnet.
-    telnet: Option<Telnet>,
+    pub(super) input: Input,
     /// What its lines end in.
     line_ends: LineEnds,
     /// A whole line has come: the first one may be a web browser's.
@@ -67,6 +67,9 @@ pub(super) struct SavedReader {
     pub(super) is_discarding: bool,
     #[serde(default)]
     pub(super) line_ends: LineEndState,
+    /// What its bytes go through instead of telnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) input: Option<SavedInput>,
 }
 
 /// For states of before, whose clients were not asked.
@@ -107,19 +110,19 @@ impl Reader {
         let telnet = (options.format == Format::Text).then(|| Telnet::for_lines_in(line_end));
         Reader {
             has_begun: false,
-            ..Reader::behind_hello(telnet, LineEnds::new(line_end), line_bytes_max)
+            ..Reader::behind_hello(
+                Input::telnet(telnet),
+                LineEnds::new(line_end),
+                line_bytes_max,
+            )
         }
     }
 
-    /// A reader behind a hello, which was the first line: it goes on where telnet and the line ends stand.
-    pub(super) fn behind_hello(
-        telnet: Option<Telnet>,
-        line_ends: LineEnds,
-        line_bytes_max: usize,
-    ) -> Reader {
+    /// A reader behind a hello or a request, which came first: it goes on where its input and the line ends stand.
+    pub(super) fn behind_hello(input: Input, line_ends: LineEnds, line_bytes_max: usize) -> Reader {
         Reader {
             framer: Framer::new(line_bytes_max),
-            telnet,
+            input,
             line_ends,
             has_begun: true,
             has_discarded: false,
@@ -128,10 +131,12 @@ impl Reader {
     }
 
     pub(super) fn save(&self) -> SavedReader {
+        let (telnet, input) = self.input.save();
         SavedReader {
             unfinished: ByteBuf::from(self.framer.unfinished()),
             line_bytes_max: self.framer.line_bytes_max(),
-            telnet: self.telnet.as_ref().map(Telnet::save),
+            telnet,
+            input,
             has_begun: self.has_begun,
             is_discarding: self.framer.is_discarding(),
             line_ends: self.line_ends.state(),
@@ -146,7 +151,7 @@ impl Reader {
         };
         Reader {
             framer,
-            telnet: saved.telnet.as_ref().map(Telnet::restore),
+            input: Input::restore(saved.telnet.as_ref(), saved.input),
             line_ends: LineEnds::resume(line_end, saved.line_ends),
             has_begun: saved.has_begun,
             has_discarded: false,
@@ -166,7 +171,7 @@ impl Reader {
 
     /// Whether the client's own lines end in CRLF, so that it is to be answered in kind.
     pub(super) fn crlf(&self) -> bool {
-        self.telnet.as_ref().is_some_and(Telnet::crlf)
+        matches!(&self.input, Input::Telnet(telnet) if telnet.crlf())
     }
 
     /// Reads once and publishes what it brought. Telnet's answers are appended to `answers`.
@@ -217,10 +222,7 @@ impl Reader {
             if policy.http_guard && !self.has_begun && self.begins_tls(&buf[telnet::HEADROOM..]) {
                 return Poll::Ready(Read::Over(CloseReason::Tls));
             }
-            let data = match &mut self.telnet {
-                Some(telnet) => telnet.filter(buf, answers),
-                None => &mut buf[telnet::HEADROOM..],
-            };
+            let (data, over) = self.input.decode(buf, answers);
             let read_in = self.line_ends.translate(data);
             let hides_request = !self.has_begun && self.hides_request(read_in, policy);
             let begun = self.framer.unfinished().len();
@@ -239,13 +241,14 @@ impl Reader {
                 Ok(lines) => lines,
                 Err(over) => return Poll::Ready(over),
             };
-            if self.telnet.as_ref().is_some_and(Telnet::wants_to_leave) {
-                return Poll::Ready(match self.finish(feed, None, policy) {
+            match over {
+                Some(CloseReason::Eof) => Poll::Ready(match self.finish(feed, None, policy) {
                     Read::End => Read::Over(CloseReason::Eof),
                     over => over,
-                });
+                }),
+                Some(reason) => Poll::Ready(Read::Over(reason)),
+                None => Poll::Ready(Read::Brought { bytes: read, lines }),
             }
-            Poll::Ready(Read::Brought { bytes: read, lines })
         })
     }
 
@@ -277,10 +280,13 @@ impl Reader {
 
     /// The input has ended: what is left of it is a line too.
     fn finish(&mut self, feed: &mut Feed, permit: Option<ReadPermit>, policy: InputPolicy) -> Read {
-        if !policy.end_is_line_end {
+        if !self.input.end_is_line_end(policy.end_is_line_end) {
             return Read::End;
         }
-        let stray = self.telnet.as_mut().and_then(Telnet::finish);
+        let stray = match &mut self.input {
+            Input::Telnet(telnet) => telnet.finish(),
+            _ => None,
+        };
         let mut last = stray.map(|byte| [byte]);
         let last = last.as_mut().map_or(&mut [][..], |last| last);
         let last = self.line_ends.translate(last);
@@ -314,7 +320,8 @@ impl Reader {
                 return Err(Read::Over(CloseReason::Http));
             }
         }
-        let leaves = self.telnet.is_some() && cut_at_eot_line(lines);
+        let leaves = matches!(self.input, Input::Telnet(_)) && cut_at_eot_line(lines);
+        self.input.leave_out(lines);
         let mut came = lines.discarded as usize;
         if policy.publishes {
             came += feed.publish(permit, lines);

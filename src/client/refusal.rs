@@ -14,6 +14,7 @@ use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
+use crate::wire::http::{self, HttpError, Response};
 use crate::wire::proxy::ProxyError;
 
 /// How long a refused connection may take to close its side.
@@ -32,6 +33,10 @@ pub(super) struct Refusal {
     pub(super) detail: String,
     /// Its own lines end in CR LF, and so do those to it.
     pub(super) crlf: bool,
+    /// Status of the answer to a request, if it is another than that of the reason.
+    pub(super) status: Option<u16>,
+    /// What it gets instead of words: it asked for nothing else.
+    pub(super) answer: Option<Vec<u8>>,
 }
 
 impl Refusal {
@@ -40,6 +45,16 @@ impl Refusal {
             reason,
             detail: detail.into(),
             crlf: false,
+            status: None,
+            answer: None,
+        }
+    }
+
+    /// It gets what it asked for, and is no client.
+    pub(super) fn answered(answer: Vec<u8>) -> Refusal {
+        Refusal {
+            answer: Some(answer),
+            ..Refusal::left()
         }
     }
 
@@ -77,10 +92,13 @@ impl Refusal {
 
     /// Its token is right, and not for this.
     pub(super) fn unauthorized_for(what: impl fmt::Display) -> Refusal {
-        Refusal::new(
-            CloseReason::Unauthorized,
-            format!("not authorized for {what}"),
-        )
+        Refusal {
+            status: Some(403),
+            ..Refusal::new(
+                CloseReason::Unauthorized,
+                format!("not authorized for {what}"),
+            )
+        }
     }
 
     /// Its address has brought so many wrong tokens that none of it was looked at in time.
@@ -135,6 +153,17 @@ impl Refusal {
         match self.reason {
             _ if !stream.takes_words(is_plain) => {}
             CloseReason::Eof | CloseReason::Reset => return None,
+            reason if options.http => {
+                let status = self.status.unwrap_or(http::status_of(reason));
+                let error = HttpError {
+                    status,
+                    detail: match reason {
+                        CloseReason::Shutdown => "server shutting down".into(),
+                        _ => self.detail.clone().into(),
+                    },
+                };
+                words = Response::default().error(reason, &error);
+            }
             _ if format == Format::Raw => {
                 // Without the reset, the connection ends all the same.
                 let _ = stream.reset_on_close();
@@ -143,12 +172,21 @@ impl Refusal {
             CloseReason::Shutdown => format::shutdown(format, &mut words),
             reason => format::error(format, reason, &self.detail, &mut words),
         }
-        if self.crlf && format == Format::Text {
+        if self.crlf && format == Format::Text && !options.http {
             let lines = mem::take(&mut words);
             format::crlf(&lines, &mut words);
         }
         let told = stream.end_at_once(&words);
         told.is_ok().then_some(stream)
+    }
+}
+
+impl From<HttpError> for Refusal {
+    fn from(wrong: HttpError) -> Refusal {
+        Refusal {
+            status: Some(wrong.status),
+            ..Refusal::new(CloseReason::BadRequest, wrong.detail)
+        }
     }
 }
 

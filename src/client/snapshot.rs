@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
-use super::machine::{Client, InputState, OutputState};
+use super::machine::{Client, InputState, OutputState, Rare};
 use super::policy::ClientPolicy;
 use super::reader::{Reader, SavedReader};
 use super::shared_options::SharedOptions;
 use super::throttle::{SavedThrottle, Throttle};
+use super::web::Web;
 use super::writer::{SavedWriter, Writer};
 use crate::config::{ListenerDefaults, ListenerOptions};
 use crate::hub::{Feed, SavedFeed};
@@ -39,6 +40,9 @@ pub(crate) struct SavedClient {
     /// What its rates have left it, if it has any.
     #[serde(default)]
     throttle: Option<SavedThrottle>,
+    /// What it has if it comes by HTTP.
+    #[serde(default)]
+    web: Option<Web>,
 }
 
 impl SavedClient {
@@ -61,6 +65,7 @@ impl SavedClient {
 impl Client {
     /// All there is to know of a client that has stopped, save its socket.
     pub(crate) fn save(&self) -> SavedClient {
+        let rare = self.rare.as_deref();
         SavedClient {
             feed: self.feed.save(),
             input: self.input,
@@ -71,7 +76,8 @@ impl Client {
             options: Some(format!("{:#}", self.options)),
             tls: self.stream.save_tls(),
             has_permit: self.permit.is_some(),
-            throttle: self.throttle.as_deref().map(Throttle::save),
+            throttle: rare.and_then(|rare| rare.throttle.as_ref().map(Throttle::save)),
+            web: rare.and_then(|rare| rare.web.clone()),
         }
     }
 
@@ -97,6 +103,7 @@ impl Client {
         permit: Option<ConnectionPermit>,
     ) -> Client {
         let options = shared.share(saved.options());
+        let has_rare = saved.throttle.is_some() || saved.web.is_some();
         let mut writer = Writer::restore(saved.writer);
         // The line it has half of was begun by another policy (`--echo`), and ends by that.
         writer.finish_line(&mut feed);
@@ -112,7 +119,12 @@ impl Client {
             reason: saved.reason,
             timed_out: false,
             permit,
-            throttle: saved.throttle.map(Throttle::restore).map(Box::new),
+            rare: has_rare.then(|| {
+                Box::new(Rare {
+                    throttle: saved.throttle.map(Throttle::restore),
+                    web: saved.web,
+                })
+            }),
         }
     }
 
@@ -139,12 +151,17 @@ impl AsFd for Client {
 mod tests {
     use serde_bytes::ByteBuf;
 
+    use super::super::chunks::Chunks;
+    use super::super::input::{BodyInput, SavedInput};
     use super::*;
     use crate::hub::counters::Counters;
     use crate::wire::format::Format;
     use crate::wire::framing::LineEndState;
     use crate::wire::golden::{NEW_FORM, unescape};
+    use crate::wire::http::{BodyDecoder, BodyLength};
     use crate::wire::telnet::TelnetState;
+    use crate::wire::transport::Transport;
+    use crate::wire::websocket::FrameDecoder;
 
     #[test]
     fn forms_of_the_versions_before_are_read() {
@@ -158,8 +175,8 @@ mod tests {
             Counters,
         );
         for form in [
-            include_str!("saved-5.golden"),
             include_str!("saved-6.golden"),
+            include_str!("saved-7.golden"),
         ] {
             let form = unescape(form);
             let (.., reasons, _, reader, writer, _): Before = rmp_serde::from_slice(&form).unwrap();
@@ -193,6 +210,7 @@ mod tests {
             has_begun: true,
             is_discarding: false,
             line_ends: LineEndState::Amid,
+            input: None,
         };
         let writer = SavedWriter {
             format: Format::Text,
@@ -213,5 +231,25 @@ mod tests {
         let form = rmp_serde::to_vec_named(&parts).unwrap();
         let form = form.escape_ascii().to_string();
         assert_eq!(form, include_str!("saved.golden").trim_end(), "{NEW_FORM}");
+    }
+
+    #[test]
+    fn saved_form_of_who_comes_by_http_is_the_one_of_this_version() {
+        let mut frames = FrameDecoder::default();
+        let mut read = *b"\0\x01\x85\0\0\0\0\xc3\xa4\xe2";
+        frames.decode(&mut read, &mut Vec::new());
+        let body = BodyInput {
+            decoder: BodyDecoder::new(BodyLength::Chunked),
+            skip: 7,
+        };
+        let inputs = [SavedInput::WebSocket(frames), SavedInput::Body(body)];
+        let parts = (inputs, Transport::ALL, Chunks::behind(b"head".to_vec()));
+        let form = rmp_serde::to_vec_named(&parts).unwrap();
+        let form = form.escape_ascii().to_string();
+        assert_eq!(
+            form,
+            include_str!("saved_web.golden").trim_end(),
+            "{NEW_FORM}"
+        );
     }
 }

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::hub::{Condition, Feed, More};
+use super::web::Web;
+use crate::hub::{Condition, Encoding, Feed, More};
 use crate::net::stream::Connection;
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
@@ -106,6 +107,14 @@ impl Writer {
         self.queue(&answers);
     }
 
+    /// Queues bytes for this client alone before the rest of the feed, but never inside a unit of that.
+    pub(super) fn interject(&mut self, feed: &mut Feed, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.finish_line(feed);
+            self.queue(bytes);
+        }
+    }
+
     /// Queues bytes for this client alone, behind those that are queued. Not in the middle of a line of the feed.
     pub(super) fn queue(&mut self, bytes: &[u8]) {
         // What is written already must not pile up before what never gets its turn.
@@ -148,13 +157,14 @@ impl Writer {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut impl Connection,
+        web: Option<&mut Web>,
         feed: &mut Feed,
         format: Format,
     ) -> Poll<io::Result<()>> {
         // Also for one whose socket refuses: what it is owed must not grow until that takes something again.
         feed.fix_end();
         let mut refused = false;
-        let all = self.poll_all(cx, stream, feed, format, &mut refused);
+        let all = self.poll_all(cx, stream, web, feed, format, &mut refused);
         // Told once: the reaper must not see it taken back for a moment.
         feed.subscriber().set(Condition::Blocked, refused);
         if feed.is_in_slice() && !feed.keep_slice() {
@@ -171,6 +181,7 @@ impl Writer {
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut impl Connection,
+        web: Option<&mut Web>,
         feed: &mut Feed,
         format: Format,
         refused: &mut bool,
@@ -178,9 +189,20 @@ impl Writer {
         let flushed = stream.poll_flush(cx);
         *refused = flushed.is_pending();
         ready!(flushed)?;
+        // Who sends a request gets one answer, when all has come.
+        let is_quiet = web.as_ref().is_some_and(|web| web.is_quiet());
+        let mut chunks = web.and_then(|web| web.chunks.as_mut());
+        if let Some(chunks) = &mut chunks {
+            let pending = chunks.poll_pending(cx, stream);
+            *refused = pending.is_pending();
+            ready!(pending)?;
+        }
         let mut budget = WRITE_BYTES_MAX;
         let mut write = |cx: &mut Context<'_>, slices: &[IoSlice<'_>]| {
-            let written = stream.poll_write(cx, slices);
+            let written = match &mut chunks {
+                Some(chunks) => chunks.poll_write(cx, stream, slices),
+                None => stream.poll_write(cx, slices),
+            };
             *refused = written.is_pending();
             written
         };
@@ -196,11 +218,14 @@ impl Writer {
                 written
             } else if self.skipped > 0 {
                 let skipped = std::mem::take(&mut self.skipped);
-                self.say(feed.crlf(), |out| format::skip(format, skipped, out));
+                self.say(feed.encoding(), |out| format::skip(format, skipped, out));
                 continue;
             } else if let Some(taken) = feed.take_ack() {
+                if is_quiet {
+                    continue;
+                }
                 self.finish_line(feed);
-                self.say(feed.crlf(), |out| format::ack(format, taken, out));
+                self.say(feed.encoding(), |out| format::ack(format, taken, out));
                 continue;
             } else {
                 match ready!(feed.poll_more(cx)) {
@@ -217,11 +242,17 @@ impl Writer {
                     }
                     // Whoever only sends is told before it goes that all has come.
                     More::End if feed.awaits_ack() => return Poll::Pending,
+                    More::End if is_quiet && feed.poll_stored(cx).is_pending() => {
+                        return Poll::Pending;
+                    }
                     More::End => {
                         let Some((reason, detail)) = self.take_close_notice() else {
                             return Poll::Ready(Ok(()));
                         };
-                        self.say(feed.crlf(), |out| {
+                        if is_quiet {
+                            continue;
+                        }
+                        self.say(feed.encoding(), |out| {
                             format::error(format, reason, &detail, out)
                         });
                         continue;
@@ -240,13 +271,10 @@ impl Writer {
         self.close_notice.take().map(|notice| *notice)
     }
 
-    fn say(&mut self, crlf: bool, words: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.control_queue.len();
-        words(&mut self.control_queue);
-        if crlf {
-            let line = self.control_queue.split_off(start);
-            format::crlf(&line, &mut self.control_queue);
-        }
+    fn say(&mut self, encoding: Encoding, words: impl FnOnce(&mut Vec<u8>)) {
+        let mut line = Vec::new();
+        words(&mut line);
+        encoding.dress(&line, None, &mut self.control_queue);
     }
 
     fn own_written(&mut self, written: usize) {

@@ -8,6 +8,7 @@ use super::options::Config;
 use super::raw::{Options, RawValue};
 use super::words::SlowClient;
 use crate::wire::channel::ChannelName;
+use crate::wire::line_end::LineEnd;
 
 const SLOW_CLIENT: &str = "slow-client";
 
@@ -40,6 +41,22 @@ impl Config {
                 [false, true] => "tls-key: needs tls-cert, too",
                 [false, false] if !listener.tls || self.tls_cert.is_some() => continue,
                 [false, false] => "tls: needs --tls-cert and --tls-key",
+            };
+            return Err(ConfigError {
+                place: "--listen".to_owned(),
+                reason: format!("{}: {reason}", listener.address),
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that listeners are told nothing that HTTP leaves no room for.
+    pub(super) fn check_http(&self) -> Result<(), ConfigError> {
+        for listener in self.listen.iter().filter(|listener| listener.http) {
+            let reason = match (listener.hello, listener.line_end) {
+                (true, _) => "hello: is for clients that speak no HTTP; allowed: http or hello",
+                (_, LineEnd::Any | LineEnd::Nul) => "line-end: is LF with http",
+                (false, LineEnd::Lf) => continue,
             };
             return Err(ConfigError {
                 place: "--listen".to_owned(),

@@ -185,6 +185,12 @@ listener_keys! { defaults:
     /// Whether the first line of every client has to be a hello.
     hello: bool = one(words::parse_bool), display(words::on_or_off), or(false);
 
+    /// Whether its clients speak HTTP: browsers, which get a page at /, and WebSocket, server-sent events and plain
+    /// requests at /ws, /events and /lines, or /CHANNEL/ws of another channel. With --tokens, each needs one.
+    key("http", "on|off", default = "off", alone = Some("on"))
+    /// Whether its clients speak HTTP.
+    http: bool = one(words::parse_bool), display(words::on_or_off), or(false);
+
     /// How much of what its channel has kept a newcomer gets first: so many messages, as many as have SIZE
     /// of lines, or those that are no older than DURATION. A hello may say it instead. It needs --history,
     /// or history of the channel.
@@ -315,6 +321,11 @@ impl ListenerOptions {
         }
         let set = self.set(key, value, !again);
         set.map_err(|wrong| format!("{key}: {wrong}"))
+    }
+
+    /// Whether its clients can show a token.
+    pub(crate) fn takes_tokens(&self) -> bool {
+        self.hello || self.http
     }
 
     /// Options of a listener that no entry of the configuration stands for. `bound` is its address as

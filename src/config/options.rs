@@ -185,6 +185,15 @@ options! {
     /// Whether a client whose first line is an HTTP request is closed, by listeners that do not say.
     http_guard: bool = one(words::parse_bool);
 
+    /// Let the page of another site at ORIGIN use the listeners with http
+    ///
+    /// What browsers send for a page is taken only if that page is from here: from the host that it was sent to, which
+    /// has to be an IP address, localhost, an --admin-host, or the host of an ORIGIN. ORIGIN is as browsers
+    /// say it, like https://feed.example or http://10.0.0.7:8080.
+    option("http-origin", List, "ORIGIN", LIMITS, default = NONE, AtOnce)
+    /// Origins of pages, in lower case, that may use listeners with `http` beside their own.
+    http_origins: Vec<String> = each(values::origin);
+
     /// Connect at most N clients
     ///
     /// auto: the open-file limit, which is raised as far as the system lets it, less 64 descriptors
@@ -488,6 +497,7 @@ impl Config {
         self.check_tls(options)?;
         self.check_history(options)?;
         self.check_nats(options)?;
+        self.check_http()?;
         Ok(self)
     }
 }

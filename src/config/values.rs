@@ -110,6 +110,19 @@ pub(super) fn host(text: &str) -> Result<String, String> {
         })
 }
 
+/// The origin of a page.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let wrong = || format!("'{text}' is no origin; allowed: one such as https://feed.example");
+    let lower = text.to_lowercase();
+    let (scheme, authority) = lower.split_once("://").ok_or_else(wrong)?;
+    let is_authority = authority.parse::<hyper::http::uri::Authority>();
+    let is_whole = is_authority.is_ok_and(|it| !it.host().is_empty() && !authority.contains('@'));
+    match matches!(scheme, "http" | "https") && is_whole {
+        true => Ok(lower),
+        false => Err(wrong()),
+    }
+}
+
 /// How long the oldest line of a full buffer may wait for the clients that still need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grace {

@@ -2,19 +2,20 @@
 //! by every client.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use super::budget::Reservation;
-use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes, Views};
 use super::part::Part;
 use crate::wire::client_name::{ClientName, Origin};
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::session::SessionKey;
 
 /// Consecutive messages and notices of the one order.
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) first_seq: Seq,
+    /// The order that `first_seq` is of, once it is in the stream.
+    pub(super) epoch: Epoch,
     /// Who each part is from; an array of its own so that looking for one client's is a short scan.
     pub(super) origins: Box<[ClientId]>,
     /// Names of the origins that have one, by the index of the part, in its order.
@@ -28,7 +29,7 @@ pub(super) struct Batch {
     pub(super) encodings: Encodings,
     pub(super) sizes: Sizes,
     /// The sources are there from the start; the others are made when a client needs them.
-    pub(super) views: PerEncoding<OnceLock<EncodedBatch>>,
+    pub(super) views: Views,
     /// The bytes leave the buffer with the batch.
     pub(super) reservation: Option<Reservation>,
 }
@@ -42,10 +43,12 @@ impl Batch {
         parts: Box<[Part]>,
         raw: EncodedBatch,
     ) -> Batch {
-        let mut views = PerEncoding::default();
-        views[Encoding::Raw] = OnceLock::from(raw);
+        let views = Views::default();
+        let is_first = views.of(Encoding::Raw).set(raw).is_ok();
+        debug_assert!(is_first);
         Batch {
             first_seq,
+            epoch: Epoch::default(),
             origins,
             names,
             messages: parts.iter().map(|part| u64::from(part.messages)).sum(),
@@ -87,9 +90,10 @@ impl Batch {
     #[inline]
     pub(super) fn view(&self, encoding: Encoding) -> &EncodedBatch {
         let encoding = self.shown_in(encoding);
-        match self.views[encoding].get() {
+        let view = self.views.of(encoding);
+        match view.get() {
             Some(view) => view,
-            None => self.views[encoding].get_or_init(|| self.make(encoding)),
+            None => view.get_or_init(|| self.make(encoding)),
         }
     }
 
@@ -114,8 +118,17 @@ impl Batch {
             encoding.part_len(part, origin, seq, part_in_source)
         });
         let mut bytes = Vec::with_capacity(len.sum());
+        let mut scratch = Vec::new();
         let ends = self.each_part().map(|(at, part, origin, seq)| {
-            encoding.write_part(part, origin, seq, source.part(at), &mut bytes);
+            let place = (self.epoch, seq);
+            encoding.write_part(
+                part,
+                origin,
+                place,
+                source.part(at),
+                &mut scratch,
+                &mut bytes,
+            );
             bytes.len() as u32
         });
         let ends = ends.collect();

@@ -1,16 +1,15 @@
 //! Where a batch is put together: parts are added, then all of them become one batch.
 
 use std::mem;
-use std::sync::OnceLock;
 
 use super::batch::Batch;
 use super::budget::Reservation;
 use super::chain::Node;
-use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes, Views};
 use super::part::{Kind, Part};
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::framing::Lines;
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::session::SessionKey;
 
 /// What a batch costs beside its bytes, and what each part of it does: charged like bytes, so that
@@ -163,6 +162,7 @@ impl BatchBuilder {
     pub(super) fn take(&mut self, encodings: Encodings) -> Option<Batch> {
         let batch = Batch {
             first_seq: self.first_seq?,
+            epoch: Epoch::default(),
             origins: self.origins.as_slice().into(),
             names: self.names.as_slice().into(),
             parts: self.parts.as_slice().into(),
@@ -170,7 +170,7 @@ impl BatchBuilder {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            views: views(|encoding| {
+            views: Views::of_sources(|encoding| {
                 let Source { bytes, ends } = &self.sources[encoding];
                 EncodedBatch::copied(bytes, ends)
             }),
@@ -184,6 +184,7 @@ impl BatchBuilder {
     pub(super) fn into_batch(mut self, encodings: Encodings, first_seq: Seq) -> Batch {
         Batch {
             first_seq,
+            epoch: Epoch::default(),
             origins: self.origins.into(),
             names: self.names.into(),
             parts: self.parts.into(),
@@ -191,7 +192,7 @@ impl BatchBuilder {
             messages: self.messages,
             encodings,
             sizes: self.sizes,
-            views: views(|encoding| {
+            views: Views::of_sources(|encoding| {
                 let Source { bytes, ends } = mem::take(&mut self.sources[encoding]);
                 EncodedBatch::new(bytes, ends)
             }),
@@ -222,15 +223,4 @@ impl BatchBuilder {
 fn sources(encodings: Encodings) -> impl Iterator<Item = Encoding> {
     let all = Encoding::ALL.into_iter();
     all.filter(move |one| one.is_source() && encodings.needs(*one))
-}
-
-/// The views of a new batch: those in sources are there, the others are still to be made.
-fn views(mut source: impl FnMut(Encoding) -> EncodedBatch) -> PerEncoding<OnceLock<EncodedBatch>> {
-    PerEncoding::from_fn(|encoding| {
-        if encoding.is_source() {
-            OnceLock::from(source(encoding))
-        } else {
-            OnceLock::new()
-        }
-    })
 }

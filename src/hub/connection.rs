@@ -15,6 +15,7 @@ use crate::net::peer::Peer;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 use crate::wire::role::Role;
+use crate::wire::transport::Transport;
 
 /// Origin of a client: what is known when it connects, and never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub(crate) struct ConnectionInfo {
     pub(crate) format: Format,
     #[serde(default)]
     pub(crate) role: Role,
+    /// By what its lines go to and fro.
+    #[serde(default)]
+    pub(crate) transport: Transport,
     /// Channel that the client is in.
     #[serde(default = "ChannelName::main")]
     pub(crate) channel: ChannelName,
@@ -54,6 +58,7 @@ pub(super) struct ConnectionMeta {
     is_tcp: bool,
     format: Format,
     pub(super) role: Role,
+    pub(super) transport: Transport,
 }
 
 /// The names of the listeners that clients came by, each once.
@@ -90,6 +95,7 @@ impl ConnectionMeta {
             is_tcp,
             format: connection.format,
             role: connection.role,
+            transport: connection.transport,
         }
     }
 
@@ -110,6 +116,7 @@ impl ConnectionMeta {
             listener: names.name(self.listener),
             format: self.format,
             role: self.role,
+            transport: self.transport,
             channel: channel.clone(),
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(self.arrived_at),
             identity: identity.cloned(),
@@ -145,6 +152,7 @@ impl ConnectionInfo {
             listener: "unix:/x".into(),
             format,
             role: Role::Both,
+            transport: Transport::Plain,
             channel: ChannelName::main(),
             at: SystemTime::UNIX_EPOCH,
             identity: None,
@@ -177,6 +185,7 @@ mod tests {
                     listener: listener.into(),
                     format,
                     role: Role::Subscribe,
+                    transport: Transport::Plain,
                     channel: ChannelName::main(),
                     at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123),
                     identity: None,

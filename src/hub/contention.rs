@@ -23,6 +23,8 @@ pub(super) struct Contention {
     /// How many had ever got room in the buffer, and when that was last seen to change.
     pub(super) permits: u64,
     pub(super) admitted_at: Micros,
+    /// The last look.
+    pub(super) looked_at: Micros,
 }
 
 impl Contention {
@@ -34,6 +36,7 @@ impl Contention {
             oldest: None,
             permits: 0,
             admitted_at: now,
+            looked_at: now,
         }
     }
 

@@ -229,6 +229,11 @@ impl Feed {
         self.encoding == Encoding::TextCrlf
     }
 
+    /// The encoding of all that is to come.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     /// From the next batch on, its lines end in CRLF. Only for `text`.
     pub(crate) fn use_crlf(&mut self) {
         if self.encoding == Encoding::Text {

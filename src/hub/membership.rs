@@ -34,7 +34,7 @@ impl Hub {
         connection: ConnectionInfo,
         entry: StartingPoint,
     ) -> Result<Joined, SessionTaken> {
-        let encoding = Encoding::from(connection.format);
+        let encoding = Encoding::of(connection.format, connection.transport);
         let mut state = self.lock();
         let session = match &entry.claim {
             None => None,
@@ -46,7 +46,7 @@ impl Hub {
                         (&claim.name, claim.number),
                         key,
                         entry.acks,
-                        encoding == Encoding::Raw,
+                        encoding.is_raw(),
                     )
                 });
                 Some(session.ok_or(SessionTaken)?)

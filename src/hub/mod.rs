@@ -78,6 +78,7 @@ pub(crate) use cluster::presence::run as run_cluster;
 pub(crate) use cluster::stats::{ClusterStats, NodeStats, SharedChannelStats};
 pub(crate) use connection::ConnectionInfo;
 pub(crate) use counters::TrafficTotals;
+pub(crate) use encoding::Encoding;
 pub(crate) use entry::{Joined, PastRequest, SessionTaken, StartingPoint};
 pub(crate) use entry_error::EntryError;
 pub(crate) use feed::{Feed, More};

@@ -50,7 +50,7 @@ pub(crate) struct Hub {
     /// Name of the channel.
     pub(super) name: ChannelName,
     /// Names this count of `seq`; another one begins with each hub that does not go on with an old one.
-    pub(super) epoch: AtomicU32,
+    pub(super) epoch: Arc<AtomicU32>,
     pub(super) shared: Arc<Shared>,
     /// Whether clients get what is their own. Fixed: a feed may be in the middle of such a line.
     pub(super) echo: bool,
@@ -86,6 +86,8 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) settings: Settings,
+    /// That of the hub.
+    pub(super) epoch: Arc<AtomicU32>,
     /// The end of the stream.
     pub(super) tail: Arc<Node>,
     /// What becomes of it that is kept; boxed, as most channels keep nothing.
@@ -157,6 +159,7 @@ impl Hub {
     ) -> Hub {
         let settings = Settings::of(config, &name);
         let sharing = shared.share(&settings);
+        let epoch = Arc::new(AtomicU32::new(epoch.0));
         Hub {
             echo: config.echo,
             budget: Budget::new(settings.buffer_bytes, shared.asked.clone()),
@@ -164,9 +167,10 @@ impl Hub {
             is_open: AtomicBool::new(false),
             joining: AtomicUsize::new(0),
             name,
-            epoch: AtomicU32::new(epoch.0),
+            epoch: epoch.clone(),
             shared,
             state: Mutex::new(State {
+                epoch,
                 settings,
                 tail: Node::first(1),
                 recording: None,

@@ -21,7 +21,7 @@ use super::history::disk::is_lost;
 use super::history::{Reader, Record, Slice};
 use super::order::Hub;
 use super::rejoin::Rejoin;
-use crate::wire::ids::Seq;
+use crate::wire::ids::{Epoch, Seq};
 
 /// Weight up to which records are walked as one batch.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
@@ -161,7 +161,7 @@ impl Past {
             self.fetch = None;
             match slice {
                 Ok(Slice::Records(records)) => {
-                    let (first, behind) = self.chain(&records);
+                    let (first, behind) = self.chain(&records, hub.epoch());
                     (self.walking, self.is_kept) = (Some((behind, turn)), false);
                     return Poll::Ready(Step::Walk(first));
                 }
@@ -196,7 +196,7 @@ impl Past {
     }
 
     /// A chain of these records, and the number behind them.
-    fn chain(&self, records: &[Arc<Record>]) -> (Arc<Node>, Seq) {
+    fn chain(&self, records: &[Arc<Record>], epoch: Epoch) -> (Arc<Node>, Seq) {
         let first = Node::apart();
         let (mut last, mut behind) = (first.clone(), self.next);
         let end = |record: &&Arc<Record>| self.end.is_none_or(|end| record.first_seq < end);
@@ -217,7 +217,8 @@ impl Past {
             let Some(record) = record else {
                 break;
             };
-            let batch = record.batch_from(self.next, self.notices_from);
+            let mut batch = record.batch_from(self.next, self.notices_from);
+            batch.epoch = epoch;
             let node = Node::apart();
             behind = batch.next_seq();
             last.link(Link {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::activity::{Micros, Said};
+use super::activity::{Micros, Said, micros};
 use super::channels::Channels;
 use super::clock::RunningTime;
 use super::eviction::CLOSE_TIMEOUT;
@@ -21,6 +21,7 @@ use super::subscriber::{Commands, Condition, Slot};
 use crate::config::Grace;
 use crate::net::tls::take_put_away;
 use crate::wire::close_reason::CloseReason;
+use crate::wire::transport::Transport;
 
 /// The looks while nothing presses: often enough for the shortest timeout, rare enough for nothing
 /// to be seen of them with 15,000 clients.
@@ -42,6 +43,11 @@ const READER_PROBE: Duration = Duration::from_secs(1);
 /// How often all others are that were sent something: so much later at most than a silent peer could
 /// be known to be.
 const PROBE: Duration = Duration::from_secs(5);
+
+/// How often a client of WebSocket is asked whether it is there, and how long it may take over that; and how often one
+/// of events gets what keeps proxies from taking its connection for a dead one.
+const PING: Duration = Duration::from_secs(30);
+const COMMENT: Duration = Duration::from_secs(15);
 
 /// How long a client is quiet before it gives back what only work needs: getting that again takes it some
 /// ten microseconds.
@@ -168,7 +174,9 @@ impl Hub {
         let was_full = std::mem::replace(&mut contention.full, is_full);
         let settings = state.settings;
         let tail = state.readable_end().cost_before;
-        for (_, slot) in &mut state.slots {
+        let before = std::mem::replace(&mut contention.looked_at, now);
+        for (key, slot) in &mut state.slots {
+            beat(key, slot, before, now);
             close_idle_and_stalled(slot, &settings, now, contention.full);
             let position = slot.subscriber.position.load(Relaxed);
             let blocked = slot.subscriber.is(Condition::Blocked);
@@ -213,6 +221,21 @@ impl Hub {
         if self.shared.add_time(ran) {
             self.look(ran);
         }
+    }
+}
+
+/// Has a client show that it is there whose transport can, when it is its time: not all of them at once.
+fn beat(key: usize, slot: &Slot, before: Micros, now: Micros) {
+    let every = match slot.meta.transport {
+        Transport::WebSocket => PING,
+        Transport::Events => COMMENT,
+        Transport::Plain | Transport::Lines | Transport::Post => return,
+    };
+    // Multiples of the golden ratio are spread evenly.
+    let offset = micros(every.mul_f64((key as f64 * 0.618_034).fract()));
+    let beats = |moment: Micros| moment.0.get().saturating_add(offset) / micros(every);
+    if beats(before) != beats(now) {
+        slot.subscriber.command(Commands::BEAT);
     }
 }
 

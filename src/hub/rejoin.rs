@@ -11,7 +11,7 @@ use super::order::{Hub, State};
 use super::recording::Recording;
 use super::subscriber::Commands;
 use crate::wire::close_reason::CloseReason;
-use crate::wire::ids::Seq;
+use crate::wire::ids::{Epoch, Seq};
 use crate::wire::session::SessionKey;
 
 /// Where a feed goes on that has had everything before a number.
@@ -26,8 +26,13 @@ pub(super) enum Rejoin {
 }
 
 impl State {
+    fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Relaxed))
+    }
+
     /// Puts a batch at the end of the stream; its index.
-    pub(super) fn link(&mut self, batch: Batch) -> u64 {
+    pub(super) fn link(&mut self, mut batch: Batch) -> u64 {
+        batch.epoch = self.epoch();
         let before = self.tail.clone();
         let index = before.index;
         let node = before.after(&batch);
@@ -42,10 +47,11 @@ impl State {
 
     /// Puts a batch of another daemon at the end of the stream, which that had not stored, or had just stored
     /// without knowing.
-    pub(super) fn link_again(&mut self, batch: Batch) {
+    pub(super) fn link_again(&mut self, mut batch: Batch) {
         if let Some(recording) = &mut self.recording {
             let stored = recording.history.next();
             if stored >= batch.next_seq() {
+                batch.epoch = self.epoch();
                 let before = self.tail.clone();
                 self.tail = before.after(&batch);
                 let node = self.tail.clone();

@@ -1,16 +1,15 @@
 //! A batch put away for a handover, with its bytes in every encoding that was made of it, and taken up again.
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes};
+use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes, Views};
 use super::part::{Kind, Part};
 use crate::wire::client_name::ClientName;
-use crate::wire::ids::{ClientId, Seq};
+use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::session::SessionKey;
 
 /// What a saved hub or feed says cannot be so.
@@ -56,7 +55,7 @@ struct SavedView {
 impl SavedBatch {
     pub(super) fn save(batch: &Batch) -> SavedBatch {
         let parts = batch.parts.iter();
-        let made = |encoding| batch.views[encoding].get().map(SavedView::save);
+        let made = |encoding| batch.views.of(encoding).get().map(SavedView::save);
         SavedBatch {
             first_seq: batch.first_seq,
             origins: batch.origins.to_vec(),
@@ -90,22 +89,29 @@ impl SavedBatch {
         }
         let (mut text, mut raw) = (Some(self.text), Some(self.raw));
         let (mut crlf, mut json) = (self.crlf, self.json);
-        let mut views = PerEncoding::default();
+        let views = Views::default();
         for encoding in Encoding::ALL {
             let saved = match encoding {
                 Encoding::Text => text.take(),
                 Encoding::TextCrlf => crlf.take(),
                 Encoding::Json => json.take(),
                 Encoding::Raw => raw.take(),
+                // What is put around a line never differs.
+                Encoding::TextFrames
+                | Encoding::JsonFrames
+                | Encoding::RawFrames
+                | Encoding::Events => None,
             };
             // Without one, the first client in need of it makes it.
             if let Some(view) = saved {
                 let needed = !encoding.is_source() || self.encodings.needs(encoding);
-                views[encoding] = OnceLock::from(view.restore(encoding, parts, needed)?);
+                let view = view.restore(encoding, parts, needed)?;
+                views.of(encoding).get_or_init(|| view);
             }
         }
         Ok(Batch {
             first_seq: self.first_seq,
+            epoch: Epoch::default(),
             sessions: self.sessions.into(),
             messages: messages.sum(),
             encodings: self.encodings,

@@ -378,8 +378,8 @@ mod tests {
     #[test]
     fn forms_of_the_versions_before_are_read() {
         for form in [
-            include_str!("saved-5.golden"),
             include_str!("saved-6.golden"),
+            include_str!("saved-7.golden"),
         ] {
             let form = unescape(form);
             let (hub, feeds): (SavedHub, Vec<SavedFeed>) = rmp_serde::from_slice(&form).unwrap();

@@ -145,6 +145,24 @@ impl Hub {
         }
     }
 
+    /// Ready when nothing is pending before this index; its task is woken then.
+    pub(super) fn poll_stored_before(
+        &self,
+        index: u64,
+        key: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut state = self.lock();
+        state.flush();
+        match &mut state.recording {
+            Some(recording) if recording.pending_end(index).is_some() => {
+                recording.senders.add(key, cx.waker());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
     /// How much is pending has changed.
     pub(super) fn note_pending(&self, state: &State) {
         let is_behind = state.recording.as_deref().is_some_and(is_much);

@@ -88,6 +88,8 @@ impl Commands {
     pub(crate) const CERTIFICATE: Commands = Commands(1 << 17);
     /// Give back what only work needs.
     pub(crate) const REST: Commands = Commands(1 << 16);
+    /// Have the peer show that it is there, if its transport can.
+    pub(crate) const BEAT: Commands = Commands(1 << 20);
     /// See how far the peer has come, and whether it is still there.
     pub(crate) const PROBE: Commands = Commands(1 << 13);
 
@@ -204,7 +206,7 @@ impl Subscriber {
         }
     }
 
-    pub(super) fn is(&self, condition: Condition) -> bool {
+    pub(crate) fn is(&self, condition: Condition) -> bool {
         self.conditions.load(Relaxed) & condition as u8 != 0
     }
 

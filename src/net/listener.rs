@@ -109,6 +109,7 @@ impl Listener {
             line_end,
             http_guard,
             hello,
+            http,
             history,
             allow,
             deny,
@@ -129,6 +130,7 @@ impl Listener {
             line_end = (*line_end != LineEnd::Lf).then(|| line_end.name()),
             http_guard = (!http_guard).then_some(false),
             hello = hello.then_some(true),
+            http = http.then_some(true),
             history = (!history.is_none()).then(|| history.to_string()),
             allow = networks(allow),
             deny = networks(deny),
@@ -144,7 +146,7 @@ impl Listener {
     /// Whether anybody who reaches it from another machine can connect: nothing asks who it is. An
     /// `allow` says that it is meant so.
     fn is_open(&self, with_tokens: bool) -> bool {
-        let asks = self.options.tls || self.options.hello && with_tokens;
+        let asks = self.options.tls || self.options.takes_tokens() && with_tokens;
         !self.is_private() && !asks && self.options.allow.is_empty()
     }
 
@@ -238,7 +240,7 @@ impl Listener {
 /// Warns of listeners whose clients say tokens where others can read them, and if nobody is asked for one.
 pub(crate) fn warn_of_tokens(listeners: &[Listener]) {
     for listener in listeners {
-        if listener.options.hello && !listener.is_private() {
+        if listener.options.takes_tokens() && !listener.is_private() {
             warn!(
                 listener = %listener.name,
                 "anybody on the way can read the tokens of its clients: it is neither TLS, nor a Unix socket, \
@@ -246,9 +248,9 @@ pub(crate) fn warn_of_tokens(listeners: &[Listener]) {
             );
         }
     }
-    let asks = |listener: &Listener| listener.options.hello || listener.options.tls;
+    let asks = |listener: &Listener| listener.options.takes_tokens() || listener.options.tls;
     if !listeners.iter().any(asks) {
-        warn!("--tokens keeps nobody out: no listener has `hello`");
+        warn!("--tokens keeps nobody out: no listener has `hello` or `http`");
     }
 }
 

@@ -52,11 +52,15 @@ pub enum CloseReason {
     SessionTaken,
     /// Nothing is kept in its channel any more, and so nothing of its session (`--history-error drop`, or a reload).
     SessionEnded,
+    /// Its HTTP request was none that is served. It never becomes a client.
+    BadRequest,
+    /// Its WebSocket frames were wrong.
+    WebSocket,
 }
 
 impl CloseReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [CloseReason; 19] = [
+    pub const ALL: [CloseReason; 21] = [
         CloseReason::Eof,
         CloseReason::Reset,
         CloseReason::LineTooLong,
@@ -76,6 +80,8 @@ impl CloseReason {
         CloseReason::Proxy,
         CloseReason::SessionTaken,
         CloseReason::SessionEnded,
+        CloseReason::BadRequest,
+        CloseReason::WebSocket,
     ];
 
     /// The label used in the log, in counters and in `json`.
@@ -100,6 +106,8 @@ impl CloseReason {
             CloseReason::Proxy => "proxy",
             CloseReason::SessionTaken => "session_taken",
             CloseReason::SessionEnded => "session_ended",
+            CloseReason::BadRequest => "bad_request",
+            CloseReason::WebSocket => "websocket",
         }
     }
 

@@ -14,7 +14,7 @@ pub struct Seq(pub u64);
 
 /// Which of the orders that a channel's name has stood for: two with the same one go by the same
 /// numbers. Displays as 8 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u32);
 
 impl fmt::Display for ClientId {

@@ -9,6 +9,7 @@ pub mod framing;
 #[cfg(test)]
 pub(crate) mod golden;
 pub mod hello;
+pub mod http;
 pub mod http_guard;
 pub mod ids;
 pub mod line_end;
@@ -19,3 +20,5 @@ pub mod role;
 pub mod session;
 pub mod telnet;
 pub(crate) mod tls_guard;
+pub mod transport;
+pub mod websocket;

@@ -168,11 +168,11 @@ mod tests {
         let config = Config::from_options(&options, 1024).unwrap();
         let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
         let expected = [
-            "127.0.0.1:2345,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,history=0,tls=off",
-            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off,history=0,tls=off,mode=0660",
-            "0.0.0.0:2346,format=text,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off,history=0,tls=off,allow=10.0.0.0/8",
-            "[::1]:2347,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,history=0,tls=off",
-            "[::]:2348,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,history=0,tls=on,tls-cert=hub.pem,tls-key=hub.key",
+            "127.0.0.1:2345,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,http=off,history=0,tls=off",
+            "unix:/run/linehub.sock,format=raw,channel=main,role=both,line-end=lf,http-guard=on,hello=off,http=off,history=0,tls=off,mode=0660",
+            "0.0.0.0:2346,format=text,channel=nmea,role=subscribe,line-end=lf,http-guard=on,hello=off,http=off,history=0,tls=off,allow=10.0.0.0/8",
+            "[::1]:2347,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,http=off,history=0,tls=off",
+            "[::]:2348,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,http=off,history=0,tls=on,tls-cert=hub.pem,tls-key=hub.key",
         ];
         assert_eq!(listen, expected);
     }

@@ -167,8 +167,8 @@ fn listeners_are_texts_or_tables_in_every_way_toml_has() {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     };
-    let json = "h:2,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,history=0,tls=off";
-    let plain = "h:1,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,history=0,tls=off";
+    let json = "h:2,format=json,channel=main,role=both,line-end=lf,http-guard=on,hello=on,http=off,history=0,tls=off";
+    let plain = "h:1,format=text,channel=main,role=both,line-end=lf,http-guard=on,hello=off,http=off,history=0,tls=off";
     let table = "{ address = 'h:2', format = 'json', hello = true }";
     for text in [
         format!("listen = {table}"),
@@ -209,7 +209,7 @@ fn lists_and_octal_numbers_are_values_of_listeners() {
         ));
         let listener = config.listen[0].to_string();
         assert!(
-            listener.ends_with(&format!(",hello=off,history=0,tls=off,{expected}")),
+            listener.ends_with(&format!(",hello=off,http=off,history=0,tls=off,{expected}")),
             "{listener}"
         );
     }

@@ -19,6 +19,7 @@ fn every_key_sets_its_field() {
     let net = |text: &str| network(text).unwrap();
     let expected = ListenerOptions {
         tls: false,
+        http: false,
         tls_cert: None,
         tls_key: None,
         address: "unix:/x".parse().unwrap(),
@@ -93,7 +94,7 @@ fn long_lists_are_not_in_the_alternate_form() {
     let options = read("unix:/x,allow=::1,mode=0660,proxy=::2").unwrap();
     let text = format!("{options:#}");
     assert!(
-        !text.contains("::") && text.ends_with(",hello=off,history=0,tls=off,mode=0660"),
+        !text.contains("::") && text.ends_with(",hello=off,http=off,history=0,tls=off,mode=0660"),
         "{text}"
     );
     let restored = ListenerOptions::restore(&text).unwrap();
@@ -232,7 +233,7 @@ fn restored_options_are_what_is_known_of_them() {
     let options = ListenerOptions::restore(later).unwrap();
     assert_eq!(
         options.to_string().replace("format=raw,", ""),
-        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on,history=0,tls=off,allow=10.0.0.0/8,allow=::/0"
+        "h:1,channel=main,role=publish,line-end=lf,http-guard=on,hello=on,http=off,history=0,tls=off,allow=10.0.0.0/8,allow=::/0"
     );
 
     for wrong in [

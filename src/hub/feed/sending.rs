@@ -105,6 +105,11 @@ impl Feed {
         self.session().is_some_and(SessionHandle::awaits_ack) && self.hub.acks_session(self.key())
     }
 
+    /// Ready when what it has published is stored, where that is kept on disk.
+    pub(crate) fn poll_stored(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.hub.poll_stored_before(self.own_end, self.key(), cx)
+    }
+
     /// Tells everybody that this client is gone. It still gets what is published until it looks
     /// for more: a client that gives others the time to leave too has all their notices go out as
     /// one batch.

@@ -10,10 +10,10 @@
 //! held to limits on connections, on the size of a request, and on the time it may take over asking
 //! and over taking the answer.
 
+mod allowed_hosts;
 mod connections;
 pub(crate) mod documents;
 mod events;
-mod host;
 #[cfg(test)]
 mod made_up;
 mod metrics;
@@ -36,9 +36,9 @@ use tracing::info;
 use crate::config::{Address, Config};
 use crate::net::bind::ResolvedPrivate;
 use crate::net::listener::{ListenAddr, Listener};
+use allowed_hosts::AllowedHosts;
 use connections::Connections;
 use events::Events;
-use host::AllowedHosts;
 use routes::Router;
 pub(crate) use state::AdminState;
 

@@ -18,8 +18,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep};
 
+use super::allowed_hosts::AllowedHosts;
 use super::events::Events;
-use super::host::AllowedHosts;
 use super::metrics::{self, Exposition};
 use super::query::Query;
 use super::state::{ANSWER_TIME, AdminState};

@@ -44,9 +44,9 @@ use crate::ops::secrets::{SecretReader, sealed_memory};
 pub(crate) use self::descriptors::set_inheritable;
 
 /// The version of the states that this daemon writes.
-pub(crate) const VERSION: u32 = 7;
+pub(crate) const VERSION: u32 = 8;
 /// The versions of the states that this daemon reads.
-const VERSIONS: RangeInclusive<u32> = 5..=VERSION;
+const VERSIONS: RangeInclusive<u32> = 6..=VERSION;
 
 /// The first line of a state of this version.
 fn header(version: u32) -> String {
@@ -217,7 +217,7 @@ mod tests {
             descriptors: vec![7],
         };
         let mut memory = tempfile::tempfile().unwrap();
-        memory.write_all(header(5).as_bytes()).unwrap();
+        memory.write_all(header(VERSION - 2).as_bytes()).unwrap();
         rmp_serde::encode::write_named(&mut memory, &state).unwrap();
         let state = State::read(memory).unwrap();
         assert_eq!(state.descriptors, [7]);

@@ -3,12 +3,14 @@
 //!
 //! `raw` needs nothing from here but silence: its clients get every run as it came.
 
+mod event;
 mod json;
 mod names;
 mod said;
 mod scan;
 mod text;
 
+pub use self::event::{COMMENT, end_of_begun_event, events, events_after};
 pub use self::json::{json_lines, json_lines_len, json_notice, json_notice_len};
 pub use self::names::{Format, Notice, UnknownFormat};
 pub use self::said::{ack, error, shutdown, skip};

@@ -181,6 +181,17 @@ impl HelloError {
     }
 }
 
+/// What is allowed as the value of a key.
+pub(in crate::wire) fn allowed(key: &str) -> String {
+    match key {
+        "channel" | "session" => format!("expected {InvalidChannelName}"),
+        "history" => format!("expected {InvalidNewest}"),
+        "since" => format!("expected {InvalidSince}"),
+        "role" => "expected both, publish or subscribe".to_owned(),
+        _ => UnknownFormat.to_string(),
+    }
+}
+
 impl fmt::Display for HelloError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,14 +208,7 @@ impl fmt::Display for HelloError {
             HelloError::Valued(key) => write!(f, "\"{key}\" takes no value in hello"),
             HelloError::AckWithoutSession => f.write_str("\"ack\" without \"session\" in hello"),
             HelloError::InvalidValue(key) => {
-                write!(f, "invalid value of \"{key}\" in hello: ")?;
-                match *key {
-                    "channel" | "session" => write!(f, "expected {InvalidChannelName}"),
-                    "history" => write!(f, "expected {InvalidNewest}"),
-                    "since" => write!(f, "expected {InvalidSince}"),
-                    "role" => f.write_str("expected both, publish or subscribe"),
-                    _ => UnknownFormat.fmt(f),
-                }
+                write!(f, "invalid value of \"{key}\" in hello: {}", allowed(key))
             }
         }
     }

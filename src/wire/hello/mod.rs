@@ -10,5 +10,6 @@ mod reader;
 mod reader_tests;
 
 pub use self::answer::Answer;
+pub(in crate::wire) use self::line::allowed;
 pub use self::line::{HELLO_BYTES_MAX, Hello, HelloError, Secret, line, parse};
 pub use self::reader::{HelloInput, HelloReader, HelloReaderState};

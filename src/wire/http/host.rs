@@ -7,32 +7,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use parking_lot::RwLock;
-
-/// The names that the operator allows, which a reload changes.
-#[derive(Debug)]
-pub(super) struct AllowedHosts(RwLock<Vec<String>>);
-
-impl AllowedHosts {
-    /// Allows these names, in lower case.
-    pub(super) fn new(names: Vec<String>) -> AllowedHosts {
-        AllowedHosts(RwLock::new(names))
-    }
-
-    /// Allows these names instead, in lower case.
-    pub(super) fn set(&self, names: Vec<String>) {
-        *self.0.write() = names;
-    }
-
-    /// Whether a request for this host is to be answered.
-    pub(super) fn allow(&self, host: &str) -> bool {
-        is_allowed(host, &self.0.read())
-    }
-}
-
 /// Whether a request for this `Host` (or `:authority`), with or without a port, is to be answered:
 /// an IP address, `localhost` or a name below it, or one of `allowed`, which are in lower case.
-fn is_allowed(host: &str, allowed: &[String]) -> bool {
+pub fn is_allowed(host: &str, allowed: &[String]) -> bool {
     let Some(name) = without_port(host) else {
         return false;
     };

@@ -1,0 +1,163 @@
+use std::io::Write;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{HTTP, PLAIN, start};
+use crate::common::http::{Answer, request};
+use crate::common::{Client, Server, tool};
+
+#[track_caller]
+fn post(server: &Server, fields: &str, body: &str) -> Answer {
+    let address = server.addr(HTTP);
+    let length = match fields.contains("Transfer-Encoding") {
+        true => String::new(),
+        false => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let head = format!("POST /lines HTTP/1.1\r\nHost: {address}\r\n{fields}{length}\r\n{body}");
+    request(address, &head)
+}
+
+#[track_caller]
+fn taken(answer: &Answer) -> u64 {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
+    body["taken"].as_u64().unwrap()
+}
+
+#[test]
+fn lines_of_a_body_are_published_and_counted() {
+    let server = start(&[]);
+    let mut reader = Client::connect_to(&server, PLAIN);
+    for (body, lines) in [
+        ("one\ntwo\n", &["one", "two"][..]),
+        ("three", &["three"]),
+        ("", &[]),
+        ("\n", &[""]),
+    ] {
+        assert_eq!(taken(&post(&server, "", body)), lines.len() as u64);
+        let connected = reader.read_line();
+        let id: u64 = connected
+            .strip_prefix("New client connected: ")
+            .unwrap()
+            .parse()
+            .unwrap();
+        lines
+            .iter()
+            .for_each(|line| reader.expect_message(id, line));
+        reader.expect_line(&format!("Client disconnected: {id}"));
+    }
+    let chunks = "4\r\na\nb\n\r\n1\r\nc\r\n0\r\n\r\n";
+    assert_eq!(
+        taken(&post(&server, "Transfer-Encoding: chunked\r\n", chunks)),
+        3
+    );
+}
+
+#[test]
+fn key_makes_a_request_that_is_sent_again_one_request() {
+    let server = start(&["--no-notices", "--history=1MiB"]);
+    let mut reader = Client::connect_to(&server, PLAIN);
+    let key = "Idempotency-Key: 8e03978e-40d5\r\n";
+    assert_eq!(taken(&post(&server, key, "a\nb\n")), 2);
+    assert_eq!(taken(&post(&server, key, "a\nb\n")), 2);
+    assert_eq!(taken(&post(&server, key, "a\nb\nc")), 3);
+    for (id, line) in [(2, "a"), (2, "b"), (4, "c")] {
+        reader.expect_message(id, line);
+    }
+    // One that breaks in the middle is gone on with.
+    let address = server.addr(HTTP);
+    let mut broken = crate::common::http::connect(address);
+    let head = format!(
+        "POST /lines HTTP/1.1\r\nHost: {address}\r\nIdempotency-Key: k\r\nContent-Length: 8\r\n\r\nd\ne\nf"
+    );
+    broken.write_all(head.as_bytes()).unwrap();
+    reader.expect_message(5, "d");
+    reader.expect_message(5, "e");
+    drop(broken);
+    assert_eq!(
+        taken(&post(&server, "Idempotency-Key: k\r\n", "d\ne\nf\ng\n")),
+        4
+    );
+    reader.expect_message(6, "f");
+    reader.expect_message(6, "g");
+}
+
+#[test]
+fn what_was_not_taken_is_told() {
+    let server = start(&["--no-notices", "--max-line=10"]);
+    let mut reader = Client::connect_to(&server, PLAIN);
+    let long = post(&server, "", "a\nbbbbbbbbbbbb\nc\n");
+    assert_eq!(long.status, 413, "{long:?}");
+    let error: Value = serde_json::from_str(&long.body).unwrap();
+    assert_eq!(error["reason"], "line_too_long");
+    let detail = "line too long (limit 10 bytes); 1 lines were published";
+    assert_eq!(error["detail"], detail);
+    reader.expect_message(2, "a");
+    let wrong = post(&server, "Transfer-Encoding: chunked\r\n", "2\r\nx\nX");
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+    assert_eq!(
+        post(&server, "Idempotency-Key: k\r\n", "x\n").status,
+        400,
+        "nothing is kept"
+    );
+    server.signal(rustix::process::Signal::TERM);
+}
+
+#[test]
+fn curl_writes_what_waits_for_a_word_too() {
+    let Some(curl) = tool("curl") else { return };
+    let server = start(&["--no-notices", "--history=64MiB"]);
+    let mut reader = Client::connect_to(&server, PLAIN);
+    let url = format!("http://{}/lines", server.addr(HTTP));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let line = format!("{}\n", "x".repeat(999));
+    file.as_file()
+        .write_all(line.repeat(3000).as_bytes())
+        .unwrap();
+    for how in [
+        vec![
+            "--data-binary".to_owned(),
+            format!("@{}", file.path().display()),
+        ],
+        vec![
+            "-T".to_owned(),
+            file.path().display().to_string(),
+            "-X".into(),
+            "POST".into(),
+            "-H".into(),
+            "Transfer-Encoding: chunked".into(),
+        ],
+    ] {
+        let mut command = Command::new(&curl);
+        let command = command
+            .args(["-s", "--noproxy", "*", "-H", "Expect: 100-continue"])
+            .args(how)
+            .arg(&url);
+        let child = command
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        for _ in 0..3000 {
+            assert!(reader.read_line().ends_with("xxx"));
+        }
+        let output = child.wait_with_output().unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told, json!({"taken": 3000}));
+    }
+}
+
+#[test]
+fn answer_waits_until_it_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = format!("--history-dir={}", folder.path().join("h").display());
+    let server = start(&[
+        "--no-notices",
+        "--history=1MiB",
+        &dir,
+        "--history-sync=always",
+    ]);
+    for body in ["one\n", "two"] {
+        assert_eq!(taken(&post(&server, "", body)), 1);
+    }
+}
