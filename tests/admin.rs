@@ -229,6 +229,9 @@ fn clients_are_listed_with_where_they_stand() {
     assert_eq!(notice["event"], "connect");
     assert_eq!(json.read_json()["data"], "hello");
 
+    // What was written is counted behind that.
+    let counted = || get_json(&admin, "/clients")["clients"][0]["lines_out"] == 1;
+    eventually("its line is counted", counted);
     let page = get_json(&admin, "/clients");
     assert_eq!(
         (&page["total"], &page["offset"], &page["limit"]),

@@ -13,7 +13,7 @@
 //! | [`machine`] | one client: the states of its input and its output |
 //! | [`reader`], [`writer`] | bytes to lines, and lines to bytes |
 //! | [`input`] | what bytes go through before they are lines: telnet, frames, a body |
-//! | [`web`], [`chunks`] | what is different for a client that comes by HTTP |
+//! | [`http`], [`web`], [`chunks`] | what is different for a client that comes by HTTP |
 //! | [`page`] | the page for browsers |
 //! | [`throttle`] | a client that is held to rates |
 //! | [`proxied`] | whose a connection is that a proxy passes on |
@@ -32,6 +32,7 @@ mod guesses;
 mod handshake;
 #[cfg(test)]
 mod handshake_tests;
+mod http;
 mod input;
 mod machine;
 mod page;

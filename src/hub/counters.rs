@@ -36,6 +36,9 @@ pub(crate) struct Counters {
     /// Connections that were refused for their PROXY protocol header.
     #[serde(default)]
     pub(crate) proxy: Count,
+    /// Connections that were refused for their HTTP request.
+    #[serde(default)]
+    pub(crate) bad_request: Count,
     /// Connections that are in their handshake now.
     #[serde(skip)]
     pub(crate) handshakes: Gauge,
@@ -55,6 +58,7 @@ impl Counters {
             CloseReason::Denied => Some(&self.denied),
             CloseReason::TooMany => Some(&self.too_many),
             CloseReason::Proxy => Some(&self.proxy),
+            CloseReason::BadRequest => Some(&self.bad_request),
             _ => None,
         }
     }

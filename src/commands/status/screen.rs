@@ -277,6 +277,9 @@ fn listener(row: &ListenerRow) -> String {
     if row.hello {
         text.push_str(" hello");
     }
+    if row.http {
+        text.push_str(" http");
+    }
     text
 }
 

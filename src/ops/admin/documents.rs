@@ -107,6 +107,9 @@ pub(crate) struct ListenerRow {
     /// Whether its clients have to begin with a hello.
     #[serde(default)]
     pub(crate) hello: bool,
+    /// Whether its clients speak HTTP.
+    #[serde(default)]
+    pub(crate) http: bool,
     /// Whether its clients speak TLS.
     #[serde(default)]
     pub(crate) tls: bool,
@@ -239,6 +242,9 @@ pub(crate) struct Who {
     pub(crate) peer: String,
     pub(crate) listener: String,
     pub(crate) format: String,
+    /// By what its lines go to and fro; absent if as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) transport: Option<String>,
     #[serde(default = "main")]
     pub(crate) channel: String,
     #[serde(default = "both")]

@@ -16,6 +16,7 @@ use crate::net::listener::Listener;
 use crate::net::tls::CertificateEnd;
 use crate::wire::format::Format;
 use crate::wire::ids::ClientId;
+use crate::wire::transport::Transport;
 
 impl From<&Listener> for ListenerRow {
     fn from(listener: &Listener) -> ListenerRow {
@@ -27,6 +28,7 @@ impl From<&Listener> for ListenerRow {
             role: options.role.name().to_owned(),
             line_end: options.line_end.name().to_owned(),
             hello: options.hello,
+            http: options.http,
             tls: options.tls,
             history: (!options.history.is_none()).then(|| options.history.to_string()),
         }
@@ -152,6 +154,8 @@ impl Who {
             peer: connection.peer.to_string(),
             listener: connection.listener.to_string(),
             format: Format::name(connection.format).to_owned(),
+            transport: (connection.transport != Transport::Plain)
+                .then(|| connection.transport.to_string()),
             channel: connection.channel.to_string(),
             role: connection.role.name().to_owned(),
             connected_since: rfc3339(connection.at),
