@@ -16,6 +16,7 @@ use crate::settings::Settings;
 use crate::table::Unit;
 use crate::tls::Front;
 use crate::watch::Watchers;
+use crate::web::{self, Web};
 use crate::{history, raw_loop, storms, tls};
 
 /// Bytes of a line without its LF, where lines are sent at a rate.
@@ -54,6 +55,8 @@ pub(crate) enum Plan {
     Publishing(Publishing, Dialect),
     /// How late lines reach live readers while others come back.
     Resume(Resume),
+    /// Lines delivered a second to who comes by HTTP.
+    Web(Web),
     /// Lines delivered a second over several daemons, or how long they take.
     Cluster(Cluster),
 }
@@ -187,6 +190,11 @@ impl Plan {
             }
             Plan::Newcomer(newcomer) => {
                 let figures = newcomer.run(server, settings)?;
+                let rate = Figure::new("", Unit::LinesPerSecond, figures.lines_per_second);
+                vec![rate.while_busy(figures.busy)]
+            }
+            Plan::Web(web) => {
+                let figures = web.run(server, settings)?;
                 let rate = Figure::new("", Unit::LinesPerSecond, figures.lines_per_second);
                 vec![rate.while_busy(figures.busy)]
             }
@@ -463,6 +471,7 @@ pub(crate) fn all(subject: &Program, crowd: usize) -> Vec<Case> {
         subject: notices,
         baseline: None,
     });
+    cases.extend(web::cases(subject, LOSSLESS, 100));
     cases.extend(cluster::cases(subject));
     cases.extend(history::cases(subject, flood(100, 64), many, crowd));
     cases

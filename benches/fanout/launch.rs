@@ -84,6 +84,8 @@ pub(crate) struct Launch {
     pub pinned: bool,
     /// Whether clients say hello first.
     pub hello: bool,
+    /// Whether clients speak HTTP.
+    pub http: bool,
     /// Whether clients speak TLS.
     pub tls: bool,
     /// What speaks TLS for the daemon, on the same core; without, it does so itself.
@@ -100,6 +102,7 @@ impl Launch {
             flags: flags.iter().map(ToString::to_string).collect(),
             pinned: true,
             hello: false,
+            http: false,
             tls: false,
             front: None,
             on_disk: false,
@@ -123,6 +126,7 @@ impl Launch {
                 let mut command = Command::new(path);
                 let mut listen = "127.0.0.1:0".to_owned();
                 listen += if self.hello { ",hello" } else { "" };
+                listen += if self.http { ",http" } else { "" };
                 if let (Some(pair), None) = (&pair, self.front) {
                     listen += ",tls";
                     command.arg("--tls-cert").arg(pair.certificate());

@@ -11,6 +11,7 @@
 //!       ├► flood (stream) | channels | storms | bench::load   the clients, on theirs
 //!       ├► newcomer | resume | publishing (dialect)           those who were away, or want to be sure
 //!       ├► cluster                                 daemons that share a channel, all on one core
+//!       ├► web                                     who comes by HTTP
 //!       ├► watch                                   who looks at the status page meanwhile
 //!       ├► tls                                     certificates, what stands before a plain daemon, a core's cipher
 //!       └► table
@@ -34,6 +35,7 @@ mod stream;
 mod table;
 mod tls;
 mod watch;
+mod web;
 
 use std::collections::BTreeSet;
 use std::env;

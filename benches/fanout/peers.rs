@@ -26,6 +26,8 @@ pub(crate) enum Peer {
     Redis,
     /// NATS JetStream: a stream in files, with `sync_interval: always`, which needs NATS 2.10.
     Nats,
+    /// NATS without JetStream, by WebSocket.
+    NatsWebSocket,
 }
 
 impl Peer {
@@ -33,13 +35,13 @@ impl Peer {
     pub(crate) fn program(self) -> &'static str {
         match self {
             Peer::Redis => "redis-server",
-            Peer::Nats => "nats-server",
+            Peer::Nats | Peer::NatsWebSocket => "nats-server",
         }
     }
 
     /// Where the program is, if it is installed.
     pub(crate) fn path(self) -> Option<PathBuf> {
-        if let (Peer::Nats, Some(path)) = (self, env::var_os(NATS_SERVER)) {
+        if let (Peer::Nats | Peer::NatsWebSocket, Some(path)) = (self, env::var_os(NATS_SERVER)) {
             return Some(path.into());
         }
         let path = env::var_os("PATH").unwrap_or_default();
@@ -66,6 +68,15 @@ impl Peer {
                 let store = folder.join("store");
                 let text = format!(
                     "listen: {address:?}\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n",
+                    address = address.to_string()
+                );
+                fs::write(&configuration, text)?;
+                command.arg("-c").arg(configuration);
+            }
+            Peer::NatsWebSocket => {
+                let configuration = folder.join("nats.conf");
+                let text = format!(
+                    "listen: \"127.0.0.1:-1\"\nwebsocket {{ listen: {address:?}, no_tls: true }}\n",
                     address = address.to_string()
                 );
                 fs::write(&configuration, text)?;
