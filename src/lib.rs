@@ -11,7 +11,7 @@
 //!
 //! | wing | what it is for |
 //! |---|---|
-//! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, the hello line, why a connection ends |
+//! | [`wire`] | what goes over the wire: bytes ↔ lines, telnet, the formats, the hello line, HTTP and WebSocket, why a connection ends |
 //! | [`config`] | what a person types → what the daemon runs on, validated once |
 //! | [`net`] | TCP, Unix and inherited sockets → one `Listener`, one `Stream`, with TLS or without; addresses, rates, permits |
 //! | [`hub`] | the channels, each with its one order, buffer, budget and history; who is behind or comes back, and what is counted of all that |
@@ -23,8 +23,8 @@
 //! The way of the data:
 //!
 //! ```text
-//! client   accept ─► proxy, TLS, hello ─► join ─► reader            writer ─► bytes
-//! wire                              bytes ─► telnet ─► framing        ▲
+//! client   accept ─► proxy, TLS, hello or request ─► join ─► reader         writer ─► bytes
+//! wire             bytes ─► telnet, frames or a body ─► framing       ▲
 //! hub                                order, budget ─► batch ─► Feed ──┘
 //! ```
 //!
@@ -57,6 +57,7 @@
 //! | a step before a connection is a client | `Acceptor::admit` in `client/acceptor.rs` if it is done at once; if it waits for the peer, a `Stage` in `client/pending.rs` and its turn in `client/handshake.rs` |
 //! | a reason for a connection to end | `wire/close_reason.rs`; its words in `client/policy.rs`, or in `client/refusal.rs` if it never was a client |
 //! | a format | `wire/format`: a file for it, its name in `names.rs`, and what else is said in it in `said.rs` and `hello/answer.rs` |
+//! | a way for lines to go to and fro (a transport) | `wire/transport.rs`, its encoding in `hub/encoding.rs`, what its bytes go through in `client/input.rs`, how it begins and ends in `client/http.rs` |
 //! | an encoding, as what a client takes the stream in | `hub/encoding.rs`, whose first lines say the rest |
 //! | something that is counted | of a channel: as `discarded` goes through `Hub`, `HubStats` and `SavedHub`; of a client: `ClientCounters`; of the daemon: `Counters`; and its line in `ops/admin/metrics` |
 //! | something that outlives a daemon | a field with a default in a `snapshot.rs`; `ops/handover` says when it takes a new version |

@@ -1,8 +1,22 @@
+use serde_json::json;
+
 use super::{HTTP, PLAIN, start};
-use crate::common::{Browser, Client};
+use crate::common::{Browser, Client, Launch, free_port};
+
+/// Whether the page says that it is in this state.
+fn is(state: &str) -> String {
+    format!("document.documentElement.dataset.state === '{state}'")
+}
+
+fn shows(text: &str) -> String {
+    format!(
+        "document.getElementById('rows').innerText.includes({})",
+        json!(text)
+    )
+}
 
 #[test]
-fn page_reads_writes_and_comes_back() {
+fn page_reads_and_writes() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -10,8 +24,83 @@ fn page_reads_writes_and_comes_back() {
     let mut plain = Client::connect_to(&server, PLAIN);
     plain.send_line("before it came");
     let page = browser.open(&format!("http://{}/", server.addr(HTTP)));
-    page.wait_for("document.body.innerText.includes('before it came')");
-    plain.send_line("<b>not bold</b>");
-    page.wait_for("document.body.innerText.includes('<b>not bold</b>')");
+    page.wait_for(&is("live"));
+    page.wait_for(&shows("before it came"));
+    // What clients send is text, and nothing of it is done.
+    for hostile in [
+        "<b>not bold</b>",
+        "<img src=x onerror=document.title='done'>",
+        "\u{202e}turned",
+    ] {
+        plain.send_line(hostile);
+    }
+    page.wait_for(&shows("<b>not bold</b>"));
+    page.wait_for(&shows("onerror"));
+    assert_eq!(
+        page.evaluate("document.querySelectorAll('#rows b, #rows img').length"),
+        0
+    );
+    // As a person at the keys.
+    page.evaluate("document.getElementById('line').focus()");
+    page.evaluate("document.execCommand('insertText', false, 'typed here')");
+    page.press("Enter");
+    let mut line = plain.read_line();
+    while !line.ends_with(": typed here") {
+        line = plain.read_line();
+    }
+    page.wait_for(&shows("typed here"));
     assert_eq!(page.problems(), [""; 0]);
+    // Nothing is loaded but the page itself and its socket.
+    let requests = page.requests();
+    let elsewhere = requests
+        .iter()
+        .filter(|url| !url.contains(&server.addr(HTTP).to_string()));
+    let elsewhere: Vec<_> = elsewhere.filter(|url| !url.starts_with("data:")).collect();
+    assert!(elsewhere.is_empty(), "{requests:?}");
+}
+
+#[test]
+fn page_comes_back_by_itself_and_says_what_it_missed() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let port = free_port();
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("history");
+    let args = [
+        "--listen=127.0.0.1:0".to_owned(),
+        format!("--listen=127.0.0.1:{port},http"),
+        "--history=1MiB".to_owned(),
+        format!("--history-dir={}", dir.display()),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut server = Launch::new(&args).start();
+    let page = browser.open(&format!("http://127.0.0.1:{port}/"));
+    page.wait_for(&is("live"));
+    Client::connect_to(&server, PLAIN).send_line("the first");
+    page.wait_for(&shows("the first"));
+    server.stop();
+    page.wait_for(&is("lost"));
+    let server = Launch::new(&args).start();
+    let mut plain = Client::connect_to(&server, PLAIN);
+    plain.send_line("while it was away");
+    page.wait_for(&is("live"));
+    page.wait_for(&shows("while it was away"));
+    let count = "document.getElementById('rows').innerText.split('the first').length - 1";
+    assert_eq!(page.evaluate(count), 1, "nothing comes twice");
+}
+
+#[test]
+fn page_fits_a_phone() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = start(&[]);
+    let page = browser.open(&format!("http://{}/main/", server.addr(HTTP)));
+    page.be_a_phone(320, 640);
+    page.wait_for(&is("live"));
+    Client::connect_to(&server, PLAIN).send_line(&"wide".repeat(200));
+    page.wait_for(&shows("widewide"));
+    let fits = "document.documentElement.scrollWidth <= innerWidth";
+    page.wait_for(fits);
 }
