@@ -162,7 +162,7 @@ options! {
     option("tls-crl", Value, "FILE", ACCESS, default = "off", AtOnce)
     /// Lists, as PEM, of revoked certificates of clients.
     tls_crl: Option<PathBuf> = one(values::file);
-    /// Ask clients of listeners with `hello` for a token in FILE
+    /// Ask clients of listeners with `hello` or `http` for a token in FILE
     ///
     /// They say `token=SECRET` in their hello. Who says none that is right is told `Error: not authorized`,
     /// later each time. Other listeners ask for nothing.
@@ -173,7 +173,7 @@ options! {
     /// day in expires is good to its end, in UTC. A reload reads FILE again, and closes those whose token is
     /// gone.
     option("tokens", Value, "FILE|off", ACCESS, default = "off", AtOnce)
-    /// Who comes in by listeners with `hello`. `None`: everybody.
+    /// Who comes in by listeners with `hello` or `http`. `None`: everybody.
     tokens: Option<Arc<Tokens>> = one(tokens::read);
 
     /// Close a client whose first line is an HTTP request
@@ -257,7 +257,7 @@ options! {
 
     /// Close a client whose hello or TLS handshake takes longer than this
     ///
-    /// Holds for listeners with `hello` or `tls`, whose clients have to do that first, both within this time.
+    /// Holds for listeners with `hello`, `http` or `tls`, whose clients have to do that first, both within this time.
     /// 1ms to 10y; cannot be off, because who says nothing would stay for ever.
     option("hello-timeout", Value, "DURATION", LIMITS, default = "10s", AtOnce)
     /// How long a client may take for its hello: 1 ms to 10 years.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{HTTP, PLAIN, data, start};
 use crate::common::http::{connect, get, request};
-use crate::common::{Address, Client, Program, tool};
+use crate::common::{Address, Authority, Client, Program, Server, tool};
 
 /// Reads the body of an answer as it comes, chunks taken apart.
 struct Body {
@@ -192,4 +192,48 @@ fn curl_reads_on_and_on() {
     server.signal(rustix::process::Signal::TERM);
     let (status, _) = program.wait_end();
     assert!(status.success(), "the body has its end: {status}");
+}
+
+#[test]
+fn it_goes_over_tls_too() {
+    let Some(curl) = tool("curl") else { return };
+    let authority = Authority::new();
+    let pair = authority.server();
+    let server = Server::start(&[
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,http,tls",
+        "--no-notices",
+        "--tls-cert",
+        &pair.certificate,
+        "--tls-key",
+        &pair.key,
+    ]);
+    let mut plain = Client::connect_to(&server, PLAIN);
+    let url = format!("https://{}/lines?format=text", server.addr(HTTP));
+    let ask = [
+        "-sN",
+        "--noproxy",
+        "*",
+        "--http1.1",
+        "--cacert",
+        &authority.certificate,
+    ];
+    let mut command = Command::new(&curl);
+    let mut program = Program::spawn(command.args(ask).arg(&url));
+    program.wait_output("Hello client 2");
+    plain.send_line("over TLS");
+    program.wait_output("Message from client 1: over TLS\n");
+    let url = format!("https://{}/lines", server.addr(HTTP));
+    let mut command = Command::new(curl);
+    let post = command
+        .args(ask)
+        .args(["-d", "from TLS"])
+        .arg(url)
+        .output()
+        .unwrap();
+    assert_eq!(post.stdout, b"{\"taken\":1}\n");
+    plain.expect_message(3, "from TLS");
+    program.wait_output("Message from client 3: from TLS\n");
+    server.signal(rustix::process::Signal::TERM);
+    assert!(program.wait_end().0.success());
 }
