@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::ready;
@@ -13,13 +14,14 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::authorizer::CutShort;
 use super::handshake::{Ending, Granted, HandshakeContext, Handshakes, enter, when_ended};
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
-use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, linger};
+use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, RefusedRequest, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
@@ -346,7 +348,15 @@ impl Acceptor {
                 accepted.options = options;
                 let entry = match entry {
                     Ok(entry) => entry,
-                    Err(refusal) => return self.refuse(&accepted, stream, &refusal),
+                    Err(refusal) => {
+                        let refusal = match &web {
+                            Some((asked, origin)) => {
+                                refusal.of(&RefusedRequest::new(asked, origin.as_deref()))
+                            }
+                            None => refusal,
+                        };
+                        return self.refuse(&accepted, stream, &refusal);
+                    }
                 };
                 // The connect notice goes to the buffer, too: see `run`. At the end, it goes there all the
                 // same.
@@ -380,10 +390,14 @@ impl Acceptor {
             Ok(Err(Refusal {
                 answer: Some(answer),
                 ..
-            })) => tokio::select! {
-                () = send(stream, &answer, time) => {}
-                _ = when_ended(&mut ended) => {}
-            },
+            })) => {
+                let mut sending = pin!(send(stream, &answer, time));
+                tokio::select! {
+                    () = &mut sending => {}
+                    // What has begun is to come to its end.
+                    _ = when_ended(&mut ended) => drop(timeout(END_TIME, sending).await),
+                }
+            }
             Ok(Err(refusal)) => self.refuse(&accepted, stream, &refusal),
             Err(_) => {
                 let refusal = match is_wrong {

@@ -12,6 +12,9 @@ use crate::wire::http::LAST_CHUNK;
 /// Slices of one write at most, with what stands around them.
 const SLICES: usize = 64 + 2;
 
+/// Bytes of the body in a chunk at most: what has begun is to be ended soon, whatever becomes of the client.
+const CHUNK_BYTES_MAX: usize = 128 * 1024;
+
 /// Puts chunks around what is written, one around each write. What it knows is what a handover saves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Chunks {
@@ -45,16 +48,27 @@ impl Chunks {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes as much of these bytes of the body as the connection takes, at least one.
+    /// Whether the end of a chunk that is written is not.
+    pub(super) fn is_unended(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Writes as much of these bytes of the body as the connection takes, at least one; without any, what is to be
+    /// written before more.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut impl Connection,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if slices.is_empty() {
+            ready!(self.poll_pending(cx, stream))?;
+            return Poll::Ready(Ok(0));
+        }
         loop {
             if self.left == 0 {
-                self.left = slices.iter().map(|slice| slice.len()).sum();
+                let body: usize = slices.iter().map(|slice| slice.len()).sum();
+                self.left = body.min(CHUNK_BYTES_MAX);
                 self.pending
                     .extend_from_slice(format!("{:x}\r\n", self.left).as_bytes());
             }

@@ -25,7 +25,7 @@ use super::authorizer::{Authorizer, CutShort};
 use super::entrance::Entrance;
 use super::page;
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, RefusedRequest};
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
 use crate::hub::{Channels, Hub, Joining, PastRequest, StartingPoint, clock};
@@ -150,7 +150,8 @@ impl PendingHandshake {
                     let cut_short = &mut self.cut_short;
                     let authorizer = &context.authorizer;
                     let token = authorizer.authorize(*peer, secret, certificate, cut_short);
-                    let token = token.await?;
+                    let refused = RefusedRequest::new(&asked, origin.as_deref());
+                    let token = token.await.map_err(|refusal| refusal.of(&refused))?;
                     let hello = asked.hello.clone();
                     web = Some((asked, origin));
                     break (hello, token);
@@ -161,7 +162,11 @@ impl PendingHandshake {
                 }
             }
         };
-        let granted = grant(hello, token.as_deref(), &self.accepted.options, context)?;
+        let granted = grant(hello, token.as_deref(), &self.accepted.options, context);
+        let granted = granted.map_err(|refusal| match &web {
+            Some((asked, origin)) => refusal.of(&RefusedRequest::new(asked, origin.as_deref())),
+            None => refusal,
+        })?;
         let granted = Granted { web, ..granted };
         self.accepted.identity = token.map(|token| token.identity.clone());
         Ok(granted)
@@ -242,8 +247,7 @@ fn grant(
         most.ok_or_else(|| Refusal::unauthorized_for(format_args!("role {}", options.role)))?;
     let asked = hello.role.unwrap_or(most);
     let Some(role) = most.narrowed_to(asked) else {
-        let detail = format!("role {asked} is not allowed here, only {most}");
-        return Err(Refusal::bad_hello(detail));
+        return Err(Refusal::role(asked, most));
     };
     let format = hello.format.unwrap_or(options.format);
     let asked = hello.channel.as_ref();

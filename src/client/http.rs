@@ -3,7 +3,7 @@
 
 use super::chunks::Chunks;
 use super::input::{BodyInput, Input};
-use super::machine::{Client, OutputState};
+use super::machine::{Client, InputState, OutputState};
 use super::reader::Reader;
 use super::web::Web;
 use crate::hub::Condition;
@@ -77,7 +77,6 @@ impl<S: Connection> Client<S> {
         self.rare.get_or_insert_default().web = Some(Web {
             transport,
             origin: origin.map(String::into_boxed_str),
-            taken_before: answer.taken.unwrap_or(0),
             detail: None,
             is_asked: false,
             is_over: false,
@@ -90,14 +89,23 @@ impl<S: Connection> Client<S> {
 
     /// Has its peer show that it is there; whether it has not since the last time.
     pub(super) fn beat(&mut self) -> bool {
-        if self.output != OutputState::Streaming || self.feed.subscriber().is(Condition::Blocked) {
+        let is_held = self.is_held();
+        let subscriber = self.feed.subscriber();
+        if self.output != OutputState::Streaming || subscriber.is(Condition::Blocked) {
             // What its socket does not take is the affair of the timeouts.
             return false;
         }
+        // An answer that it cannot be read of is none that is missing.
+        let is_unread = is_held
+            || subscriber.is(Condition::Waiting)
+            || subscriber.is(Condition::Throttled)
+            || !matches!(self.input, InputState::Open);
         let Some(web) = self.rare.as_mut().and_then(|rare| rare.web.as_mut()) else {
             return false;
         };
+        web.is_asked &= !is_unread;
         match web.transport {
+            Transport::WebSocket if is_unread => false,
             Transport::WebSocket if web.is_asked => {
                 let has_all = self.stream.progress().is_ok_and(|peer| peer.has_all);
                 if has_all {
@@ -157,7 +165,17 @@ impl<S: Connection> Client<S> {
                 let response = Response {
                     origin: web.origin.as_deref(),
                 };
-                let taken = web.taken_before + self.feed.subscriber().counters.lines_in.get();
+                let session = self.feed.session_taken();
+                let own = || self.feed.subscriber().counters.lines_in.get();
+                let taken = session.unwrap_or_else(own);
+                let reason = match reason {
+                    // Others may have its session, or nobody: then nothing is said of what is stored.
+                    CloseReason::Eof if session.is_some() && !self.feed.keeps_session() => {
+                        CloseReason::SessionTaken
+                    }
+                    CloseReason::Eof if self.feed.was_refused() => CloseReason::Shutdown,
+                    reason => reason,
+                };
                 words = match reason {
                     CloseReason::Eof if self.reader.input.is_complete() => response.taken(taken),
                     CloseReason::Eof | CloseReason::Reset => Vec::new(),

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::wire::close_reason::CloseReason;
-use crate::wire::framing::Lines;
 use crate::wire::http::{BodyDecoder, BodyEnd};
 use crate::wire::telnet::{HEADROOM, Telnet, TelnetState};
 use crate::wire::websocket::{DecoderEnd, FrameDecoder};
@@ -32,7 +31,7 @@ pub(super) struct FrameInput {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BodyInput {
     pub(super) decoder: BodyDecoder,
-    /// Lines that were published before, and are left out.
+    /// Lines that were published before, or dropped, and are left out.
     pub(super) skip: u64,
 }
 
@@ -94,6 +93,7 @@ impl Input {
             }
             Input::Body(body) => {
                 let (data, end) = body.decoder.decode(buf);
+                let data = leave_out(&mut body.skip, data);
                 let reason = end.map(|end| match end {
                     BodyEnd::Complete => CloseReason::Eof,
                     BodyEnd::Wrong => CloseReason::BadRequest,
@@ -120,16 +120,6 @@ impl Input {
         }
     }
 
-    /// Leaves out the lines that were published before.
-    pub(super) fn leave_out(&mut self, lines: &mut Lines<'_>) {
-        if let Input::Body(body) = self
-            && body.skip > 0
-        {
-            let left_out = lines.leave_out(body.skip);
-            body.skip -= left_out;
-        }
-    }
-
     /// What a WebSocket peer's close is answered with: the status that it gave, if it has closed and given one.
     pub(super) fn peer_close(&self) -> Option<Option<u16>> {
         match self {
@@ -145,4 +135,16 @@ impl Input {
             _ => None,
         }
     }
+}
+
+/// Leaves out so many lines, the last of which may come in part.
+fn leave_out<'a>(lines: &mut u64, data: &'a mut [u8]) -> &'a mut [u8] {
+    let mut from = 0;
+    while *lines > 0 {
+        let Some(end) = memchr::memchr(b'\n', &data[from..]) else {
+            return &mut [];
+        };
+        (*lines, from) = (*lines - 1, from + end + 1);
+    }
+    &mut data[from..]
 }

@@ -253,11 +253,16 @@ impl<S: Connection> Client<S> {
         let line_bytes_max = self.reader.line_bytes_max();
         let policy = *self.policy.last();
         if let Some(detail) = policy.detail(reason, line_bytes_max, &self.feed) {
-            if let Some(web) = self.web() {
+            let web = self.web();
+            let is_over = web.as_ref().is_some_and(|web| web.is_over);
+            if let Some(web) = web {
                 web.detail = Some(detail.as_str().into());
             }
-            self.writer
-                .queue_close_notice(&mut self.feed, reason, detail);
+            // Nothing comes behind the last words.
+            if !is_over {
+                self.writer
+                    .queue_close_notice(&mut self.feed, reason, detail);
+            }
         }
         if owed_less {
             self.feed.subscriber().set(Condition::Leaving, true);
@@ -288,7 +293,7 @@ impl<S: Connection> Client<S> {
     }
 
     /// Whether the client is not read from until its socket has taken the answers it asked for.
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         matches!(self.input, InputState::Open | InputState::Draining(_))
             // What was sent before the connection broke is still there to be read.
             && self.output != OutputState::Broken

@@ -321,7 +321,6 @@ impl Reader {
             }
         }
         let leaves = matches!(self.input, Input::Telnet(_)) && cut_at_eot_line(lines);
-        self.input.leave_out(lines);
         let mut came = lines.discarded as usize;
         if policy.publishes {
             came += feed.publish(permit, lines);

@@ -8,14 +8,17 @@ use std::time::Duration;
 use tracing::error;
 
 use crate::config::ListenerOptions;
-use crate::hub::{EntryError, SessionTaken};
+use crate::hub::{Encoding, EntryError, SessionTaken};
 use crate::net::peer::Peer;
 use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::hello::HelloError;
-use crate::wire::http::{self, HttpError, Response};
+use crate::wire::http::{self, HttpError, Response, WebRequest};
 use crate::wire::proxy::ProxyError;
+use crate::wire::role::Role;
+use crate::wire::transport::Transport;
+use crate::wire::websocket;
 
 /// How long a refused connection may take to close its side.
 pub(super) const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -37,6 +40,27 @@ pub(super) struct Refusal {
     pub(super) status: Option<u16>,
     /// What it gets instead of words: it asked for nothing else.
     pub(super) answer: Option<Vec<u8>>,
+    /// The request that is refused, if it was read.
+    pub(super) request: Option<Box<RefusedRequest>>,
+}
+
+/// What of a request tells how it is to be refused.
+#[derive(Clone, Debug)]
+pub(super) struct RefusedRequest {
+    /// What a WebSocket handshake is answered with: browsers tell their pages nothing of one that fails.
+    accept: Option<String>,
+    format: Format,
+    origin: Option<String>,
+}
+
+impl RefusedRequest {
+    pub(super) fn new(request: &WebRequest, origin: Option<&str>) -> RefusedRequest {
+        RefusedRequest {
+            accept: request.websocket_accept.clone(),
+            format: request.hello.format.unwrap_or(Format::Json),
+            origin: origin.map(str::to_owned),
+        }
+    }
 }
 
 impl Refusal {
@@ -47,6 +71,15 @@ impl Refusal {
             crlf: false,
             status: None,
             answer: None,
+            request: None,
+        }
+    }
+
+    /// It is what this request is answered with.
+    pub(super) fn of(self, request: &RefusedRequest) -> Refusal {
+        Refusal {
+            request: Some(Box::new(request.clone())),
+            ..self
         }
     }
 
@@ -107,6 +140,15 @@ impl Refusal {
         Refusal::new(CloseReason::TooMany, detail)
     }
 
+    /// It asks for more than its listener and its token give it.
+    pub(super) fn role(asked: Role, most: Role) -> Refusal {
+        let detail = format!("role {asked} is not allowed here, only {most}");
+        Refusal {
+            status: Some(403),
+            ..Refusal::bad_hello(detail)
+        }
+    }
+
     pub(super) fn no_channel() -> Refusal {
         Refusal::new(CloseReason::NoChannel, "no such channel")
     }
@@ -162,7 +204,25 @@ impl Refusal {
                         _ => self.detail.clone().into(),
                     },
                 };
-                words = Response::default().error(reason, &error);
+                let request = self.request.as_deref();
+                let response = Response {
+                    origin: request.and_then(|request| request.origin.as_deref()),
+                };
+                let upgrade =
+                    request.and_then(|request| request.accept.as_ref().zip(Some(request)));
+                words = match upgrade {
+                    Some((accept, request)) => {
+                        let (format, transport) = (request.format, Transport::WebSocket);
+                        let mut line = Vec::new();
+                        format::error(format, reason, &error.detail, &mut line);
+                        let mut words = response.switching(accept);
+                        Encoding::of(format, transport).dress(&line, None, &mut words);
+                        let status = websocket::status_of(reason, None);
+                        websocket::close_frame(status, reason.label(), &mut words);
+                        words
+                    }
+                    None => response.error(reason, &error),
+                };
             }
             _ if format == Format::Raw => {
                 // Without the reset, the connection ends all the same.

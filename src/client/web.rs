@@ -11,11 +11,10 @@ pub(super) struct Web {
     pub(super) transport: Transport,
     /// The origin of the page that it came from, if a browser said so.
     pub(super) origin: Option<Box<str>>,
-    /// Lines of its session that were published before it came.
-    pub(super) taken_before: u64,
     /// Why it is closed, in words.
     pub(super) detail: Option<Box<str>>,
     /// A ping was sent, and nothing has come since.
+    #[serde(skip)]
     pub(super) is_asked: bool,
     /// The last that it is told has been queued.
     pub(super) is_over: bool,

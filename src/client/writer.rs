@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::chunks::Chunks;
 use super::web::Web;
 use crate::hub::{Condition, Encoding, Feed, More};
 use crate::net::stream::Connection;
@@ -198,21 +199,22 @@ impl Writer {
             ready!(pending)?;
         }
         let mut budget = WRITE_BYTES_MAX;
-        let mut write = |cx: &mut Context<'_>, slices: &[IoSlice<'_>]| {
-            let written = match &mut chunks {
-                Some(chunks) => chunks.poll_write(cx, stream, slices),
-                None => stream.poll_write(cx, slices),
+        let mut write =
+            |cx: &mut Context<'_>, chunks: &mut Option<&mut Chunks>, slices: &[IoSlice<'_>]| {
+                let written = match chunks {
+                    Some(chunks) => chunks.poll_write(cx, stream, slices),
+                    None => stream.poll_write(cx, slices),
+                };
+                *refused = written.is_pending();
+                written
             };
-            *refused = written.is_pending();
-            written
-        };
         loop {
             let written = if self.own_pending() > 0 {
                 let own = match self.own_unwritten() {
                     [] => telnet::timing_mark_answers(self.marks),
                     own => own,
                 };
-                let written = ready!(write(cx, &[IoSlice::new(own)]))?;
+                let written = ready!(write(cx, &mut chunks, &[IoSlice::new(own)]))?;
                 feed.subscriber().counters.bytes_out.add(written as u64);
                 self.own_written(written);
                 written
@@ -228,11 +230,16 @@ impl Writer {
                 self.say(feed.encoding(), |out| format::ack(format, taken, out));
                 continue;
             } else {
-                match ready!(feed.poll_more(cx)) {
+                let more = feed.poll_more(cx);
+                if more.is_pending() && chunks.as_ref().is_some_and(|chunks| chunks.is_unended()) {
+                    // Who reads chunks hands the last one on when it has its end.
+                    ready!(write(cx, &mut chunks, &[]))?;
+                }
+                match ready!(more) {
                     More::Bytes => {
                         let mut slices = [IoSlice::new(&[]); SLICES];
                         let filled = feed.gather(&mut slices);
-                        let written = ready!(write(cx, &slices[..filled]))?;
+                        let written = ready!(write(cx, &mut chunks, &slices[..filled]))?;
                         feed.advance(written);
                         written
                     }

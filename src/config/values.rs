@@ -117,8 +117,14 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     let (scheme, authority) = lower.split_once("://").ok_or_else(wrong)?;
     let is_authority = authority.parse::<hyper::http::uri::Authority>();
     let is_whole = is_authority.is_ok_and(|it| !it.host().is_empty() && !authority.contains('@'));
-    match matches!(scheme, "http" | "https") && is_whole {
-        true => Ok(lower),
+    // Browsers leave out the port that the scheme has anyway.
+    let usual = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return Err(wrong()),
+    };
+    match is_whole {
+        true => Ok(lower.strip_suffix(usual).unwrap_or(&lower).to_owned()),
         false => Err(wrong()),
     }
 }

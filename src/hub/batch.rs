@@ -112,6 +112,11 @@ impl Batch {
         if encoding.is_source() {
             return self.make_source(encoding);
         }
+        if encoding.is_dressed_json()
+            && let Some(json) = self.views.of(Encoding::Json).get()
+        {
+            return self.dress(encoding, json);
+        }
         let source = self.view(encoding.source());
         let len = self.each_part().map(|(at, part, origin, seq)| {
             let part_in_source = source.part(at);
@@ -129,6 +134,25 @@ impl Batch {
                 &mut scratch,
                 &mut bytes,
             );
+            bytes.len() as u32
+        });
+        let ends = ends.collect();
+        EncodedBatch::new(bytes, ends)
+    }
+
+    /// Whether some client may have a part of its `json`, perhaps with something around it.
+    pub(super) fn is_made_of_json(&self) -> bool {
+        let of_json = Encoding::ALL.into_iter().filter(|it| it.is_dressed_json());
+        let mut all = of_json.chain([Encoding::Json]);
+        all.any(|encoding| self.views.get(encoding).is_some())
+    }
+
+    /// What is made of `json`, as that is: another daemon may have made it.
+    fn dress(&self, encoding: Encoding, json: &EncodedBatch) -> EncodedBatch {
+        let mut bytes = Vec::with_capacity(2 * json.bytes.len());
+        let ends = self.each_part().map(|(at, part, _, seq)| {
+            let place = (part.numbers() > 0).then_some((self.epoch, seq));
+            encoding.dress(json.part(at), place, &mut bytes);
             bytes.len() as u32
         });
         let ends = ends.collect();

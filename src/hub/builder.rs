@@ -114,7 +114,7 @@ impl BatchBuilder {
     ) -> usize {
         let mut cost = PART_BYTES;
         if self.parts.is_empty() {
-            cost += BATCH_BYTES;
+            cost += BATCH_BYTES + encodings.bytes_of_others();
         }
         for encoding in Encoding::ALL {
             if encodings.contains(encoding) || encodings.needs(encoding) {

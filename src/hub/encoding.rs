@@ -93,6 +93,11 @@ impl Encoding {
         matches!(self, Encoding::Raw | Encoding::RawFrames)
     }
 
+    /// Whether it is `json` with something around each line.
+    pub(super) fn is_dressed_json(self) -> bool {
+        matches!(self, Encoding::JsonFrames | Encoding::Events)
+    }
+
     /// Whether batches carry this encoding from the start.
     pub(super) fn is_source(self) -> bool {
         self.source() == self
@@ -161,7 +166,7 @@ impl Encoding {
     }
 
     /// Bytes that a part has at most in this encoding, as they are charged; `source` is the part in
-    /// the encoding's source. Exact but for `json`, whose numbers count at their longest, and which does not charge
+    /// the encoding's source. Exact but for frames, events and `json`, whose numbers count at their longest, and which does not charge
     /// what is said once at most: that the daemon stops, when nobody can publish any more, and what was missed.
     pub(super) fn part_len(
         self,
@@ -300,11 +305,9 @@ const EVENT_BYTES: usize = "id: 12345678:\ndata: \n".len() + 20;
 
 /// Bytes that `lines` lines of so many bytes have at most as frames.
 fn framed_len(bytes: usize, lines: usize) -> usize {
-    let around = match u16::try_from(bytes) {
-        Ok(_) => SHORT_FRAME_BYTES,
-        Err(_) => FRAME_OVERHEAD_MAX - 1,
-    };
-    bytes + lines * around
+    // Only so many of them can be as long as that.
+    let long = bytes >> u16::BITS;
+    bytes + lines * SHORT_FRAME_BYTES + long * (FRAME_OVERHEAD_MAX - 1 - SHORT_FRAME_BYTES)
 }
 
 /// Writes a part in `json`; `source` is its lines as they came.
@@ -355,6 +358,16 @@ impl Encodings {
     /// Whether batches have to carry `source`: an encoding in use is made from it.
     pub(super) fn needs(self, source: Encoding) -> bool {
         self.0 & MADE_FROM[source as usize] != 0
+    }
+
+    /// Bytes that a batch has for what few clients take it in, if any do.
+    pub(super) fn bytes_of_others(self) -> usize {
+        let usual = [Encoding::Text, Encoding::Json, Encoding::Raw];
+        let others = usual.into_iter().fold(self, Encodings::without);
+        match others == Encodings::default() {
+            true => 0,
+            false => size_of::<PerEncoding<OnceLock<EncodedBatch>>>(),
+        }
     }
 
     /// Bytes that a byte which is read may become at worst, in all encodings that a batch then has.
@@ -417,6 +430,14 @@ impl Views {
             text: OnceLock::from(source(Encoding::Text)),
             raw: OnceLock::from(source(Encoding::Raw)),
             ..Views::default()
+        }
+    }
+
+    /// What was made, if that was.
+    pub(super) fn get(&self, encoding: Encoding) -> Option<&EncodedBatch> {
+        match encoding {
+            Encoding::Text | Encoding::Json | Encoding::Raw => self.of(encoding).get(),
+            _ => self.others.get()?[encoding].get(),
         }
     }
 

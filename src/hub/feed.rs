@@ -67,6 +67,8 @@ struct Rare {
     past: Option<Past>,
     /// Its session, if it came with one.
     session: Option<SessionHandle>,
+    /// Lines of it were not published.
+    was_refused: bool,
 }
 
 impl Default for Rare {
@@ -75,6 +77,7 @@ impl Default for Rare {
             end: ENDLESS,
             past: None,
             session: None,
+            was_refused: false,
         }
     }
 }

@@ -341,6 +341,43 @@ mod tests {
         assert!(is_late_after(Duration::from_secs(60)));
     }
 
+    #[test]
+    fn clients_whose_transport_can_are_asked_in_their_time_and_not_all_at_once() {
+        let config = Config::from_options(&Options::default(), 1024).unwrap();
+        let hub = Hub::new(&config);
+        let came_by = |transport| {
+            hub.join(ConnectionInfo {
+                transport,
+                ..ConnectionInfo::test(Format::Json)
+            })
+        };
+        for (transport, every) in [
+            (Transport::Plain, None),
+            (Transport::Lines, None),
+            (Transport::Events, Some(COMMENT)),
+            (Transport::WebSocket, Some(PING)),
+        ] {
+            let feeds = [(); 30].map(|()| came_by(transport));
+            let asked = || {
+                let commands = feeds.iter().map(|feed| feed.subscriber().take_commands());
+                commands.filter(|it| it.contain(Commands::BEAT)).count()
+            };
+            hub.pass(Duration::from_millis(1));
+            asked();
+            let mut seen = Vec::new();
+            for _ in 0..every.map_or(60, |every| every.as_secs()) {
+                hub.pass(Duration::from_secs(1));
+                seen.push(asked());
+            }
+            let all = if every.is_some() { 30 } else { 0 };
+            assert_eq!(seen.iter().sum::<usize>(), all, "{transport}");
+            assert!(
+                seen.iter().all(|count| *count <= 6),
+                "{transport}: {seen:?}"
+            );
+        }
+    }
+
     #[tokio::test]
     async fn idle_channels_have_a_pulse_for_as_long_as_their_reaper_runs() {
         let config = Config::from_options(&Options::default(), 1024).unwrap();

@@ -201,6 +201,15 @@ impl Hub {
         state.recording.as_ref()?.pending_end(index)
     }
 
+    /// Whether the client in `key`, which came with a session, still has it.
+    pub(super) fn keeps_session(&self, key: usize) -> bool {
+        let state = self.lock();
+        state
+            .recording
+            .as_ref()
+            .is_some_and(|it| it.sessions.has(key))
+    }
+
     /// Whether the client in `key`, which came with a session, still has it, and what it sent is still to be stored.
     pub(super) fn acks_session(&self, key: usize) -> bool {
         let state = self.lock();

@@ -55,7 +55,7 @@ struct SavedView {
 impl SavedBatch {
     pub(super) fn save(batch: &Batch) -> SavedBatch {
         let parts = batch.parts.iter();
-        let made = |encoding| batch.views.of(encoding).get().map(SavedView::save);
+        let made = |encoding| batch.views.get(encoding).map(SavedView::save);
         SavedBatch {
             first_seq: batch.first_seq,
             origins: batch.origins.to_vec(),
@@ -71,7 +71,10 @@ impl SavedBatch {
             text: SavedView::save(batch.view(Encoding::Text)),
             raw: SavedView::save(batch.view(Encoding::Raw)),
             crlf: made(Encoding::TextCrlf),
-            json: made(Encoding::Json),
+            json: match batch.is_made_of_json() {
+                true => Some(SavedView::save(batch.view(Encoding::Json))),
+                false => None,
+            },
         }
     }
 
@@ -96,7 +99,7 @@ impl SavedBatch {
                 Encoding::TextCrlf => crlf.take(),
                 Encoding::Json => json.take(),
                 Encoding::Raw => raw.take(),
-                // What is put around a line never differs.
+                // Made of what they have around their lines, which never differs.
                 Encoding::TextFrames
                 | Encoding::JsonFrames
                 | Encoding::RawFrames

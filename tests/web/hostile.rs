@@ -116,6 +116,35 @@ fn what_stands_behind_a_request_is_no_other() {
 }
 
 #[test]
+fn other_sites_have_no_clients_here() {
+    let server = start(&[]);
+    let address = server.addr(HTTP);
+    let ask = |path: &str, site: &str| {
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nSec-Fetch-Site: {site}\r\n\r\n");
+        crate::common::http::request(address, &head).status
+    };
+    // An image, or what a page fetches without being allowed to read it.
+    for path in ["/lines", "/events"] {
+        assert_eq!(
+            [ask(path, "cross-site"), ask(path, "same-site")],
+            [403, 403]
+        );
+    }
+    // A link is followed.
+    assert_eq!(ask("/", "cross-site"), 200);
+    // Blank lines cost nothing, however many there are.
+    let mut blank = connect(address);
+    blank.write_all(&[b'\n'; 100_000]).unwrap();
+    blank
+        .write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+        .unwrap();
+    let mut status = [0; 12];
+    blank.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+}
+
+#[test]
 fn head_has_its_time_and_its_size_and_comes_in_pieces() {
     let server = start(&["--hello-timeout=2s", "--no-notices"]);
     let address = server.addr(HTTP);

@@ -84,6 +84,25 @@ fn key_makes_a_request_that_is_sent_again_one_request() {
 }
 
 #[test]
+fn lines_that_were_dropped_count_when_it_is_sent_again() {
+    let args = [
+        "--no-notices",
+        "--history=1MiB",
+        "--max-line=10",
+        "--long-line=discard",
+    ];
+    let server = start(&args);
+    let mut reader = Client::connect_to(&server, PLAIN);
+    let key = "Idempotency-Key: k\r\n";
+    assert_eq!(taken(&post(&server, key, "a\nlonger than ten\n")), 2);
+    assert_eq!(taken(&post(&server, key, "a\nlonger than ten\nb\nc")), 4);
+    assert_eq!(taken(&post(&server, key, "a\nlonger than ten\nb\nc")), 4);
+    for (id, line) in [(2, "a"), (3, "b"), (3, "c")] {
+        reader.expect_message(id, line);
+    }
+}
+
+#[test]
 fn what_was_not_taken_is_told() {
     let server = start(&["--no-notices", "--max-line=10"]);
     let mut reader = Client::connect_to(&server, PLAIN);

@@ -165,7 +165,16 @@ fn token_is_asked_for_and_may_come_in_two_ways() {
         );
         crate::common::http::request(address, &request).status
     };
-    assert_eq!([post("abc"), post("def"), post("x")], [200, 400, 401]);
+    assert_eq!([post("abc"), post("def"), post("x")], [200, 403, 401]);
+    // A browser tells its page nothing but how the connection was closed.
+    for (path, label) in [
+        ("/ws?token=wrong", "unauthorized"),
+        ("/none/ws?token=abc", "no_channel"),
+    ] {
+        let mut refused = WsClient::dial(server.addr(HTTP), path);
+        assert_eq!(refused.json()["reason"], label);
+        assert_eq!(refused.close_status(), (1008, label.into()));
+    }
     assert!(
         !server.log().iter().any(|line| line.contains("wrong")),
         "no token is logged"

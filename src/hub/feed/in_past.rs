@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use super::{ENDLESS, Feed, More};
 use crate::hub::chain::Node;
+use crate::hub::encoding::Encoding;
 use crate::hub::past::{Past, SavedPast, Step};
 use crate::hub::subscriber::Condition;
 use crate::wire::ids::Seq;
@@ -114,7 +115,7 @@ impl Feed {
     /// Keeps what it walks of the history over a wait; whether there is room for that. In `raw` alone, where a slice
     /// takes no more than it has of the history.
     pub(crate) fn keep_slice(&mut self) -> bool {
-        if !self.encoding.is_raw() {
+        if self.encoding != Encoding::Raw {
             return false;
         }
         let past = self.rare.as_mut().and_then(|rare| rare.past.as_mut());

@@ -59,9 +59,12 @@ impl Feed {
             let published = self
                 .hub
                 .publish(self.key(), &self.subscriber, permit, lines, messages);
-            if let Some(index) = published {
-                self.own_end = index + 1;
-                self.note_taken(messages as u64 + lines.discarded);
+            match published {
+                Some(index) => {
+                    self.own_end = index + 1;
+                    self.note_taken(messages as u64 + lines.discarded);
+                }
+                None => self.rare().was_refused = true,
             }
         } else if lines.discarded > 0 && self.session().is_some() {
             self.hub.drop_lines(self.key(), lines.discarded);
@@ -86,6 +89,21 @@ impl Feed {
     pub(in crate::hub) fn saved_session(&self) -> Option<(SessionKey, bool, Option<u64>)> {
         let session = self.session()?;
         Some((session.name.clone(), session.acks, session.told))
+    }
+
+    /// Whether lines that it was to publish were not: its channel had come to its end, or its session to another.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.was_refused)
+    }
+
+    /// Lines that its session has taken, if it came with one.
+    pub(crate) fn session_taken(&self) -> Option<u64> {
+        Some(self.session()?.taken)
+    }
+
+    /// Whether it still has its session.
+    pub(crate) fn keeps_session(&self) -> bool {
+        self.hub.keeps_session(self.key())
     }
 
     /// Whether its client publishes in a session.

@@ -44,28 +44,10 @@ impl Lines<'_> {
         first + count(self.rest)
     }
 
-    /// Leaves out so many lines from the first on, those that are discarded last; how many it had.
-    pub fn leave_out(&mut self, most: u64) -> u64 {
-        let before = self.count() as u64 + self.discarded;
-        let (in_first, end) = end_of_lines(&self.first, most);
-        self.first.drain(..end);
-        let (in_rest, end) = end_of_lines(self.rest, most - in_first);
-        self.rest = &self.rest[end..];
-        let left = most - in_first - in_rest;
-        self.discarded -= left.min(self.discarded);
-        before - self.count() as u64 - self.discarded
-    }
-
     /// The payloads as [`lines`] gives them.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.runs().into_iter().flat_map(lines)
     }
-}
-
-/// As many lines of a run as there are up to so many, and where the last of them ends.
-fn end_of_lines(run: &[u8], most: u64) -> (u64, usize) {
-    let ends = memchr_iter(b'\n', run).zip(1..=most);
-    ends.last().map_or((0, 0), |(end, count)| (count, end + 1))
 }
 
 /// How many lines a run holds.

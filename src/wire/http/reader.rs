@@ -76,6 +76,15 @@ impl RequestReader {
             // At once all that it may need, so that no memory with a part of a token is left behind.
             self.head.reserve_exact(HEAD_BYTES_MAX);
         }
+        // Empty lines before it are none of it.
+        let blank = match self.head.is_empty() {
+            true => bytes
+                .iter()
+                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+                .count(),
+            false => 0,
+        };
+        let bytes = &bytes[blank..];
         let before = self.head.len();
         let fits = bytes.len().min(HEAD_BYTES_MAX - before);
         self.head.extend_from_slice(&bytes[..fits]);
@@ -84,19 +93,18 @@ impl RequestReader {
         for end in ends {
             if is_empty_line_at(&self.head, end) {
                 self.head.truncate(end + 1);
-                return HeadInput::Head(mem::take(&mut self.head), end + 1 - before);
+                return HeadInput::Head(mem::take(&mut self.head), blank + end + 1 - before);
             }
         }
         match self.head.len() == HEAD_BYTES_MAX {
             true => HeadInput::TooLong,
-            false => HeadInput::Pending(fits),
+            false => HeadInput::Pending(blank + fits),
         }
     }
 }
 
-/// Whether the LF here ends a line with nothing in it, which is not the first of all.
+/// Whether the LF here ends a line with nothing in it.
 fn is_empty_line_at(head: &[u8], at: usize) -> bool {
     let line = &head[..at];
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    line.ends_with(b"\n") && line.iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
+    line.strip_suffix(b"\r").unwrap_or(line).ends_with(b"\n")
 }

@@ -68,6 +68,8 @@ pub struct Request {
     host: String,
     /// The page that sent it, if a browser says so.
     pub origin: Option<String>,
+    /// A browser says that a page of another site has it sent.
+    is_cross_site: bool,
 }
 
 /// What a request asks for.
@@ -158,6 +160,9 @@ impl Request {
             asked,
             host: host.to_owned(),
             origin,
+            is_cross_site: headers
+                .one("sec-fetch-site")?
+                .is_some_and(|site| !matches!(site, "same-origin" | "none")),
         })
     }
 
@@ -173,8 +178,18 @@ impl Request {
                 "this Host is not allowed (--admin-host, --http-origin)",
             ));
         }
+        let not_allowed = || {
+            Err(HttpError::new(
+                403,
+                "this origin is not allowed (--http-origin)",
+            ))
+        };
         let Some(origin) = &self.origin else {
-            return Ok(());
+            // As for an image: no page of another site is to have clients here.
+            return match (&self.asked, self.is_cross_site) {
+                (Asked::Client(_), true) => not_allowed(),
+                _ => Ok(()),
+            };
         };
         let origin = origin.to_lowercase();
         let of_host = origin.split_once("://").is_some_and(|(scheme, host)| {
@@ -183,10 +198,7 @@ impl Request {
         if of_host || origins.contains(&origin) {
             return Ok(());
         }
-        Err(HttpError::new(
-            403,
-            "this origin is not allowed (--http-origin)",
-        ))
+        not_allowed()
     }
 }
 
@@ -229,7 +241,7 @@ impl WebRequest {
                 ("session", Transport::WebSocket) => {
                     set(&mut hello.session, key, "session", value)?
                 }
-                ("ack", Transport::WebSocket) => hello.ack = matches!(&**value, "" | "1" | "true"),
+                ("ack", Transport::WebSocket) if value.is_empty() => hello.ack = true,
                 ("since", Transport::WebSocket | Transport::Events | Transport::Lines)
                 | ("lastEventID" | "lastEventId", Transport::Events) => {
                     set(&mut hello.since, key, "since", value)?;

@@ -117,7 +117,9 @@ impl Response<'_> {
 /// Status of the answer to a request that is refused for this reason, or whose body is.
 pub const fn status_of(reason: CloseReason) -> u16 {
     match reason {
-        CloseReason::BadHello | CloseReason::BadRequest | CloseReason::Proxy => 400,
+        CloseReason::BadHello | CloseReason::BadRequest | CloseReason::Proxy | CloseReason::Tls => {
+            400
+        }
         CloseReason::Unauthorized => 401,
         CloseReason::Denied => 403,
         CloseReason::NoChannel => 404,
