@@ -422,13 +422,14 @@ impl Drop for Joining {
 }
 
 impl Hub {
-    /// Whether clients opened it, and have left it, and nothing is kept of it. To be called with the lock on the channels.
+    /// Whether clients opened it, and have left it, nothing is kept of it, and other daemons have what they said. To be called with the lock on the channels.
     fn is_unused(&self) -> bool {
         // Nobody is about to join who did not hold that lock. Looked at before the clients: who joins is
         // one by the time that it is no longer awaited.
         let is_awaited = self.joining.load(Acquire) > 0;
         let is_in_use = is_awaited || self.is_opening() || !self.has_no_clients();
-        self.is_open.load(Relaxed) && !is_in_use && self.keeps_nothing()
+        let is_unused = self.is_open.load(Relaxed) && !is_in_use;
+        is_unused && self.keeps_nothing() && !self.is_unsent()
     }
 }
 

@@ -41,6 +41,10 @@ const LOOK_TIME: Duration = Duration::from_millis(250);
 /// How long what the server refused is left alone, and a connection that failed.
 const RETRY_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How long a node that leaves tries to send its last notices. All that its clients said before was sent by then, unless
+/// a drain took too long for that.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
+
 /// Messages before the end that are taken where nothing says what is behind which: a checkpoint about one of them may
 /// be on its way.
 const UNPLACED: u64 = 1024;
@@ -150,7 +154,7 @@ impl Member {
         let mut task = sharing.task.subscribe();
         loop {
             let asked = tokio::select! {
-                // Whatever it waits for, it has done all of or nothing.
+                // What is under way is in doubt then.
                 () = self.serve() => return,
                 asked = task.wait_for(|task| *task != Task::Serve) => asked.map(|task| *task),
             };
@@ -169,17 +173,18 @@ impl Member {
         sharing.rests.lock().cancel();
     }
 
-    /// Sends what there is, and says that the node is gone.
+    /// Sends what there is, and says that the node is gone. If neither gets there in time, others notice.
     async fn leave(&mut self) {
         let hub = self.hub.clone();
-        tokio::select! {
-            () = self.serve() => {}
-            () = hub.settle_outbox() => {}
-        }
+        let settled = tokio::select! {
+            () = self.serve() => return,
+            settled = timeout(LEAVE_TIME, hub.settle_outbox()) => settled,
+        };
         let me = self.publisher.node();
-        let gone = Message::Gone(Gone { node: me, by: me }).encode().0;
-        if let Ok(stream) = self.open().await {
-            // If it does not get there, others notice.
+        if settled.is_ok()
+            && let Ok(stream) = self.open().await
+        {
+            let gone = Message::Gone(Gone { node: me, by: me }).encode().0;
             let _ = stream.publish(Subject::Gone, gone, None, None).await;
         }
         self.cluster.end_node(me);
@@ -211,8 +216,6 @@ impl Member {
             self.connected().await;
             let began = Instant::now();
             let Err(trouble) = self.serve_once().await;
-            self.publisher.note_doubt();
-            self.entry = None;
             self.say(Some(&trouble));
             if began.elapsed() > RETRY_TIME.1 {
                 pause = RETRY_TIME.0;
@@ -253,6 +256,9 @@ impl Member {
 
     /// Connects to the stream, and serves until that fails.
     async fn serve_once(&mut self) -> Result<Infallible, Trouble> {
+        // What the connection before had under way ended with it, wherever it was dropped.
+        self.publisher.note_doubt();
+        self.entry = None;
         let stream = self.open().await?;
         let (payload, line) = (self.cluster.nats.max_payload(), self.cluster.line_bytes_max);
         if self.hub.outbox(|outbox| outbox.fit(payload, line)) == Some(false) {
