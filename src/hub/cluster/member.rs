@@ -287,6 +287,7 @@ impl Member {
             info,
             info_at: Some(Instant::now()),
             info_place: 0,
+            newcomers: self.cluster.newcomers(),
             read: from,
             lost_since: None,
             way: None,

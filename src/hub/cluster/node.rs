@@ -48,6 +48,8 @@ struct Presence {
     /// When each node was last heard of, or first looked for.
     seen: HashMap<NodeId, Instant>,
     daemons: BTreeMap<NodeId, (SignOfLife, Instant)>,
+    /// Nodes that were heard of for the first time.
+    newcomers: u64,
     /// Since when all that is said is heard.
     listening_since: Option<Instant>,
     /// When this daemon last heard itself: what others said until then, it has heard, too.
@@ -132,6 +134,19 @@ impl Cluster {
         presence.is_silent_since(seen, self.node_timeout)
     }
 
+    /// Nodes that were heard of for the first time, in any channel.
+    pub(super) fn newcomers(&self) -> u64 {
+        self.presence.lock().newcomers
+    }
+
+    /// Whether this daemon has heard what is said for so long, and no other daemon.
+    pub(super) fn is_alone(&self, time: Duration) -> bool {
+        let presence = self.presence.lock();
+        let both = presence.listening_since.zip(presence.heard_self);
+        let has_heard = both.is_some_and(|(since, _)| since.elapsed() >= time);
+        has_heard && presence.daemons.is_empty()
+    }
+
     /// What there is to see of it.
     pub(in crate::hub) fn stats(&self, clients: u64) -> ClusterStats {
         let status = self.nats.status();
@@ -162,7 +177,9 @@ impl Cluster {
     fn note_sign(&self, node: NodeId, body: &Bytes) {
         let now = Instant::now();
         let mut presence = self.presence.lock();
-        presence.seen.insert(node, now);
+        if presence.seen.insert(node, now).is_none() {
+            presence.newcomers += 1;
+        }
         let Ok(sign) = serde_json::from_slice::<SignOfLife>(body) else {
             return;
         };

@@ -125,6 +125,11 @@ impl Order {
         self.is_known && self.kept.messages.is_empty()
     }
 
+    /// Whether the stream has lost what was in this order: no node that was connected to it knows what follows.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// What is known, or was known last.
     pub(crate) fn state(&self) -> &State {
         &self.state

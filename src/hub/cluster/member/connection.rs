@@ -26,8 +26,9 @@ pub(super) struct Connection {
     pub(super) info: StreamInfo,
     /// When that was asked for; `None`: it is to be asked for anew.
     pub(super) info_at: Option<Instant>,
-    /// Place of the order when that was asked for.
+    /// Place of the order when that was asked for, and nodes that had come by then.
     pub(super) info_place: u64,
+    pub(super) newcomers: u64,
     /// All up to here was taken, or is of no use.
     pub(super) read: u64,
     /// Since when all there is was taken, and still it is not known what it means.

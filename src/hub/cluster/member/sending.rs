@@ -19,9 +19,9 @@ use crate::wire::ids::Seq;
 /// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most.
 const CHECKPOINT_EVERY: u64 = 4096;
 
-/// How long nobody has said what the order is until one begins: longer than the others take to notice that a checkpoint
-/// is due.
-const BEGIN_TIME: Duration = Duration::from_secs(3);
+/// How long nobody has said what the order is until one begins: with no other daemon there, long enough to hear of one;
+/// with others, longer than they take to notice that a checkpoint is due, even if nothing comes and the server is slow.
+const BEGIN_TIME: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));
 
 /// How often the server is asked about the stream, while something comes, and while nothing does.
 const INFO_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
@@ -188,8 +188,14 @@ impl Member {
             }
         } else if connection.read >= info.last {
             let since = *connection.lost_since.get_or_insert_with(Instant::now);
-            // In a stream that never had a message, nobody knows more.
-            if info.last == 0 || since.elapsed() >= BEGIN_TIME {
+            // In a stream that never had a message, or lost what it had, nobody knows more.
+            let nobody_knows = self.order.has_lost() || self.cluster.is_alone(BEGIN_TIME.0);
+            let pause = if nobody_knows {
+                BEGIN_TIME.0
+            } else {
+                BEGIN_TIME.1
+            };
+            if info.last == 0 || since.elapsed() >= pause {
                 let epoch = epoch_after(self.order.state().epoch);
                 let beginning =
                     Message::Checkpoint(Box::new(self.order.beginning(info.last, epoch)));
@@ -201,6 +207,11 @@ impl Member {
         }
         let is_moving = self.order.place() != connection.info_place || !self.order.is_known();
         let pause = if is_moving { INFO_TIME.0 } else { INFO_TIME.1 };
+        let newcomers = self.cluster.newcomers();
+        if connection.newcomers != newcomers {
+            // They may need a checkpoint, and not find any.
+            (connection.newcomers, connection.info_at) = (newcomers, None);
+        }
         if connection.info_at.is_none_or(|at| at.elapsed() >= pause) {
             let stream = connection.stream.clone();
             connection.chore = Some(async move { Chore::Info(stream.info().await) }.boxed());
