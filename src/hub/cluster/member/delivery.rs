@@ -95,7 +95,10 @@ impl Member {
         let permit = self.permit.take();
         self.hub.deliver(record, settled == Settled::Own, permit);
         match settled {
-            Settled::Own => self.settled(1),
+            Settled::Own => {
+                self.settled(1);
+                self.goes_on();
+            }
             Settled::Other => self.hub.see_notices(record),
             Settled::Twin => {
                 warn!(channel = %self.hub.name(), "another process is the same node: this one goes on as another");

@@ -55,8 +55,12 @@ impl Member {
         let node = self.publisher.node();
         let stream = connection.stream.clone();
         connection.way = match self.publisher.next(self.order.place()) {
-            Step::Send { number, body } => {
-                let id = Some(format!("{node}-{number}"));
+            Step::Send {
+                number,
+                body,
+                has_id,
+            } => {
+                let id = has_id.then(|| format!("{node}-{number}"));
                 let sent = async move {
                     let sent = stream.publish(Subject::Batch(node), body, id, None).await;
                     Done::Sent(node, number, sent)
@@ -72,18 +76,21 @@ impl Member {
     }
 
     pub(super) fn note(&mut self, connection: &mut Connection, done: Done) {
-        let failed = match done {
+        // Only what got there shows that nothing is wrong: that it was not found is no answer to that.
+        let got_there = match done {
             Done::Sent(node, number, Ok(Stored::At(place))) => {
                 self.publisher.note_stored(node, number, place);
-                None
+                Ok(true)
             }
-            Done::Sent(.., Ok(Stored::Duplicate)) => {
-                self.publisher.note_doubt();
-                None
+            Done::Sent(node, number, Ok(Stored::Duplicate)) => {
+                self.publisher.note_duplicate(node, number);
+                Ok(false)
             }
+            // It has come back before its answer.
+            Done::Sent(node, number, Err(_)) if !self.publisher.is_on_way(node, number) => Ok(true),
             Done::Sent(.., Err(error)) => {
                 self.publisher.note_doubt();
-                Some(match error {
+                Err(match error {
                     PublishError::NotLast => Trouble::Away("another message came first".to_owned()),
                     PublishError::Refused(reason) => {
                         Trouble::Wrong(format!("NATS refuses what is sent: {reason}"))
@@ -101,23 +108,28 @@ impl Member {
                     _ => Last::default(),
                 };
                 let read = self.order.place();
-                self.publisher.note_found(last, place, read);
-                None
+                Ok(self.publisher.note_found(last, place, read))
             }
-            Done::Found(Err(error)) => Some(Trouble::Away(error.to_string())),
+            Done::Found(Err(error)) => Err(Trouble::Away(error.to_string())),
         };
-        match failed {
-            None => {
+        match got_there {
+            Ok(true) => {
                 connection.retry = (Instant::now(), RETRY_TIME.0);
-                if self.standing.error.is_some() {
-                    self.say(None);
-                }
+                self.goes_on();
             }
-            Some(trouble) => {
+            Ok(false) => {}
+            Err(trouble) => {
                 let pause = connection.retry.1;
                 connection.retry = (Instant::now() + pause, (2 * pause).min(RETRY_TIME.1));
                 self.say(Some(&trouble));
             }
+        }
+    }
+
+    /// Something of its own got there.
+    pub(super) fn goes_on(&mut self) {
+        if self.standing.error.is_some() {
+            self.say(None);
         }
     }
 
