@@ -168,6 +168,7 @@ impl BatchBuilder {
             parts: self.parts.as_slice().into(),
             sessions: self.sessions.as_slice().into(),
             messages: self.messages,
+            is_foreign: false,
             encodings,
             sizes: self.sizes,
             views: views(|encoding| {
@@ -189,6 +190,7 @@ impl BatchBuilder {
             parts: self.parts.into(),
             sessions: self.sessions.into(),
             messages: self.messages,
+            is_foreign: false,
             encodings,
             sizes: self.sizes,
             views: views(|encoding| {

@@ -108,6 +108,7 @@ impl SavedBatch {
             first_seq: self.first_seq,
             sessions: self.sessions.into(),
             messages: messages.sum(),
+            is_foreign: false,
             encodings: self.encodings,
             sizes: self.sizes,
             views,

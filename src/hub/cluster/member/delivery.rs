@@ -92,6 +92,7 @@ impl Member {
 
     fn batch(&mut self, node: NodeId, number: u64, crc: u32, record: &Record) {
         let settled = self.publisher.settle(node, number, crc);
+        self.hub.see_ids(record);
         let permit = self.permit.take();
         self.hub.deliver(record, settled == Settled::Own, permit);
         match settled {
