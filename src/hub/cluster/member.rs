@@ -63,6 +63,8 @@ pub(in crate::hub) struct Member {
     entry: Option<Entry>,
     permit: Option<ReadPermit>,
     standing: Standing,
+    /// Since when clients could be let in, but for their numbers.
+    there_since: Option<Instant>,
     /// What was last said in the log to be wrong.
     logged: Option<Trouble>,
 }
@@ -128,6 +130,7 @@ impl Member {
             entry: None,
             permit: None,
             standing: Standing::default(),
+            there_since: None,
             logged: None,
         };
         member

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::batch::NodeId;
 use super::ids::{BLOCK, IdBlocks};
@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     name: String,
     pub(super) node_timeout: Duration,
     presence: Mutex<Presence>,
+    /// Why there are no numbers for clients.
+    ids_error: Mutex<Option<String>>,
     /// Cancelled when all clients of the daemon before are there: what comes earlier, none of them would get.
     pub(super) begun: CancellationToken,
 }
@@ -97,6 +99,7 @@ impl Cluster {
             name,
             node_timeout: node_timeout(),
             presence: Mutex::default(),
+            ids_error: Mutex::default(),
             begun: CancellationToken::new(),
         })))
     }
@@ -262,14 +265,26 @@ impl Cluster {
         }
     }
 
+    /// Why there are no numbers for clients.
+    pub(super) fn ids_error(&self) -> Option<String> {
+        self.ids_error.lock().clone()
+    }
+
     /// Sees that there are numbers for clients.
     pub(super) async fn take_ids(&self, ids: &IdBlocks) {
         loop {
             while let Some(at_least) = ids.wants() {
                 match self.nats.take_ids(BLOCK, at_least).await {
-                    Ok(block) => ids.put(block),
+                    Ok(block) => {
+                        ids.put(block);
+                        *self.ids_error.lock() = None;
+                    }
                     Err(error) => {
-                        debug!(%error, "no numbers for clients");
+                        let before = self.ids_error.lock().replace(error.to_string());
+                        // What is said of the connection is said there.
+                        if before.is_none() && self.nats.watch().borrow().is_connected {
+                            warn!(%error, "no numbers for clients: they are drawn by lot");
+                        }
                         tokio::time::sleep(RETRY_TIME).await;
                     }
                 }

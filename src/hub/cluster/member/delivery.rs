@@ -1,5 +1,7 @@
 //! What comes out of the stream: published in its order, and what it means for the node itself.
 
+use std::time::{Duration, Instant};
+
 use tracing::{info, warn};
 
 use super::connection::Connection;
@@ -12,6 +14,10 @@ use crate::hub::cluster::publisher::Settled;
 use crate::hub::cluster::state::Claimed;
 use crate::hub::history::Record;
 use crate::wire::session::SessionKey;
+
+/// How long who comes first waits for a number that no client of another daemon has. Those that are drawn by lot are
+/// as good, but longer.
+const IDS_TIME: Duration = Duration::from_secs(5);
 
 impl Member {
     /// Takes the next message of the stream.
@@ -50,11 +56,19 @@ impl Member {
         Ok(())
     }
 
-    /// Lets clients in, once all is published that there was, and there are numbers for them.
-    pub(super) fn open_if_there(&self, connection: &Connection) {
+    /// Lets clients in, once all is published that there was, and there are numbers for them; or, for some time, none.
+    pub(super) fn open_if_there(&mut self, connection: &Connection) {
         let is_there = self.order.is_known() && connection.read >= connection.info.last;
-        if is_there && self.hub.is_opening() && self.hub.has_ids() {
+        if !is_there || !self.hub.is_opening() {
+            return;
+        }
+        let since = *self.there_since.get_or_insert_with(Instant::now);
+        if self.hub.has_ids() || since.elapsed() >= IDS_TIME {
+            self.there_since = None;
+            self.goes_on();
             self.hub.open_shared();
+        } else if let Some(error) = self.cluster.ids_error() {
+            self.standing.error = Some(format!("there are no numbers for clients yet: {error}"));
         }
     }
 

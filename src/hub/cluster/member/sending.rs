@@ -161,8 +161,8 @@ impl Member {
 
     /// Does what is due beside sending and taking.
     pub(super) fn look_after(&mut self, connection: &mut Connection) {
-        self.hub.note_standing(&self.standing);
         self.open_if_there(connection);
+        self.hub.note_standing(&self.standing);
         if connection.chore.is_some() {
             return;
         }
