@@ -150,6 +150,11 @@ impl BatchBuilder {
         }
     }
 
+    /// Whether a part of this session was added.
+    pub(super) fn has_session(&self, name: &SessionKey) -> bool {
+        self.sessions.iter().any(|(_, of, _)| of == name)
+    }
+
     /// Hands over the charge for what was added.
     pub(super) fn attach(&mut self, reservation: Reservation) {
         match &mut self.reservation {

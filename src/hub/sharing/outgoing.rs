@@ -109,7 +109,18 @@ impl Hub {
         if is_given_up && let Some(recording) = &mut state.recording {
             recording.sessions.forget(name);
         }
+        if outbox.is_settled() {
+            self.note_settled();
+        }
         sharing.queued.notify_one();
+    }
+
+    /// All that was ever to be sent is in the order, or not to be sent any more.
+    fn note_settled(&self) {
+        self.has_stored.notify_waiters();
+        if self.is_open.load(Relaxed) {
+            self.shared.note_unused();
+        }
     }
 
     /// Says this of clients that are here.
@@ -180,10 +191,7 @@ impl Hub {
     pub(in crate::hub) fn note_outstanding(&self, batches: usize) {
         self.outbox(|outbox| outbox.outstanding = batches);
         if batches == 0 {
-            self.has_stored.notify_waiters();
-            if self.is_open.load(Relaxed) {
-                self.shared.note_unused();
-            }
+            self.note_settled();
         }
     }
 
