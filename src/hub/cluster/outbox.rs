@@ -131,7 +131,8 @@ impl Outbox {
         given_up.into_iter().for_each(|claim| self.add_claim(claim));
     }
 
-    /// Adds the lines of one read, charged for by `charge`.
+    /// Adds the lines of one read, charged for by `charge`. Of a session, also that lines were dropped, if that is all:
+    /// a part without lines says what was taken.
     pub(in crate::hub) fn add_lines(
         &mut self,
         origin: Origin<'_>,
@@ -141,7 +142,8 @@ impl Outbox {
     ) {
         let mut left = lines.count() as u64;
         let chunks = lines.runs().map(|run| Chunks(run, self.batch_bytes));
-        for chunk in chunks.into_iter().flatten() {
+        let nothing = (left == 0 && session.is_some()).then_some(&b""[..]);
+        for chunk in chunks.into_iter().flatten().chain(nothing) {
             let messages = count(chunk);
             left -= messages as u64;
             if chunk.len() > self.batch_bytes {
@@ -446,6 +448,21 @@ mod tests {
         let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
         let claims: Vec<_> = batches.iter().map(|it| &it.claims[..]).collect();
         assert_eq!(claims, [&[claim("other")][..], &[claim("s")]]);
+    }
+
+    #[test]
+    fn lines_of_a_session_that_were_dropped_are_told_without_any() {
+        let dropped = Lines {
+            discarded: 2,
+            ..Lines::default()
+        };
+        let session: Option<InSession> = Some(("s".parse().unwrap(), 9, 3));
+        let batches = filled(1 << 20, &dropped, session.clone());
+        let sessions = &batches[0].record.sessions;
+        assert_eq!(sessions[..], [(0, "s".parse().unwrap(), 9)]);
+        assert_eq!(batches[0].claimed_by, [3]);
+        assert_eq!(batches[0].record.next_seq(), Seq(0));
+        assert!(filled(1 << 20, &dropped, None).is_empty());
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Feed {
                 self.note_taken(messages as u64 + lines.discarded);
             }
         } else if lines.discarded > 0 && self.session().is_some() {
-            self.hub.drop_lines(self.key(), lines.discarded);
+            self.hub
+                .drop_lines(self.key(), &self.subscriber, permit, lines);
             self.note_taken(lines.discarded);
         }
         messages
