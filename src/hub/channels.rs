@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use super::closed::ClosedClient;
 use super::cluster::node::Cluster;
@@ -376,12 +378,17 @@ impl Channels {
         self.hubs().iter().for_each(|hub| hub.warn_of_unsent());
     }
 
-    /// Has no shared channel send or take anything, so that it can be saved for a handover. Cancel safe: what has not
-    /// come to rest is not saved.
-    pub(crate) async fn rest_members(&self) {
+    /// Has no shared channel send or take anything, so that it can be saved for a handover. What does not come to rest in
+    /// this time is not saved, which is said.
+    pub(crate) async fn rest_members(&self, time: Duration) {
         let hubs = self.hubs();
         hubs.iter().for_each(|hub| hub.set_member_task(Task::Rest));
-        join_all(hubs.iter().map(|hub| hub.member_rests())).await;
+        let rests = hubs.iter().map(|hub| async move {
+            if timeout(time, hub.member_rests()).await.is_err() {
+                error!(channel = %hub.name, "the shared channel does not come to rest: what it has not sent is not handed over");
+            }
+        });
+        join_all(rests).await;
     }
 
     /// Goes on after [`rest_members`](Channels::rest_members).

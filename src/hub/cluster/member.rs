@@ -11,10 +11,12 @@ mod sending;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -105,7 +107,13 @@ impl Hub {
         self.is_opening.store(true, Release);
         let member = Member::new(self, cluster, sharing.past.clone());
         *sharing.rests.lock() = CancellationToken::new();
-        tokio::spawn(member.run());
+        let hub = self.clone();
+        tokio::spawn(async move {
+            // It is gone with what it knew: nobody is to take the channel for one that goes on.
+            if AssertUnwindSafe(member.run()).catch_unwind().await.is_err() {
+                hub.note_failed_member();
+            }
+        });
     }
 }
 

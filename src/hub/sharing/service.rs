@@ -4,6 +4,9 @@ use std::collections::HashSet;
 #[cfg(feature = "nats")]
 use std::time::Duration;
 
+#[cfg(feature = "nats")]
+use tracing::error;
+
 use super::Task;
 use crate::hub::cluster::batch::Batch;
 #[cfg(feature = "nats")]
@@ -30,6 +33,16 @@ impl Hub {
         if let Some(sharing) = &self.sharing {
             let queued_bytes = self.outbox(|outbox| outbox.bytes()).unwrap_or(0);
             *sharing.stats.lock() = standing.stats(queued_bytes);
+        }
+    }
+
+    /// The member has failed, of which the log says why: nothing goes through the channel any more.
+    #[cfg(feature = "nats")]
+    pub(in crate::hub) fn note_failed_member(&self) {
+        error!(channel = %self.name, "the shared channel has failed: restart this daemon");
+        if let Some(sharing) = &self.sharing {
+            let failed = "it has failed, as the log says: restart this daemon";
+            sharing.stats.lock().error = Some(failed.to_owned());
         }
     }
 
