@@ -382,7 +382,7 @@ impl Channels {
     /// this time is not saved, which is said.
     pub(crate) async fn rest_members(&self, time: Duration) {
         let hubs = self.hubs();
-        hubs.iter().for_each(|hub| hub.set_member_task(Task::Rest));
+        hubs.iter().for_each(|hub| hub.rest_member());
         let rests = hubs.iter().map(|hub| async move {
             if timeout(time, hub.member_rests()).await.is_err() {
                 error!(channel = %hub.name, "the shared channel does not come to rest: what it has not sent is not handed over");

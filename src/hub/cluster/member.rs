@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::connection::{Connection, on};
@@ -106,7 +105,6 @@ impl Hub {
         };
         self.is_opening.store(true, Release);
         let member = Member::new(self, cluster, sharing.past.clone());
-        *sharing.rests.lock() = CancellationToken::new();
         let hub = self.clone();
         tokio::spawn(async move {
             // It is gone with what it knew: nobody is to take the channel for one that goes on.
@@ -170,11 +168,10 @@ impl Member {
                 asked = task.wait_for(|task| *task != Task::Serve) => asked.map(|task| *task),
             };
             match asked {
-                Ok(Task::Rest) => {
+                Ok(asked @ Task::Rest(_)) => {
                     self.save();
                     sharing.rests.lock().cancel();
-                    let _ = task.wait_for(|task| *task != Task::Rest).await;
-                    *sharing.rests.lock() = CancellationToken::new();
+                    let _ = task.wait_for(|task| *task != asked).await;
                 }
                 Ok(Task::Leave) | Err(_) => break,
                 Ok(Task::Serve) => {}

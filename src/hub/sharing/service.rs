@@ -1,9 +1,11 @@
 //! The member of a shared channel: how it stands, what it does, and what of it outlives the daemon.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
 #[cfg(feature = "nats")]
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 #[cfg(feature = "nats")]
 use tracing::error;
 
@@ -121,10 +123,26 @@ impl Hub {
         self.set_member_task(Task::Leave);
     }
 
-    /// What the member of the cluster is to do.
+    /// What the member of the cluster is to do. Once it is to leave, it does nothing else.
     pub(in crate::hub) fn set_member_task(&self, task: Task) {
         if let Some(sharing) = &self.sharing {
-            sharing.task.send_replace(task);
+            sharing.task.send_if_modified(|before| {
+                let changes = *before != Task::Leave && *before != task;
+                if changes {
+                    *before = task;
+                    // What it was asked before says nothing of this.
+                    *sharing.rests.lock() = CancellationToken::new();
+                }
+                changes
+            });
+        }
+    }
+
+    /// Has the member of the cluster stand still, and be saved.
+    pub(in crate::hub) fn rest_member(&self) {
+        if let Some(sharing) = &self.sharing {
+            let rested = sharing.rested.fetch_add(1, Relaxed);
+            self.set_member_task(Task::Rest(rested));
         }
     }
 
