@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use self::connection::{Connection, on};
-use super::batch::{Gone, NodeId};
+use super::batch::{Batch, Gone, NodeId};
 use super::message::Message;
 use super::nats::names::Subject;
 use super::nats::stream::{ChannelStream, Entry, StreamInfo};
@@ -125,12 +125,17 @@ impl Member {
             ((order, Publisher::new(node)), SavedMember::default())
         });
         cluster.add_node(publisher.node());
+        let budget = hub.sharing.as_ref().map(|it| &it.budget);
+        let charge = |batch: &Batch| {
+            let bytes = usize::try_from(batch.record.bytes()).unwrap_or(usize::MAX);
+            budget.map(|budget| budget.charge(bytes))
+        };
         let mut member = Member {
             limits: hub.stream_limits(),
             hub: hub.clone(),
             cluster: cluster.clone(),
             past,
-            reservations: publisher.unsettled().map(|_| None).collect(),
+            reservations: publisher.unsettled().map(charge).collect(),
             order,
             publisher,
             entry: None,
