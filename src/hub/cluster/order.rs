@@ -181,6 +181,9 @@ impl Order {
                 if checkpoint.place + 1 == self.place {
                     self.kept = Kept::default();
                     self.know(checkpoint.state.clone(), out);
+                } else if !self.is_known() {
+                    // It has its place all the same.
+                    self.kept.push((time_ms, None));
                 }
                 return;
             }
@@ -331,4 +334,55 @@ fn bytes_of((_, message): &Entry) -> u64 {
         Some(Message::Checkpoint(_) | Message::Gone(_)) | None => 0,
     };
     bytes + size_of::<Entry>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beginning_that_comes_late_is_kept_as_nothing() {
+        let checkpoint = |place, begins, next| {
+            let mut state = State::new(Epoch(7));
+            state.next = Seq(next);
+            Some(Message::Checkpoint(Box::new(Checkpoint {
+                stream: 1,
+                place,
+                begins,
+                oldest: Seq(1),
+                state,
+            })))
+        };
+        let mut order = Order::new(NodeId(1), 1);
+        let mut out = Vec::new();
+        order.apply(11, 0, None, &mut out);
+        // It begins behind 9, and something came between.
+        order.apply(12, 0, checkpoint(9, true, 100), &mut out);
+        order.apply(13, 0, None, &mut out);
+        assert!(out.is_empty());
+        order.apply(14, 0, checkpoint(11, false, 5), &mut out);
+        order.go_on(&mut out);
+        assert!(order.is_known());
+        assert_eq!(order.state().next, Seq(5));
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn checkpoint_of_a_place_that_was_missed_is_of_no_use_behind_a_beginning_that_came_late() {
+        let mut order = Order::new(NodeId(1), 1);
+        let mut out = Vec::new();
+        let checkpoint = |place, begins| {
+            Some(Message::Checkpoint(Box::new(Checkpoint {
+                stream: 1,
+                place,
+                begins,
+                oldest: Seq(1),
+                state: State::new(Epoch(7)),
+            })))
+        };
+        order.apply(11, 0, checkpoint(9, true), &mut out);
+        order.apply(12, 0, checkpoint(10, false), &mut out);
+        order.go_on(&mut out);
+        assert!(order.is_known() && out.len() == 1);
+    }
 }
