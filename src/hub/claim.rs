@@ -66,8 +66,9 @@ impl Hub {
                 number,
             }
         };
+        // That somebody has taken it since, joining tells.
         let is_settled = self.when_stored(|state| match &state.recording {
-            Some(recording) if self.sharing.is_some() && !recording.sessions.is_known(name) => {
+            Some(recording) if recording.sessions.is_refused(name, claim.number) => {
                 Some(Err(EntryError::TooManySessions))
             }
             Some(recording) => recording.sessions.is_settled(name).then_some(Ok(())),
