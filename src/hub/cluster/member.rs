@@ -64,6 +64,8 @@ pub(in crate::hub) struct Member {
     entry: Option<Entry>,
     permit: Option<ReadPermit>,
     standing: Standing,
+    /// As which node it goes on, as soon as this one is gone, which it has asked for: NATS does not take what it has sent.
+    successor: Option<NodeId>,
     /// Since when clients could be let in, but for their numbers.
     there_since: Option<Instant>,
     /// What was last said in the log to be wrong.
@@ -141,6 +143,7 @@ impl Member {
             entry: None,
             permit: None,
             standing: Standing::default(),
+            successor: None,
             there_since: None,
             logged: None,
         };
@@ -306,6 +309,7 @@ impl Member {
             way: None,
             chore: None,
             retry: (Instant::now(), RETRY_TIME.0),
+            has_warned: false,
         };
         self.standing.lag = info.last.saturating_sub(from);
         if self.order.is_known() {

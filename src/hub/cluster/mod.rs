@@ -47,7 +47,9 @@
 //! A batch that is not known to be counted is never given up, and one that may be counted is never sent with another
 //! number, but for this: another process publishes as the same node (a batch with its number comes back with other
 //! bytes, or one that it never sent). Then the chain has split, what it has not seen come back is not in it, and it
-//! goes on [as a new node](publisher::Publisher::renew).
+//! goes on [as a new node](publisher::Publisher::renew). Where NATS takes smaller messages than before, a node says
+//! of itself that it is gone, left to the new one that it goes on as when that has come: what has not come back by then
+//! does not count, and is cut anew.
 //!
 //! # What may go wrong
 //!

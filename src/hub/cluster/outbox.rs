@@ -93,13 +93,18 @@ impl Outbox {
         let batch_bytes = (room / 6).clamp(1, BATCH_BYTES_MAX);
         let before = mem::replace(&mut self.batch_bytes, batch_bytes);
         if batch_bytes < before {
-            self.close();
-            let full = mem::take(&mut self.full);
-            self.bytes = 0;
-            full.into_iter()
-                .for_each(|outgoing| self.add_again(outgoing));
+            self.put_back(Vec::new());
         }
         line_bytes_max < room
+    }
+
+    /// Takes back what was sent and is in no order, before all else: it is cut anew.
+    pub(in crate::hub) fn put_back(&mut self, unsent: Vec<Outgoing>) {
+        self.close();
+        let full = mem::take(&mut self.full);
+        self.bytes = 0;
+        let all = unsent.into_iter().chain(full);
+        all.for_each(|outgoing| self.add_again(outgoing));
     }
 
     /// Adds what was in a batch that is too large now.

@@ -136,6 +136,28 @@ impl Publisher {
         self.stored == self.unsettled.len() && self.stored < UNSETTLED_MAX
     }
 
+    /// Whether one of the batches that have not come back has more bytes than this.
+    #[cfg(feature = "nats")]
+    pub(super) fn is_beyond(&self, bytes: usize) -> bool {
+        self.unsettled.iter().any(|sent| sent.body.len() > bytes)
+    }
+
+    /// Whether that is the one that is to be sent next.
+    #[cfg(feature = "nats")]
+    pub(super) fn is_stuck(&self, bytes: usize) -> bool {
+        let due = self.unsettled.get(self.stored);
+        // Those before it may count still.
+        let is_first = self.stored == 0 && self.way == Way::Due;
+        is_first && due.is_some_and(|sent| sent.body.len() > bytes)
+    }
+
+    /// Takes what has not come back, before it goes on [as a new node](Publisher::renew).
+    #[cfg(feature = "nats")]
+    pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = Batch> + use<> {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        unsettled.into_iter().map(|sent| sent.batch)
+    }
+
     /// Whether this batch has neither come back nor is known to be stored.
     #[cfg(feature = "nats")]
     pub(super) fn is_on_way(&self, node: NodeId, number: u64) -> bool {

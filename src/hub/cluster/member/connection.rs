@@ -36,6 +36,8 @@ pub(super) struct Connection {
     pub(super) way: Option<BoxFuture<'static, Done>>,
     pub(super) chore: Option<BoxFuture<'static, Chore>>,
     pub(super) retry: (Instant, Duration),
+    /// It was said that a checkpoint is too large.
+    pub(super) has_warned: bool,
 }
 
 /// What is under way, when it is done.

@@ -10,6 +10,7 @@ use crate::hub::cluster::batch::{Gone, NodeId};
 use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::{Message, Unreadable};
 use crate::hub::cluster::order::Delivery;
+use crate::hub::cluster::outbox::Outgoing;
 use crate::hub::cluster::publisher::Settled;
 use crate::hub::cluster::state::Claimed;
 use crate::hub::history::Record;
@@ -153,7 +154,9 @@ impl Member {
         }
         if self.order.state().is_gone(me) {
             let left = self.order.leave();
-            self.renew(&left);
+            let (nodes, none) = (&self.order.state().nodes, Clients::new());
+            let is_own = self.successor.is_some_and(|it| nodes.contains_key(&it));
+            self.renew(if is_own { &none } else { &left });
         } else if settled == Settled::Twin {
             self.renew(&Clients::new());
         }
@@ -172,6 +175,10 @@ impl Member {
     fn gone(&mut self, gone: Gone, clients: &Clients) {
         let me = self.publisher.node();
         if gone.node == me {
+            if Some(gone.by) == self.successor {
+                // It is on this daemon still to say that they leave.
+                return self.renew(&Clients::new());
+            }
             warn!(channel = %self.hub.name(), by = %gone.by, "another node says that this one is gone: it goes on as another");
             self.renew(clients);
         } else if gone.by == me {
@@ -181,9 +188,23 @@ impl Member {
     }
 
     /// Goes on as another node.
-    fn renew(&mut self, left: &Clients) {
+    pub(super) fn renew(&mut self, left: &Clients) {
         self.cluster.end_node(self.publisher.node());
-        let node = self.cluster.new_node();
+        let successor = self.successor.take();
+        let node = successor.unwrap_or_else(|| self.cluster.new_node());
+        if self.publisher.is_beyond(self.body_bytes_max()) {
+            let unsent = self.publisher.take_unsettled();
+            let unsent = unsent.zip(self.reservations.drain(..));
+            let unsent = unsent.map(|(batch, reservation)| Outgoing {
+                claims: batch.claims.into(),
+                record: batch.record,
+                claimed_by: batch.claimed_by.into(),
+                reservation,
+            });
+            let unsent: Vec<_> = unsent.collect();
+            self.hub.outbox(|outbox| outbox.put_back(unsent));
+            self.settled(0);
+        }
         self.publisher.renew(node, left);
         self.order.rename(node);
         self.hub.renew(left);

@@ -1,12 +1,15 @@
 //! What goes into the stream: batches one by one, and beside them what is due now and then.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use tracing::warn;
 
 use super::connection::{Chore, Connection, Done};
 use super::{Member, RETRY_TIME, Trouble};
 use crate::hub::cluster::batch::Gone;
+use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::Message;
 use crate::hub::cluster::nats::names::Subject;
 use crate::hub::cluster::nats::stream::{PublishError, Stored};
@@ -22,6 +25,9 @@ const CHECKPOINT_EVERY: u64 = 4096;
 /// How long nobody has said what the order is until one begins: with no other daemon there, long enough to hear of one;
 /// with others, longer than they take to notice that a checkpoint is due, even if nothing comes and the server is slow.
 const BEGIN_TIME: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));
+
+/// Bytes of a message's headers, at most.
+const HEADER_BYTES: usize = 256;
 
 /// How often the server is asked about the stream, while something comes, and while nothing does.
 const INFO_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
@@ -39,9 +45,15 @@ impl Member {
         self.publisher.push(claims, record, claimed_by);
     }
 
+    /// Bytes of a message that NATS takes, beside its headers.
+    pub(super) fn body_bytes_max(&self) -> usize {
+        let payload = self.cluster.nats.max_payload();
+        payload.saturating_sub(HEADER_BYTES)
+    }
+
     /// Sends what is to be sent, if the last has got there.
     pub(super) fn send(&mut self, connection: &mut Connection) {
-        if !self.order.is_known() {
+        if !self.order.is_known() || self.successor.is_some() {
             return;
         }
         if self.publisher.is_free()
@@ -108,7 +120,11 @@ impl Member {
                     _ => Last::default(),
                 };
                 let read = self.order.place();
-                Ok(self.publisher.note_found(last, place, read))
+                let is_there = self.publisher.note_found(last, place, read);
+                if self.publisher.is_stuck(self.body_bytes_max()) {
+                    self.cut_anew();
+                }
+                Ok(is_there)
             }
             Done::Found(Err(error)) => Err(Trouble::Away(error.to_string())),
         };
@@ -123,6 +139,18 @@ impl Member {
                 connection.retry = (Instant::now() + pause, (2 * pause).min(RETRY_TIME.1));
                 self.say(Some(&trouble));
             }
+        }
+    }
+
+    /// What is to be sent again is more than NATS takes, since that was lowered. A batch that may be counted is not to be
+    /// sent as another: first this node is to be gone.
+    fn cut_anew(&mut self) {
+        warn!(channel = %self.hub.name(), "NATS takes smaller messages than before: this node goes on as another, with what it had sent");
+        let me = self.publisher.node();
+        self.successor = Some(self.cluster.new_node());
+        if !self.order.state().nodes.contains_key(&me) {
+            // Nobody knows of it.
+            self.renew(&Clients::new());
         }
     }
 
@@ -179,6 +207,14 @@ impl Member {
         let info = connection.info;
         if self.order.is_known() {
             let me = self.publisher.node();
+            if let Some(successor) = self.successor {
+                let gone = Message::Gone(Gone {
+                    node: me,
+                    by: successor,
+                });
+                connection.chore = Some(send(Subject::Gone, &gone, None, None));
+                return;
+            }
             let nodes = self.order.state().nodes.keys();
             let mut others = nodes.copied().filter(|node| *node != me);
             if let Some(node) = others.find(|node| self.cluster.is_silent(*node)) {
@@ -194,8 +230,14 @@ impl Member {
                     // All who come upon it at once send one.
                     let id = Some(format!("checkpoint-{}-{last}-{first}", info.id));
                     let checkpoint = Message::Checkpoint(Box::new(checkpoint));
-                    connection.chore = Some(send(Subject::Checkpoint, &checkpoint, id, None));
-                    return;
+                    let bytes = checkpoint.encode().0.len();
+                    if bytes <= self.body_bytes_max() {
+                        connection.chore = Some(send(Subject::Checkpoint, &checkpoint, id, None));
+                        return;
+                    }
+                    if !mem::replace(&mut connection.has_warned, true) {
+                        warn!(channel = %self.hub.name(), bytes, "a checkpoint is larger than what NATS takes, and nobody who comes knows where the channel is: raise max_payload of the NATS server");
+                    }
                 }
             }
         } else if connection.read >= info.last {
