@@ -121,7 +121,7 @@ impl Member {
     fn new(hub: &Arc<Hub>, cluster: &Arc<Cluster>, past: Arc<StreamPast>) -> Member {
         let saved = hub.sharing.as_ref().and_then(|it| it.saved.lock().take());
         let restored = saved.and_then(|saved| Some((restore(&saved)?, saved)));
-        let ((order, publisher), saved) = restored.unwrap_or_else(|| {
+        let ((mut order, publisher), saved) = restored.unwrap_or_else(|| {
             let node = cluster.new_node();
             let order = Order::new(node, 0);
             ((order, Publisher::new(node)), SavedMember::default())
@@ -132,6 +132,7 @@ impl Member {
             let bytes = usize::try_from(batch.record.bytes()).unwrap_or(usize::MAX);
             budget.map(|budget| budget.charge(bytes))
         };
+        order.keep_at_most(hub.buffer_bytes() as u64);
         let mut member = Member {
             limits: hub.stream_limits(),
             hub: hub.clone(),
@@ -208,6 +209,9 @@ impl Member {
 
     /// Saves it for a handover: what waits to be sent, too.
     fn save(&mut self) {
+        let mut out = Vec::new();
+        self.order.go_on(&mut out);
+        self.deliver(out);
         self.publisher.note_doubt();
         while let Some(outgoing) = self.hub.take_outgoing() {
             self.push(outgoing);
@@ -326,9 +330,12 @@ impl Member {
             tokio::select! {
                 // Each of these has done all of what it does, or nothing.
                 entry = reader.next(), if self.entry.is_none() => self.entry = Some(entry?),
-                permit = hub.budget.admit(), if self.entry.is_some() => {
+                permit = hub.budget.admit(), if self.entry.is_some() || self.order.has_kept() => {
                     self.permit = Some(permit);
-                    self.take(&mut connection)?;
+                    match self.order.has_kept() {
+                        true => self.take_kept(&mut connection),
+                        false => self.take(&mut connection)?,
+                    }
                 }
                 done = on(&mut connection.way) => {
                     connection.way = None;

@@ -35,18 +35,19 @@ pub(crate) struct Order {
 }
 
 /// Consecutive messages without their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     messages: VecDeque<Entry>,
     bytes: u64,
+    bytes_max: u64,
 }
 
 /// What has a place in the stream: its time in milliseconds since 1970, and what it is, unless it is
 /// [damaged](super::message::Unreadable::Damaged).
 type Entry = (u64, Option<Message>);
 
-/// Bytes of messages that are kept at most while the state is not known. The oldest go first: a later checkpoint is
-/// needed then.
+/// Bytes of messages that are kept at most while the state is not known, unless [less is said](Order::keep_at_most). The
+/// oldest go first: a later checkpoint is needed then.
 const KEPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What comes next for the clients of a node.
@@ -152,7 +153,8 @@ impl Order {
     }
 
     fn miss(&mut self) {
-        (self.is_known, self.kept) = (false, Kept::default());
+        self.is_known = false;
+        self.kept.clear();
         self.here.keep_only(self.me);
     }
 
@@ -179,7 +181,7 @@ impl Order {
             if checkpoint.begins {
                 // Of several that begin, the first: the others are not behind what they say.
                 if checkpoint.place + 1 == self.place {
-                    self.kept = Kept::default();
+                    self.kept.clear();
                     self.know(checkpoint.state.clone(), out);
                 } else if !self.is_known() {
                     // It has its place all the same.
@@ -196,13 +198,31 @@ impl Order {
         }
     }
 
+    /// Keeps so many bytes of messages at most while the state is not known.
+    #[cfg(feature = "nats")]
+    pub(super) fn keep_at_most(&mut self, bytes: u64) {
+        self.kept.bytes_max = bytes.min(KEPT_BYTES_MAX);
+    }
+
     /// Counts what was kept until its place was known; what is delivered with it.
     pub(crate) fn go_on(&mut self, out: &mut Vec<Delivery>) {
-        if self.is_known {
-            for (time_ms, message) in std::mem::take(&mut self.kept).messages {
-                self.count(time_ms, message, out);
-            }
+        while self.has_kept() {
+            self.go_on_once(out);
         }
+    }
+
+    /// The same, with one message of it.
+    pub(crate) fn go_on_once(&mut self, out: &mut Vec<Delivery>) {
+        if self.has_kept()
+            && let Some((time_ms, message)) = self.kept.pop()
+        {
+            self.count(time_ms, message, out);
+        }
+    }
+
+    /// Whether something is kept whose place is known.
+    pub(crate) fn has_kept(&self) -> bool {
+        self.is_known && !self.kept.messages.is_empty()
     }
 
     /// Knows the state by a checkpoint, if all that is behind its place was kept.
@@ -213,7 +233,9 @@ impl Order {
             && self.lost != Some(checkpoint.state.epoch);
         if is_of_use {
             let before = (checkpoint.place + 1 - kept_from) as usize;
-            self.kept.messages.drain(..before);
+            for _ in 0..before {
+                self.kept.pop();
+            }
             self.know(checkpoint.state.clone(), out);
         }
     }
@@ -318,11 +340,29 @@ impl Kept {
     fn push(&mut self, entry: Entry) {
         self.bytes += bytes_of(&entry);
         self.messages.push_back(entry);
-        while self.bytes > KEPT_BYTES_MAX {
-            let Some(oldest) = self.messages.pop_front() else {
-                return;
-            };
-            self.bytes -= bytes_of(&oldest);
+        while self.bytes > self.bytes_max {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let oldest = self.messages.pop_front()?;
+        self.bytes -= bytes_of(&oldest);
+        Some(oldest)
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
+    }
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept {
+            messages: VecDeque::new(),
+            bytes: 0,
+            bytes_max: KEPT_BYTES_MAX,
         }
     }
 }

@@ -48,6 +48,12 @@ impl Hub {
         }
     }
 
+    /// Bytes of the buffer.
+    #[cfg(feature = "nats")]
+    pub(in crate::hub) fn buffer_bytes(&self) -> usize {
+        self.lock().settings.buffer_bytes
+    }
+
     /// What the stream is to keep.
     #[cfg(feature = "nats")]
     pub(in crate::hub) fn stream_limits(&self) -> StreamLimits {

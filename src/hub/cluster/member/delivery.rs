@@ -44,9 +44,19 @@ impl Member {
         self.order
             .apply(entry.place, entry.time_ms, message, &mut out);
         self.deliver(out);
+        self.went_on(connection);
+        Ok(())
+    }
+
+    /// Takes the next message of what was kept until it was known where it is.
+    pub(super) fn take_kept(&mut self, connection: &mut Connection) {
         let mut out = Vec::new();
-        self.order.go_on(&mut out);
+        self.order.go_on_once(&mut out);
         self.deliver(out);
+        self.went_on(connection);
+    }
+
+    fn went_on(&mut self, connection: &mut Connection) {
         if self.order.is_known() {
             connection.lost_since = None;
             let state = self.order.state();
@@ -54,7 +64,6 @@ impl Member {
             self.open_if_there(connection);
         }
         self.permit = None;
-        Ok(())
     }
 
     /// Lets clients in, once all is published that there was, and there are numbers for them; or, for some time, none.
@@ -73,7 +82,7 @@ impl Member {
         }
     }
 
-    fn deliver(&mut self, out: Vec<Delivery>) {
+    pub(super) fn deliver(&mut self, out: Vec<Delivery>) {
         for delivery in out {
             match delivery {
                 Delivery::Placed {

@@ -240,7 +240,7 @@ impl Member {
                     }
                 }
             }
-        } else if connection.read >= info.last {
+        } else if connection.read >= info.last && !self.order.has_kept() {
             let since = *connection.lost_since.get_or_insert_with(Instant::now);
             // In a stream that never had a message, or lost what it had, nobody knows more.
             let nobody_knows = self.order.has_lost() || self.cluster.is_alone(BEGIN_TIME.0);
