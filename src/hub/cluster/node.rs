@@ -188,7 +188,11 @@ impl Cluster {
         };
         let id = NodeId(sign.daemon);
         if id == self.id {
-            presence.heard_self = Some(now);
+            let before = presence.heard_self.replace(now);
+            // Nothing was heard meanwhile, or this process stood still: what others said may come behind this.
+            if before.is_some_and(|before| now - before > self.node_timeout / 2) {
+                presence.listening_since = Some(now);
+            }
             return;
         }
         if sign.leaves {
