@@ -66,6 +66,8 @@ pub(in crate::hub) struct Member {
     standing: Standing,
     /// As which node it goes on, as soon as this one is gone, which it has asked for: NATS does not take what it has sent.
     successor: Option<NodeId>,
+    /// Bytes of a message that NATS took when that was last so: once is enough for what can be cut at all.
+    cut_for: Option<usize>,
     /// Since when clients could be let in, but for their numbers.
     there_since: Option<Instant>,
     /// What was last said in the log to be wrong.
@@ -145,6 +147,7 @@ impl Member {
             permit: None,
             standing: Standing::default(),
             successor: None,
+            cut_for: None,
             there_since: None,
             logged: None,
         };

@@ -20,7 +20,7 @@
 //! - A **batch** of a node: its number, claims of sessions, notices and lines. It counts if its number is above that
 //!   of the node's last, its chain is whole (it names the checksum of the one before) and its node is not gone. It
 //!   takes the next numbers. A part of a session counts if the session's owner at this place is the claim that it
-//!   was sent by; else it takes no number.
+//!   was sent by; else it takes no number. One without lines says that those were dropped for being too long.
 //! - A **checkpoint**: the state behind a place. It makes those know it who do not; to the others it is no news. At
 //!   its own place it tells all which sessions to forget: those that nobody has, and whose last number is not in the
 //!   stream any more, as its sender saw it.

@@ -121,7 +121,10 @@ impl Member {
                 };
                 let read = self.order.place();
                 let is_there = self.publisher.note_found(last, place, read);
-                if self.publisher.is_stuck(self.body_bytes_max()) {
+                let bytes_max = self.body_bytes_max();
+                if self.publisher.is_stuck(bytes_max)
+                    && self.cut_for.replace(bytes_max) != Some(bytes_max)
+                {
                     self.cut_anew();
                 }
                 Ok(is_there)
