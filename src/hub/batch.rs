@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::budget::Reservation;
 use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes, Views};
-use super::part::Part;
+use super::part::{Kind, Part};
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::session::SessionKey;
@@ -25,6 +25,9 @@ pub(super) struct Batch {
     pub(super) sessions: Box<[(u32, SessionKey, u64)]>,
     /// Messages in all parts.
     pub(super) messages: u64,
+    /// It is from another daemon, to which the number of a client that was here before there were others may be another
+    /// client: only notices are of whom they say.
+    pub(super) is_foreign: bool,
     /// The encodings this batch was charged for.
     pub(super) encodings: Encodings,
     pub(super) sizes: Sizes,
@@ -53,6 +56,7 @@ impl Batch {
             names,
             messages: parts.iter().map(|part| u64::from(part.messages)).sum(),
             parts,
+            is_foreign: false,
             sessions: Box::default(),
             encodings: Encodings::ALL,
             sizes: Sizes::default(),
@@ -222,7 +226,21 @@ impl Batch {
 
     /// Messages that a client gets of this batch.
     pub(super) fn messages_for(&self, exclude: Option<ClientId>) -> u64 {
+        let exclude = exclude.filter(|_| !self.is_foreign);
         self.messages - exclude.map_or(0, |client| self.messages_of(client))
+    }
+
+    /// The first part of a client's own, from this one on.
+    fn own_part(&self, client: ClientId, from: usize) -> Option<usize> {
+        let ahead = &self.origins[from..];
+        let own = match self.is_foreign {
+            false => ahead.iter().position(|origin| *origin == client),
+            true => ahead
+                .iter()
+                .zip(&self.parts[from..])
+                .position(|(origin, part)| *origin == client && part.kind != Kind::Lines),
+        };
+        own.map(|at| from + at)
     }
 
     fn messages_of(&self, client: ClientId) -> u64 {
@@ -242,6 +260,7 @@ impl Batch {
         from: usize,
     ) -> u64 {
         let view = self.view(encoding);
+        let exclude = exclude.filter(|_| !self.is_foreign);
         let mut messages = 0;
         for (at, (part, origin)) in self.parts.iter().zip(&self.origins).enumerate() {
             if part.messages == 0 || exclude == Some(*origin) || view.ends[at] as usize <= from {
@@ -273,13 +292,9 @@ impl Iterator for Spans<'_> {
 
     fn next(&mut self) -> Option<Range<usize>> {
         loop {
-            let own = self.exclude.and_then(|client| {
-                let ahead = &self.batch.origins[self.part..];
-                ahead
-                    .iter()
-                    .position(|origin| *origin == client)
-                    .map(|at| self.part + at)
-            });
+            let own = self
+                .exclude
+                .and_then(|it| self.batch.own_part(it, self.part));
             let start = self.at;
             let end = match own {
                 Some(own) => {

@@ -149,6 +149,11 @@ impl BatchBuilder {
         }
     }
 
+    /// Whether a part of this session was added.
+    pub(super) fn has_session(&self, name: &SessionKey) -> bool {
+        self.sessions.iter().any(|(_, of, _)| of == name)
+    }
+
     /// Hands over the charge for what was added.
     pub(super) fn attach(&mut self, reservation: Reservation) {
         match &mut self.reservation {
@@ -168,6 +173,7 @@ impl BatchBuilder {
             parts: self.parts.as_slice().into(),
             sessions: self.sessions.as_slice().into(),
             messages: self.messages,
+            is_foreign: false,
             encodings,
             sizes: self.sizes,
             views: Views::of_sources(|encoding| {
@@ -190,6 +196,7 @@ impl BatchBuilder {
             parts: self.parts.into(),
             sessions: self.sessions.into(),
             messages: self.messages,
+            is_foreign: false,
             encodings,
             sizes: self.sizes,
             views: Views::of_sources(|encoding| {

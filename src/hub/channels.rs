@@ -8,11 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use super::closed::ClosedClient;
 use super::cluster::node::Cluster;
@@ -376,12 +378,17 @@ impl Channels {
         self.hubs().iter().for_each(|hub| hub.warn_of_unsent());
     }
 
-    /// Has no shared channel send or take anything, so that it can be saved for a handover. Cancel safe: what has not
-    /// come to rest is not saved.
-    pub(crate) async fn rest_members(&self) {
+    /// Has no shared channel send or take anything, so that it can be saved for a handover. What does not come to rest in
+    /// this time is not saved, which is said.
+    pub(crate) async fn rest_members(&self, time: Duration) {
         let hubs = self.hubs();
-        hubs.iter().for_each(|hub| hub.set_member_task(Task::Rest));
-        join_all(hubs.iter().map(|hub| hub.member_rests())).await;
+        hubs.iter().for_each(|hub| hub.rest_member());
+        let rests = hubs.iter().map(|hub| async move {
+            if timeout(time, hub.member_rests()).await.is_err() {
+                error!(channel = %hub.name, "the shared channel does not come to rest: what it has not sent is not handed over");
+            }
+        });
+        join_all(rests).await;
     }
 
     /// Goes on after [`rest_members`](Channels::rest_members).
@@ -422,13 +429,14 @@ impl Drop for Joining {
 }
 
 impl Hub {
-    /// Whether clients opened it, and have left it, and nothing is kept of it. To be called with the lock on the channels.
+    /// Whether clients opened it, and have left it, nothing is kept of it, and other daemons have what they said. To be called with the lock on the channels.
     fn is_unused(&self) -> bool {
         // Nobody is about to join who did not hold that lock. Looked at before the clients: who joins is
         // one by the time that it is no longer awaited.
         let is_awaited = self.joining.load(Acquire) > 0;
         let is_in_use = is_awaited || self.is_opening() || !self.has_no_clients();
-        self.is_open.load(Relaxed) && !is_in_use && self.keeps_nothing()
+        let is_unused = self.is_open.load(Relaxed) && !is_in_use;
+        is_unused && self.keeps_nothing() && !self.is_unsent()
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::budget::ReadPermit;
 use super::entry_error::EntryError;
 use super::order::Hub;
-use super::subscriber::Commands;
+use super::subscriber::{Commands, Subscriber};
 use crate::wire::close_reason::CloseReason;
+use crate::wire::framing::Lines;
 use crate::wire::session::SessionKey;
 
 /// A claim to a session, from which nobody else publishes any more.
@@ -17,10 +19,19 @@ pub(crate) struct Claim {
 }
 
 impl Hub {
-    /// Counts lines of the session of the client in `key` that were dropped.
-    pub(super) fn drop_lines(&self, key: usize, lines: u64) {
-        if let Some(recording) = &mut self.lock().recording {
-            recording.sessions.drop_lines(key, lines);
+    /// Counts lines of the session of the client in `key` that were dropped, and came alone.
+    pub(super) fn drop_lines(
+        &self,
+        key: usize,
+        subscriber: &Subscriber,
+        permit: Option<ReadPermit>,
+        lines: &Lines<'_>,
+    ) {
+        if self.is_shared() {
+            // What is taken follows from what all daemons know.
+            self.send_lines(key, subscriber, permit, lines, 0);
+        } else if let Some(recording) = &mut self.lock().recording {
+            recording.sessions.drop_lines(key, lines.discarded);
         }
     }
 
@@ -55,8 +66,9 @@ impl Hub {
                 number,
             }
         };
+        // That somebody has taken it since, joining tells.
         let is_settled = self.when_stored(|state| match &state.recording {
-            Some(recording) if self.sharing.is_some() && !recording.sessions.is_known(name) => {
+            Some(recording) if recording.sessions.is_refused(name, claim.number) => {
                 Some(Err(EntryError::TooManySessions))
             }
             Some(recording) => recording.sessions.is_settled(name).then_some(Ok(())),

@@ -117,6 +117,7 @@ impl SavedBatch {
             epoch: Epoch::default(),
             sessions: self.sessions.into(),
             messages: messages.sum(),
+            is_foreign: false,
             encodings: self.encodings,
             sizes: self.sizes,
             views,

@@ -43,6 +43,8 @@ struct Session {
     sent: u64,
     /// That claim is on its way through the stream that nodes share.
     is_awaited: bool,
+    /// It came, and there were too many sessions.
+    is_refused: bool,
 }
 
 /// Sessions that a channel has at most: each takes some 400 bytes, and a place in every segment's header.
@@ -86,6 +88,7 @@ impl Sessions {
                 claim: 0,
                 sent: taken,
                 is_awaited: false,
+                is_refused: false,
             };
             (name, session)
         };
@@ -139,8 +142,10 @@ impl Sessions {
             claim: 0,
             sent: 0,
             is_awaited: false,
+            is_refused: false,
         });
         session.claim = self.claims;
+        session.is_refused = false;
         let before = std::mem::replace(&mut session.owner, Owner::Claim(self.claims));
         let before = match before {
             Owner::Client(key) => Some(key),

@@ -123,13 +123,14 @@ impl Shared {
         self.disk.available_permits() == 0
     }
 
-    /// A number that no client had before. Taken under a channel's lock, numbers rise in its order.
+    /// A number that no client had before. Taken under a channel's lock, numbers rise in its order, where none of them
+    /// are of blocks.
     pub(super) fn take_id(&self) -> ClientId {
         let Some(ids) = self.ids.get() else {
             return ClientId(self.next_id.fetch_add(1, Relaxed));
         };
         let id = ids.take();
-        self.skip_ids_to(id + 1);
+        self.next_id.fetch_max(id + 1, Relaxed);
         ClientId(id)
     }
 
@@ -147,6 +148,9 @@ impl Shared {
     /// Gives no number below this one any more.
     pub(super) fn skip_ids_to(&self, next_id: u64) {
         self.next_id.fetch_max(next_id, Relaxed);
+        if let Some(ids) = self.ids.get() {
+            ids.skip_to(next_id);
+        }
     }
 
     /// The time for which this process ran, as of the reaper's last look.

@@ -8,6 +8,7 @@ mod outgoing;
 mod service;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,8 @@ pub(super) struct Sharing {
     pub(super) saved: Mutex<Option<SavedMember>>,
     /// Cancelled when the member has left, or stands still for a handover.
     pub(super) rests: Mutex<CancellationToken>,
+    /// Times that it was to stand still.
+    pub(super) rested: AtomicU64,
     pub(super) stats: Mutex<SharedChannelStats>,
 }
 
@@ -45,8 +48,8 @@ pub(super) struct Sharing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Serve,
-    /// Stands still, so that it can be saved.
-    Rest,
+    /// Stands still, so that it can be saved: the how manieth time, as each saves it anew.
+    Rest(u64),
     /// Sends what there is, says that it is gone, and ends.
     Leave,
 }
@@ -60,6 +63,7 @@ impl Sharing {
             task: watch::Sender::new(Task::Serve),
             saved: Mutex::default(),
             rests: Mutex::default(),
+            rested: AtomicU64::new(0),
             stats: Mutex::default(),
         }
     }

@@ -134,7 +134,7 @@ impl RunningServer {
         let mut clients = self.clients.freeze(&self.channels).await;
         // What cannot be stored in this time is in the state, too.
         let _ = timeout(STORE_TIME, self.channels.settle_histories()).await;
-        let _ = timeout(STORE_TIME, self.channels.rest_members()).await;
+        self.channels.rest_members(STORE_TIME).await;
         clients
             .iter_mut()
             .for_each(|frozen| frozen.client.put_away());

@@ -6,7 +6,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::scene::{Publisher, Scene, flood, publish_at};
-use super::{GONE, JSON, LISTENERS, TEXT, greet, hears, is_ready, next_message, node, nodes, say};
+use super::{
+    GONE, JSON, LISTENERS, PLAIN, TEXT, greet, hears, is_ready, launch, next_message, node, nodes,
+    say,
+};
 use crate::common::nats::Nats;
 use crate::common::{Client, Manager, PATIENCE, Server, exec, restart};
 
@@ -158,6 +161,30 @@ fn node_that_is_handed_over_is_noticed_by_nobody() {
     idle[0].send_line("still here");
     let wanted = format!("Message from client {}: still here", idle[0].id());
     while idle[1].read_line() != wanted {}
+}
+
+#[test]
+fn clients_from_before_there_were_other_nodes_keep_their_numbers_for_themselves() {
+    let Some(nats) = Nats::start() else { return };
+    let other = node(&nats, &[]);
+    let (mut same, answer) = greet(&other, "");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("linehub.toml");
+    std::fs::write(&path, "").unwrap();
+    let server = launch(&["--config", path.to_str().unwrap()]).start();
+    let mut old = Client::connect_to(&server, PLAIN);
+    assert_eq!(answer["client"], old.id());
+    old.send_line("alone");
+    std::fs::write(&path, format!("nats = ['{}']\n", nats.url())).unwrap();
+    exec(&server);
+    is_ready(&server);
+    let (_newcomer, answer) = greet(&server, "");
+    assert!(answer["client"].as_u64() > Some(old.id()), "{answer}");
+    old.send_line("shared");
+    while next_message(&mut same)["data"] != "shared" {}
+    same.send_line("from the other");
+    let wanted = format!("Message from client {}: from the other", old.id());
+    while old.read_line() != wanted {}
 }
 
 #[test]

@@ -112,6 +112,32 @@ fn senders_wait_while_nats_is_away_and_clients_stay() {
 }
 
 #[test]
+fn what_was_sent_is_sent_in_smaller_messages_when_nats_takes_no_others() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let [one, two] = &nodes(&nats, 2, &["--max-line=1KiB"])[..] else {
+        unreachable!()
+    };
+    let (mut reader, _) = greet(two, "role=subscribe");
+    let (mut sender, _) = greet(one, "role=publish");
+    sender.send_line("before");
+    while super::next_message(&mut reader)["data"] != "before" {}
+    nats.stop();
+    sender.send_bytes(&super::scene::lines("s", 1..=3000));
+    // It is on its way by the time that it is not answered.
+    misses_nats(one);
+    nats.kill();
+    nats.configure("max_payload: 32768");
+    nats.restart();
+    [one, two].into_iter().for_each(is_ready);
+    for n in 1..=3000 {
+        let message = super::next_message(&mut reader);
+        assert_eq!(message["data"], super::scene::line("s", n));
+    }
+}
+
+#[test]
 fn outage_longer_than_the_duplicate_window_doubles_nothing() {
     let Some(nats) = Nats::start() else { return };
     let relay = Relay::to(nats.port());

@@ -1,8 +1,11 @@
 //! What a node does before it has NATS.
 
+use async_nats::jetstream::stream::Config;
+
 use super::{greet, hears, is_ready, launch, misses_nats, node};
+use crate::common::http::get;
 use crate::common::nats::Nats;
-use crate::common::{Client, run};
+use crate::common::{Client, eventually, run};
 
 #[test]
 fn node_that_starts_while_nats_is_away_serves_when_it_comes() {
@@ -49,6 +52,31 @@ fn node_that_loses_nats_ends_at_sigterm() {
     nats.kill();
     misses_nats(&server);
     server.stop();
+}
+
+#[test]
+fn node_that_gets_no_numbers_for_clients_says_so_and_draws_them() {
+    let Some(nats) = Nats::start() else { return };
+    nats.create(Config {
+        name: "KV_linehub".into(),
+        subjects: vec!["$KV.linehub.>".into()],
+        ..Config::default()
+    });
+    nats.publish("$KV.linehub.ids", b"none");
+    let server = launch(&[&format!("--nats={}", nats.url())]).start();
+    eventually("it says why nobody comes in", || {
+        let answer = get(&server.admin(), "/readyz");
+        answer.status == 503
+            && answer
+                .body
+                .contains("no numbers for clients yet: $KV.linehub.ids")
+    });
+    is_ready(&server);
+    let (mut reader, answer) = greet(&server, "");
+    assert!(answer["client"].as_u64() > Some(1 << 52), "{answer}");
+    hears(&mut reader, &server, "served");
+    let said = "no numbers for clients: they are drawn by lot";
+    assert_eq!(server.count_log(said), 1);
 }
 
 #[test]

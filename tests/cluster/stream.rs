@@ -57,6 +57,21 @@ fn stream_that_is_purged_goes_on() {
 }
 
 #[test]
+fn newcomer_learns_where_the_order_is_from_a_node_that_is_idle_when_the_stream_was_purged() {
+    let Some(nats) = Nats::start() else { return };
+    let idle = node(&nats, &[]);
+    let (mut reader, before) = greet(&idle, "role=subscribe");
+    hears(&mut reader, &idle, "before");
+    // From then on it seldom looks at the stream.
+    std::thread::sleep(Duration::from_secs(3));
+    nats.purge("main");
+    let newcomer = node(&nats, &[]);
+    let (_, after) = greet(&newcomer, "role=subscribe");
+    assert_eq!(after["epoch"], before["epoch"]);
+    hears(&mut reader, &newcomer, "after");
+}
+
+#[test]
 fn stream_that_keeps_a_handful_of_messages_goes_on() {
     let Some(nats) = Nats::start() else { return };
     goes_on_through(&nats, |nats| {

@@ -139,8 +139,29 @@ impl OwnClients {
         self.living.difference(&self.announced).copied()
     }
 
-    /// Another node said that this client left; whether it is to be said that it came, as it is still here.
+    /// Another node said that this client left; whether it is to be said that it came, as it is still here. Of one that
+    /// is announced it says so, too, if this node has become another without seeing that it is gone.
     pub(crate) fn is_back(&mut self, client: ClientId) -> bool {
-        self.living.contains(&client) && self.announced.insert(client)
+        let is_here = self.living.contains(&client);
+        if is_here {
+            self.announced.insert(client);
+        }
+        is_here
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_that_another_node_says_has_left_is_said_to_be_here_whoever_was_to_say_so() {
+        let mut own = OwnClients::default();
+        own.join(ClientId(7));
+        assert!(own.is_back(ClientId(7)));
+        own.lose(&Clients::from([(ClientId(7), None)]));
+        assert!(own.is_back(ClientId(7)));
+        assert!(own.leave(ClientId(7)));
+        assert!(!own.is_back(ClientId(7)));
     }
 }

@@ -11,16 +11,17 @@ mod sending;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::connection::{Connection, on};
-use super::batch::{Gone, NodeId};
+use super::batch::{Batch, Gone, NodeId};
 use super::message::Message;
 use super::nats::names::Subject;
 use super::nats::stream::{ChannelStream, Entry, StreamInfo};
@@ -41,6 +42,10 @@ const LOOK_TIME: Duration = Duration::from_millis(250);
 /// How long what the server refused is left alone, and a connection that failed.
 const RETRY_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How long a node that leaves tries to send its last notices. All that its clients said before was sent by then, unless
+/// a drain took too long for that.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
+
 /// Messages before the end that are taken where nothing says what is behind which: a checkpoint about one of them may
 /// be on its way.
 const UNPLACED: u64 = 1024;
@@ -59,6 +64,12 @@ pub(in crate::hub) struct Member {
     entry: Option<Entry>,
     permit: Option<ReadPermit>,
     standing: Standing,
+    /// As which node it goes on, as soon as this one is gone, which it has asked for: NATS does not take what it has sent.
+    successor: Option<NodeId>,
+    /// Bytes of a message that NATS took when that was last so: once is enough for what can be cut at all.
+    cut_for: Option<usize>,
+    /// Since when clients could be let in, but for their numbers.
+    there_since: Option<Instant>,
     /// What was last said in the log to be wrong.
     logged: Option<Trouble>,
 }
@@ -98,8 +109,13 @@ impl Hub {
         };
         self.is_opening.store(true, Release);
         let member = Member::new(self, cluster, sharing.past.clone());
-        *sharing.rests.lock() = CancellationToken::new();
-        tokio::spawn(member.run());
+        let hub = self.clone();
+        tokio::spawn(async move {
+            // It is gone with what it knew: nobody is to take the channel for one that goes on.
+            if AssertUnwindSafe(member.run()).catch_unwind().await.is_err() {
+                hub.note_failed_member();
+            }
+        });
     }
 }
 
@@ -107,23 +123,32 @@ impl Member {
     fn new(hub: &Arc<Hub>, cluster: &Arc<Cluster>, past: Arc<StreamPast>) -> Member {
         let saved = hub.sharing.as_ref().and_then(|it| it.saved.lock().take());
         let restored = saved.and_then(|saved| Some((restore(&saved)?, saved)));
-        let ((order, publisher), saved) = restored.unwrap_or_else(|| {
+        let ((mut order, publisher), saved) = restored.unwrap_or_else(|| {
             let node = cluster.new_node();
             let order = Order::new(node, 0);
             ((order, Publisher::new(node)), SavedMember::default())
         });
         cluster.add_node(publisher.node());
+        let budget = hub.sharing.as_ref().map(|it| &it.budget);
+        let charge = |batch: &Batch| {
+            let bytes = usize::try_from(batch.record.bytes()).unwrap_or(usize::MAX);
+            budget.map(|budget| budget.charge(bytes))
+        };
+        order.keep_at_most(hub.buffer_bytes() as u64);
         let mut member = Member {
             limits: hub.stream_limits(),
             hub: hub.clone(),
             cluster: cluster.clone(),
             past,
-            reservations: publisher.unsettled().map(|_| None).collect(),
+            reservations: publisher.unsettled().map(charge).collect(),
             order,
             publisher,
             entry: None,
             permit: None,
             standing: Standing::default(),
+            successor: None,
+            cut_for: None,
+            there_since: None,
             logged: None,
         };
         member
@@ -150,16 +175,15 @@ impl Member {
         let mut task = sharing.task.subscribe();
         loop {
             let asked = tokio::select! {
-                // Whatever it waits for, it has done all of or nothing.
+                // What is under way is in doubt then.
                 () = self.serve() => return,
                 asked = task.wait_for(|task| *task != Task::Serve) => asked.map(|task| *task),
             };
             match asked {
-                Ok(Task::Rest) => {
+                Ok(asked @ Task::Rest(_)) => {
                     self.save();
                     sharing.rests.lock().cancel();
-                    let _ = task.wait_for(|task| *task != Task::Rest).await;
-                    *sharing.rests.lock() = CancellationToken::new();
+                    let _ = task.wait_for(|task| *task != asked).await;
                 }
                 Ok(Task::Leave) | Err(_) => break,
                 Ok(Task::Serve) => {}
@@ -169,17 +193,18 @@ impl Member {
         sharing.rests.lock().cancel();
     }
 
-    /// Sends what there is, and says that the node is gone.
+    /// Sends what there is, and says that the node is gone. If neither gets there in time, others notice.
     async fn leave(&mut self) {
         let hub = self.hub.clone();
-        tokio::select! {
-            () = self.serve() => {}
-            () = hub.settle_outbox() => {}
-        }
+        let settled = tokio::select! {
+            () = self.serve() => return,
+            settled = timeout(LEAVE_TIME, hub.settle_outbox()) => settled,
+        };
         let me = self.publisher.node();
-        let gone = Message::Gone(Gone { node: me, by: me }).encode().0;
-        if let Ok(stream) = self.open().await {
-            // If it does not get there, others notice.
+        if settled.is_ok()
+            && let Ok(stream) = self.open().await
+        {
+            let gone = Message::Gone(Gone { node: me, by: me }).encode().0;
             let _ = stream.publish(Subject::Gone, gone, None, None).await;
         }
         self.cluster.end_node(me);
@@ -187,6 +212,9 @@ impl Member {
 
     /// Saves it for a handover: what waits to be sent, too.
     fn save(&mut self) {
+        let mut out = Vec::new();
+        self.order.go_on(&mut out);
+        self.deliver(out);
         self.publisher.note_doubt();
         while let Some(outgoing) = self.hub.take_outgoing() {
             self.push(outgoing);
@@ -211,8 +239,6 @@ impl Member {
             self.connected().await;
             let began = Instant::now();
             let Err(trouble) = self.serve_once().await;
-            self.publisher.note_doubt();
-            self.entry = None;
             self.say(Some(&trouble));
             if began.elapsed() > RETRY_TIME.1 {
                 pause = RETRY_TIME.0;
@@ -253,6 +279,9 @@ impl Member {
 
     /// Connects to the stream, and serves until that fails.
     async fn serve_once(&mut self) -> Result<Infallible, Trouble> {
+        // What the connection before had under way ended with it, wherever it was dropped.
+        self.publisher.note_doubt();
+        self.entry = None;
         let stream = self.open().await?;
         let (payload, line) = (self.cluster.nats.max_payload(), self.cluster.line_bytes_max);
         if self.hub.outbox(|outbox| outbox.fit(payload, line)) == Some(false) {
@@ -264,13 +293,11 @@ impl Member {
         let info = stream.info().await?;
         self.order.connected(info.id, info.last);
         self.past.connect(&stream, info);
-        if self.past.needs_checkpoints() {
-            for entry in stream.checkpoints().await? {
-                if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
-                    self.past.note_checkpoint(entry.time_ms, &checkpoint);
-                }
-            }
-        }
+        // They may be many, and nobody but readers of the past waits for them, and who comes in.
+        let checkpoints = self.past.needs_checkpoints().then(|| {
+            let stream = stream.clone();
+            async move { stream.checkpoints().await }.boxed()
+        });
         let mut from = self.order.place();
         if from == 0 {
             from = self.begin_behind(&stream, info).await?;
@@ -281,11 +308,14 @@ impl Member {
             info,
             info_at: Some(Instant::now()),
             info_place: 0,
+            newcomers: self.cluster.newcomers(),
             read: from,
             lost_since: None,
+            checkpoints,
             way: None,
             chore: None,
             retry: (Instant::now(), RETRY_TIME.0),
+            has_warned: false,
         };
         self.standing.lag = info.last.saturating_sub(from);
         if self.order.is_known() {
@@ -302,9 +332,12 @@ impl Member {
             tokio::select! {
                 // Each of these has done all of what it does, or nothing.
                 entry = reader.next(), if self.entry.is_none() => self.entry = Some(entry?),
-                permit = hub.budget.admit(), if self.entry.is_some() => {
+                permit = hub.budget.admit(), if self.entry.is_some() || self.order.has_kept() => {
                     self.permit = Some(permit);
-                    self.take(&mut connection)?;
+                    match self.order.has_kept() {
+                        true => self.take_kept(&mut connection),
+                        false => self.take(&mut connection)?,
+                    }
                 }
                 done = on(&mut connection.way) => {
                     connection.way = None;
@@ -314,10 +347,24 @@ impl Member {
                     connection.chore = None;
                     self.note_chore(&mut connection, chore)?;
                 }
+                found = on(&mut connection.checkpoints) => {
+                    connection.checkpoints = None;
+                    self.note_checkpoints(found?);
+                    self.open_if_there(&connection);
+                }
                 () = sharing.queued.notified() => {}
                 _ = look.tick() => self.look_after(&mut connection),
             }
         }
+    }
+
+    fn note_checkpoints(&mut self, found: Vec<Entry>) {
+        for entry in found {
+            if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
+                self.past.note_checkpoint(entry.time_ms, &checkpoint);
+            }
+        }
+        self.past.note_all_checkpoints();
     }
 
     /// The place behind which a node reads that knows none.

@@ -20,7 +20,7 @@
 //! - A **batch** of a node: its number, claims of sessions, notices and lines. It counts if its number is above that
 //!   of the node's last, its chain is whole (it names the checksum of the one before) and its node is not gone. It
 //!   takes the next numbers. A part of a session counts if the session's owner at this place is the claim that it
-//!   was sent by; else it takes no number.
+//!   was sent by; else it takes no number. One without lines says that those were dropped for being too long.
 //! - A **checkpoint**: the state behind a place. It makes those know it who do not; to the others it is no news. At
 //!   its own place it tells all which sessions to forget: those that nobody has, and whose last number is not in the
 //!   stream any more, as its sender saw it.
@@ -47,7 +47,9 @@
 //! A batch that is not known to be counted is never given up, and one that may be counted is never sent with another
 //! number, but for this: another process publishes as the same node (a batch with its number comes back with other
 //! bytes, or one that it never sent). Then the chain has split, what it has not seen come back is not in it, and it
-//! goes on [as a new node](publisher::Publisher::renew).
+//! goes on [as a new node](publisher::Publisher::renew). Where NATS takes smaller messages than before, a node says
+//! of itself that it is gone, left to the new one that it goes on as when that has come: what has not come back by then
+//! does not count, and is cut anew.
 //!
 //! # What may go wrong
 //!
@@ -55,7 +57,8 @@
 //!   comes, until a checkpoint is about a place behind which it has everything. Numbers and messages that it missed
 //!   are known then, and told.
 //! - *Nobody knows the state* (all have just started, and the last checkpoint is trimmed or purged): one begins. What
-//!   was in the stream before has no numbers. Checkpoints are [due](order::Order::is_checkpoint_due) before that.
+//!   was in the stream before has no numbers. Checkpoints are [due](order::Order::is_checkpoint_due) before that: nodes
+//!   look at the stream when another comes, and who comes waits for longer than they take if it hears that any live.
 //! - *The stream is purged*: nodes know the state and go on. *It is deleted, or comes back without its end*: numbers
 //!   of it could be given twice, so a [node that was connected to it](order::Order::connected) takes no state of the
 //!   same epoch from it, and one begins: with what it knows of batches and sessions, so that what is sent again does

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::batch::NodeId;
 use super::ids::{BLOCK, IdBlocks};
@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     name: String,
     pub(super) node_timeout: Duration,
     presence: Mutex<Presence>,
+    /// Why there are no numbers for clients.
+    ids_error: Mutex<Option<String>>,
     /// Cancelled when all clients of the daemon before are there: what comes earlier, none of them would get.
     pub(super) begun: CancellationToken,
 }
@@ -48,6 +50,8 @@ struct Presence {
     /// When each node was last heard of, or first looked for.
     seen: HashMap<NodeId, Instant>,
     daemons: BTreeMap<NodeId, (SignOfLife, Instant)>,
+    /// Nodes that were heard of for the first time.
+    newcomers: u64,
     /// Since when all that is said is heard.
     listening_since: Option<Instant>,
     /// When this daemon last heard itself: what others said until then, it has heard, too.
@@ -95,6 +99,7 @@ impl Cluster {
             name,
             node_timeout: node_timeout(),
             presence: Mutex::default(),
+            ids_error: Mutex::default(),
             begun: CancellationToken::new(),
         })))
     }
@@ -132,6 +137,19 @@ impl Cluster {
         presence.is_silent_since(seen, self.node_timeout)
     }
 
+    /// Nodes that were heard of for the first time, in any channel.
+    pub(super) fn newcomers(&self) -> u64 {
+        self.presence.lock().newcomers
+    }
+
+    /// Whether this daemon has heard what is said for so long, and no other daemon.
+    pub(super) fn is_alone(&self, time: Duration) -> bool {
+        let presence = self.presence.lock();
+        let both = presence.listening_since.zip(presence.heard_self);
+        let has_heard = both.is_some_and(|(since, _)| since.elapsed() >= time);
+        has_heard && presence.daemons.is_empty()
+    }
+
     /// What there is to see of it.
     pub(in crate::hub) fn stats(&self, clients: u64) -> ClusterStats {
         let status = self.nats.status();
@@ -162,13 +180,19 @@ impl Cluster {
     fn note_sign(&self, node: NodeId, body: &Bytes) {
         let now = Instant::now();
         let mut presence = self.presence.lock();
-        presence.seen.insert(node, now);
+        if presence.seen.insert(node, now).is_none() {
+            presence.newcomers += 1;
+        }
         let Ok(sign) = serde_json::from_slice::<SignOfLife>(body) else {
             return;
         };
         let id = NodeId(sign.daemon);
         if id == self.id {
-            presence.heard_self = Some(now);
+            let before = presence.heard_self.replace(now);
+            // Nothing was heard meanwhile, or this process stood still: what others said may come behind this.
+            if before.is_some_and(|before| now - before > self.node_timeout / 2) {
+                presence.listening_since = Some(now);
+            }
             return;
         }
         if sign.leaves {
@@ -245,14 +269,26 @@ impl Cluster {
         }
     }
 
+    /// Why there are no numbers for clients.
+    pub(super) fn ids_error(&self) -> Option<String> {
+        self.ids_error.lock().clone()
+    }
+
     /// Sees that there are numbers for clients.
     pub(super) async fn take_ids(&self, ids: &IdBlocks) {
         loop {
             while let Some(at_least) = ids.wants() {
                 match self.nats.take_ids(BLOCK, at_least).await {
-                    Ok(block) => ids.put(block),
+                    Ok(block) => {
+                        ids.put(block);
+                        *self.ids_error.lock() = None;
+                    }
                     Err(error) => {
-                        debug!(%error, "no numbers for clients");
+                        let before = self.ids_error.lock().replace(error.to_string());
+                        // What is said of the connection is said there.
+                        if before.is_none() && self.nats.watch().borrow().is_connected {
+                            warn!(%error, "no numbers for clients: they are drawn by lot");
+                        }
                         tokio::time::sleep(RETRY_TIME).await;
                     }
                 }

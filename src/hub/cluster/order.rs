@@ -35,18 +35,19 @@ pub(crate) struct Order {
 }
 
 /// Consecutive messages without their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     messages: VecDeque<Entry>,
     bytes: u64,
+    bytes_max: u64,
 }
 
 /// What has a place in the stream: its time in milliseconds since 1970, and what it is, unless it is
 /// [damaged](super::message::Unreadable::Damaged).
 type Entry = (u64, Option<Message>);
 
-/// Bytes of messages that are kept at most while the state is not known. The oldest go first: a later checkpoint is
-/// needed then.
+/// Bytes of messages that are kept at most while the state is not known, unless [less is said](Order::keep_at_most). The
+/// oldest go first: a later checkpoint is needed then.
 const KEPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What comes next for the clients of a node.
@@ -125,6 +126,11 @@ impl Order {
         self.is_known && self.kept.messages.is_empty()
     }
 
+    /// Whether the stream has lost what was in this order: no node that was connected to it knows what follows.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// What is known, or was known last.
     pub(crate) fn state(&self) -> &State {
         &self.state
@@ -147,7 +153,8 @@ impl Order {
     }
 
     fn miss(&mut self) {
-        (self.is_known, self.kept) = (false, Kept::default());
+        self.is_known = false;
+        self.kept.clear();
         self.here.keep_only(self.me);
     }
 
@@ -174,8 +181,11 @@ impl Order {
             if checkpoint.begins {
                 // Of several that begin, the first: the others are not behind what they say.
                 if checkpoint.place + 1 == self.place {
-                    self.kept = Kept::default();
+                    self.kept.clear();
                     self.know(checkpoint.state.clone(), out);
+                } else if !self.is_known() {
+                    // It has its place all the same.
+                    self.kept.push((time_ms, None));
                 }
                 return;
             }
@@ -188,13 +198,31 @@ impl Order {
         }
     }
 
+    /// Keeps so many bytes of messages at most while the state is not known.
+    #[cfg(feature = "nats")]
+    pub(super) fn keep_at_most(&mut self, bytes: u64) {
+        self.kept.bytes_max = bytes.min(KEPT_BYTES_MAX);
+    }
+
     /// Counts what was kept until its place was known; what is delivered with it.
     pub(crate) fn go_on(&mut self, out: &mut Vec<Delivery>) {
-        if self.is_known {
-            for (time_ms, message) in std::mem::take(&mut self.kept).messages {
-                self.count(time_ms, message, out);
-            }
+        while self.has_kept() {
+            self.go_on_once(out);
         }
+    }
+
+    /// The same, with one message of it.
+    pub(crate) fn go_on_once(&mut self, out: &mut Vec<Delivery>) {
+        if self.has_kept()
+            && let Some((time_ms, message)) = self.kept.pop()
+        {
+            self.count(time_ms, message, out);
+        }
+    }
+
+    /// Whether something is kept whose place is known.
+    pub(crate) fn has_kept(&self) -> bool {
+        self.is_known && !self.kept.messages.is_empty()
     }
 
     /// Knows the state by a checkpoint, if all that is behind its place was kept.
@@ -205,7 +233,9 @@ impl Order {
             && self.lost != Some(checkpoint.state.epoch);
         if is_of_use {
             let before = (checkpoint.place + 1 - kept_from) as usize;
-            self.kept.messages.drain(..before);
+            for _ in 0..before {
+                self.kept.pop();
+            }
             self.know(checkpoint.state.clone(), out);
         }
     }
@@ -310,11 +340,29 @@ impl Kept {
     fn push(&mut self, entry: Entry) {
         self.bytes += bytes_of(&entry);
         self.messages.push_back(entry);
-        while self.bytes > KEPT_BYTES_MAX {
-            let Some(oldest) = self.messages.pop_front() else {
-                return;
-            };
-            self.bytes -= bytes_of(&oldest);
+        while self.bytes > self.bytes_max {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let oldest = self.messages.pop_front()?;
+        self.bytes -= bytes_of(&oldest);
+        Some(oldest)
+    }
+
+    fn clear(&mut self) {
+        self.messages.clear();
+        self.bytes = 0;
+    }
+}
+
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept {
+            messages: VecDeque::new(),
+            bytes: 0,
+            bytes_max: KEPT_BYTES_MAX,
         }
     }
 }
@@ -326,4 +374,55 @@ fn bytes_of((_, message): &Entry) -> u64 {
         Some(Message::Checkpoint(_) | Message::Gone(_)) | None => 0,
     };
     bytes + size_of::<Entry>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beginning_that_comes_late_is_kept_as_nothing() {
+        let checkpoint = |place, begins, next| {
+            let mut state = State::new(Epoch(7));
+            state.next = Seq(next);
+            Some(Message::Checkpoint(Box::new(Checkpoint {
+                stream: 1,
+                place,
+                begins,
+                oldest: Seq(1),
+                state,
+            })))
+        };
+        let mut order = Order::new(NodeId(1), 1);
+        let mut out = Vec::new();
+        order.apply(11, 0, None, &mut out);
+        // It begins behind 9, and something came between.
+        order.apply(12, 0, checkpoint(9, true, 100), &mut out);
+        order.apply(13, 0, None, &mut out);
+        assert!(out.is_empty());
+        order.apply(14, 0, checkpoint(11, false, 5), &mut out);
+        order.go_on(&mut out);
+        assert!(order.is_known());
+        assert_eq!(order.state().next, Seq(5));
+        assert_eq!(out.len(), 1);
+    }
+
+    #[test]
+    fn checkpoint_of_a_place_that_was_missed_is_of_no_use_behind_a_beginning_that_came_late() {
+        let mut order = Order::new(NodeId(1), 1);
+        let mut out = Vec::new();
+        let checkpoint = |place, begins| {
+            Some(Message::Checkpoint(Box::new(Checkpoint {
+                stream: 1,
+                place,
+                begins,
+                oldest: Seq(1),
+                state: State::new(Epoch(7)),
+            })))
+        };
+        order.apply(11, 0, checkpoint(9, true), &mut out);
+        order.apply(12, 0, checkpoint(10, false), &mut out);
+        order.go_on(&mut out);
+        assert!(order.is_known() && out.len() == 1);
+    }
 }

@@ -22,6 +22,9 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that a batch of one line has beside that line, at most.
 const OVERHEAD_BYTES: usize = 4 * 1024;
 
+/// Bytes that a claim takes in a batch, at most.
+const CLAIM_BYTES: usize = 80;
+
 /// Whom lines are of that are published in a session: its name, what it has published with them, and by which claim.
 pub(in crate::hub) type InSession = (SessionKey, u64, u64);
 
@@ -58,6 +61,12 @@ struct Filling {
     claimed_by: Vec<u64>,
 }
 
+impl Filling {
+    fn cost(&self) -> usize {
+        self.builder.cost() + CLAIM_BYTES * self.claims.len()
+    }
+}
+
 impl Default for Outbox {
     fn default() -> Outbox {
         Outbox {
@@ -84,13 +93,18 @@ impl Outbox {
         let batch_bytes = (room / 6).clamp(1, BATCH_BYTES_MAX);
         let before = mem::replace(&mut self.batch_bytes, batch_bytes);
         if batch_bytes < before {
-            self.close();
-            let full = mem::take(&mut self.full);
-            self.bytes = 0;
-            full.into_iter()
-                .for_each(|outgoing| self.add_again(outgoing));
+            self.put_back(Vec::new());
         }
         line_bytes_max < room
+    }
+
+    /// Takes back what was sent and is in no order, before all else: it is cut anew.
+    pub(in crate::hub) fn put_back(&mut self, unsent: Vec<Outgoing>) {
+        self.close();
+        let full = mem::take(&mut self.full);
+        self.bytes = 0;
+        let all = unsent.into_iter().chain(full);
+        all.for_each(|outgoing| self.add_again(outgoing));
     }
 
     /// Adds what was in a batch that is too large now.
@@ -122,7 +136,8 @@ impl Outbox {
         given_up.into_iter().for_each(|claim| self.add_claim(claim));
     }
 
-    /// Adds the lines of one read, charged for by `charge`.
+    /// Adds the lines of one read, charged for by `charge`. Of a session, also that lines were dropped, if that is all:
+    /// a part without lines says what was taken.
     pub(in crate::hub) fn add_lines(
         &mut self,
         origin: Origin<'_>,
@@ -132,7 +147,8 @@ impl Outbox {
     ) {
         let mut left = lines.count() as u64;
         let chunks = lines.runs().map(|run| Chunks(run, self.batch_bytes));
-        for chunk in chunks.into_iter().flatten() {
+        let nothing = (left == 0 && session.is_some()).then_some(&b""[..]);
+        for chunk in chunks.into_iter().flatten().chain(nothing) {
             let messages = count(chunk);
             left -= messages as u64;
             if chunk.len() > self.batch_bytes {
@@ -155,7 +171,7 @@ impl Outbox {
             }
             filling.numbers += messages as u64;
             self.bytes += chunk.len() as u64;
-            if filling.builder.cost() >= self.batch_bytes {
+            if filling.cost() >= self.batch_bytes {
                 self.close();
             }
         }
@@ -175,18 +191,46 @@ impl Outbox {
             filling.builder.attach(reservation);
         }
         filling.numbers += 1;
-        if filling.builder.cost() >= self.batch_bytes {
+        if filling.cost() >= self.batch_bytes {
             self.close();
         }
     }
 
-    /// Adds that a client takes a session over, or leaves it, behind all that it has sent so far.
+    /// Adds that a client takes a session over, or leaves it, behind all that it has sent so far. A claim that is still
+    /// here goes with it: nothing was published by it.
     pub(in crate::hub) fn add_claim(&mut self, claim: Claim) {
-        if !claim.is_given_up {
-            // What was sent by it before is not to be behind it, nor the other way round.
+        let was_here = self.take_back(&claim);
+        if claim.is_given_up && was_here {
+            return;
+        }
+        if !claim.is_given_up && self.filling.builder.has_session(&claim.name) {
+            // What was sent by the claim before is not to be behind it.
             self.close();
         }
         self.filling.claims.push(claim);
+        if self.filling.cost() >= self.batch_bytes {
+            self.close();
+        }
+    }
+
+    /// Takes back the claim that is given up, or any before a new one; whether there was any.
+    fn take_back(&mut self, claim: &Claim) -> bool {
+        let is_meant = |it: &Claim| {
+            let is_same = it.number == claim.number || !claim.is_given_up;
+            !it.is_given_up && it.name == claim.name && is_same
+        };
+        let mut was_here = false;
+        let full = self.full.iter_mut().map(|outgoing| &mut outgoing.claims);
+        for claims in full.chain([&mut self.filling.claims]) {
+            let before = claims.len();
+            claims.retain(|it| !is_meant(it));
+            was_here |= claims.len() < before;
+        }
+        if was_here {
+            self.full
+                .retain(|it| !it.claims.is_empty() || !it.record.parts.is_empty());
+        }
+        was_here
     }
 
     /// Takes the oldest batch, if there is any.
@@ -355,6 +399,75 @@ mod tests {
         assert_eq!(last.names.last().unwrap().1.as_str(), "meter");
         drop(batches);
         assert_eq!((budget.used(), outbox.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn claims_are_one_batch_and_those_that_are_given_up_before_they_are_sent_are_none() {
+        let claim = |name: &str, number, is_given_up| Claim {
+            name: name.parse().unwrap(),
+            number,
+            is_given_up,
+        };
+        let mut outbox = Outbox::default();
+        for number in 1..=100 {
+            outbox.add_claim(claim("again", number, false));
+            outbox.add_claim(claim(&format!("s{number}"), 1000 + number, false));
+            if number % 2 == 0 {
+                outbox.add_claim(claim(&format!("s{number}"), 1000 + number, true));
+            }
+        }
+        // Of one that was sent it is to be known.
+        outbox.add_claim(claim("sent", 7, true));
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        assert_eq!(batches.len(), 1);
+        let claims = &batches[0].claims;
+        assert_eq!(claims.len(), 1 + 50 + 1);
+        assert!(claims.contains(&claim("again", 100, false)));
+        assert!(claims.contains(&claim("sent", 7, true)));
+        outbox.add_claim(claim("s", 1, false));
+        outbox.close();
+        outbox.add_claim(claim("s", 1, true));
+        assert!(outbox.is_empty() && outbox.take().is_none());
+    }
+
+    #[test]
+    fn claim_is_behind_what_was_sent_in_its_session_before() {
+        let mut outbox = Outbox::default();
+        let origin = Origin {
+            client: ClientId(7),
+            name: None,
+        };
+        let lines = Lines {
+            rest: b"of another claim\n",
+            ..Lines::default()
+        };
+        let session = Some(("s".parse().unwrap(), 1, 3));
+        outbox.add_lines(origin, &lines, session, |_| None);
+        let claim = |name: &str| Claim {
+            name: name.parse().unwrap(),
+            number: 4,
+            is_given_up: false,
+        };
+        outbox.add_claim(claim("other"));
+        outbox.add_claim(claim("s"));
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        let claims: Vec<_> = batches.iter().map(|it| &it.claims[..]).collect();
+        assert_eq!(claims, [&[claim("other")][..], &[claim("s")]]);
+    }
+
+    #[test]
+    fn lines_of_a_session_that_were_dropped_are_told_without_any() {
+        let dropped = Lines {
+            discarded: 2,
+            ..Lines::default()
+        };
+        let session: Option<InSession> = Some(("s".parse().unwrap(), 9, 3));
+        let batches = filled(1 << 20, &dropped, session.clone());
+        let sessions = &batches[0].record.sessions;
+        assert_eq!(sessions[..], [(0, "s".parse().unwrap(), 9)]);
+        assert_eq!(batches[0].claimed_by, [3]);
+        assert_eq!(batches[0].record.next_seq(), Seq(0));
+        assert!(filled(1 << 20, &dropped, None).is_empty());
     }
 
     #[test]

@@ -36,6 +36,8 @@ struct Sent {
     body: Bytes,
     /// Where it is stored, if it is.
     place: u64,
+    /// The server knows its id, wherever it is.
+    is_duplicate: bool,
 }
 
 /// Where the batch is that is on its way.
@@ -52,8 +54,13 @@ enum Way {
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Send this batch. Of its node and number may be made a `Nats-Msg-Id`, on which nothing depends.
-    Send { number: u64, body: Bytes },
+    /// Send this batch. Of its node and number a `Nats-Msg-Id` is made, by which the server stores no batch twice that
+    /// is on its way twice; but for one that the server says that it has and that is not there: that goes without.
+    Send {
+        number: u64,
+        body: Bytes,
+        has_id: bool,
+    },
     /// Look for the last message of the node's own subject.
     Look,
     /// Nothing: an answer is to come, or there is nothing to send.
@@ -95,6 +102,7 @@ impl Publisher {
             batch,
             body: body.clone(),
             place: 0,
+            is_duplicate: false,
         });
         Some(Publisher {
             last_number: last,
@@ -126,6 +134,35 @@ impl Publisher {
     /// Whether a new batch can be [pushed](Publisher::push): what comes meanwhile is one batch.
     pub(crate) fn is_free(&self) -> bool {
         self.stored == self.unsettled.len() && self.stored < UNSETTLED_MAX
+    }
+
+    /// Whether one of the batches that have not come back has more bytes than this.
+    #[cfg(feature = "nats")]
+    pub(super) fn is_beyond(&self, bytes: usize) -> bool {
+        self.unsettled.iter().any(|sent| sent.body.len() > bytes)
+    }
+
+    /// Whether that is the one that is to be sent next.
+    #[cfg(feature = "nats")]
+    pub(super) fn is_stuck(&self, bytes: usize) -> bool {
+        let due = self.unsettled.get(self.stored);
+        // Those before it may count still.
+        let is_first = self.stored == 0 && self.way == Way::Due;
+        is_first && due.is_some_and(|sent| sent.body.len() > bytes)
+    }
+
+    /// Takes what has not come back, before it goes on [as a new node](Publisher::renew).
+    #[cfg(feature = "nats")]
+    pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = Batch> + use<> {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        unsettled.into_iter().map(|sent| sent.batch)
+    }
+
+    /// Whether this batch has neither come back nor is known to be stored.
+    #[cfg(feature = "nats")]
+    pub(super) fn is_on_way(&self, node: NodeId, number: u64) -> bool {
+        let on_way = self.unsettled.get(self.stored);
+        node == self.node && on_way.is_some_and(|sent| sent.batch.number == number)
     }
 
     /// Whether all that was pushed has come back.
@@ -167,6 +204,7 @@ impl Publisher {
                 Step::Send {
                     number: sent.batch.number,
                     body: sent.body.clone(),
+                    has_id: !sent.is_duplicate,
                 }
             }
             Way::Sent => Step::Wait,
@@ -174,8 +212,7 @@ impl Publisher {
         }
     }
 
-    /// The server has stored this batch at this place. An answer that says that it is a duplicate does not: see
-    /// [`Publisher::note_doubt`]. No answer of another stream is to come here.
+    /// The server has stored this batch at this place. No answer of another stream is to come here.
     pub(crate) fn note_stored(&mut self, node: NodeId, number: u64, place: u64) {
         if let Some(sent) = self.unsettled.get_mut(self.stored)
             && (node, number) == (self.node, sent.batch.number)
@@ -194,11 +231,23 @@ impl Publisher {
         }
     }
 
+    /// The server had the id of this batch already. It may be there, and is to be looked for; or it was, and did not
+    /// count, or the stream has lost it.
+    pub(crate) fn note_duplicate(&mut self, node: NodeId, number: u64) {
+        if let Some(sent) = self.unsettled.get_mut(self.stored)
+            && (node, number) == (self.node, sent.batch.number)
+        {
+            sent.is_duplicate = true;
+        }
+        self.note_doubt();
+    }
+
     /// This is the last batch of the own subject, and its place; all up to `read` was taken. It is what is on its way,
-    /// or that is to be sent again. If it is another process's, what comes back will tell.
-    pub(crate) fn note_found(&mut self, last: Last, place: u64, read: u64) {
+    /// or that is to be sent again. If it is another process's, what comes back will tell. Whether all that was sent is
+    /// there.
+    pub(crate) fn note_found(&mut self, last: Last, place: u64, read: u64) -> bool {
         if self.way != Way::InDoubt {
-            return;
+            return false;
         }
         let on_way = self.unsettled.get(self.stored);
         let on_way = on_way.map(|sent| last_of(&sent.batch)).unwrap_or_default();
@@ -206,9 +255,11 @@ impl Publisher {
             true => Way::Due,
             false => Way::Sent,
         };
-        if last == on_way && place > read {
+        let is_there = last == on_way && place > read;
+        if is_there {
             self.note_stored(self.node, last.number, place);
         }
+        is_there
     }
 
     /// A batch has come back with its numbers, with or without its answer.
@@ -292,7 +343,36 @@ impl Sent {
     fn new(mut batch: Batch) -> Sent {
         let (body, crc) = Message::Batch(batch.clone()).encode();
         batch.crc = crc;
-        let place = 0;
-        Sent { batch, body, place }
+        Sent {
+            batch,
+            body,
+            place: 0,
+            is_duplicate: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_that_the_server_knows_and_that_is_not_there_is_sent_without_its_id() {
+        let node = NodeId(7);
+        let mut publisher = Publisher::new(node);
+        publisher.push(Vec::new(), Record::empty(), Vec::new());
+        let sends = |publisher: &mut Publisher| match publisher.next(0) {
+            Step::Send { has_id, .. } => Some(has_id),
+            Step::Look | Step::Wait => None,
+        };
+        assert_eq!(sends(&mut publisher), Some(true));
+        publisher.note_doubt();
+        assert_eq!(publisher.next(0), Step::Look);
+        assert!(!publisher.note_found(Last::default(), 0, 0));
+        assert_eq!(sends(&mut publisher), Some(true));
+        publisher.note_duplicate(node, 1);
+        assert_eq!(publisher.next(0), Step::Look);
+        assert!(!publisher.note_found(Last::default(), 0, 0));
+        assert_eq!(sends(&mut publisher), Some(false));
     }
 }

@@ -67,7 +67,8 @@ impl Feed {
                 None => self.rare().was_refused = true,
             }
         } else if lines.discarded > 0 && self.session().is_some() {
-            self.hub.drop_lines(self.key(), lines.discarded);
+            self.hub
+                .drop_lines(self.key(), &self.subscriber, permit, lines);
             self.note_taken(lines.discarded);
         }
         messages

@@ -32,9 +32,10 @@ impl Sessions {
         }
     }
 
-    /// Whether there is a session of this name.
-    pub(in crate::hub) fn is_known(&self, name: &SessionKey) -> bool {
-        self.by_name.contains_key(name)
+    /// Whether this claim has come to its place, and there were too many sessions.
+    pub(in crate::hub) fn is_refused(&self, name: &SessionKey, claim: u64) -> bool {
+        let session = self.by_name.get(name);
+        session.is_some_and(|it| it.is_refused && it.claim == claim)
     }
 }
 
@@ -46,11 +47,11 @@ impl Sessions {
         let Some(session) = session.filter(|it| it.is_awaited && it.claim == claim) else {
             return;
         };
+        (session.is_awaited, session.pending) = (false, 0);
         let Some(taken) = taken else {
-            self.by_name.remove(name);
+            session.is_refused = true;
             return;
         };
-        (session.is_awaited, session.pending) = (false, 0);
         (session.taken, session.sent) = (taken, taken);
         session.stored = Arc::new(AtomicU64::new(taken));
     }
@@ -104,5 +105,30 @@ impl Sessions {
             Owner::Client(key) => Some(key),
             Owner::Nobody | Owner::Claim(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_that_is_not_granted_is_told_from_one_that_somebody_took() {
+        let mut sessions = Sessions::default();
+        let name: SessionKey = "s".parse().unwrap();
+        let claim = |sessions: &mut Sessions| {
+            let (claim, _) = sessions.claim(&name);
+            sessions.await_claim(&name);
+            claim
+        };
+        let first = claim(&mut sessions);
+        sessions.grant(&name, first, None);
+        assert!(sessions.is_settled(&name) && sessions.is_refused(&name, first));
+        assert!(sessions.give_up(&name, first));
+        let second = claim(&mut sessions);
+        sessions.grant(&name, second, Some(3));
+        assert_eq!(sessions.lose(&name), None);
+        assert!(sessions.is_settled(&name) && !sessions.is_refused(&name, second));
+        assert!(sessions.give((&name, second), 1, false, false).is_none());
     }
 }

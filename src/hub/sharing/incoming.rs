@@ -70,7 +70,9 @@ impl Hub {
                     Some(permit) => permit.charge(cost),
                     None => self.budget.charge(cost),
                 });
-                let index = state.link(batch.into_batch(active_encodings, record.first_seq));
+                let mut batch = batch.into_batch(active_encodings, record.first_seq);
+                batch.is_foreign = !is_own;
+                let index = state.link(batch);
                 debug_assert!(index < SENT_INDEX);
             }
             self.has_stored.notify_waiters();
@@ -121,6 +123,14 @@ impl Hub {
     /// Whether there are numbers for clients that nobody had to draw by lot.
     pub(in crate::hub) fn has_ids(&self) -> bool {
         self.shared.ids.get().is_none_or(|ids| !ids.is_empty())
+    }
+
+    /// Clients have these numbers, of whatever node.
+    #[cfg(feature = "nats")]
+    pub(in crate::hub) fn see_ids(&self, record: &Record) {
+        if let Some(ids) = self.shared.ids.get() {
+            record.origins.iter().for_each(|client| ids.see(client.0));
+        }
     }
 
     /// All there was is published: who joins now begins where everybody is.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::warn;
 
@@ -108,7 +109,18 @@ impl Hub {
         if is_given_up && let Some(recording) = &mut state.recording {
             recording.sessions.forget(name);
         }
+        if outbox.is_settled() {
+            self.note_settled();
+        }
         sharing.queued.notify_one();
+    }
+
+    /// All that was ever to be sent is in the order, or not to be sent any more.
+    fn note_settled(&self) {
+        self.has_stored.notify_waiters();
+        if self.is_open.load(Relaxed) {
+            self.shared.note_unused();
+        }
     }
 
     /// Says this of clients that are here.
@@ -179,7 +191,7 @@ impl Hub {
     pub(in crate::hub) fn note_outstanding(&self, batches: usize) {
         self.outbox(|outbox| outbox.outstanding = batches);
         if batches == 0 {
-            self.has_stored.notify_waiters();
+            self.note_settled();
         }
     }
 
@@ -192,10 +204,14 @@ impl Hub {
         is_settled.await;
     }
 
+    /// Whether something that its clients said is not in the order yet.
+    pub(in crate::hub) fn is_unsent(&self) -> bool {
+        self.outbox(|outbox| !outbox.is_settled()) == Some(true)
+    }
+
     /// Warns if something of its clients is not in the order, when it is too late.
     pub(in crate::hub) fn warn_of_unsent(&self) {
-        let is_unsent = self.outbox(|outbox| !outbox.is_settled());
-        if is_unsent == Some(true) {
+        if self.is_unsent() {
             warn!(channel = %self.name, "what clients sent last is not shared: NATS did not take it in time");
         }
     }

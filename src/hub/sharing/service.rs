@@ -1,8 +1,13 @@
 //! The member of a shared channel: how it stands, what it does, and what of it outlives the daemon.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
 #[cfg(feature = "nats")]
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+#[cfg(feature = "nats")]
+use tracing::error;
 
 use super::Task;
 use crate::hub::cluster::batch::Batch;
@@ -31,6 +36,22 @@ impl Hub {
             let queued_bytes = self.outbox(|outbox| outbox.bytes()).unwrap_or(0);
             *sharing.stats.lock() = standing.stats(queued_bytes);
         }
+    }
+
+    /// The member has failed, of which the log says why: nothing goes through the channel any more.
+    #[cfg(feature = "nats")]
+    pub(in crate::hub) fn note_failed_member(&self) {
+        error!(channel = %self.name, "the shared channel has failed: restart this daemon");
+        if let Some(sharing) = &self.sharing {
+            let failed = "it has failed, as the log says: restart this daemon";
+            sharing.stats.lock().error = Some(failed.to_owned());
+        }
+    }
+
+    /// Bytes of the buffer.
+    #[cfg(feature = "nats")]
+    pub(in crate::hub) fn buffer_bytes(&self) -> usize {
+        self.lock().settings.buffer_bytes
     }
 
     /// What the stream is to keep.
@@ -108,10 +129,26 @@ impl Hub {
         self.set_member_task(Task::Leave);
     }
 
-    /// What the member of the cluster is to do.
+    /// What the member of the cluster is to do. Once it is to leave, it does nothing else.
     pub(in crate::hub) fn set_member_task(&self, task: Task) {
         if let Some(sharing) = &self.sharing {
-            sharing.task.send_replace(task);
+            sharing.task.send_if_modified(|before| {
+                let changes = *before != Task::Leave && *before != task;
+                if changes {
+                    *before = task;
+                    // What it was asked before says nothing of this.
+                    *sharing.rests.lock() = CancellationToken::new();
+                }
+                changes
+            });
+        }
+    }
+
+    /// Has the member of the cluster stand still, and be saved.
+    pub(in crate::hub) fn rest_member(&self) {
+        if let Some(sharing) = &self.sharing {
+            let rested = sharing.rested.fetch_add(1, Relaxed);
+            self.set_member_task(Task::Rest(rested));
         }
     }
 

@@ -26,15 +26,20 @@ pub(super) struct Connection {
     pub(super) info: StreamInfo,
     /// When that was asked for; `None`: it is to be asked for anew.
     pub(super) info_at: Option<Instant>,
-    /// Place of the order when that was asked for.
+    /// Place of the order when that was asked for, and nodes that had come by then.
     pub(super) info_place: u64,
+    pub(super) newcomers: u64,
     /// All up to here was taken, or is of no use.
     pub(super) read: u64,
     /// Since when all there is was taken, and still it is not known what it means.
     pub(super) lost_since: Option<Instant>,
+    /// All checkpoints of the stream, as long as they are not read.
+    pub(super) checkpoints: Option<BoxFuture<'static, Result<Vec<Entry>, NatsError>>>,
     pub(super) way: Option<BoxFuture<'static, Done>>,
     pub(super) chore: Option<BoxFuture<'static, Chore>>,
     pub(super) retry: (Instant, Duration),
+    /// It was said that a checkpoint is too large.
+    pub(super) has_warned: bool,
 }
 
 /// What is under way, when it is done.

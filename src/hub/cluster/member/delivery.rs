@@ -1,5 +1,7 @@
 //! What comes out of the stream: published in its order, and what it means for the node itself.
 
+use std::time::{Duration, Instant};
+
 use tracing::{info, warn};
 
 use super::connection::Connection;
@@ -8,10 +10,15 @@ use crate::hub::cluster::batch::{Gone, NodeId};
 use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::{Message, Unreadable};
 use crate::hub::cluster::order::Delivery;
+use crate::hub::cluster::outbox::Outgoing;
 use crate::hub::cluster::publisher::Settled;
 use crate::hub::cluster::state::Claimed;
 use crate::hub::history::Record;
 use crate::wire::session::SessionKey;
+
+/// How long who comes first waits for a number that no client of another daemon has. Those that are drawn by lot are
+/// as good, but longer.
+const IDS_TIME: Duration = Duration::from_secs(5);
 
 impl Member {
     /// Takes the next message of the stream.
@@ -37,9 +44,19 @@ impl Member {
         self.order
             .apply(entry.place, entry.time_ms, message, &mut out);
         self.deliver(out);
+        self.went_on(connection);
+        Ok(())
+    }
+
+    /// Takes the next message of what was kept until it was known where it is.
+    pub(super) fn take_kept(&mut self, connection: &mut Connection) {
         let mut out = Vec::new();
-        self.order.go_on(&mut out);
+        self.order.go_on_once(&mut out);
         self.deliver(out);
+        self.went_on(connection);
+    }
+
+    fn went_on(&mut self, connection: &mut Connection) {
         if self.order.is_known() {
             connection.lost_since = None;
             let state = self.order.state();
@@ -47,18 +64,26 @@ impl Member {
             self.open_if_there(connection);
         }
         self.permit = None;
-        Ok(())
     }
 
-    /// Lets clients in, once all is published that there was, and there are numbers for them.
-    pub(super) fn open_if_there(&self, connection: &Connection) {
+    /// Lets clients in, once all is published that there was, it is known what there is of the past, and there are numbers
+    /// for them; or, for some time, none.
+    pub(super) fn open_if_there(&mut self, connection: &Connection) {
         let is_there = self.order.is_known() && connection.read >= connection.info.last;
-        if is_there && self.hub.is_opening() && self.hub.has_ids() {
+        if !is_there || connection.checkpoints.is_some() || !self.hub.is_opening() {
+            return;
+        }
+        let since = *self.there_since.get_or_insert_with(Instant::now);
+        if self.hub.has_ids() || since.elapsed() >= IDS_TIME {
+            self.there_since = None;
+            self.goes_on();
             self.hub.open_shared();
+        } else if let Some(error) = self.cluster.ids_error() {
+            self.standing.error = Some(format!("there are no numbers for clients yet: {error}"));
         }
     }
 
-    fn deliver(&mut self, out: Vec<Delivery>) {
+    pub(super) fn deliver(&mut self, out: Vec<Delivery>) {
         for delivery in out {
             match delivery {
                 Delivery::Placed {
@@ -92,10 +117,14 @@ impl Member {
 
     fn batch(&mut self, node: NodeId, number: u64, crc: u32, record: &Record) {
         let settled = self.publisher.settle(node, number, crc);
+        self.hub.see_ids(record);
         let permit = self.permit.take();
         self.hub.deliver(record, settled == Settled::Own, permit);
         match settled {
-            Settled::Own => self.settled(1),
+            Settled::Own => {
+                self.settled(1);
+                self.goes_on();
+            }
             Settled::Other => self.hub.see_notices(record),
             Settled::Twin => {
                 warn!(channel = %self.hub.name(), "another process is the same node: this one goes on as another");
@@ -135,7 +164,9 @@ impl Member {
         }
         if self.order.state().is_gone(me) {
             let left = self.order.leave();
-            self.renew(&left);
+            let (nodes, none) = (&self.order.state().nodes, Clients::new());
+            let is_own = self.successor.is_some_and(|it| nodes.contains_key(&it));
+            self.renew(if is_own { &none } else { &left });
         } else if settled == Settled::Twin {
             self.renew(&Clients::new());
         }
@@ -154,6 +185,10 @@ impl Member {
     fn gone(&mut self, gone: Gone, clients: &Clients) {
         let me = self.publisher.node();
         if gone.node == me {
+            if Some(gone.by) == self.successor {
+                // It is on this daemon still to say that they leave.
+                return self.renew(&Clients::new());
+            }
             warn!(channel = %self.hub.name(), by = %gone.by, "another node says that this one is gone: it goes on as another");
             self.renew(clients);
         } else if gone.by == me {
@@ -163,9 +198,23 @@ impl Member {
     }
 
     /// Goes on as another node.
-    fn renew(&mut self, left: &Clients) {
+    pub(super) fn renew(&mut self, left: &Clients) {
         self.cluster.end_node(self.publisher.node());
-        let node = self.cluster.new_node();
+        let successor = self.successor.take();
+        let node = successor.unwrap_or_else(|| self.cluster.new_node());
+        if self.publisher.is_beyond(self.body_bytes_max()) {
+            let unsent = self.publisher.take_unsettled();
+            let unsent = unsent.zip(self.reservations.drain(..));
+            let unsent = unsent.map(|(batch, reservation)| Outgoing {
+                claims: batch.claims.into(),
+                record: batch.record,
+                claimed_by: batch.claimed_by.into(),
+                reservation,
+            });
+            let unsent: Vec<_> = unsent.collect();
+            self.hub.outbox(|outbox| outbox.put_back(unsent));
+            self.settled(0);
+        }
         self.publisher.renew(node, left);
         self.order.rename(node);
         self.hub.renew(left);

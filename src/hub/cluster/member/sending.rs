@@ -1,12 +1,15 @@
 //! What goes into the stream: batches one by one, and beside them what is due now and then.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use tracing::warn;
 
 use super::connection::{Chore, Connection, Done};
 use super::{Member, RETRY_TIME, Trouble};
 use crate::hub::cluster::batch::Gone;
+use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::Message;
 use crate::hub::cluster::nats::names::Subject;
 use crate::hub::cluster::nats::stream::{PublishError, Stored};
@@ -19,9 +22,12 @@ use crate::wire::ids::Seq;
 /// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most.
 const CHECKPOINT_EVERY: u64 = 4096;
 
-/// How long nobody has said what the order is until one begins: longer than the others take to notice that a checkpoint
-/// is due.
-const BEGIN_TIME: Duration = Duration::from_secs(3);
+/// How long nobody has said what the order is until one begins: with no other daemon there, long enough to hear of one;
+/// with others, longer than they take to notice that a checkpoint is due, even if nothing comes and the server is slow.
+const BEGIN_TIME: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(25));
+
+/// Bytes of a message's headers, at most.
+const HEADER_BYTES: usize = 256;
 
 /// How often the server is asked about the stream, while something comes, and while nothing does.
 const INFO_TIME: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
@@ -39,9 +45,15 @@ impl Member {
         self.publisher.push(claims, record, claimed_by);
     }
 
+    /// Bytes of a message that NATS takes, beside its headers.
+    pub(super) fn body_bytes_max(&self) -> usize {
+        let payload = self.cluster.nats.max_payload();
+        payload.saturating_sub(HEADER_BYTES)
+    }
+
     /// Sends what is to be sent, if the last has got there.
     pub(super) fn send(&mut self, connection: &mut Connection) {
-        if !self.order.is_known() {
+        if !self.order.is_known() || self.successor.is_some() {
             return;
         }
         if self.publisher.is_free()
@@ -55,8 +67,12 @@ impl Member {
         let node = self.publisher.node();
         let stream = connection.stream.clone();
         connection.way = match self.publisher.next(self.order.place()) {
-            Step::Send { number, body } => {
-                let id = Some(format!("{node}-{number}"));
+            Step::Send {
+                number,
+                body,
+                has_id,
+            } => {
+                let id = has_id.then(|| format!("{node}-{number}"));
                 let sent = async move {
                     let sent = stream.publish(Subject::Batch(node), body, id, None).await;
                     Done::Sent(node, number, sent)
@@ -72,18 +88,21 @@ impl Member {
     }
 
     pub(super) fn note(&mut self, connection: &mut Connection, done: Done) {
-        let failed = match done {
+        // Only what got there shows that nothing is wrong: that it was not found is no answer to that.
+        let got_there = match done {
             Done::Sent(node, number, Ok(Stored::At(place))) => {
                 self.publisher.note_stored(node, number, place);
-                None
+                Ok(true)
             }
-            Done::Sent(.., Ok(Stored::Duplicate)) => {
-                self.publisher.note_doubt();
-                None
+            Done::Sent(node, number, Ok(Stored::Duplicate)) => {
+                self.publisher.note_duplicate(node, number);
+                Ok(false)
             }
+            // It has come back before its answer.
+            Done::Sent(node, number, Err(_)) if !self.publisher.is_on_way(node, number) => Ok(true),
             Done::Sent(.., Err(error)) => {
                 self.publisher.note_doubt();
-                Some(match error {
+                Err(match error {
                     PublishError::NotLast => Trouble::Away("another message came first".to_owned()),
                     PublishError::Refused(reason) => {
                         Trouble::Wrong(format!("NATS refuses what is sent: {reason}"))
@@ -101,23 +120,47 @@ impl Member {
                     _ => Last::default(),
                 };
                 let read = self.order.place();
-                self.publisher.note_found(last, place, read);
-                None
-            }
-            Done::Found(Err(error)) => Some(Trouble::Away(error.to_string())),
-        };
-        match failed {
-            None => {
-                connection.retry = (Instant::now(), RETRY_TIME.0);
-                if self.standing.error.is_some() {
-                    self.say(None);
+                let is_there = self.publisher.note_found(last, place, read);
+                let bytes_max = self.body_bytes_max();
+                if self.publisher.is_stuck(bytes_max)
+                    && self.cut_for.replace(bytes_max) != Some(bytes_max)
+                {
+                    self.cut_anew();
                 }
+                Ok(is_there)
             }
-            Some(trouble) => {
+            Done::Found(Err(error)) => Err(Trouble::Away(error.to_string())),
+        };
+        match got_there {
+            Ok(true) => {
+                connection.retry = (Instant::now(), RETRY_TIME.0);
+                self.goes_on();
+            }
+            Ok(false) => {}
+            Err(trouble) => {
                 let pause = connection.retry.1;
                 connection.retry = (Instant::now() + pause, (2 * pause).min(RETRY_TIME.1));
                 self.say(Some(&trouble));
             }
+        }
+    }
+
+    /// What is to be sent again is more than NATS takes, since that was lowered. A batch that may be counted is not to be
+    /// sent as another: first this node is to be gone.
+    fn cut_anew(&mut self) {
+        warn!(channel = %self.hub.name(), "NATS takes smaller messages than before: this node goes on as another, with what it had sent");
+        let me = self.publisher.node();
+        self.successor = Some(self.cluster.new_node());
+        if !self.order.state().nodes.contains_key(&me) {
+            // Nobody knows of it.
+            self.renew(&Clients::new());
+        }
+    }
+
+    /// Something of its own got there.
+    pub(super) fn goes_on(&mut self) {
+        if self.standing.error.is_some() {
+            self.say(None);
         }
     }
 
@@ -149,8 +192,8 @@ impl Member {
 
     /// Does what is due beside sending and taking.
     pub(super) fn look_after(&mut self, connection: &mut Connection) {
-        self.hub.note_standing(&self.standing);
         self.open_if_there(connection);
+        self.hub.note_standing(&self.standing);
         if connection.chore.is_some() {
             return;
         }
@@ -167,6 +210,14 @@ impl Member {
         let info = connection.info;
         if self.order.is_known() {
             let me = self.publisher.node();
+            if let Some(successor) = self.successor {
+                let gone = Message::Gone(Gone {
+                    node: me,
+                    by: successor,
+                });
+                connection.chore = Some(send(Subject::Gone, &gone, None, None));
+                return;
+            }
             let nodes = self.order.state().nodes.keys();
             let mut others = nodes.copied().filter(|node| *node != me);
             if let Some(node) = others.find(|node| self.cluster.is_silent(*node)) {
@@ -182,14 +233,26 @@ impl Member {
                     // All who come upon it at once send one.
                     let id = Some(format!("checkpoint-{}-{last}-{first}", info.id));
                     let checkpoint = Message::Checkpoint(Box::new(checkpoint));
-                    connection.chore = Some(send(Subject::Checkpoint, &checkpoint, id, None));
-                    return;
+                    let bytes = checkpoint.encode().0.len();
+                    if bytes <= self.body_bytes_max() {
+                        connection.chore = Some(send(Subject::Checkpoint, &checkpoint, id, None));
+                        return;
+                    }
+                    if !mem::replace(&mut connection.has_warned, true) {
+                        warn!(channel = %self.hub.name(), bytes, "a checkpoint is larger than what NATS takes, and nobody who comes knows where the channel is: raise max_payload of the NATS server");
+                    }
                 }
             }
-        } else if connection.read >= info.last {
+        } else if connection.read >= info.last && !self.order.has_kept() {
             let since = *connection.lost_since.get_or_insert_with(Instant::now);
-            // In a stream that never had a message, nobody knows more.
-            if info.last == 0 || since.elapsed() >= BEGIN_TIME {
+            // In a stream that never had a message, or lost what it had, nobody knows more.
+            let nobody_knows = self.order.has_lost() || self.cluster.is_alone(BEGIN_TIME.0);
+            let pause = if nobody_knows {
+                BEGIN_TIME.0
+            } else {
+                BEGIN_TIME.1
+            };
+            if info.last == 0 || since.elapsed() >= pause {
                 let epoch = epoch_after(self.order.state().epoch);
                 let beginning =
                     Message::Checkpoint(Box::new(self.order.beginning(info.last, epoch)));
@@ -201,6 +264,11 @@ impl Member {
         }
         let is_moving = self.order.place() != connection.info_place || !self.order.is_known();
         let pause = if is_moving { INFO_TIME.0 } else { INFO_TIME.1 };
+        let newcomers = self.cluster.newcomers();
+        if connection.newcomers != newcomers {
+            // They may need a checkpoint, and not find any.
+            (connection.newcomers, connection.info_at) = (newcomers, None);
+        }
         if connection.info_at.is_none_or(|at| at.elapsed() >= pause) {
             let stream = connection.stream.clone();
             connection.chore = Some(async move { Chore::Info(stream.info().await) }.boxed());

@@ -229,7 +229,7 @@ impl World {
         }
         let read = process.order.place();
         match process.publisher.next(read) {
-            Step::Send { number, body } => self.way.push(OnWay {
+            Step::Send { number, body, .. } => self.way.push(OnWay {
                 from: at,
                 subject: (process.me(), number),
                 body,
