@@ -293,11 +293,13 @@ impl Member {
         let info = stream.info().await?;
         self.order.connected(info.id, info.last);
         self.past.connect(&stream, info);
-        // They may be many, and nobody but readers of the past waits for them, and who comes in.
-        let checkpoints = self.past.needs_checkpoints().then(|| {
-            let stream = stream.clone();
-            async move { stream.checkpoints().await }.boxed()
-        });
+        if self.past.needs_checkpoints() {
+            for entry in stream.checkpoints().await? {
+                if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
+                    self.past.note_checkpoint(entry.time_ms, &checkpoint);
+                }
+            }
+        }
         let mut from = self.order.place();
         if from == 0 {
             from = self.begin_behind(&stream, info).await?;
@@ -311,7 +313,6 @@ impl Member {
             newcomers: self.cluster.newcomers(),
             read: from,
             lost_since: None,
-            checkpoints,
             way: None,
             chore: None,
             retry: (Instant::now(), RETRY_TIME.0),
@@ -347,24 +348,10 @@ impl Member {
                     connection.chore = None;
                     self.note_chore(&mut connection, chore)?;
                 }
-                found = on(&mut connection.checkpoints) => {
-                    connection.checkpoints = None;
-                    self.note_checkpoints(found?);
-                    self.open_if_there(&connection);
-                }
                 () = sharing.queued.notified() => {}
                 _ = look.tick() => self.look_after(&mut connection),
             }
         }
-    }
-
-    fn note_checkpoints(&mut self, found: Vec<Entry>) {
-        for entry in found {
-            if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
-                self.past.note_checkpoint(entry.time_ms, &checkpoint);
-            }
-        }
-        self.past.note_all_checkpoints();
     }
 
     /// The place behind which a node reads that knows none.

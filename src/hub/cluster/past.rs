@@ -38,7 +38,7 @@ const READ_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(in crate::hub) struct StreamPast {
     state: Mutex<State>,
-    /// Notified when the stream can be read, and it is known what is where.
+    /// Notified when the stream can be read.
     connected: Notify,
     readers: Semaphore,
 }
@@ -54,8 +54,6 @@ struct State {
     /// Messages that were published, and the next number.
     messages: u64,
     marks: Vec<Mark>,
-    /// All checkpoints are there that the stream has.
-    has_marks: bool,
     cursors: VecDeque<Order>,
 }
 
@@ -93,16 +91,9 @@ impl StreamPast {
         self.connected.notify_waiters();
     }
 
-    /// It has been told of all checkpoints that there are.
-    pub(super) fn note_all_checkpoints(&self) {
-        self.state.lock().has_marks = true;
-        self.connected.notify_waiters();
-    }
-
     /// Whether it is still to be told of the checkpoints that there are.
     pub(super) fn needs_checkpoints(&self) -> bool {
-        let state = self.state.lock();
-        !state.has_marks || state.marks.is_empty()
+        self.state.lock().marks.is_empty()
     }
 
     /// What the server says of the stream.
@@ -144,7 +135,7 @@ impl StreamPast {
 
     /// The first number of the stream, if it is known: what is before is kept by nobody.
     pub(super) fn oldest(&self) -> Option<Seq> {
-        self.state.lock().oldest().map(|mark| mark.next)
+        self.state.lock().of_epoch().next().map(|mark| mark.next)
     }
 
     async fn stream(&self) -> (ChannelStream, u64) {
@@ -152,9 +143,7 @@ impl StreamPast {
             let connected = self.connected.notified();
             {
                 let state = self.state.lock();
-                if let Some(stream) = &state.stream
-                    && state.has_marks
-                {
+                if let Some(stream) = &state.stream {
                     return (stream.clone(), state.id);
                 }
             }
@@ -322,11 +311,6 @@ impl State {
         let marks = self.marks.iter().copied();
         marks.filter(move |mark| Some(mark.epoch) == epoch)
     }
-
-    /// The first of these, if it is known.
-    fn oldest(&self) -> Option<Mark> {
-        self.of_epoch().next().filter(|_| self.has_marks)
-    }
 }
 
 /// What is to be done behind a record.
@@ -400,7 +384,7 @@ impl Remote for StreamPast {
 
     fn extent(&self) -> RemoteExtent {
         let state = self.state.lock();
-        let oldest = state.oldest();
+        let oldest = state.of_epoch().next();
         RemoteExtent {
             bytes: state.bytes,
             oldest: oldest.map(|mark| mark.next),

@@ -33,8 +33,6 @@ pub(super) struct Connection {
     pub(super) read: u64,
     /// Since when all there is was taken, and still it is not known what it means.
     pub(super) lost_since: Option<Instant>,
-    /// All checkpoints of the stream, as long as they are not read.
-    pub(super) checkpoints: Option<BoxFuture<'static, Result<Vec<Entry>, NatsError>>>,
     pub(super) way: Option<BoxFuture<'static, Done>>,
     pub(super) chore: Option<BoxFuture<'static, Chore>>,
     pub(super) retry: (Instant, Duration),

@@ -66,11 +66,10 @@ impl Member {
         self.permit = None;
     }
 
-    /// Lets clients in, once all is published that there was, it is known what there is of the past, and there are numbers
-    /// for them; or, for some time, none.
+    /// Lets clients in, once all is published that there was, and there are numbers for them; or, for some time, none.
     pub(super) fn open_if_there(&mut self, connection: &Connection) {
         let is_there = self.order.is_known() && connection.read >= connection.info.last;
-        if !is_there || connection.checkpoints.is_some() || !self.hub.is_opening() {
+        if !is_there || !self.hub.is_opening() {
             return;
         }
         let since = *self.there_since.get_or_insert_with(Instant::now);
