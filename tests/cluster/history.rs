@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use serde_json::{Value, json};
 
 use super::scene::{flood, line};
-use super::{JSON, greet, hears, next_message, node, nodes, say};
+use super::{JSON, greet, hears, misses_nats, next_message, node, nodes, say};
 use crate::common::nats::Nats;
-use crate::common::{Client, Server, eventually};
+use crate::common::{Client, Server, eventually, exec};
 
 /// A client of `json` that goes on behind this number, and what it is told.
 #[track_caller]
@@ -197,4 +197,41 @@ fn place_of_another_epoch_is_not_recovered() {
     client.send_line("LINEHUB/1 since=5m role=subscribe");
     assert_eq!(client.read_json()["event"], "hello");
     assert_eq!(next_message(&mut client)["data"], "line");
+}
+
+#[test]
+fn who_comes_behind_a_handover_without_nats_gets_what_the_stream_has_when_it_is_back() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let server = node(&nats, &["--no-notices"]);
+    let (_, answer) = greet(&server, "role=subscribe");
+    flood(&server, "s", 100);
+    nats.kill();
+    misses_nats(&server);
+    exec(&server);
+    let epoch = answer["epoch"].as_str().unwrap();
+    let ask = |words: &str| {
+        let mut client = Client::dial(server.addr(JSON));
+        client.send_line(&format!("LINEHUB/1 role=subscribe {words}"));
+        client
+    };
+    // At the end, nothing is missing.
+    let end = ask(&format!("since={epoch}:101")).read_json();
+    assert_eq!(
+        (&end["recovered"], &end["seq"]),
+        (&json!(true), &json!(101))
+    );
+    let mut late = [
+        (ask(&format!("since={epoch}:50")), 50),
+        (ask("history=10"), 91),
+    ];
+    nats.restart();
+    for (client, seq) in &mut late {
+        let told = client.read_json();
+        assert_eq!(told["seq"], *seq, "{told}");
+        for seq in *seq + 1..=100 {
+            assert_eq!(client.read_json()["data"], line("s", seq));
+        }
+    }
 }

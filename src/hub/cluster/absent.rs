@@ -62,6 +62,10 @@ impl Remote for StreamPast {
         match *self {}
     }
 
+    fn known(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        match *self {}
+    }
+
     fn extent(&self) -> RemoteExtent {
         match *self {}
     }

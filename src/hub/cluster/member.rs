@@ -263,13 +263,10 @@ impl Member {
         }
         let info = stream.info().await?;
         self.order.connected(info.id, info.last);
-        self.past.connect(&stream, info);
-        if self.past.needs_checkpoints() {
-            for entry in stream.checkpoints().await? {
-                if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
-                    self.past.note_checkpoint(entry.time_ms, &checkpoint);
-                }
-            }
+        self.past.connect(&stream, info).await?;
+        if self.order.is_known() {
+            let state = self.order.state();
+            self.past.note_order(state.epoch, state.messages);
         }
         let mut from = self.order.place();
         if from == 0 {

@@ -38,13 +38,14 @@ const READ_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(in crate::hub) struct StreamPast {
     state: Mutex<State>,
-    /// Notified when the stream can be read.
-    connected: Notify,
+    /// Notified when it becomes known what there is.
+    known: Notify,
     readers: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// The stream, once its checkpoints are known.
     stream: Option<ChannelStream>,
     /// Which stream, its first message, and its bytes.
     id: u64,
@@ -71,29 +72,45 @@ impl Default for StreamPast {
     fn default() -> StreamPast {
         StreamPast {
             state: Mutex::default(),
-            connected: Notify::new(),
+            known: Notify::new(),
             readers: Semaphore::new(READERS_MAX),
         }
     }
 }
 
 impl StreamPast {
-    /// The stream can be read.
-    pub(super) fn connect(&self, stream: &ChannelStream, info: StreamInfo) {
-        let mut state = self.state.lock();
-        if state.id != info.id {
-            *state = State::default();
-        }
-        state.stream = Some(stream.clone());
-        state.id = info.id;
-        drop(state);
+    /// The member is connected to the stream. Who waits for it reads from it once it is known what there is in it: without
+    /// that, all of it would be taken for gone.
+    ///
+    /// # Errors
+    /// NATS does not say which checkpoints there are.
+    pub(super) async fn connect(
+        &self,
+        stream: &ChannelStream,
+        info: StreamInfo,
+    ) -> Result<(), NatsError> {
+        let is_known = {
+            let mut state = self.state.lock();
+            if state.id != info.id {
+                *state = State {
+                    id: info.id,
+                    ..State::default()
+                };
+            }
+            state.stream.is_some()
+        };
         self.note_info(info);
-        self.connected.notify_waiters();
-    }
-
-    /// Whether it is still to be told of the checkpoints that there are.
-    pub(super) fn needs_checkpoints(&self) -> bool {
-        self.state.lock().marks.is_empty()
+        // Those that come later, the member tells.
+        if !is_known {
+            for entry in stream.checkpoints().await? {
+                if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
+                    self.note_checkpoint(entry.time_ms, &checkpoint);
+                }
+            }
+        }
+        self.state.lock().stream = Some(stream.clone());
+        self.known.notify_waiters();
+        Ok(())
     }
 
     /// What the server says of the stream.
@@ -130,6 +147,7 @@ impl StreamPast {
         state.messages = messages;
         if state.epoch.replace(epoch) != Some(epoch) {
             state.cursors.clear();
+            self.known.notify_waiters();
         }
     }
 
@@ -138,16 +156,18 @@ impl StreamPast {
         self.state.lock().of_epoch().next().map(|mark| mark.next)
     }
 
+    /// The stream, and which it is, once it is known what there is in it.
     async fn stream(&self) -> (ChannelStream, u64) {
         loop {
-            let connected = self.connected.notified();
+            let mut known = std::pin::pin!(self.known.notified());
+            known.as_mut().enable();
             {
                 let state = self.state.lock();
-                if let Some(stream) = &state.stream {
+                if let Some(stream) = state.stream.as_ref().filter(|_| state.epoch.is_some()) {
                     return (stream.clone(), state.id);
                 }
             }
-            connected.await;
+            known.await;
         }
     }
 
@@ -230,7 +250,7 @@ impl StreamPast {
         match (mark, marks.first()) {
             (Some(mark), _) => Ok((Order::new(NodeId(0), id), mark.place)),
             (None, Some(oldest)) => Err(oldest.next),
-            // Nothing is known: what is in memory is all there is.
+            // What is in memory is all there is.
             (None, None) => Err(Seq(u64::MAX)),
         }
     }
@@ -380,6 +400,10 @@ impl Remote for StreamPast {
                 .await)
         }
         .boxed()
+    }
+
+    fn known(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move { drop(self.stream().await) }.boxed()
     }
 
     fn extent(&self) -> RemoteExtent {

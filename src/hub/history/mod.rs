@@ -263,6 +263,15 @@ impl History {
         }
     }
 
+    /// Waits until it is known whether this number is kept. Cancel safe.
+    pub(in crate::hub) async fn known(&self, seq: Seq) {
+        if let Store::Stream(stream) = &self.store
+            && seq < stream.recent.extent().2
+        {
+            stream.remote.clone().known().await;
+        }
+    }
+
     /// Reads records from the one on that holds `from`, when it is this reader's turn, which lasts as long as
     /// what is returned with them. Cancel safe.
     pub(in crate::hub) async fn read(
@@ -315,6 +324,9 @@ impl History {
             Store::Memory(memory) => Ok(memory.locate(newest, now_ms())),
             Store::Stream(stream) => {
                 let found = stream.recent.locate(newest, now_ms());
+                if found <= stream.recent.extent().2 && found > Seq(1) {
+                    stream.remote.clone().known().await;
+                }
                 // What is not the oldest there is all that was asked for.
                 if found > stream.recent.extent().2 || !stream.has_older() {
                     return Ok(found);
