@@ -197,37 +197,21 @@ impl StreamPast {
             Ok(order) => order,
             Err(oldest) => return Ok(Slice::Gone { oldest }),
         };
-        let (mut records, mut bytes) = (Vec::new(), 0);
-        let order = walk(&stream, order, |record| {
-            if record.first_seq > from && records.is_empty() {
-                // What was asked for is not there any more.
-                return Walk::Gone(record.first_seq);
-            }
-            if record.next_seq() > from {
-                bytes += record.weight();
-                records.push(Arc::new(record));
-            }
-            if bytes < bytes_max {
-                Walk::On
-            } else {
-                Walk::Done
-            }
-        })
-        .await?;
-        let (order, gone) = order;
-        if let Some(oldest) = gone {
+        let mut slice = SliceBuilder::new(from, bytes_max);
+        let order = walk(&stream, order, |record| slice.add(record)).await?;
+        if let Some(oldest) = slice.gone {
             return Ok(Slice::Gone { oldest });
         }
         let mut state = self.state.lock();
-        if state.id == id && order.is_known() {
+        if state.id == id && order.is_known() && !slice.has_gap {
             state.cursors.push_back(order);
             if state.cursors.len() > CURSORS_MAX {
                 state.cursors.pop_front();
             }
         }
-        Ok(match records.is_empty() {
+        Ok(match slice.records.is_empty() {
             true => Slice::End,
-            false => Slice::Records(records),
+            false => Slice::Records(slice.records),
         })
     }
 
@@ -333,26 +317,73 @@ impl State {
     }
 }
 
+/// Records from a number on, which follow each other.
+#[derive(Debug)]
+struct SliceBuilder {
+    from: Seq,
+    bytes_max: usize,
+    records: Vec<Arc<Record>>,
+    bytes: usize,
+    /// The oldest there is, if what was asked for is not there any more.
+    gone: Option<Seq>,
+    /// Something is missing behind the last: who goes on there is told.
+    has_gap: bool,
+}
+
+impl SliceBuilder {
+    fn new(from: Seq, bytes_max: usize) -> SliceBuilder {
+        SliceBuilder {
+            from,
+            bytes_max,
+            records: Vec::new(),
+            bytes: 0,
+            gone: None,
+            has_gap: false,
+        }
+    }
+
+    fn add(&mut self, record: Record) -> Walk {
+        match self.records.last() {
+            None if record.first_seq > self.from => {
+                self.gone = Some(record.first_seq);
+                return Walk::Done;
+            }
+            // The stream was trimmed where it was read.
+            Some(last) if record.first_seq != last.next_seq() => {
+                self.has_gap = true;
+                return Walk::Done;
+            }
+            _ => {}
+        }
+        if record.next_seq() > self.from {
+            self.bytes += record.weight();
+            self.records.push(Arc::new(record));
+        }
+        match self.bytes < self.bytes_max {
+            true => Walk::On,
+            false => Walk::Done,
+        }
+    }
+}
+
 /// What is to be done behind a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Walk {
     On,
     Done,
-    /// The oldest there is.
-    Gone(Seq),
 }
 
-/// Shows what is behind a place, until the end of the stream, or until it is enough. Where the order is then, and the
-/// oldest there is, if that was not what was asked for.
+/// Shows what is behind a place, until the end of the stream, or until it is enough. Where the order is then.
 async fn walk(
     stream: &ChannelStream,
     (mut order, place): (Order, u64),
     mut visit: impl FnMut(Record) -> Walk,
-) -> Result<(Order, Option<Seq>), NatsError> {
+) -> Result<Order, NatsError> {
     let mut reader = stream.read_behind(place);
     loop {
         let entry = match tokio::time::timeout(READ_TIME, reader.next()).await {
             Ok(entry) => entry?,
-            Err(_) => return Ok((order, None)),
+            Err(_) => return Ok(order),
         };
         let mut out = Vec::new();
         order.apply(
@@ -366,14 +397,13 @@ async fn walk(
             match delivery {
                 Delivery::Batch { record, .. } => match visit(record) {
                     Walk::On => {}
-                    Walk::Done => return Ok((order, None)),
-                    Walk::Gone(oldest) => return Ok((order, Some(oldest))),
+                    Walk::Done => return Ok(order),
                 },
                 Delivery::Placed { .. } | Delivery::Claimed(_) | Delivery::Gone { .. } => {}
             }
         }
         if entry.pending == 0 {
-            return Ok((order, None));
+            return Ok(order);
         }
     }
 }
@@ -415,5 +445,56 @@ impl Remote for StreamPast {
             messages_before: oldest.map_or(0, |mark| mark.messages),
             oldest_ms: oldest.map(|mark| mark.time_ms),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::part::{Kind, Part};
+    use crate::wire::ids::ClientId;
+
+    /// A record of so many lines.
+    fn record(first: u64, lines: u32) -> Record {
+        let raw = "line\n".repeat(lines as usize);
+        Record {
+            first_seq: Seq(first),
+            time_ms: 0,
+            origins: [ClientId(1)].into(),
+            names: Box::default(),
+            parts: [Part {
+                kind: Kind::Lines,
+                messages: lines,
+            }]
+            .into(),
+            ends: [raw.len() as u32].into(),
+            raw: raw.into(),
+            sessions: Box::default(),
+        }
+    }
+
+    fn numbers(slice: &SliceBuilder) -> Vec<u64> {
+        let records = slice.records.iter();
+        records.map(|record| record.first_seq.0).collect()
+    }
+
+    #[test]
+    fn slice_has_what_was_asked_for_and_ends_before_a_gap() {
+        let mut slice = SliceBuilder::new(Seq(12), 1 << 20);
+        for first in [1, 10, 15] {
+            assert_eq!(slice.add(record(first, 5)), Walk::On);
+        }
+        assert_eq!(slice.add(record(21, 5)), Walk::Done);
+        assert_eq!(
+            (numbers(&slice), slice.has_gap, slice.gone),
+            (vec![10, 15], true, None)
+        );
+        let mut slice = SliceBuilder::new(Seq(12), 1 << 20);
+        assert_eq!(slice.add(record(1, 5)), Walk::On);
+        assert_eq!(slice.add(record(13, 5)), Walk::Done);
+        assert_eq!(slice.gone, Some(Seq(13)));
+        let mut slice = SliceBuilder::new(Seq(1), 1);
+        assert_eq!(slice.add(record(1, 5)), Walk::Done);
+        assert_eq!((numbers(&slice), slice.has_gap), (vec![1], false));
     }
 }
