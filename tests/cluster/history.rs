@@ -4,16 +4,26 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 
-use super::scene::{flood, line};
-use super::{JSON, greet, hears, misses_nats, next_message, node, nodes, say};
+use super::scene::{fence, flood, line};
+use super::{JSON, LISTENERS, greet, hears, is_ready, misses_nats, next_message, node, nodes, say};
 use crate::common::nats::Nats;
-use crate::common::{Client, Server, eventually, exec};
+use crate::common::{Client, Launch, Server, eventually, exec};
 
 /// A client of `json` that goes on behind this number, and what it is told.
 #[track_caller]
 fn resume(server: &Server, epoch: &Value, seq: u64) -> (Client, Value) {
     let epoch = epoch.as_str().expect("an epoch");
     greet(server, &format!("role=subscribe since={epoch}:{seq}"))
+}
+
+/// A node that has other options than most, once it serves.
+#[track_caller]
+fn few(nats: &Nats, args: &[&str]) -> Server {
+    let url = format!("--nats={}", nats.url());
+    let args = [&LISTENERS, args, &["--admin=127.0.0.1:0", &url]].concat();
+    let server = Launch::new(&args).shared().start();
+    is_ready(&server);
+    server
 }
 
 #[test]
@@ -184,6 +194,43 @@ fn what_is_not_in_the_stream_any_more_is_counted_at_every_node() {
             assert_eq!(client.read_json()["seq"], seq);
         }
     }
+}
+
+#[test]
+fn most_of_what_a_full_stream_has_can_be_gone_on_from() {
+    /// Of 60 KiB: a stream of 16 MiB has room for 270 of them.
+    const LINES: u64 = 400;
+    let Some(nats) = Nats::start() else { return };
+    let small = ["--history=1MiB", "--no-notices"];
+    let one = few(&nats, &small);
+    let (_, answer) = greet(&one, "role=subscribe");
+    let mut sender = Client::dial(one.addr(super::RAW));
+    sender.send_line("LINEHUB/1 role=publish");
+    for n in 1..=LINES {
+        sender.send_line(&format!("{n} {}", "x".repeat(60 * 1024)));
+        // Not all at once, in a few batches.
+        if n % 4 == 0 {
+            fence(&one);
+        }
+        if n % 100 == 0 {
+            let at = n + n / 4;
+            let wanted = at.saturating_sub(230);
+            let (mut reader, told) = resume(&one, &answer["epoch"], wanted);
+            assert_eq!(
+                (&told["recovered"], &told["seq"]),
+                (&json!(true), &json!(wanted))
+            );
+            assert_eq!(reader.read_json()["seq"], wanted + 1);
+        }
+    }
+    sender.finish();
+    sender.lines_to_eof();
+    let (_, told) = resume(
+        &few(&nats, &small),
+        &answer["epoch"],
+        LINES + LINES / 4 - 230,
+    );
+    assert_eq!(told["recovered"], true, "{told}");
 }
 
 #[test]

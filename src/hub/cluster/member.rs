@@ -6,6 +6,7 @@
 
 mod connection;
 mod delivery;
+mod passed;
 mod sending;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::connection::{Connection, on};
+use self::passed::Passed;
 use super::batch::{Gone, NodeId};
 use super::message::Message;
 use super::nats::names::Subject;
@@ -58,6 +60,8 @@ pub(in crate::hub) struct Member {
     /// A message that waits for room among what readers have still to take.
     entry: Option<Entry>,
     permit: Option<ReadPermit>,
+    /// What has come since the last checkpoint.
+    passed: Passed,
     standing: Standing,
     /// What was last said in the log to be wrong.
     logged: Option<Trouble>,
@@ -123,6 +127,7 @@ impl Member {
             publisher,
             entry: None,
             permit: None,
+            passed: Passed::default(),
             standing: Standing::default(),
             logged: None,
         };
@@ -264,6 +269,11 @@ impl Member {
         let info = stream.info().await?;
         self.order.connected(info.id, info.last);
         self.past.connect(&stream, info).await?;
+        if let Some((place, time_ms)) = self.past.last_checkpoint() {
+            self.order.note_checkpoint(place);
+            self.passed
+                .connect(self.order.place(), place, time_ms, info);
+        }
         if self.order.is_known() {
             let state = self.order.state();
             self.past.note_order(state.epoch, state.messages);
@@ -302,6 +312,9 @@ impl Member {
                 permit = hub.budget.admit(), if self.entry.is_some() => {
                     self.permit = Some(permit);
                     self.take(&mut connection)?;
+                    if self.passed.becomes_much(self.limits) {
+                        look.reset_immediately();
+                    }
                 }
                 done = on(&mut connection.way) => {
                     connection.way = None;

@@ -55,7 +55,8 @@
 //!   comes, until a checkpoint is about a place behind which it has everything. Numbers and messages that it missed
 //!   are known then, and told.
 //! - *Nobody knows the state* (all have just started, and the last checkpoint is trimmed or purged): one begins. What
-//!   was in the stream before has no numbers. Checkpoints are [due](order::Order::is_checkpoint_due) before that.
+//!   was in the stream before has no numbers. Checkpoints are [due](order::Order::is_checkpoint_due) before that: often
+//!   enough for the oldest one to be near the stream's first message, as nothing before it can be read by number.
 //! - *The stream is purged*: nodes know the state and go on. *It is deleted, or comes back without its end*: numbers
 //!   of it could be given twice, so a [node that was connected to it](order::Order::connected) takes no state of the
 //!   same epoch from it, and one begins: with what it knows of batches and sessions, so that what is sent again does

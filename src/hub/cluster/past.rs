@@ -156,6 +156,12 @@ impl StreamPast {
         self.state.lock().of_epoch().next().map(|mark| mark.next)
     }
 
+    /// The place that the last checkpoint of the stream is about, and its time.
+    pub(super) fn last_checkpoint(&self) -> Option<(u64, u64)> {
+        let state = self.state.lock();
+        state.marks.last().map(|mark| (mark.place, mark.time_ms))
+    }
+
     /// The stream, and which it is, once it is known what there is in it.
     async fn stream(&self) -> (ChannelStream, u64) {
         loop {

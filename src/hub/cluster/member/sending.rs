@@ -9,15 +9,17 @@ use super::{Member, RETRY_TIME, Trouble};
 use crate::hub::cluster::batch::Gone;
 use crate::hub::cluster::message::Message;
 use crate::hub::cluster::nats::names::Subject;
-use crate::hub::cluster::nats::stream::{PublishError, Stored};
+use crate::hub::cluster::nats::stream::{PublishError, Stored, StreamInfo};
 use crate::hub::cluster::outbox::Outgoing;
 use crate::hub::cluster::publisher::Step;
 use crate::hub::cluster::state::Last;
 use crate::hub::epoch::epoch_after;
 use crate::wire::ids::Seq;
 
-/// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most.
+/// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most; and, if those
+/// are much of what the stream keeps, at least: the last checkpoint and something else.
 const CHECKPOINT_EVERY: u64 = 4096;
+const CHECKPOINT_EVERY_MIN: u64 = 2;
 
 /// How long nobody has said what the order is until one begins: longer than the others take to notice that a checkpoint
 /// is due.
@@ -147,6 +149,15 @@ impl Member {
         }
     }
 
+    /// Whether a checkpoint is due in a stream that has this.
+    pub(super) fn is_checkpoint_due(&self, info: StreamInfo) -> bool {
+        let every = match self.passed.is_much(self.limits) {
+            true => CHECKPOINT_EVERY_MIN,
+            false => CHECKPOINT_EVERY,
+        };
+        self.order.is_checkpoint_due(info.first, every)
+    }
+
     /// Does what is due beside sending and taking.
     pub(super) fn look_after(&mut self, connection: &mut Connection) {
         self.hub.note_standing(&self.standing);
@@ -175,11 +186,13 @@ impl Member {
                 connection.chore = Some(send(Subject::Gone, &gone, id, None));
                 return;
             }
-            if self.order.is_checkpoint_due(info.first, CHECKPOINT_EVERY) {
+            if self.is_checkpoint_due(info) {
                 let oldest = self.past.oldest().unwrap_or(Seq(0));
                 if let Some(checkpoint) = self.order.checkpoint(oldest) {
-                    let (last, first) = (self.order.last_checkpoint(), info.first);
-                    // All who come upon it at once send one.
+                    let last = self.order.last_checkpoint();
+                    // All who come upon it at once send one; and another, if that one has left the stream unread.
+                    let first = Some(info.first).filter(|first| last + 1 < *first);
+                    let first = first.unwrap_or(0);
                     let id = Some(format!("checkpoint-{}-{last}-{first}", info.id));
                     let checkpoint = Message::Checkpoint(Box::new(checkpoint));
                     connection.chore = Some(send(Subject::Checkpoint, &checkpoint, id, None));
