@@ -246,6 +246,8 @@ impl Member {
     }
 
     async fn open(&mut self) -> Result<ChannelStream, Trouble> {
+        // A reload may have changed them.
+        self.limits = self.hub.stream_limits();
         let channel = self.hub.name();
         let opened = self.cluster.nats.open_stream(channel, self.limits).await;
         opened.map_err(|error| match error {

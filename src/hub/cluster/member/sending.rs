@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use tracing::warn;
 
 use super::connection::{Chore, Connection, Done};
 use super::{Member, RETRY_TIME, Trouble};
 use crate::hub::cluster::batch::Gone;
 use crate::hub::cluster::message::Message;
+use crate::hub::cluster::nats::StreamError;
 use crate::hub::cluster::nats::names::Subject;
 use crate::hub::cluster::nats::stream::{PublishError, Stored, StreamInfo};
 use crate::hub::cluster::outbox::Outgoing;
@@ -146,6 +148,12 @@ impl Member {
                 connection.info_at = None;
                 Ok(())
             }
+            Chore::Compared(error) => {
+                if let Some(StreamError::Differs { what }) = error {
+                    warn!(channel = %self.hub.name(), what, "the stream keeps what it did before the reload, and no new connection to it is used until they agree");
+                }
+                Ok(())
+            }
         }
     }
 
@@ -163,6 +171,16 @@ impl Member {
         self.hub.note_standing(&self.standing);
         self.open_if_there(connection);
         if connection.chore.is_some() {
+            return;
+        }
+        let limits = self.hub.stream_limits();
+        if std::mem::replace(&mut self.limits, limits) != limits {
+            let (nats, channel) = (self.cluster.nats.clone(), self.hub.name().clone());
+            let compared = async move {
+                let opened = nats.open_stream(&channel, limits).await;
+                Chore::Compared(opened.err())
+            };
+            connection.chore = Some(compared.boxed());
             return;
         }
         let stream = connection.stream.clone();
