@@ -12,6 +12,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 
 use super::batch::NodeId;
 use super::message::{Checkpoint, Message};
@@ -31,7 +32,7 @@ const CURSORS_MAX: usize = 16;
 /// How long what went wrong is left alone.
 const RETRY_TIME: Duration = Duration::from_millis(250);
 
-/// How long a message is waited for that is there.
+/// How long a message is waited for that is there: one that does not come is not gone.
 const READ_TIME: Duration = Duration::from_secs(10);
 
 /// What the stream of a channel has of the past.
@@ -386,11 +387,13 @@ async fn walk(
     mut visit: impl FnMut(Record) -> Walk,
 ) -> Result<Order, NatsError> {
     let mut reader = stream.read_behind(place);
+    let end = reader.end().await?;
+    if place >= end {
+        return Ok(order);
+    }
     loop {
-        let entry = match tokio::time::timeout(READ_TIME, reader.next()).await {
-            Ok(entry) => entry?,
-            Err(_) => return Ok(order),
-        };
+        let late = |_| NatsError::Away("a message of the stream did not come in time".to_owned());
+        let entry = timeout(READ_TIME, reader.next()).await.map_err(late)??;
         let mut out = Vec::new();
         order.apply(
             entry.place,
@@ -408,7 +411,7 @@ async fn walk(
                 Delivery::Placed { .. } | Delivery::Claimed(_) | Delivery::Gone { .. } => {}
             }
         }
-        if entry.pending == 0 {
+        if entry.place >= end {
             return Ok(order);
         }
     }

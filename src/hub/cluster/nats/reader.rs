@@ -48,6 +48,8 @@ struct Reading {
     consumer: String,
     inbox: String,
     subscriber: Subscriber,
+    /// The last place, as the leader said when this began; 0 if the stream had no message.
+    end: u64,
     /// Requests that were made: the last is answered to the subject of this number.
     requests: u64,
     /// Messages that are still to come of it.
@@ -83,22 +85,32 @@ impl StreamReader {
     /// # Errors
     /// The reader has ended, and says the same from then on: make another behind the last place that was taken.
     pub(crate) async fn next(&mut self) -> Result<Entry, NatsError> {
-        loop {
-            let ended = match &mut self.stage {
-                Stage::Opening(opening) => match opening.await {
-                    Ok(reading) => {
-                        self.stage = Stage::Reading(Box::new(reading));
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Stage::Reading(reading) => match reading.next().await {
-                    Ok(entry) => return Ok(entry),
-                    Err(error) => error,
-                },
-                Stage::Ended(error) => return Err(error.clone()),
+        let next = match self.reading().await {
+            Ok(reading) => reading.next().await,
+            Err(error) => Err(error),
+        };
+        next.inspect_err(|error| self.stage = Stage::Ended(error.clone()))
+    }
+
+    /// The last place that the stream had when this began to read; 0 if it had no message then. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of [`StreamReader::next`].
+    pub(crate) async fn end(&mut self) -> Result<u64, NatsError> {
+        Ok(self.reading().await?.end)
+    }
+
+    async fn reading(&mut self) -> Result<&mut Reading, NatsError> {
+        if let Stage::Opening(opening) = &mut self.stage {
+            self.stage = match opening.await {
+                Ok(reading) => Stage::Reading(Box::new(reading)),
+                Err(error) => Stage::Ended(error),
             };
-            self.stage = Stage::Ended(ended);
+        }
+        match &mut self.stage {
+            Stage::Reading(reading) => Ok(reading),
+            Stage::Ended(error) => Err(error.clone()),
+            Stage::Opening(_) => Err(NatsError::Away("it is not open".into())),
         }
     }
 }
@@ -117,7 +129,8 @@ impl Reading {
         let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
         let consumer = stream.make_consumer(from).await?;
         // Only some servers say so of the consumer: others let it wait until the stream has grown.
-        let last = stream.info().await?.last;
+        let info = stream.info().await?;
+        let last = info.last;
         if last < place {
             let why = format!("the stream ends at {last}, before {place}: it is another");
             return Err(NatsError::Away(why));
@@ -128,6 +141,7 @@ impl Reading {
             consumer: consumer.name,
             inbox,
             subscriber,
+            end: if info.first <= last { last } else { 0 },
             requests: 0,
             asked: 0,
             delivered: 0,

@@ -54,6 +54,7 @@ async fn reader_has_all_behind_its_place_in_order() {
     };
     let (nats, stream) = server.connect_stream().await;
     let mut reader = stream.read_behind(0);
+    assert_eq!(reader.end().await, Ok(0));
     let before = now_ms();
     for number in 1..=300_u64 {
         assert_eq!(
@@ -70,6 +71,7 @@ async fn reader_has_all_behind_its_place_in_order() {
         assert!((before..=now_ms()).contains(&entry.time_ms));
     }
     let mut late = stream.read_behind(298);
+    assert_eq!(late.end().await, Ok(300));
     let entry = next(&mut late).await;
     assert_eq!((entry.place, entry.pending), (299, 1));
     assert_eq!(next(&mut late).await.place, 300);
@@ -213,6 +215,7 @@ async fn purge_is_a_gap_and_a_deleted_stream_is_none() {
     let context = async_nats::jetstream::new(nats.client.clone());
     let raw = context.get_stream("LINEHUB_a=2Eb").await.unwrap();
     raw.purge().await.unwrap();
+    assert_eq!(stream.read_behind(1).end().await, Ok(0));
     publish(&stream, "4").await.unwrap();
     while next(&mut reader).await.place != 4 {}
     assert_eq!(next(&mut stream.read_behind(1)).await.place, 4);
