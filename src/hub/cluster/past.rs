@@ -29,6 +29,9 @@ const READERS_MAX: usize = 4;
 /// Ends of slices that are kept for who goes on there.
 const CURSORS_MAX: usize = 16;
 
+/// Checkpoints that are known at most.
+const MARKS_MAX: usize = 1024;
+
 /// How long what went wrong is left alone.
 const RETRY_TIME: Duration = Duration::from_millis(250);
 
@@ -103,11 +106,12 @@ impl StreamPast {
         self.note_info(info);
         // Those that come later, the member tells.
         if !is_known {
-            for entry in stream.checkpoints().await? {
+            let noted = stream.checkpoints(|entry| {
                 if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
                     self.note_checkpoint(entry.time_ms, &checkpoint);
                 }
-            }
+            });
+            noted.await?;
         }
         self.state.lock().stream = Some(stream.clone());
         self.known.notify_waiters();
@@ -139,6 +143,9 @@ impl StreamPast {
         let at = state.marks.partition_point(|it| it.place < mark.place);
         if state.marks.get(at).is_none_or(|it| it.place != mark.place) {
             state.marks.insert(at, mark);
+        }
+        if state.marks.len() > MARKS_MAX {
+            thin(&mut state.marks);
         }
     }
 
@@ -324,6 +331,13 @@ impl State {
     }
 }
 
+/// Forgets every second of many, but neither the first, before which nothing can be read, nor the last.
+fn thin(marks: &mut Vec<Mark>) {
+    let last = marks.len().saturating_sub(1);
+    let mut index = 0..;
+    marks.retain(|_| index.next().is_some_and(|at| at % 2 == 0 || at == last));
+}
+
 /// Records from a number on, which follow each other.
 #[derive(Debug)]
 struct SliceBuilder {
@@ -485,6 +499,21 @@ mod tests {
     fn numbers(slice: &SliceBuilder) -> Vec<u64> {
         let records = slice.records.iter();
         records.map(|record| record.first_seq.0).collect()
+    }
+
+    #[test]
+    fn of_many_checkpoints_the_first_and_the_last_stay() {
+        let mark = |place| Mark {
+            epoch: Epoch(1),
+            place,
+            next: Seq(place),
+            messages: place,
+            time_ms: 0,
+        };
+        let mut marks: Vec<_> = (0..6).map(mark).collect();
+        thin(&mut marks);
+        let places: Vec<_> = marks.iter().map(|mark| mark.place).collect();
+        assert_eq!(places, [0, 2, 4, 5]);
     }
 
     #[test]

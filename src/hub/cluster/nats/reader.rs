@@ -12,12 +12,13 @@ use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{ConnectionState, unreadable};
 use super::error::NatsError;
+use super::names::Subject;
 use super::stream::{ChannelStream, Entry, milliseconds};
 
 /// Messages and bytes that the server is asked for at once.
@@ -62,7 +63,14 @@ struct Reading {
 impl ChannelStream {
     /// All that is behind `place`, for ever.
     pub(crate) fn read_behind(&self, place: u64) -> StreamReader {
-        StreamReader::new(self.clone(), place)
+        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
+        StreamReader::new(self.clone(), place, from)
+    }
+
+    /// All that is about this, for ever.
+    pub(super) fn read_of(&self, subject: Subject) -> StreamReader {
+        let of = json!({"deliver_policy": "all", "filter_subject": self.subject(subject)});
+        StreamReader::new(self.clone(), 0, of)
     }
 }
 
@@ -73,8 +81,9 @@ impl fmt::Debug for StreamReader {
 }
 
 impl StreamReader {
-    pub(super) fn new(stream: ChannelStream, place: u64) -> StreamReader {
-        let opening = Box::pin(Reading::open(stream, place));
+    /// What a consumer of this configuration has, in a stream that reaches to this place.
+    fn new(stream: ChannelStream, place: u64, consumer: Value) -> StreamReader {
+        let opening = Box::pin(Reading::open(stream, place, consumer));
         StreamReader {
             stage: Stage::Opening(opening),
         }
@@ -116,7 +125,11 @@ impl StreamReader {
 }
 
 impl Reading {
-    async fn open(stream: ChannelStream, place: u64) -> Result<Reading, NatsError> {
+    async fn open(
+        stream: ChannelStream,
+        place: u64,
+        consumer: Value,
+    ) -> Result<Reading, NatsError> {
         let nats = &stream.nats;
         let mut connection = nats.watch();
         connection.borrow_and_update();
@@ -126,8 +139,7 @@ impl Reading {
             .while_connected(&inbox, nats.client.subscribe(subject))
             .await?;
         let subscriber = subscriber.map_err(|error| NatsError::away(&error))?;
-        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
-        let consumer = stream.make_consumer(from).await?;
+        let consumer = stream.make_consumer(consumer).await?;
         // Only some servers say so of the consumer: others let it wait until the stream has grown.
         let info = stream.info().await?;
         let last = info.last;
