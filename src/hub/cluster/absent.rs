@@ -32,7 +32,7 @@ impl Cluster {
     ///
     /// # Errors
     /// None.
-    pub(crate) async fn connect(_: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
+    pub(crate) async fn connect(_: &Config, _: bool) -> anyhow::Result<Option<Arc<Cluster>>> {
         Ok(None)
     }
 

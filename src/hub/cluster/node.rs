@@ -10,7 +10,7 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::batch::NodeId;
 use super::ids::{BLOCK, IdBlocks};
@@ -75,14 +75,28 @@ impl Cluster {
         options.map_or(Ok(()), |options| options.check())
     }
 
-    /// Begins to connect to the NATS servers of the configuration; `None` if it names none.
+    /// Begins to connect to the NATS servers of the configuration; `None` if it names none. `goes_on`: whether there are
+    /// clients to go on with, for whom files that cannot be used are waited for.
     ///
     /// # Errors
-    /// What no retry mends: a file that cannot be read, a URL that is none.
-    pub(crate) async fn connect(config: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
+    /// What no retry mends: a URL that is none; and a file that cannot be used, unless it goes on.
+    pub(crate) async fn connect(
+        config: &Config,
+        goes_on: bool,
+    ) -> anyhow::Result<Option<Arc<Cluster>>> {
         let Some(options) = NatsOptions::of(config) else {
             return Ok(None);
         };
+        if let Err(error) = options.check() {
+            if !goes_on {
+                return Err(error);
+            }
+            let error = format!("{error:#}");
+            error!(
+                error,
+                "shared channels stand still: NATS cannot be reached without this"
+            );
+        }
         let id = random_node();
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();

@@ -70,6 +70,7 @@ pub(crate) struct ConnectionState {
 /// What the library's callbacks tell.
 #[derive(Debug)]
 struct Shared {
+    options: NatsOptions,
     state: watch::Sender<ConnectionState>,
     said: Mutex<Said>,
     /// What the server says when it does not allow something.
@@ -88,13 +89,15 @@ struct Said {
 }
 
 impl Nats {
-    /// Begins to connect. It goes on trying for ever in the background, and again when the connection is lost.
+    /// Begins to connect. It goes on trying for ever in the background, and again when the connection is lost; also with
+    /// [files](NatsOptions::check) that cannot be read.
     ///
     /// # Errors
-    /// Only what no retry mends: a file that cannot be read, a URL that is none.
+    /// Only what no retry mends: a URL that is none.
     pub(crate) async fn connect(options: &NatsOptions, name: &str) -> anyhow::Result<Nats> {
         let (servers, to_library) = options.resolve()?;
         let shared = Arc::new(Shared {
+            options: options.clone(),
             state: watch::Sender::new(ConnectionState::default()),
             said: Mutex::default(),
             denials: broadcast::Sender::new(16),
@@ -306,7 +309,11 @@ impl Shared {
             .and_then(|server| server.last_error.as_ref())
         {
             let reason = reason.strip_prefix("IO error: ").unwrap_or(reason);
-            self.refused(format!("{}: {reason}", last.unwrap_or_default()));
+            // Which file it is that cannot be used, the library does not say.
+            self.refused(match self.options.check() {
+                Ok(()) => format!("{}: {reason}", last.unwrap_or_default()),
+                Err(error) => format!("{error:#}"),
+            });
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = servers.get(turn.checked_rem(servers.len())?)?;
