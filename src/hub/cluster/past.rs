@@ -212,7 +212,7 @@ impl StreamPast {
             Err(oldest) => return Ok(Slice::Gone { oldest }),
         };
         let mut slice = SliceBuilder::new(from, bytes_max);
-        let order = walk(&stream, order, |record| slice.add(record)).await?;
+        let order = walk(&stream, order, |_, record| slice.add(record)).await?;
         if let Some(oldest) = slice.gone {
             return Ok(Slice::Gone { oldest });
         }
@@ -269,15 +269,14 @@ impl StreamPast {
                 let target = published.saturating_sub(most);
                 let mark = marks.iter().rev().find(|mark| mark.messages <= target);
                 let mark = mark.unwrap_or(oldest);
-                let mut before = mark.messages;
-                walk(&stream, start(mark), |record| {
+                walk(&stream, start(mark), |before, record| {
                     let behind = before + record.messages();
                     if behind > target {
                         found =
                             record.seq_of_last_messages((behind - target).min(record.messages()));
                         return Walk::Done;
                     }
-                    (before, found) = (behind, record.next_seq());
+                    found = record.next_seq();
                     Walk::On
                 })
                 .await?;
@@ -286,7 +285,7 @@ impl StreamPast {
                 let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
                 let since = now_ms().saturating_sub(most);
                 let mark = marks.iter().rev().find(|mark| mark.time_ms < since);
-                walk(&stream, start(mark.unwrap_or(oldest)), |record| {
+                walk(&stream, start(mark.unwrap_or(oldest)), |_, record| {
                     found = record.first_seq;
                     if record.time_ms >= since {
                         return Walk::Done;
@@ -300,7 +299,7 @@ impl StreamPast {
                 let (mut left, mut end) = (most, Seq(u64::MAX));
                 for mark in marks.iter().rev() {
                     let mut lines = Vec::new();
-                    walk(&stream, start(mark), |record| {
+                    walk(&stream, start(mark), |_, record| {
                         if record.first_seq >= end {
                             return Walk::Done;
                         }
@@ -394,36 +393,37 @@ enum Walk {
     Done,
 }
 
-/// Shows what is behind a place, until the end of the stream, or until it is enough. Where the order is then.
+/// Shows what is behind a place, until the end of the stream, or until it is enough: each record, and the messages that
+/// were published before it. Where the order is then.
 async fn walk(
     stream: &ChannelStream,
     (mut order, place): (Order, u64),
-    mut visit: impl FnMut(Record) -> Walk,
+    mut visit: impl FnMut(u64, Record) -> Walk,
 ) -> Result<Order, NatsError> {
     let mut reader = stream.read_behind(place);
     let end = reader.end().await?;
     if place >= end {
         return Ok(order);
     }
+    let mut before = order.state().messages;
     loop {
         let late = |_| NatsError::Away("a message of the stream did not come in time".to_owned());
         let entry = timeout(READ_TIME, reader.next()).await.map_err(late)??;
-        let mut out = Vec::new();
-        order.apply(
-            entry.place,
-            entry.time_ms,
-            Message::decode(&entry.body).ok(),
-            &mut out,
-        );
+        let (mut out, message) = (Vec::new(), Message::decode(&entry.body).ok());
+        order.apply(entry.place, entry.time_ms, message, &mut out);
+        if let Some(Delivery::Placed { .. }) = out.first() {
+            before = order.state().messages;
+        }
         order.go_on(&mut out);
         for delivery in out {
-            match delivery {
-                Delivery::Batch { record, .. } => match visit(record) {
-                    Walk::On => {}
-                    Walk::Done => return Ok(order),
-                },
-                Delivery::Placed { .. } | Delivery::Claimed(_) | Delivery::Gone { .. } => {}
+            let Delivery::Batch { record, .. } = delivery else {
+                continue;
+            };
+            let messages = record.messages();
+            if visit(before, record) == Walk::Done {
+                return Ok(order);
             }
+            before += messages;
         }
         if entry.place >= end {
             return Ok(order);

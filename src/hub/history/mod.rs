@@ -259,7 +259,8 @@ impl History {
             Store::Memory(_) => None,
             Store::Disk(log) => log.messages_gone(from, oldest),
             // Of those before the first number there were none.
-            Store::Stream(stream) => (from == Seq(1)).then(|| stream.messages_before(oldest)),
+            Store::Stream(stream) if from == Seq(1) => stream.messages_before(oldest),
+            Store::Stream(_) => None,
         }
     }
 
@@ -461,16 +462,14 @@ impl Stream {
         self.oldest() < self.recent.extent().2
     }
 
-    /// Messages that were published before the oldest that is kept.
-    fn messages_before(&self, oldest: Seq) -> u64 {
+    /// Messages that were published before the oldest that is kept, unless that is another by now.
+    fn messages_before(&self, oldest: Seq) -> Option<u64> {
         let all = self.remote.extent();
-        match all.oldest == Some(oldest) {
-            true => all.messages_before,
-            false => self
-                .recent
-                .published()
-                .saturating_sub(self.recent.extent().1),
+        if all.oldest == Some(oldest) {
+            return Some(all.messages_before);
         }
+        let (_, messages, recent, _) = self.recent.extent();
+        (recent == oldest).then(|| self.recent.published().saturating_sub(messages))
     }
 
     /// Keeps a record in memory, which is the next.
