@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use self::connection::{Connection, on};
 use self::passed::Passed;
+use super::backoff::Backoff;
 use super::batch::{Gone, NodeId};
 use super::message::Message;
 use super::nats::names::Subject;
@@ -211,7 +212,7 @@ impl Member {
     async fn serve(&mut self) {
         let cluster = self.cluster.clone();
         cluster.begun.cancelled().await;
-        let mut pause = RETRY_TIME.0;
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             self.connected().await;
             let began = Instant::now();
@@ -220,11 +221,9 @@ impl Member {
             self.entry = None;
             self.say(Some(&trouble));
             if began.elapsed() > RETRY_TIME.1 {
-                pause = RETRY_TIME.0;
+                backoff.reset();
             }
-            let jitter = 0.5 + f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-            sleep(pause.mul_f64(jitter)).await;
-            pause = (2 * pause).min(RETRY_TIME.1);
+            sleep(backoff.pause()).await;
         }
     }
 

@@ -71,6 +71,8 @@
 //! - *The stream comes back without its end and grows past where a node was before that node is connected*: it is not
 //!   noticed. A server that loses what it has acknowledged breaks what all of this stands on.
 
+#[cfg(feature = "nats")]
+mod backoff;
 pub(in crate::hub) mod batch;
 pub(in crate::hub) mod here;
 pub(in crate::hub) mod ids;

@@ -12,8 +12,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
+use super::backoff::Backoff;
 use super::batch::NodeId;
 use super::message::{Checkpoint, Message};
 use super::nats::NatsError;
@@ -33,7 +35,7 @@ const CURSORS_MAX: usize = 16;
 const MARKS_MAX: usize = 1024;
 
 /// How long what went wrong is left alone.
-const RETRY_TIME: Duration = Duration::from_millis(250);
+const RETRY_TIME: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// How long a message is waited for that is there: one that does not come is not gone.
 const READ_TIME: Duration = Duration::from_secs(10);
@@ -60,6 +62,8 @@ struct State {
     messages: u64,
     marks: Vec<Mark>,
     cursors: VecDeque<Order>,
+    /// Why it could last not be read.
+    failure: Option<NatsError>,
 }
 
 /// What a checkpoint says.
@@ -190,13 +194,32 @@ impl StreamPast {
         &self,
         mut attempt: impl FnMut(ChannelStream, u64) -> F,
     ) -> T {
-        let _turn = self.readers.acquire().await;
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             let (stream, id) = self.stream().await;
-            match attempt(stream, id).await {
+            // Others have their turn while it waits.
+            let turn = self.readers.acquire().await;
+            let attempted = attempt(stream.clone(), id).await;
+            drop(turn);
+            self.note_failure(&stream, attempted.as_ref().err());
+            match attempted {
                 Ok(done) => return done,
-                Err(_) => tokio::time::sleep(RETRY_TIME).await,
+                Err(_) => sleep(backoff.pause()).await,
             }
+        }
+    }
+
+    /// Says once in the log why the past cannot be read.
+    fn note_failure(&self, stream: &ChannelStream, error: Option<&NatsError>) {
+        let mut state = self.state.lock();
+        if state.failure.as_ref() == error {
+            return;
+        }
+        state.failure = error.cloned();
+        let stream = stream.name();
+        match error {
+            Some(error) => warn!(stream, %error, "the past cannot be read: who asked for it waits"),
+            None => info!(stream, "the past can be read again"),
         }
     }
 

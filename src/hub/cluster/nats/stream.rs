@@ -96,6 +96,10 @@ impl ChannelStream {
         ChannelStream { nats, name, prefix }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What the stream has, as its leader says.
     pub(crate) async fn info(&self) -> Result<StreamInfo, NatsError> {
         let info: Info = self
