@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,17 +19,22 @@ use super::backoff::Backoff;
 use super::batch::NodeId;
 use super::message::{Checkpoint, Message};
 use super::nats::NatsError;
+use super::nats::reader::StreamReader;
 use super::nats::stream::{ChannelStream, StreamInfo};
 use super::order::{Delivery, Order};
-use crate::hub::history::{Record, Remote, RemoteExtent, Slice, now_ms};
+use crate::hub::history::{Record, Remote, RemoteExtent, SLICE_BYTES, Slice, now_ms};
 use crate::wire::ids::{Epoch, Seq};
 use crate::wire::past::Newest;
 
 /// Readers of the past at a time: a server has more to do.
 const READERS_MAX: usize = 4;
 
-/// Ends of slices that are kept for who goes on there.
+/// Ends of slices that are kept for who goes on there, each with what NATS was asked for beyond: one message of the largest
+/// size or [`SLICE_BYTES`].
 const CURSORS_MAX: usize = 16;
+
+/// How long a cursor is of use as it is: NATS forgets after 30 s what nobody asks.
+const KEEP_TIME: Duration = Duration::from_secs(20);
 
 /// Checkpoints that are known at most.
 const MARKS_MAX: usize = 1024;
@@ -61,9 +66,19 @@ struct State {
     /// Messages that were published, and the next number.
     messages: u64,
     marks: Vec<Mark>,
-    cursors: VecDeque<Order>,
+    cursors: VecDeque<Cursor>,
     /// Why it could last not be read.
     failure: Option<NatsError>,
+}
+
+/// Where a slice ended, and the next goes on.
+#[derive(Debug)]
+struct Cursor {
+    order: Order,
+    /// Place of the last message that it took, or behind which it begins.
+    place: u64,
+    reader: StreamReader,
+    kept_at: Instant,
 }
 
 /// What a checkpoint says.
@@ -117,7 +132,11 @@ impl StreamPast {
             });
             noted.await?;
         }
-        self.state.lock().stream = Some(stream.clone());
+        let mut state = self.state.lock();
+        state.stream = Some(stream.clone());
+        // What was asked for over another connection does not come.
+        state.cursors.iter_mut().for_each(|it| it.renew(stream));
+        drop(state);
         self.known.notify_waiters();
         Ok(())
     }
@@ -128,7 +147,7 @@ impl StreamPast {
         (state.first, state.bytes) = (info.first, info.bytes);
         let first = state.first;
         state.marks.retain(|mark| mark.place + 1 >= first);
-        state.cursors.retain(|order| order.place() + 1 >= first);
+        state.cursors.retain(|cursor| cursor.place + 1 >= first);
     }
 
     /// There is a checkpoint in the stream.
@@ -230,18 +249,19 @@ impl StreamPast {
         from: Seq,
         bytes_max: usize,
     ) -> Result<Slice<Arc<Record>>, NatsError> {
-        let order = match self.start(id, from) {
-            Ok(order) => order,
+        let mut cursor = match self.start(&stream, id, from) {
+            Ok(cursor) => cursor,
             Err(oldest) => return Ok(Slice::Gone { oldest }),
         };
         let mut slice = SliceBuilder::new(from, bytes_max);
-        let order = walk(&stream, order, |_, record| slice.add(record)).await?;
+        walk(&stream, &mut cursor, |_, record| slice.add(record)).await?;
         if let Some(oldest) = slice.gone {
             return Ok(Slice::Gone { oldest });
         }
         let mut state = self.state.lock();
-        if state.id == id && order.is_known() && !slice.has_gap {
-            state.cursors.push_back(order);
+        if state.id == id && cursor.order.is_known() && !slice.has_gap {
+            cursor.kept_at = Instant::now();
+            state.cursors.push_back(cursor);
             if state.cursors.len() > CURSORS_MAX {
                 state.cursors.pop_front();
             }
@@ -253,23 +273,25 @@ impl StreamPast {
     }
 
     /// Where to begin for this number; or the oldest there is, if that is beyond it.
-    fn start(&self, id: u64, from: Seq) -> Result<(Order, u64), Seq> {
+    fn start(&self, stream: &ChannelStream, id: u64, from: Seq) -> Result<Cursor, Seq> {
         let mut state = self.state.lock();
         let cursor = state.cursors.iter().enumerate();
-        let cursor = cursor.filter(|(_, order)| order.state().next <= from);
-        let cursor = cursor.max_by_key(|(_, order)| order.state().next);
-        let cursor = cursor.map(|(at, order)| (at, order.state().next));
+        let cursor = cursor.map(|(at, cursor)| (at, cursor.order.state().next));
+        let cursor = cursor.filter(|(_, next)| *next <= from);
+        let cursor = cursor.max_by_key(|(_, next)| *next);
         let marks: Vec<_> = state.of_epoch().collect();
         let mark = marks.iter().rev().find(|mark| mark.next <= from);
         if let Some((at, next)) = cursor
             && mark.is_none_or(|mark| mark.next <= next)
-            && let Some(order) = state.cursors.remove(at)
+            && let Some(mut cursor) = state.cursors.remove(at)
         {
-            let place = order.place();
-            return Ok((order, place));
+            if cursor.kept_at.elapsed() > KEEP_TIME {
+                cursor.renew(stream);
+            }
+            return Ok(cursor);
         }
         match (mark, marks.first()) {
-            (Some(mark), _) => Ok((Order::new(NodeId(0), id), mark.place)),
+            (Some(mark), _) => Ok(Cursor::new(stream, id, mark)),
             (None, Some(oldest)) => Err(oldest.next),
             // What is in memory is all there is.
             (None, None) => Err(Seq(u64::MAX)),
@@ -285,14 +307,14 @@ impl StreamPast {
         let Some(oldest) = marks.first() else {
             return Ok(Seq(u64::MAX));
         };
-        let start = |mark: &Mark| (Order::new(NodeId(0), id), mark.place);
+        let start = |mark: &Mark| Cursor::new(&stream, id, mark);
         let mut found = oldest.next;
         match newest {
             Newest::Messages(most) => {
                 let target = published.saturating_sub(most);
                 let mark = marks.iter().rev().find(|mark| mark.messages <= target);
                 let mark = mark.unwrap_or(oldest);
-                walk(&stream, start(mark), |before, record| {
+                walk(&stream, &mut start(mark), |before, record| {
                     let behind = before + record.messages();
                     if behind > target {
                         found =
@@ -308,7 +330,7 @@ impl StreamPast {
                 let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
                 let since = now_ms().saturating_sub(most);
                 let mark = marks.iter().rev().find(|mark| mark.time_ms < since);
-                walk(&stream, start(mark.unwrap_or(oldest)), |_, record| {
+                walk(&stream, &mut start(mark.unwrap_or(oldest)), |_, record| {
                     found = record.first_seq;
                     if record.time_ms >= since {
                         return Walk::Done;
@@ -322,7 +344,7 @@ impl StreamPast {
                 let (mut left, mut end) = (most, Seq(u64::MAX));
                 for mark in marks.iter().rev() {
                     let mut lines = Vec::new();
-                    walk(&stream, start(mark), |_, record| {
+                    walk(&stream, &mut start(mark), |_, record| {
                         if record.first_seq >= end {
                             return Walk::Done;
                         }
@@ -416,22 +438,40 @@ enum Walk {
     Done,
 }
 
+impl Cursor {
+    fn new(stream: &ChannelStream, id: u64, mark: &Mark) -> Cursor {
+        Cursor {
+            order: Order::new(NodeId(0), id),
+            place: mark.place,
+            reader: stream.read_slices_behind(mark.place, SLICE_BYTES),
+            kept_at: Instant::now(),
+        }
+    }
+
+    /// Asks NATS anew for what comes behind its place, when it is read on.
+    fn renew(&mut self, stream: &ChannelStream) {
+        self.reader = stream.read_slices_behind(self.place, SLICE_BYTES);
+    }
+}
+
 /// Shows what is behind a place, until the end of the stream, or until it is enough: each record, and the messages that
-/// were published before it. Where the order is then.
+/// were published before it.
 async fn walk(
     stream: &ChannelStream,
-    (mut order, place): (Order, u64),
+    cursor: &mut Cursor,
     mut visit: impl FnMut(u64, Record) -> Walk,
-) -> Result<Order, NatsError> {
-    let mut reader = stream.read_behind(place);
-    let end = reader.end().await?;
-    if place >= end {
-        return Ok(order);
+) -> Result<(), NatsError> {
+    if cursor.place >= cursor.reader.end().await? {
+        // There may be more by now.
+        cursor.renew(stream);
     }
+    let end = cursor.reader.end().await?;
+    let (order, reader) = (&mut cursor.order, &mut cursor.reader);
     let mut before = order.state().messages;
-    loop {
+    while cursor.place < end {
         let late = |_| NatsError::Away("a message of the stream did not come in time".to_owned());
         let entry = timeout(READ_TIME, reader.next()).await.map_err(late)??;
+        cursor.place = entry.place;
         let (mut out, message) = (Vec::new(), Message::decode(&entry.body).ok());
         order.apply(entry.place, entry.time_ms, message, &mut out);
         if let Some(Delivery::Placed { .. }) = out.first() {
@@ -444,14 +484,12 @@ async fn walk(
             };
             let messages = record.messages();
             if visit(before, record) == Walk::Done {
-                return Ok(order);
+                return Ok(());
             }
             before += messages;
         }
-        if entry.place >= end {
-            return Ok(order);
-        }
     }
+    Ok(())
 }
 
 impl Remote for StreamPast {

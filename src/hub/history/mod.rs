@@ -32,7 +32,7 @@ use crate::wire::past::Newest;
 
 /// What one reader takes at a time, in bytes: enough to pay for the turn, and little enough for a live client
 /// not to notice that it waits for it.
-const SLICE_BYTES: usize = 256 * 1024;
+pub(in crate::hub) const SLICE_BYTES: usize = 256 * 1024;
 
 /// Slices that are kept while their readers wait, together: 8 MiB. Few in tests, which try both ways.
 const KEPT_MAX: usize = if cfg!(test) { 2 } else { 32 };

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -24,6 +25,9 @@ use super::stream::{ChannelStream, Entry, milliseconds};
 /// Messages and bytes that the server is asked for at once.
 const MESSAGES_MAX: u32 = 64;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a message takes at most beside its payload: its subject, and that to which it is answered.
+const SUBJECTS_BYTES_MAX: usize = 4096;
 
 /// Time for which the server keeps what it is asked for.
 const REQUEST_EXPIRES: Duration = Duration::from_secs(30);
@@ -53,8 +57,10 @@ struct Reading {
     end: u64,
     /// Requests that were made: the last is answered to the subject of this number.
     requests: u64,
-    /// Messages that are still to come of it.
+    /// Messages that are still to come of it, and the bytes that each asks for at most: a message that is larger could never
+    /// be delivered.
     asked: u32,
+    bytes: usize,
     /// Messages that the server has delivered.
     delivered: u64,
     heard: Instant,
@@ -64,13 +70,19 @@ impl ChannelStream {
     /// All that is behind `place`, for ever.
     pub(crate) fn read_behind(&self, place: u64) -> StreamReader {
         let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
-        StreamReader::new(self.clone(), place, from)
+        StreamReader::new(self.clone(), place, from, BYTES_MAX)
+    }
+
+    /// The same for who reads a few of them and waits: not many more bytes than these come at once.
+    pub(crate) fn read_slices_behind(&self, place: u64, bytes: usize) -> StreamReader {
+        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
+        StreamReader::new(self.clone(), place, from, bytes)
     }
 
     /// All that is about this, for ever.
     pub(super) fn read_of(&self, subject: Subject) -> StreamReader {
         let of = json!({"deliver_policy": "all", "filter_subject": self.subject(subject)});
-        StreamReader::new(self.clone(), 0, of)
+        StreamReader::new(self.clone(), 0, of, BYTES_MAX)
     }
 }
 
@@ -82,8 +94,8 @@ impl fmt::Debug for StreamReader {
 
 impl StreamReader {
     /// What a consumer of this configuration has, in a stream that reaches to this place.
-    fn new(stream: ChannelStream, place: u64, consumer: Value) -> StreamReader {
-        let opening = Box::pin(Reading::open(stream, place, consumer));
+    fn new(stream: ChannelStream, place: u64, consumer: Value, bytes: usize) -> StreamReader {
+        let opening = Box::pin(Reading::open(stream, place, consumer, bytes));
         StreamReader {
             stage: Stage::Opening(opening),
         }
@@ -129,6 +141,7 @@ impl Reading {
         stream: ChannelStream,
         place: u64,
         consumer: Value,
+        bytes: usize,
     ) -> Result<Reading, NatsError> {
         let nats = &stream.nats;
         let mut connection = nats.watch();
@@ -148,6 +161,7 @@ impl Reading {
             return Err(NatsError::Away(why));
         }
         Ok(Reading {
+            bytes: bytes.max(stream.nats.max_payload() + SUBJECTS_BYTES_MAX),
             stream,
             connection,
             consumer: consumer.name,
@@ -192,8 +206,7 @@ impl Reading {
         self.requests += 1;
         let body = json!({
             "batch": MESSAGES_MAX,
-            // A message that is larger could never be delivered.
-            "max_bytes": BYTES_MAX.max(2 * nats.max_payload()),
+            "max_bytes": self.bytes,
             "expires": REQUEST_EXPIRES.as_nanos() as u64,
             "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
         });
@@ -263,6 +276,19 @@ impl Reading {
                 "the server ends the reading of the stream: {status} {words}"
             ))),
         }
+    }
+}
+
+/// The server need not keep for 30 s what nobody asks any more.
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let (stream, consumer) = (&self.stream.name, &self.consumer);
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        let client = self.stream.nats.client.clone();
+        runtime.spawn(async move { client.publish(subject, Bytes::new()).await });
     }
 }
 

@@ -90,6 +90,19 @@ async fn reader_has_all_behind_its_place_in_order() {
     for place in 302..=321 {
         assert_eq!(next(&mut late).await.place, place);
     }
+    let consumers = || async {
+        let context = &nats.context;
+        let raw = context.get_stream("LINEHUB_a=2Eb").await.unwrap();
+        raw.cached_info().state.consumer_count
+    };
+    assert_eq!(consumers().await, 2);
+    drop(late);
+    within(async { while consumers().await != 1 {} }).await;
+    // A few bytes at a time, but whole messages.
+    let mut slices = stream.read_slices_behind(299, 1);
+    for place in 300..=321 {
+        assert_eq!(next(&mut slices).await.place, place);
+    }
     let beyond = within(stream.read_behind(400).next()).await;
     assert!(matches!(beyond, Err(NatsError::Away(_))), "{beyond:?}");
     let too_large = publish(&stream, vec![0; 2 * nats.max_payload()]).await;
