@@ -88,7 +88,10 @@ impl fmt::Display for Trouble {
 
 impl From<NatsError> for Trouble {
     fn from(error: NatsError) -> Trouble {
-        Trouble::Away(error.to_string())
+        match error {
+            NatsError::Away(_) | NatsError::NoStream => Trouble::Away(error.to_string()),
+            NatsError::Denied(reason) => Trouble::Wrong(reason),
+        }
     }
 }
 

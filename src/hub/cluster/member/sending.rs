@@ -108,7 +108,7 @@ impl Member {
                 self.publisher.note_found(last, place, read);
                 None
             }
-            Done::Found(Err(error)) => Some(Trouble::Away(error.to_string())),
+            Done::Found(Err(error)) => Some(error.into()),
         };
         match failed {
             None => {
@@ -142,7 +142,7 @@ impl Member {
                 self.past.note_info(info);
                 Ok(())
             }
-            Chore::Info(Err(error)) => Err(Trouble::Away(error.to_string())),
+            Chore::Info(Err(error)) => Err(error.into()),
             // What it was for is still due, or is not any more.
             Chore::Sent => {
                 connection.info_at = None;
