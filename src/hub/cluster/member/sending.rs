@@ -139,6 +139,8 @@ impl Member {
                 }
                 (connection.info, connection.info_at) = (info, Some(Instant::now()));
                 connection.info_place = self.order.place();
+                // Nothing else says how far behind it is while it takes nothing.
+                self.standing.lag = info.last.saturating_sub(connection.read);
                 self.past.note_info(info);
                 Ok(())
             }
@@ -230,7 +232,9 @@ impl Member {
                 return;
             }
         }
-        let is_moving = self.order.place() != connection.info_place || !self.order.is_known();
+        let is_moving = self.order.place() != connection.info_place
+            || !self.order.is_known()
+            || self.entry.is_some();
         let pause = if is_moving { INFO_TIME.0 } else { INFO_TIME.1 };
         if connection.info_at.is_none_or(|at| at.elapsed() >= pause) {
             let stream = connection.stream.clone();
