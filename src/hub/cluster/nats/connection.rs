@@ -59,7 +59,7 @@ pub(crate) struct NatsStatus {
     pub(crate) error: Option<String>,
 }
 
-/// Whether NATS is connected, and the how manieth connection it is.
+/// Whether NATS is connected, and how often it has been.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionState {
     pub(crate) is_connected: bool,
@@ -154,7 +154,7 @@ impl Nats {
         self.client.max_payload()
     }
 
-    /// Does this as long as the connection is there. `subject`: part of what the server says if it is not allowed.
+    /// Does this as long as the connection is there. `subject`: what the server names if it is not allowed.
     ///
     /// # Errors
     /// It may have been done, unless it is denied.
@@ -234,11 +234,16 @@ pub(super) fn unreadable(error: &impl Display) -> NatsError {
 async fn denial_of(denials: &mut broadcast::Receiver<Arc<str>>, subject: &str) -> String {
     loop {
         match denials.recv().await {
-            Ok(denial) if denial.contains(subject) => return denial.to_string(),
+            Ok(denial) if is_about(&denial, subject) => return denial.to_string(),
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
+}
+
+/// Whether the server says this of the subject, which it quotes, and not of one that begins as that does.
+fn is_about(denial: &str, subject: &str) -> bool {
+    denial.split('"').any(|word| word == subject)
 }
 
 impl Shared {
@@ -344,4 +349,20 @@ fn jittered(delay: Duration) -> Duration {
 /// A random number; without one, all nodes wait alike.
 pub(super) fn random() -> u32 {
     getrandom::u32().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denial_is_about_the_subject_that_it_quotes() {
+        let denial = r#"Permissions Violation for Publish to "$JS.API.STREAM.INFO.LINEHUB_ab""#;
+        assert!(is_about(denial, "$JS.API.STREAM.INFO.LINEHUB_ab"));
+        assert!(!is_about(denial, "$JS.API.STREAM.INFO.LINEHUB_a"));
+        assert!(is_about(
+            r#"Permissions Violation for Subscription to "_INBOX.a.*""#,
+            "_INBOX.a.*"
+        ));
+    }
 }

@@ -149,7 +149,7 @@ impl Reading {
         let inbox = nats.client.new_inbox();
         let subject = format!("{inbox}.*");
         let subscriber = nats
-            .while_connected(&inbox, nats.client.subscribe(subject))
+            .while_connected(&subject, nats.client.subscribe(subject.clone()))
             .await?;
         let subscriber = subscriber.map_err(|error| NatsError::away(&error))?;
         let consumer = stream.make_consumer(consumer).await?;
