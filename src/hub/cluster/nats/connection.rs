@@ -295,11 +295,14 @@ impl Shared {
         }
     }
 
-    /// Notes why there is no connection; it is logged if it is no news no more than once.
+    /// Notes why there is no connection, or why one that there still is ends. Logged once for each reason.
     fn refused(&self, why: String) {
         let mut said = self.said.lock();
         if said.error.as_ref() != Some(&why) {
-            error!(reason = why, "cannot connect to NATS, and goes on trying");
+            match self.state.borrow().is_connected {
+                true => error!(reason = why, "NATS ends the connection"),
+                false => error!(reason = why, "cannot connect to NATS, and goes on trying"),
+            }
             said.error = Some(why);
         }
     }
