@@ -1,11 +1,12 @@
 //! The connection to NATS.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
+use async_nats::connection::State;
 use async_nats::jetstream::{self, response::Response};
 use async_nats::{
     Client, ClientError, Event, HeaderMap, Message, ReconnectToServer, Server, ServerError,
@@ -30,6 +31,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// so that nodes do not come all at once.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether an event was lost.
+const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// Messages that wait for a subscriber at most: more than a [reader](super::reader) ever asks for. What comes then is
 /// dropped.
@@ -123,6 +127,7 @@ impl Nats {
             })
             .connect(servers)
             .await?;
+        tokio::spawn(look_after(Arc::downgrade(&shared), client.clone()));
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER_TIMEOUT);
         Ok(Nats {
@@ -230,6 +235,26 @@ pub(super) fn unreadable(error: &impl Display) -> NatsError {
     NatsError::Away(format!("the server's answer cannot be read: {error}"))
 }
 
+/// Looks now and then whether the connection is as the library told: it drops events that are not taken in time. One that
+/// is still to come makes no difference for so long.
+async fn look_after(shared: Weak<Shared>, client: Client) {
+    let mut differed = false;
+    loop {
+        tokio::time::sleep(LOOK_TIME).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let is_connected = client.connection_state() == State::Connected;
+        let differs = shared.state.borrow().is_connected != is_connected;
+        match differs && differed {
+            true if is_connected => shared.connected(),
+            true => shared.disconnected(),
+            false => {}
+        }
+        differed = differs;
+    }
+}
+
 /// What the server says about this subject when it does not allow it; the future goes on until it does.
 async fn denial_of(denials: &mut broadcast::Receiver<Arc<str>>, subject: &str) -> String {
     loop {
@@ -251,13 +276,7 @@ impl Shared {
     fn take(&self, event: Event) {
         match event {
             Event::Connected => self.connected(),
-            Event::Disconnected => {
-                let mut said = self.said.lock();
-                warn!(server = said.connected_to, "lost the connection to NATS");
-                // It may be known already why another cannot be made.
-                said.error.get_or_insert("the connection was lost".into());
-                self.state.send_modify(|state| state.is_connected = false);
-            }
+            Event::Disconnected => self.disconnected(),
             Event::ServerError(ServerError::Other(text)) => {
                 warn!(reason = text, "NATS refuses something");
                 if text.starts_with("Permissions Violation") {
@@ -275,6 +294,14 @@ impl Shared {
             }
             Event::ClientError(_) | Event::LameDuckMode | Event::Draining | Event::Closed => {}
         }
+    }
+
+    fn disconnected(&self) {
+        let mut said = self.said.lock();
+        warn!(server = said.connected_to, "lost the connection to NATS");
+        // It may be known already why another cannot be made.
+        said.error.get_or_insert("the connection was lost".into());
+        self.state.send_modify(|state| state.is_connected = false);
     }
 
     fn connected(&self) {
