@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::backoff::Backoff;
 use super::batch::NodeId;
 use super::ids::{BLOCK, IdBlocks};
 use super::nats::{Nats, NatsOptions};
@@ -23,8 +24,8 @@ use crate::config::Config;
 /// debugger, a full disk or a busy machine for a moment to come back.
 const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a failed request for numbers is left alone.
-const RETRY_TIME: Duration = Duration::from_millis(500);
+/// How long what failed is left alone: to take numbers, or to hear who lives.
+const RETRY_TIME: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// This daemon among those that share channels.
 #[derive(Debug)]
@@ -234,6 +235,7 @@ impl Cluster {
     /// Hears who lives, as long as there is a connection.
     pub(super) async fn listen(&self) {
         let mut connection = self.nats.watch();
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             // It does not end before the connection does, which never ends.
             let connected = connection.wait_for(|state| state.is_connected).await;
@@ -241,6 +243,7 @@ impl Cluster {
                 return;
             };
             if let Ok(mut signs) = self.nats.listen_alive().await {
+                backoff.reset();
                 self.presence.lock().listening_since = Some(Instant::now());
                 loop {
                     tokio::select! {
@@ -255,19 +258,23 @@ impl Cluster {
                 (presence.listening_since, presence.heard_self) = (None, None);
                 drop(presence);
             }
-            tokio::time::sleep(RETRY_TIME).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
     /// Sees that there are numbers for clients.
     pub(super) async fn take_ids(&self, ids: &IdBlocks) {
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             while let Some(at_least) = ids.wants() {
                 match self.nats.take_ids(BLOCK, at_least).await {
-                    Ok(block) => ids.put(block),
+                    Ok(block) => {
+                        ids.put(block);
+                        backoff.reset();
+                    }
                     Err(error) => {
                         debug!(%error, "no numbers for clients");
-                        tokio::time::sleep(RETRY_TIME).await;
+                        tokio::time::sleep(backoff.pause()).await;
                     }
                 }
             }
