@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{LISTENERS, greet, hears, is_not_ready, is_ready, launch};
 use crate::common::nats::Nats;
-use crate::common::{Authority, Manager, Server, eventually, restart};
+use crate::common::{Authority, Manager, Server, eventually};
 
 const USER: &str = "authorization { users: [{ user: hub, password: s3cret-word }] }";
 
@@ -174,11 +174,16 @@ fn node_that_is_restarted_without_its_seed_stands_still_until_it_is_there() {
     ]
     .concat();
     let manager = Manager::keeping();
-    let server = manager.launch(&args).shared().start();
+    let mut server = manager.launch(&args).shared().start();
     is_ready(&server);
     let (mut reader, _) = greet(&server, "role=subscribe");
+    server.stop();
+    server.wait_log("handed over to the service manager");
+    drop(server);
+    // One that cannot be read before is not handed over to.
     fs::rename(&seed, &away).unwrap();
-    let server = restart(&manager, server, &args);
+    let server = manager.relaunch(&args).start();
+    server.wait_log("phase=running");
     says_one_of(&server, &["/seed"]);
     // The file is read for each connection.
     fs::rename(&away, &seed).unwrap();

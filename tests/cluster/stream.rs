@@ -197,7 +197,10 @@ fn reload_of_what_is_kept_says_how_to_change_the_stream_and_serves_on() {
     is_ready(&server);
     std::fs::write(&file, "history = '48MiB'\n").unwrap();
     server.signal(Signal::HUP);
-    server.wait_log("nats stream edit LINEHUB_main --max-bytes 50331648");
+    eventually("it says how to change the stream", || {
+        let log = server.log().join("\n");
+        log.contains("nats stream edit LINEHUB_main --max-bytes 50331648")
+    });
     let (mut reader, _) = greet(&server, "role=subscribe");
     hears(&mut reader, &server, "it serves on");
     nats.edit("main", |config| config.max_bytes = 48 << 20);
