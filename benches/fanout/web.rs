@@ -342,7 +342,9 @@ impl Counter {
             _ => return,
         };
         self.left = len;
-        self.lines += u64::from(self.way == Way::WebSocket);
+        // A ping is none.
+        let is_text = self.header.first() == Some(&0x81);
+        self.lines += u64::from(self.way == Way::WebSocket && is_text);
         self.header.clear();
     }
 

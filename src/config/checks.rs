@@ -144,6 +144,12 @@ impl Config {
                 "names different users; allowed: the same for all servers",
             );
         }
+        if first.is_some() && (self.nats_creds.is_some() || self.nats_nkey.is_some()) {
+            return wrong(
+                "nats",
+                "names a user; allowed: that, or --nats-creds, or --nats-nkey",
+            );
+        }
         match (&self.nats_cert, &self.nats_key) {
             (Some(_), None) => return wrong("nats-cert", "needs --nats-key, too"),
             (None, Some(_)) => return wrong("nats-key", "needs --nats-cert, too"),
@@ -244,6 +250,11 @@ mod tests {
             "linehub.toml:1: nats: names different users; allowed: the same for all servers";
         assert_eq!(differ, Err(expected.to_owned()));
         assert!(read("nats = ['jane:x@h:1', 'h:2', 'jane:x@h:3']").is_ok());
+        for file in ["nats-nkey", "nats-creds"] {
+            let both = read(&format!("nats = 'jane:hidden@h:1'\n{file} = 'a'"));
+            let expected = "linehub.toml:1: nats: names a user; allowed: that, or --nats-creds, or --nats-nkey";
+            assert_eq!(both, Err(expected.to_owned()));
+        }
         let both = "nats = ['h:1', 'tls://h:2']\nnats-cert = 'c'\nnats-key = 'k'\nnats-creds = 'b'";
         assert!(read(both).is_ok());
     }

@@ -380,7 +380,8 @@ options! {
 
     /// Keep N copies of what is shared, in a cluster of NATS servers
     ///
-    /// 1 to 5; 3 goes on when one of three servers is lost. It holds for streams that are made then. Needs --nats.
+    /// 1 to 5; 3 goes on when one of three servers is lost. Streams are made so; for one that is there, another number is an
+    /// error until it is changed: nats stream edit LINEHUB_CHANNEL --replicas N. Needs --nats.
     option("nats-replicas", Value, "N", CLUSTER, default = "1", AtRestart)
     /// Copies that a cluster of NATS servers keeps of each stream: 1 to 5.
     nats_replicas: usize = one(nats::replicas);

@@ -78,8 +78,13 @@ impl Hub {
                 if epoch == self.epoch() {
                     self.when_there(seq).await;
                 }
-                let is_known = epoch == self.epoch() && next <= self.next_seq();
                 let history = self.history();
+                if epoch == self.epoch()
+                    && let Some(history) = &history
+                {
+                    history.known(next).await;
+                }
+                let is_known = epoch == self.epoch() && next <= self.next_seq();
                 let kept = history.as_ref();
                 let oldest = kept.map_or(self.next_seq(), |kept| kept.oldest());
                 entry.recovered = Some(is_known && next >= oldest);

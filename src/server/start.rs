@@ -132,17 +132,7 @@ impl Server {
         let entrance = config.build(|config| Arc::new(Entrance::new(config)), Entrance::set);
         let options = SharedOptions::of(&listeners);
         let histories = open_histories(&config).await;
-        let cluster = Cluster::connect(&config).await;
-        let cluster = cluster.or_else(|error| match state {
-            None => Err(error),
-            Some(_) => {
-                error!(
-                    error = format!("{error:#}"),
-                    "serving on without the other daemons: no channel is shared"
-                );
-                Ok(None)
-            }
-        })?;
+        let cluster = Cluster::connect(&config, state.is_some()).await?;
         let are_lost = histories.is_err();
         let mut histories = histories.or_else(|error| match state {
             None => Err(error),

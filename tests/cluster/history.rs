@@ -4,16 +4,26 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 
-use super::scene::{flood, line};
-use super::{JSON, greet, hears, next_message, node, nodes, say};
+use super::scene::{fence, flood, line};
+use super::{JSON, LISTENERS, greet, hears, is_ready, misses_nats, next_message, node, nodes, say};
 use crate::common::nats::Nats;
-use crate::common::{Client, Server, eventually};
+use crate::common::{Client, Launch, Server, eventually, exec};
 
 /// A client of `json` that goes on behind this number, and what it is told.
 #[track_caller]
 fn resume(server: &Server, epoch: &Value, seq: u64) -> (Client, Value) {
     let epoch = epoch.as_str().expect("an epoch");
     greet(server, &format!("role=subscribe since={epoch}:{seq}"))
+}
+
+/// A node that has other options than most, once it serves.
+#[track_caller]
+fn few(nats: &Nats, args: &[&str]) -> Server {
+    let url = format!("--nats={}", nats.url());
+    let args = [&LISTENERS, args, &["--admin=127.0.0.1:0", &url]].concat();
+    let server = Launch::new(&args).shared().start();
+    is_ready(&server);
+    server
 }
 
 #[test]
@@ -171,19 +181,58 @@ fn what_is_not_in_the_stream_any_more_is_counted_at_every_node() {
     nats.keep("main", 10);
     let three = node(&nats, &["--no-notices"]);
     hears(&mut greet(&three, "").0, &servers[0], "last");
-    for server in [&servers[0], &servers[1], &three] {
+    // Each flood ends with one line more.
+    let before_last = 50 * 101 + 1;
+    // The others still have what the stream has not.
+    for (server, missed) in [(&servers[0], 0), (&servers[1], 0), (&three, before_last)] {
         let (mut client, told) = resume(server, &answer["epoch"], 0);
-        let missed = told["seq"].as_u64().unwrap();
-        // A node may still have what the stream has not.
-        assert_eq!(told["recovered"], missed == 0, "{told}");
+        let wanted = json!([missed == 0, missed]);
+        assert_eq!(json!([told["recovered"], told["seq"]]), wanted, "{told}");
         if missed > 0 {
             let skip = json!({"event": "skip", "count": missed});
             assert_eq!(client.read_json(), skip);
         }
-        for seq in missed + 1..=5002 {
+        for seq in missed + 1..=before_last + 1 {
             assert_eq!(client.read_json()["seq"], seq);
         }
     }
+}
+
+#[test]
+fn most_of_what_a_full_stream_has_can_be_gone_on_from() {
+    /// Of 60 KiB: a stream of 16 MiB has room for 270 of them.
+    const LINES: u64 = 400;
+    let Some(nats) = Nats::start() else { return };
+    let small = ["--history=1MiB", "--no-notices"];
+    let one = few(&nats, &small);
+    let (_, answer) = greet(&one, "role=subscribe");
+    let mut sender = Client::dial(one.addr(super::RAW));
+    sender.send_line("LINEHUB/1 role=publish");
+    for n in 1..=LINES {
+        sender.send_line(&format!("{n} {}", "x".repeat(60 * 1024)));
+        // Not all at once, in a few batches.
+        if n % 4 == 0 {
+            fence(&one);
+        }
+        if n % 100 == 0 {
+            let at = n + n / 4;
+            let wanted = at.saturating_sub(230);
+            let (mut reader, told) = resume(&one, &answer["epoch"], wanted);
+            assert_eq!(
+                (&told["recovered"], &told["seq"]),
+                (&json!(true), &json!(wanted))
+            );
+            assert_eq!(reader.read_json()["seq"], wanted + 1);
+        }
+    }
+    sender.finish();
+    sender.lines_to_eof();
+    let (_, told) = resume(
+        &few(&nats, &small),
+        &answer["epoch"],
+        LINES + LINES / 4 - 230,
+    );
+    assert_eq!(told["recovered"], true, "{told}");
 }
 
 #[test]
@@ -197,4 +246,41 @@ fn place_of_another_epoch_is_not_recovered() {
     client.send_line("LINEHUB/1 since=5m role=subscribe");
     assert_eq!(client.read_json()["event"], "hello");
     assert_eq!(next_message(&mut client)["data"], "line");
+}
+
+#[test]
+fn who_comes_behind_a_handover_without_nats_gets_what_the_stream_has_when_it_is_back() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let server = node(&nats, &["--no-notices"]);
+    let (_, answer) = greet(&server, "role=subscribe");
+    flood(&server, "s", 100);
+    nats.kill();
+    misses_nats(&server);
+    exec(&server);
+    let epoch = answer["epoch"].as_str().unwrap();
+    let ask = |words: &str| {
+        let mut client = Client::dial(server.addr(JSON));
+        client.send_line(&format!("LINEHUB/1 role=subscribe {words}"));
+        client
+    };
+    // At the end, nothing is missing.
+    let end = ask(&format!("since={epoch}:101")).read_json();
+    assert_eq!(
+        (&end["recovered"], &end["seq"]),
+        (&json!(true), &json!(101))
+    );
+    let mut late = [
+        (ask(&format!("since={epoch}:50")), 50),
+        (ask("history=10"), 91),
+    ];
+    nats.restart();
+    for (client, seq) in &mut late {
+        let told = client.read_json();
+        assert_eq!(told["seq"], *seq, "{told}");
+        for seq in *seq + 1..=100 {
+            assert_eq!(client.read_json()["data"], line("s", seq));
+        }
+    }
 }

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
-use super::{greet, hears, is_not_ready, is_ready, launch};
+use super::{LISTENERS, greet, hears, is_not_ready, is_ready, launch};
 use crate::common::nats::Nats;
-use crate::common::{Authority, Server, eventually};
+use crate::common::{Authority, Manager, Server, eventually};
 
 const USER: &str = "authorization { users: [{ user: hub, password: s3cret-word }] }";
 
@@ -149,6 +149,46 @@ fn node_signs_with_its_nkey() {
     serves(&server);
     let log = server.log().join("\n");
     assert!(!log.contains(&pair.seed().unwrap()), "{log}");
+}
+
+#[test]
+fn node_that_is_restarted_without_its_seed_stands_still_until_it_is_there() {
+    let pair = KeyPair::new_user();
+    let config = format!(
+        "authorization {{ users: [{{ nkey: {} }}] }}",
+        pair.public_key()
+    );
+    let Some(nats) = Nats::start_with("", &config) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [seed, away] = ["seed", "away"].map(|name| dir.path().join(name));
+    fs::write(&seed, pair.seed().unwrap()).unwrap();
+    let (url, nkey) = (
+        format!("--nats={}", nats.url()),
+        format!("--nats-nkey={}", seed.display()),
+    );
+    let args = [
+        &LISTENERS[..],
+        &["--history=64MiB", "--admin=127.0.0.1:0", &url, &nkey],
+    ]
+    .concat();
+    let manager = Manager::keeping();
+    let mut server = manager.launch(&args).shared().start();
+    is_ready(&server);
+    let (mut reader, _) = greet(&server, "role=subscribe");
+    server.stop();
+    server.wait_log("handed over to the service manager");
+    drop(server);
+    // One that cannot be read before is not handed over to.
+    fs::rename(&seed, &away).unwrap();
+    let server = manager.relaunch(&args).start();
+    server.wait_log("phase=running");
+    says_one_of(&server, &["/seed"]);
+    // The file is read for each connection.
+    fs::rename(&away, &seed).unwrap();
+    is_ready(&server);
+    hears(&mut reader, &server, "it goes on");
 }
 
 /// What one key says of another, as NATS has it.

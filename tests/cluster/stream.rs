@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use rustix::process::Signal;
 
 use super::scene::{Publisher, Scene, flood, publish_at};
-use super::{greet, hears, is_ready, launch, node, nodes, say};
+use super::{LISTENERS, greet, hears, is_ready, launch, node, nodes, say};
 use crate::common::nats::{Nats, stream_of};
-use crate::common::{Server, eventually};
+use crate::common::{Launch, Server, eventually};
 
 /// Readers at two nodes see the same, while senders send and this is done, and newcomers come in behind it.
 #[track_caller]
@@ -192,6 +193,37 @@ fn message_that_nobody_understands_is_passed_over() {
     newcomer.lines_to_eof();
     say(one, "and again\n");
     assert_eq!(super::next_message(&mut reader)["data"], "and again");
+}
+
+#[test]
+fn reload_of_what_is_kept_says_how_to_change_the_stream_and_serves_on() {
+    let Some(mut nats) = Nats::start() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("linehub.toml");
+    std::fs::write(&file, "history = '32MiB'\n").unwrap();
+    let (url, config) = (
+        format!("--nats={}", nats.url()),
+        format!("--config={}", file.display()),
+    );
+    let args = [&LISTENERS[..], &["--admin=127.0.0.1:0", &url, &config]].concat();
+    let server = Launch::new(&args).shared().start();
+    is_ready(&server);
+    std::fs::write(&file, "history = '48MiB'\n").unwrap();
+    server.signal(Signal::HUP);
+    eventually("it says how to change the stream", || {
+        let log = server.log().join("\n");
+        log.contains("nats stream edit LINEHUB_main --max-bytes 50331648")
+    });
+    let (mut reader, _) = greet(&server, "role=subscribe");
+    hears(&mut reader, &server, "it serves on");
+    nats.edit("main", |config| config.max_bytes = 48 << 20);
+    nats.kill();
+    super::misses_nats(&server);
+    nats.restart();
+    is_ready(&server);
+    hears(&mut reader, &server, "and when they agree");
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Cluster {
     ///
     /// # Errors
     /// None.
-    pub(crate) async fn connect(_: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
+    pub(crate) async fn connect(_: &Config, _: bool) -> anyhow::Result<Option<Arc<Cluster>>> {
         Ok(None)
     }
 
@@ -59,6 +59,10 @@ impl Remote for StreamPast {
     }
 
     fn locate(self: Arc<Self>, _: Newest) -> BoxFuture<'static, io::Result<Seq>> {
+        match *self {}
+    }
+
+    fn known(self: Arc<Self>) -> BoxFuture<'static, ()> {
         match *self {}
     }
 

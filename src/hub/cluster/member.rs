@@ -6,6 +6,7 @@
 
 mod connection;
 mod delivery;
+mod passed;
 mod sending;
 
 use std::collections::VecDeque;
@@ -21,6 +22,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use self::connection::{Connection, on};
+use self::passed::Passed;
+use super::backoff::Backoff;
 use super::batch::{Batch, Gone, NodeId};
 use super::message::Message;
 use super::nats::names::Subject;
@@ -63,6 +66,8 @@ pub(in crate::hub) struct Member {
     /// A message that waits for room among what readers have still to take.
     entry: Option<Entry>,
     permit: Option<ReadPermit>,
+    /// What has come since the last checkpoint.
+    passed: Passed,
     standing: Standing,
     /// As which node it goes on, as soon as this one is gone, which it has asked for: NATS does not take what it has sent.
     successor: Option<NodeId>,
@@ -94,7 +99,10 @@ impl fmt::Display for Trouble {
 
 impl From<NatsError> for Trouble {
     fn from(error: NatsError) -> Trouble {
-        Trouble::Away(error.to_string())
+        match error {
+            NatsError::Away(_) | NatsError::NoStream => Trouble::Away(error.to_string()),
+            NatsError::Denied(reason) => Trouble::Wrong(reason),
+        }
     }
 }
 
@@ -145,6 +153,7 @@ impl Member {
             publisher,
             entry: None,
             permit: None,
+            passed: Passed::default(),
             standing: Standing::default(),
             successor: None,
             cut_for: None,
@@ -234,18 +243,16 @@ impl Member {
     async fn serve(&mut self) {
         let cluster = self.cluster.clone();
         cluster.begun.cancelled().await;
-        let mut pause = RETRY_TIME.0;
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             self.connected().await;
             let began = Instant::now();
             let Err(trouble) = self.serve_once().await;
             self.say(Some(&trouble));
             if began.elapsed() > RETRY_TIME.1 {
-                pause = RETRY_TIME.0;
+                backoff.reset();
             }
-            let jitter = 0.5 + f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
-            sleep(pause.mul_f64(jitter)).await;
-            pause = (2 * pause).min(RETRY_TIME.1);
+            sleep(backoff.pause()).await;
         }
     }
 
@@ -267,6 +274,8 @@ impl Member {
     }
 
     async fn open(&mut self) -> Result<ChannelStream, Trouble> {
+        // A reload may have changed them.
+        self.limits = self.hub.stream_limits();
         let channel = self.hub.name();
         let opened = self.cluster.nats.open_stream(channel, self.limits).await;
         opened.map_err(|error| match error {
@@ -292,13 +301,15 @@ impl Member {
         }
         let info = stream.info().await?;
         self.order.connected(info.id, info.last);
-        self.past.connect(&stream, info);
-        if self.past.needs_checkpoints() {
-            for entry in stream.checkpoints().await? {
-                if let Ok(Message::Checkpoint(checkpoint)) = Message::decode(&entry.body) {
-                    self.past.note_checkpoint(entry.time_ms, &checkpoint);
-                }
-            }
+        self.past.connect(&stream, info).await?;
+        if let Some((place, time_ms)) = self.past.last_checkpoint() {
+            self.order.note_checkpoint(place);
+            self.passed
+                .connect(self.order.place(), place, time_ms, info);
+        }
+        if self.order.is_known() {
+            let state = self.order.state();
+            self.past.note_order(state.epoch, state.messages);
         }
         let mut from = self.order.place();
         if from == 0 {
@@ -338,6 +349,9 @@ impl Member {
                     match self.order.has_kept() {
                         true => self.take_kept(&mut connection),
                         false => self.take(&mut connection)?,
+                    }
+                    if self.passed.becomes_much(self.limits) {
+                        look.reset_immediately();
                     }
                 }
                 done = on(&mut connection.way) => {

@@ -57,7 +57,8 @@
 //!   comes, until a checkpoint is about a place behind which it has everything. Numbers and messages that it missed
 //!   are known then, and told.
 //! - *Nobody knows the state* (all have just started, and the last checkpoint is trimmed or purged): one begins. What
-//!   was in the stream before has no numbers. Checkpoints are [due](order::Order::is_checkpoint_due) before that: nodes
+//!   was in the stream before has no numbers. Checkpoints are [due](order::Order::is_checkpoint_due) before that: often
+//!   enough for the oldest one to be near the stream's first message, as nothing before it can be read by number. Nodes
 //!   look at the stream when another comes, and who comes waits for longer than they take if it hears that any live.
 //! - *The stream is purged*: nodes know the state and go on. *It is deleted, or comes back without its end*: numbers
 //!   of it could be given twice, so a [node that was connected to it](order::Order::connected) takes no state of the
@@ -73,6 +74,8 @@
 //! - *The stream comes back without its end and grows past where a node was before that node is connected*: it is not
 //!   noticed. A server that loses what it has acknowledged breaks what all of this stands on.
 
+#[cfg(feature = "nats")]
+mod backoff;
 pub(in crate::hub) mod batch;
 pub(in crate::hub) mod here;
 pub(in crate::hub) mod ids;

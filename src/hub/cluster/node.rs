@@ -10,8 +10,9 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use super::backoff::Backoff;
 use super::batch::NodeId;
 use super::ids::{BLOCK, IdBlocks};
 use super::nats::{Nats, NatsOptions};
@@ -23,8 +24,8 @@ use crate::config::Config;
 /// debugger, a full disk or a busy machine for a moment to come back.
 const NODE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a failed request for numbers is left alone.
-const RETRY_TIME: Duration = Duration::from_millis(500);
+/// How long what failed is left alone: to take numbers, or to hear who lives.
+const RETRY_TIME: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// This daemon among those that share channels.
 #[derive(Debug)]
@@ -79,14 +80,28 @@ impl Cluster {
         options.map_or(Ok(()), |options| options.check())
     }
 
-    /// Begins to connect to the NATS servers of the configuration; `None` if it names none.
+    /// Begins to connect to the NATS servers of the configuration; `None` if it names none. `goes_on`: whether there are
+    /// clients to go on with, for whom files that cannot be used are waited for.
     ///
     /// # Errors
-    /// What no retry mends: a file that cannot be read, a URL that is none.
-    pub(crate) async fn connect(config: &Config) -> anyhow::Result<Option<Arc<Cluster>>> {
+    /// What no retry mends: a URL that is none; and a file that cannot be used, unless it goes on.
+    pub(crate) async fn connect(
+        config: &Config,
+        goes_on: bool,
+    ) -> anyhow::Result<Option<Arc<Cluster>>> {
         let Some(options) = NatsOptions::of(config) else {
             return Ok(None);
         };
+        if let Err(error) = options.check() {
+            if !goes_on {
+                return Err(error);
+            }
+            let error = format!("{error:#}");
+            error!(
+                error,
+                "shared channels stand still: NATS cannot be reached without this"
+            );
+        }
         let id = random_node();
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
@@ -244,6 +259,7 @@ impl Cluster {
     /// Hears who lives, as long as there is a connection.
     pub(super) async fn listen(&self) {
         let mut connection = self.nats.watch();
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             // It does not end before the connection does, which never ends.
             let connected = connection.wait_for(|state| state.is_connected).await;
@@ -251,6 +267,7 @@ impl Cluster {
                 return;
             };
             if let Ok(mut signs) = self.nats.listen_alive().await {
+                backoff.reset();
                 self.presence.lock().listening_since = Some(Instant::now());
                 loop {
                     tokio::select! {
@@ -265,7 +282,7 @@ impl Cluster {
                 (presence.listening_since, presence.heard_self) = (None, None);
                 drop(presence);
             }
-            tokio::time::sleep(RETRY_TIME).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
@@ -276,12 +293,14 @@ impl Cluster {
 
     /// Sees that there are numbers for clients.
     pub(super) async fn take_ids(&self, ids: &IdBlocks) {
+        let mut backoff = Backoff::new(RETRY_TIME);
         loop {
             while let Some(at_least) = ids.wants() {
                 match self.nats.take_ids(BLOCK, at_least).await {
                     Ok(block) => {
                         ids.put(block);
                         *self.ids_error.lock() = None;
+                        backoff.reset();
                     }
                     Err(error) => {
                         let before = self.ids_error.lock().replace(error.to_string());
@@ -289,7 +308,7 @@ impl Cluster {
                         if before.is_none() && self.nats.watch().borrow().is_connected {
                             warn!(%error, "no numbers for clients: they are drawn by lot");
                         }
-                        tokio::time::sleep(RETRY_TIME).await;
+                        tokio::time::sleep(backoff.pause()).await;
                     }
                 }
             }

@@ -102,7 +102,6 @@ impl Order {
             was_known: true,
             is_known: true,
             here: Here::restore(&saved.here),
-            checkpoint: checkpoint.place,
             ..Order::new(me, checkpoint.stream)
         })
     }
@@ -326,6 +325,11 @@ impl Order {
     /// The last place that a checkpoint was about.
     pub(crate) fn last_checkpoint(&self) -> u64 {
         self.checkpoint
+    }
+
+    /// The stream has a checkpoint about this place.
+    pub(crate) fn note_checkpoint(&mut self, place: u64) {
+        self.checkpoint = self.checkpoint.max(place.min(self.place));
     }
 
     /// Whether a checkpoint is due: the last was about a place so many messages ago, or what is behind that place is

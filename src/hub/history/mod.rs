@@ -32,7 +32,7 @@ use crate::wire::past::Newest;
 
 /// What one reader takes at a time, in bytes: enough to pay for the turn, and little enough for a live client
 /// not to notice that it waits for it.
-const SLICE_BYTES: usize = 256 * 1024;
+pub(in crate::hub) const SLICE_BYTES: usize = 256 * 1024;
 
 /// Slices that are kept while their readers wait, together: 8 MiB. Few in tests, which try both ways.
 const KEPT_MAX: usize = if cfg!(test) { 2 } else { 32 };
@@ -259,7 +259,17 @@ impl History {
             Store::Memory(_) => None,
             Store::Disk(log) => log.messages_gone(from, oldest),
             // Of those before the first number there were none.
-            Store::Stream(stream) => (from == Seq(1)).then(|| stream.messages_before(oldest)),
+            Store::Stream(stream) if from == Seq(1) => stream.messages_before(oldest),
+            Store::Stream(_) => None,
+        }
+    }
+
+    /// Waits until it is known whether this number is kept. Cancel safe.
+    pub(in crate::hub) async fn known(&self, seq: Seq) {
+        if let Store::Stream(stream) = &self.store
+            && seq < stream.recent.extent().2
+        {
+            stream.remote.clone().known().await;
         }
     }
 
@@ -315,6 +325,9 @@ impl History {
             Store::Memory(memory) => Ok(memory.locate(newest, now_ms())),
             Store::Stream(stream) => {
                 let found = stream.recent.locate(newest, now_ms());
+                if found <= stream.recent.extent().2 && found > Seq(1) {
+                    stream.remote.clone().known().await;
+                }
                 // What is not the oldest there is all that was asked for.
                 if found > stream.recent.extent().2 || !stream.has_older() {
                     return Ok(found);
@@ -449,16 +462,14 @@ impl Stream {
         self.oldest() < self.recent.extent().2
     }
 
-    /// Messages that were published before the oldest that is kept.
-    fn messages_before(&self, oldest: Seq) -> u64 {
+    /// Messages that were published before the oldest that is kept, unless that is another by now.
+    fn messages_before(&self, oldest: Seq) -> Option<u64> {
         let all = self.remote.extent();
-        match all.oldest == Some(oldest) {
-            true => all.messages_before,
-            false => self
-                .recent
-                .published()
-                .saturating_sub(self.recent.extent().1),
+        if all.oldest == Some(oldest) {
+            return Some(all.messages_before);
         }
+        let (_, messages, recent, _) = self.recent.extent();
+        (recent == oldest).then(|| self.recent.published().saturating_sub(messages))
     }
 
     /// Keeps a record in memory, which is the next.

@@ -24,6 +24,9 @@ pub(in crate::hub) trait Remote: fmt::Debug + Send + Sync {
     /// The first number of the newest that is asked for, of what is kept. Cancel safe.
     fn locate(self: Arc<Self>, newest: Newest) -> BoxFuture<'static, io::Result<Seq>>;
 
+    /// Waits until it is known what there is. Cancel safe.
+    fn known(self: Arc<Self>) -> BoxFuture<'static, ()>;
+
     /// What there is.
     fn extent(&self) -> RemoteExtent;
 }

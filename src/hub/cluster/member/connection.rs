@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 
 use crate::hub::cluster::batch::NodeId;
-use crate::hub::cluster::nats::NatsError;
 use crate::hub::cluster::nats::stream::{ChannelStream, Entry, PublishError, Stored, StreamInfo};
+use crate::hub::cluster::nats::{NatsError, StreamError};
 
 /// What is under way for a batch: it is sent, or looked for.
 pub(super) enum Done {
@@ -18,6 +18,8 @@ pub(super) enum Done {
 pub(super) enum Chore {
     Info(Result<StreamInfo, NatsError>),
     Sent,
+    /// How the stream is not what a reload wants.
+    Compared(Option<StreamError>),
 }
 
 /// What a connection to the stream has.

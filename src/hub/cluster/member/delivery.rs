@@ -40,9 +40,12 @@ impl Member {
         }
         connection.read = entry.place;
         self.standing.lag = entry.pending;
+        let checkpoint = self.order.last_checkpoint();
         let mut out = Vec::new();
         self.order
             .apply(entry.place, entry.time_ms, message, &mut out);
+        let is_checkpoint = self.order.last_checkpoint() != checkpoint;
+        self.passed.note(&entry, is_checkpoint);
         self.deliver(out);
         self.went_on(connection);
         Ok(())

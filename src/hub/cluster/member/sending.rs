@@ -11,16 +11,19 @@ use super::{Member, RETRY_TIME, Trouble};
 use crate::hub::cluster::batch::Gone;
 use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::Message;
+use crate::hub::cluster::nats::StreamError;
 use crate::hub::cluster::nats::names::Subject;
-use crate::hub::cluster::nats::stream::{PublishError, Stored};
+use crate::hub::cluster::nats::stream::{PublishError, Stored, StreamInfo};
 use crate::hub::cluster::outbox::Outgoing;
 use crate::hub::cluster::publisher::Step;
 use crate::hub::cluster::state::Last;
 use crate::hub::epoch::epoch_after;
 use crate::wire::ids::Seq;
 
-/// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most.
+/// Messages between two checkpoints: what who comes late has to take before it knows where it is, at most; and, if those
+/// are much of what the stream keeps, at least: the last checkpoint and something else.
 const CHECKPOINT_EVERY: u64 = 4096;
+const CHECKPOINT_EVERY_MIN: u64 = 2;
 
 /// How long nobody has said what the order is until one begins: with no other daemon there, long enough to hear of one;
 /// with others, longer than they take to notice that a checkpoint is due, even if nothing comes and the server is slow.
@@ -129,7 +132,7 @@ impl Member {
                 }
                 Ok(is_there)
             }
-            Done::Found(Err(error)) => Err(Trouble::Away(error.to_string())),
+            Done::Found(Err(error)) => Err(error.into()),
         };
         match got_there {
             Ok(true) => {
@@ -178,16 +181,33 @@ impl Member {
                 }
                 (connection.info, connection.info_at) = (info, Some(Instant::now()));
                 connection.info_place = self.order.place();
+                // Nothing else says how far behind it is while it takes nothing.
+                self.standing.lag = info.last.saturating_sub(connection.read);
                 self.past.note_info(info);
                 Ok(())
             }
-            Chore::Info(Err(error)) => Err(Trouble::Away(error.to_string())),
+            Chore::Info(Err(error)) => Err(error.into()),
             // What it was for is still due, or is not any more.
             Chore::Sent => {
                 connection.info_at = None;
                 Ok(())
             }
+            Chore::Compared(error) => {
+                if let Some(StreamError::Differs { what }) = error {
+                    warn!(channel = %self.hub.name(), what, "the stream keeps what it did before the reload, and no new connection to it is used until they agree");
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// Whether a checkpoint is due in a stream that has this.
+    pub(super) fn is_checkpoint_due(&self, info: StreamInfo) -> bool {
+        let every = match self.passed.is_much(self.limits) {
+            true => CHECKPOINT_EVERY_MIN,
+            false => CHECKPOINT_EVERY,
+        };
+        self.order.is_checkpoint_due(info.first, every)
     }
 
     /// Does what is due beside sending and taking.
@@ -195,6 +215,16 @@ impl Member {
         self.open_if_there(connection);
         self.hub.note_standing(&self.standing);
         if connection.chore.is_some() {
+            return;
+        }
+        let limits = self.hub.stream_limits();
+        if std::mem::replace(&mut self.limits, limits) != limits {
+            let (nats, channel) = (self.cluster.nats.clone(), self.hub.name().clone());
+            let compared = async move {
+                let opened = nats.open_stream(&channel, limits).await;
+                Chore::Compared(opened.err())
+            };
+            connection.chore = Some(compared.boxed());
             return;
         }
         let stream = connection.stream.clone();
@@ -226,11 +256,13 @@ impl Member {
                 connection.chore = Some(send(Subject::Gone, &gone, id, None));
                 return;
             }
-            if self.order.is_checkpoint_due(info.first, CHECKPOINT_EVERY) {
+            if self.is_checkpoint_due(info) {
                 let oldest = self.past.oldest().unwrap_or(Seq(0));
                 if let Some(checkpoint) = self.order.checkpoint(oldest) {
-                    let (last, first) = (self.order.last_checkpoint(), info.first);
-                    // All who come upon it at once send one.
+                    let last = self.order.last_checkpoint();
+                    // All who come upon it at once send one; and another, if that one has left the stream unread.
+                    let first = Some(info.first).filter(|first| last + 1 < *first);
+                    let first = first.unwrap_or(0);
                     let id = Some(format!("checkpoint-{}-{last}-{first}", info.id));
                     let checkpoint = Message::Checkpoint(Box::new(checkpoint));
                     let bytes = checkpoint.encode().0.len();
@@ -262,7 +294,9 @@ impl Member {
                 return;
             }
         }
-        let is_moving = self.order.place() != connection.info_place || !self.order.is_known();
+        let is_moving = self.order.place() != connection.info_place
+            || !self.order.is_known()
+            || self.entry.is_some();
         let pause = if is_moving { INFO_TIME.0 } else { INFO_TIME.1 };
         let newcomers = self.cluster.newcomers();
         if connection.newcomers != newcomers {

@@ -1,11 +1,12 @@
 //! The connection to NATS.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::client::{Request, RequestErrorKind};
+use async_nats::connection::State;
 use async_nats::jetstream::{self, response::Response};
 use async_nats::{
     Client, ClientError, Event, HeaderMap, Message, ReconnectToServer, Server, ServerError,
@@ -30,6 +31,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// so that nodes do not come all at once.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether an event was lost.
+const LOOK_TIME: Duration = Duration::from_secs(2);
 
 /// Messages that wait for a subscriber at most: more than a [reader](super::reader) ever asks for. What comes then is
 /// dropped.
@@ -59,7 +63,7 @@ pub(crate) struct NatsStatus {
     pub(crate) error: Option<String>,
 }
 
-/// Whether NATS is connected, and the how manieth connection it is.
+/// Whether NATS is connected, and how often it has been.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ConnectionState {
     pub(crate) is_connected: bool,
@@ -70,6 +74,7 @@ pub(crate) struct ConnectionState {
 /// What the library's callbacks tell.
 #[derive(Debug)]
 struct Shared {
+    options: NatsOptions,
     state: watch::Sender<ConnectionState>,
     said: Mutex<Said>,
     /// What the server says when it does not allow something.
@@ -88,13 +93,15 @@ struct Said {
 }
 
 impl Nats {
-    /// Begins to connect. It goes on trying for ever in the background, and again when the connection is lost.
+    /// Begins to connect. It goes on trying for ever in the background, and again when the connection is lost; also with
+    /// [files](NatsOptions::check) that cannot be read.
     ///
     /// # Errors
-    /// Only what no retry mends: a file that cannot be read, a URL that is none.
+    /// Only what no retry mends: a URL that is none.
     pub(crate) async fn connect(options: &NatsOptions, name: &str) -> anyhow::Result<Nats> {
         let (servers, to_library) = options.resolve()?;
         let shared = Arc::new(Shared {
+            options: options.clone(),
             state: watch::Sender::new(ConnectionState::default()),
             said: Mutex::default(),
             denials: broadcast::Sender::new(16),
@@ -120,6 +127,7 @@ impl Nats {
             })
             .connect(servers)
             .await?;
+        tokio::spawn(look_after(Arc::downgrade(&shared), client.clone()));
         let mut context = jetstream::new(client.clone());
         context.set_timeout(ANSWER_TIMEOUT);
         Ok(Nats {
@@ -151,7 +159,7 @@ impl Nats {
         self.client.max_payload()
     }
 
-    /// Does this as long as the connection is there. `subject`: part of what the server says if it is not allowed.
+    /// Does this as long as the connection is there. `subject`: what the server names if it is not allowed.
     ///
     /// # Errors
     /// It may have been done, unless it is denied.
@@ -227,15 +235,40 @@ pub(super) fn unreadable(error: &impl Display) -> NatsError {
     NatsError::Away(format!("the server's answer cannot be read: {error}"))
 }
 
+/// Looks now and then whether the connection is as the library told: it drops events that are not taken in time. One that
+/// is still to come makes no difference for so long.
+async fn look_after(shared: Weak<Shared>, client: Client) {
+    let mut differed = false;
+    loop {
+        tokio::time::sleep(LOOK_TIME).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let is_connected = client.connection_state() == State::Connected;
+        let differs = shared.state.borrow().is_connected != is_connected;
+        match differs && differed {
+            true if is_connected => shared.connected(),
+            true => shared.disconnected(),
+            false => {}
+        }
+        differed = differs;
+    }
+}
+
 /// What the server says about this subject when it does not allow it; the future goes on until it does.
 async fn denial_of(denials: &mut broadcast::Receiver<Arc<str>>, subject: &str) -> String {
     loop {
         match denials.recv().await {
-            Ok(denial) if denial.contains(subject) => return denial.to_string(),
+            Ok(denial) if is_about(&denial, subject) => return denial.to_string(),
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
+}
+
+/// Whether the server says this of the subject, which it quotes, and not of one that begins as that does.
+fn is_about(denial: &str, subject: &str) -> bool {
+    denial.split('"').any(|word| word == subject)
 }
 
 impl Shared {
@@ -243,13 +276,7 @@ impl Shared {
     fn take(&self, event: Event) {
         match event {
             Event::Connected => self.connected(),
-            Event::Disconnected => {
-                let mut said = self.said.lock();
-                warn!(server = said.connected_to, "lost the connection to NATS");
-                // It may be known already why another cannot be made.
-                said.error.get_or_insert("the connection was lost".into());
-                self.state.send_modify(|state| state.is_connected = false);
-            }
+            Event::Disconnected => self.disconnected(),
             Event::ServerError(ServerError::Other(text)) => {
                 warn!(reason = text, "NATS refuses something");
                 if text.starts_with("Permissions Violation") {
@@ -267,6 +294,14 @@ impl Shared {
             }
             Event::ClientError(_) | Event::LameDuckMode | Event::Draining | Event::Closed => {}
         }
+    }
+
+    fn disconnected(&self) {
+        let mut said = self.said.lock();
+        warn!(server = said.connected_to, "lost the connection to NATS");
+        // It may be known already why another cannot be made.
+        said.error.get_or_insert("the connection was lost".into());
+        self.state.send_modify(|state| state.is_connected = false);
     }
 
     fn connected(&self) {
@@ -287,11 +322,14 @@ impl Shared {
         }
     }
 
-    /// Notes why there is no connection; it is logged if it is no news no more than once.
+    /// Notes why there is no connection, or why one that there still is ends. Logged once for each reason.
     fn refused(&self, why: String) {
         let mut said = self.said.lock();
         if said.error.as_ref() != Some(&why) {
-            error!(reason = why, "cannot connect to NATS, and goes on trying");
+            match self.state.borrow().is_connected {
+                true => error!(reason = why, "NATS ends the connection"),
+                false => error!(reason = why, "cannot connect to NATS, and goes on trying"),
+            }
             said.error = Some(why);
         }
     }
@@ -306,7 +344,11 @@ impl Shared {
             .and_then(|server| server.last_error.as_ref())
         {
             let reason = reason.strip_prefix("IO error: ").unwrap_or(reason);
-            self.refused(format!("{}: {reason}", last.unwrap_or_default()));
+            // Which file it is that cannot be used, the library does not say.
+            self.refused(match self.options.check() {
+                Ok(()) => format!("{}: {reason}", last.unwrap_or_default()),
+                Err(error) => format!("{error:#}"),
+            });
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let server = servers.get(turn.checked_rem(servers.len())?)?;
@@ -337,4 +379,20 @@ fn jittered(delay: Duration) -> Duration {
 /// A random number; without one, all nodes wait alike.
 pub(super) fn random() -> u32 {
     getrandom::u32().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denial_is_about_the_subject_that_it_quotes() {
+        let denial = r#"Permissions Violation for Publish to "$JS.API.STREAM.INFO.LINEHUB_ab""#;
+        assert!(is_about(denial, "$JS.API.STREAM.INFO.LINEHUB_ab"));
+        assert!(!is_about(denial, "$JS.API.STREAM.INFO.LINEHUB_a"));
+        assert!(is_about(
+            r#"Permissions Violation for Subscription to "_INBOX.a.*""#,
+            "_INBOX.a.*"
+        ));
+    }
 }

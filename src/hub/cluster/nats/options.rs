@@ -9,7 +9,8 @@ use async_nats::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use async_nats::rustls::pki_types::pem::PemObject;
 use async_nats::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use async_nats::rustls::{ClientConfig, RootCertStore};
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{Auth, AuthError, ConnectOptions, ServerAddr};
+use nkeys::KeyPair;
 
 use crate::config::Config;
 
@@ -66,34 +67,65 @@ impl NatsOptions {
     /// Reads the files, as a connection does.
     ///
     /// # Errors
-    /// Those of [`NatsOptions::resolve`].
+    /// A file that cannot be read, or a URL that is none.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
-        self.resolve().map(drop)
+        self.servers()?;
+        self.credentials()?;
+        self.check_tls()
     }
 
-    /// The servers without their users, and what is said to all of them.
+    /// The servers without their users, and what is said to all of them. The files are read for each connection: who
+    /// renews one need not restart the daemon.
     ///
     /// # Errors
-    /// A file that cannot be read, or a URL that is none.
+    /// A URL that is none.
     pub(super) fn resolve(&self) -> anyhow::Result<(Vec<ServerAddr>, ConnectOptions)> {
         let (servers, user) = self.servers()?;
-        let mut options = ConnectOptions::new();
+        let mut options = match self.creds.is_some() || self.nkey.is_some() {
+            true => {
+                let own = self.clone();
+                ConnectOptions::with_auth_callback(move |nonce| {
+                    let auth = own.sign(&nonce);
+                    let auth = auth.map_err(|error| AuthError::new(format!("{error:#}")));
+                    std::future::ready(auth)
+                })
+            }
+            false => ConnectOptions::new(),
+        };
         if let Some((user, password)) = user {
             options = match password {
                 Some(password) => options.user_and_password(user, password),
                 None => options.token(user),
             };
         }
-        if let Some(path) = &self.creds {
-            let creds = read(path)?;
-            options = options
-                .credentials(&creds)
-                .with_context(|| format!("{} has no credentials of a NATS user", path.display()))?;
+        Ok((servers.clone(), self.add_tls(&servers, options)))
+    }
+
+    /// Who the daemon is by its files: the token of the user, if there is one, and the user's key.
+    fn credentials(&self) -> anyhow::Result<Option<(Option<String>, KeyPair)>> {
+        let Some(path) = self.creds.as_ref().or(self.nkey.as_ref()) else {
+            return Ok(None);
+        };
+        let text = read(path)?;
+        let pair = seed(&text).and_then(|seed| KeyPair::from_seed(seed).ok());
+        let token = token(&text).map(str::to_owned);
+        match pair {
+            Some(pair) if self.creds.is_none() => Ok(Some((None, pair))),
+            Some(pair) if token.is_some() => Ok(Some((token, pair))),
+            None if self.creds.is_none() => bail!("{} has no seed of a NATS user", path.display()),
+            _ => bail!("{} has no credentials of a NATS user", path.display()),
         }
-        if let Some(path) = &self.nkey {
-            options = options.nkey(seed(path)?);
+    }
+
+    /// Shows that the daemon is who its files say.
+    fn sign(&self, nonce: &[u8]) -> anyhow::Result<Auth> {
+        let mut auth = Auth::new();
+        if let Some((token, pair)) = self.credentials()? {
+            auth.nkey = token.is_none().then(|| pair.public_key());
+            auth.jwt = token;
+            auth.signature = Some(pair.sign(nonce)?);
         }
-        Ok((servers.clone(), self.add_tls(&servers, options)?))
+        Ok(auth)
     }
 
     fn servers(&self) -> anyhow::Result<(Vec<ServerAddr>, Option<Login>)> {
@@ -118,16 +150,8 @@ impl NatsOptions {
         Ok((servers, logins.pop()))
     }
 
-    fn add_tls(
-        &self,
-        servers: &[ServerAddr],
-        mut options: ConnectOptions,
-    ) -> anyhow::Result<ConnectOptions> {
-        // The library asks for the provider of the process, and panics if it is not certain which that is.
-        if CryptoProvider::get_default().is_none() {
-            let _ = aws_lc_rs::default_provider().install_default();
-        }
-        self.check_tls()?;
+    fn add_tls(&self, servers: &[ServerAddr], mut options: ConnectOptions) -> ConnectOptions {
+        install_provider();
         if let Some(path) = &self.ca {
             options = options.add_root_certificates(path.clone());
         }
@@ -135,11 +159,12 @@ impl NatsOptions {
             options = options.add_client_certificate(cert.clone(), key.clone());
         }
         let is_tls = servers.iter().any(ServerAddr::tls_required);
-        Ok(options.require_tls(is_tls || self.ca.is_some() || self.cert.is_some()))
+        options.require_tls(is_tls || self.ca.is_some() || self.cert.is_some())
     }
 
-    /// Whether the files can be used: the library reads them when it connects, and has then only a log to complain in.
+    /// Whether the files can be used: the library reads them when it connects, and does not say which it cannot.
     fn check_tls(&self) -> anyhow::Result<()> {
+        install_provider();
         let mut roots = RootCertStore::empty();
         if let Some(path) = &self.ca {
             for cert in certs(path)? {
@@ -219,14 +244,23 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The seed of a user, as it is or between lines that say what it is.
-fn seed(path: &Path) -> anyhow::Result<String> {
-    let text = read(path)?;
-    let seed = text
-        .lines()
-        .map(str::trim)
-        .find(|line| line.starts_with("SU") && line.len() == 58);
-    let seed = seed.with_context(|| format!("{} has no seed of a NATS user", path.display()))?;
-    Ok(seed.to_owned())
+fn seed(text: &str) -> Option<&str> {
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| line.starts_with("SU") && line.len() == 58)
+}
+
+/// The token of a user, between lines that say what it is.
+fn token(text: &str) -> Option<&str> {
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| line.contains("BEGIN NATS USER JWT"))?;
+    lines.next().filter(|line| !line.is_empty())
+}
+
+/// The library asks for the provider of the process, and panics if it is not certain which that is.
+fn install_provider() {
+    if CryptoProvider::get_default().is_none() {
+        let _ = aws_lc_rs::default_provider().install_default();
+    }
 }
 
 fn certs(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

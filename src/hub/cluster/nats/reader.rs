@@ -12,17 +12,22 @@ use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::{ConnectionState, unreadable};
 use super::error::NatsError;
+use super::names::Subject;
 use super::stream::{ChannelStream, Entry, milliseconds};
 
 /// Messages and bytes that the server is asked for at once.
 const MESSAGES_MAX: u32 = 64;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What a message takes at most beside its payload: its subject, and that to which it is answered.
+const SUBJECTS_BYTES_MAX: usize = 4096;
 
 /// Time for which the server keeps what it is asked for.
 const REQUEST_EXPIRES: Duration = Duration::from_secs(30);
@@ -48,10 +53,14 @@ struct Reading {
     consumer: String,
     inbox: String,
     subscriber: Subscriber,
+    /// The last place, as the leader said when this began; 0 if the stream had no message.
+    end: u64,
     /// Requests that were made: the last is answered to the subject of this number.
     requests: u64,
-    /// Messages that are still to come of it.
+    /// Messages that are still to come of it, and the bytes that each asks for at most: a message that is larger could never
+    /// be delivered.
     asked: u32,
+    bytes: usize,
     /// Messages that the server has delivered.
     delivered: u64,
     heard: Instant,
@@ -60,7 +69,20 @@ struct Reading {
 impl ChannelStream {
     /// All that is behind `place`, for ever.
     pub(crate) fn read_behind(&self, place: u64) -> StreamReader {
-        StreamReader::new(self.clone(), place)
+        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
+        StreamReader::new(self.clone(), place, from, BYTES_MAX)
+    }
+
+    /// The same for who reads a few of them and waits: not many more bytes than these come at once.
+    pub(crate) fn read_slices_behind(&self, place: u64, bytes: usize) -> StreamReader {
+        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
+        StreamReader::new(self.clone(), place, from, bytes)
+    }
+
+    /// All that is about this, for ever.
+    pub(super) fn read_of(&self, subject: Subject) -> StreamReader {
+        let of = json!({"deliver_policy": "all", "filter_subject": self.subject(subject)});
+        StreamReader::new(self.clone(), 0, of, BYTES_MAX)
     }
 }
 
@@ -71,8 +93,9 @@ impl fmt::Debug for StreamReader {
 }
 
 impl StreamReader {
-    pub(super) fn new(stream: ChannelStream, place: u64) -> StreamReader {
-        let opening = Box::pin(Reading::open(stream, place));
+    /// What a consumer of this configuration has, in a stream that reaches to this place.
+    fn new(stream: ChannelStream, place: u64, consumer: Value, bytes: usize) -> StreamReader {
+        let opening = Box::pin(Reading::open(stream, place, consumer, bytes));
         StreamReader {
             stage: Stage::Opening(opening),
         }
@@ -83,51 +106,68 @@ impl StreamReader {
     /// # Errors
     /// The reader has ended, and says the same from then on: make another behind the last place that was taken.
     pub(crate) async fn next(&mut self) -> Result<Entry, NatsError> {
-        loop {
-            let ended = match &mut self.stage {
-                Stage::Opening(opening) => match opening.await {
-                    Ok(reading) => {
-                        self.stage = Stage::Reading(Box::new(reading));
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Stage::Reading(reading) => match reading.next().await {
-                    Ok(entry) => return Ok(entry),
-                    Err(error) => error,
-                },
-                Stage::Ended(error) => return Err(error.clone()),
+        let next = match self.reading().await {
+            Ok(reading) => reading.next().await,
+            Err(error) => Err(error),
+        };
+        next.inspect_err(|error| self.stage = Stage::Ended(error.clone()))
+    }
+
+    /// The last place that the stream had when this began to read; 0 if it had no message then. Cancel safe.
+    ///
+    /// # Errors
+    /// Those of [`StreamReader::next`].
+    pub(crate) async fn end(&mut self) -> Result<u64, NatsError> {
+        Ok(self.reading().await?.end)
+    }
+
+    async fn reading(&mut self) -> Result<&mut Reading, NatsError> {
+        if let Stage::Opening(opening) = &mut self.stage {
+            self.stage = match opening.await {
+                Ok(reading) => Stage::Reading(Box::new(reading)),
+                Err(error) => Stage::Ended(error),
             };
-            self.stage = Stage::Ended(ended);
+        }
+        match &mut self.stage {
+            Stage::Reading(reading) => Ok(reading),
+            Stage::Ended(error) => Err(error.clone()),
+            Stage::Opening(_) => Err(NatsError::Away("it is not open".into())),
         }
     }
 }
 
 impl Reading {
-    async fn open(stream: ChannelStream, place: u64) -> Result<Reading, NatsError> {
+    async fn open(
+        stream: ChannelStream,
+        place: u64,
+        consumer: Value,
+        bytes: usize,
+    ) -> Result<Reading, NatsError> {
         let nats = &stream.nats;
         let mut connection = nats.watch();
         connection.borrow_and_update();
         let inbox = nats.client.new_inbox();
         let subject = format!("{inbox}.*");
         let subscriber = nats
-            .while_connected(&inbox, nats.client.subscribe(subject))
+            .while_connected(&subject, nats.client.subscribe(subject.clone()))
             .await?;
         let subscriber = subscriber.map_err(|error| NatsError::away(&error))?;
-        let from = json!({"deliver_policy": "by_start_sequence", "opt_start_seq": place + 1});
-        let consumer = stream.make_consumer(from).await?;
+        let consumer = stream.make_consumer(consumer).await?;
         // Only some servers say so of the consumer: others let it wait until the stream has grown.
-        let last = stream.info().await?.last;
+        let info = stream.info().await?;
+        let last = info.last;
         if last < place {
             let why = format!("the stream ends at {last}, before {place}: it is another");
             return Err(NatsError::Away(why));
         }
         Ok(Reading {
+            bytes: bytes.max(stream.nats.max_payload() + SUBJECTS_BYTES_MAX),
             stream,
             connection,
             consumer: consumer.name,
             inbox,
             subscriber,
+            end: if info.first <= last { last } else { 0 },
             requests: 0,
             asked: 0,
             delivered: 0,
@@ -166,8 +206,7 @@ impl Reading {
         self.requests += 1;
         let body = json!({
             "batch": MESSAGES_MAX,
-            // A message that is larger could never be delivered.
-            "max_bytes": BYTES_MAX.max(2 * nats.max_payload()),
+            "max_bytes": self.bytes,
             "expires": REQUEST_EXPIRES.as_nanos() as u64,
             "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
         });
@@ -237,6 +276,19 @@ impl Reading {
                 "the server ends the reading of the stream: {status} {words}"
             ))),
         }
+    }
+}
+
+/// The server need not keep for 30 s what nobody asks any more.
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let (stream, consumer) = (&self.stream.name, &self.consumer);
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        let client = self.stream.nats.client.clone();
+        runtime.spawn(async move { client.publish(subject, Bytes::new()).await });
     }
 }
 

@@ -11,14 +11,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::connection::{Nats, unreadable};
+use super::connection::{ANSWER_TIMEOUT, Nats, unreadable};
 use super::error::{NatsError, Unanswered, words};
 use super::names::{self, Subject};
 use crate::hub::cluster::batch::NodeId;
-
-/// Checkpoints that are looked at, at most.
-const CHECKPOINTS_MAX: usize = 1024;
 
 /// Message of the server when the last sequence is not the expected one and it does not say what it is.
 const WRONG_LAST_SEQUENCE_CONSTANT: ErrorCode = ErrorCode(10164);
@@ -98,6 +96,10 @@ impl ChannelStream {
         ChannelStream { nats, name, prefix }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// What the stream has, as its leader says.
     pub(crate) async fn info(&self) -> Result<StreamInfo, NatsError> {
         let info: Info = self
@@ -125,21 +127,22 @@ impl ChannelStream {
             .await
     }
 
-    /// All checkpoints that the stream has, or the first 1,024 of them.
-    pub(crate) async fn checkpoints(&self) -> Result<Vec<Entry>, NatsError> {
-        let subject = self.subject(Subject::Checkpoint);
-        let mut found: Vec<Entry> = Vec::new();
-        while found.len() < CHECKPOINTS_MAX {
-            let from = found.last().map_or(1, |entry| entry.place + 1);
-            match self
-                .find(json!({"seq": from, "next_by_subj": subject}))
-                .await?
-            {
-                Some(entry) => found.push(entry),
-                None => break,
+    /// Shows all checkpoints that the stream has, in their order.
+    pub(crate) async fn checkpoints(&self, mut visit: impl FnMut(&Entry)) -> Result<(), NatsError> {
+        let Some(last) = self.last_checkpoint().await? else {
+            return Ok(());
+        };
+        let mut reader = self.read_of(Subject::Checkpoint);
+        loop {
+            let late = |_| NatsError::Away("a checkpoint did not come in time".to_owned());
+            let entry = timeout(ANSWER_TIMEOUT, reader.next())
+                .await
+                .map_err(late)??;
+            visit(&entry);
+            if entry.place >= last.place {
+                return Ok(());
             }
         }
-        Ok(found)
     }
 
     /// Stores a message; waits for the answer for 5 s at most. `id`: another message with the same one is not stored, as
@@ -164,7 +167,7 @@ impl ChannelStream {
         self.nats.store(self.subject(subject), body, headers).await
     }
 
-    fn subject(&self, subject: Subject) -> String {
+    pub(super) fn subject(&self, subject: Subject) -> String {
         names::subject(&self.prefix, subject)
     }
 
