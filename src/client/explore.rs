@@ -581,7 +581,7 @@ impl World {
         assert_eq!(self.peers().count(), 0, "somebody stays");
         // The shutdown notice is kept for who comes back from the past.
         let keeps_notice = drains && self.config.history_bytes > 0;
-        let kept = if keeps_notice { 1000 } else { 0 };
+        let kept = if keeps_notice { 1500 } else { 0 };
         assert!(
             self.hub.stats().buffer_used <= kept,
             "the buffer keeps some"
