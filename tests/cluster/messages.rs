@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::scene::Scene;
+use super::scene::{Scene, fence};
 use super::{greet, hears, is_ready, launch, next_message, node, nodes};
 use crate::common::nats::Nats;
 use crate::common::{Client, Server};
@@ -35,6 +35,8 @@ fn lines_as_long_as_allowed_pass_one_by_one_and_many_together() {
             });
         }
     });
+    // What was said at the other node is there before the end.
+    servers.iter().for_each(fence);
     let seen = scene.end(&servers[0]);
     let lines = seen
         .events
