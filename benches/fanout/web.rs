@@ -227,7 +227,7 @@ impl Reader {
                 format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n"),
                 &b"\n\n\r\n"[..],
             ),
-            Way::Nats => (upgrade("/", address), &b"}\r\n"[..]),
+            Way::Nats => (upgrade("/", address), &b"} \r\n"[..]),
         };
         socket.write_all(request.as_bytes())?;
         // Up to the end of the greeting, and nothing of what follows.

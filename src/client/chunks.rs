@@ -13,7 +13,7 @@ use crate::wire::http::LAST_CHUNK;
 const SLICES: usize = 64 + 2;
 
 /// Bytes of the body in a chunk at most: what has begun is to be ended soon, whatever becomes of the client.
-const CHUNK_BYTES_MAX: usize = 128 * 1024;
+const CHUNK_BYTES_MAX: usize = 1024 * 1024;
 
 /// Puts chunks around what is written, one around each write. What it knows is what a handover saves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
