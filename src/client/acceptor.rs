@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use super::authorizer::CutShort;
 use super::handshake::{Ending, Granted, HandshakeContext, Handshakes, enter, when_ended};
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
-use super::refusal::{END_TIME, REFUSAL_TIME, Refusal, RefusedRequest, linger};
+use super::refusal::{Asking, END_TIME, REFUSAL_TIME, Refusal, linger};
 use super::{Client, ClientPolicy, Clients, Entrance};
 use crate::config::ListenerOptions;
 use crate::hub::counters::Counters;
@@ -32,7 +32,6 @@ use crate::net::permits::{ConnectionLimit, ConnectionPermit};
 use crate::net::stream::{Connection as _, Stream};
 use crate::wire::close_reason::CloseReason;
 use crate::wire::hello::HelloReader;
-use crate::wire::http::WebRequest;
 use crate::wire::ids::Seq;
 use crate::wire::transport::Transport;
 
@@ -74,8 +73,8 @@ enum Opening {
     None,
     /// A hello line.
     Hello(HelloReader),
-    /// A request, from the page of this origin.
-    Request(Box<WebRequest>, Option<String>),
+    /// A request.
+    Request(Asking),
 }
 
 /// The listeners that are accepted from, each with a task of its own.
@@ -349,12 +348,7 @@ impl Acceptor {
                 let entry = match entry {
                     Ok(entry) => entry,
                     Err(refusal) => {
-                        let refusal = match &web {
-                            Some((asked, origin)) => {
-                                refusal.of(&RefusedRequest::new(asked, origin.as_deref()))
-                            }
-                            None => refusal,
-                        };
+                        let refusal = refusal.of(web.as_ref());
                         return self.refuse(&accepted, stream, &refusal);
                     }
                 };
@@ -366,7 +360,7 @@ impl Acceptor {
                 };
                 let opening = match (stage, web) {
                     (Stage::Hello(reader), _) => Opening::Hello(reader),
-                    (_, Some((request, origin))) => Opening::Request(request, origin),
+                    (_, Some(asking)) => Opening::Request(asking),
                     _ => Opening::None,
                 };
                 let turn = self.context.turns.take().await;
@@ -472,7 +466,7 @@ impl Acceptor {
             format: options.format,
             role: options.role,
             transport: match &opening {
-                Opening::Request(request, _) => request.transport,
+                Opening::Request((request, _)) => request.transport,
                 _ => Transport::Plain,
             },
             channel: options.channel.clone(),
@@ -503,7 +497,9 @@ impl Acceptor {
         match opening {
             Opening::None => {}
             Opening::Hello(hello) => client.answer_hello(hello, &answer),
-            Opening::Request(request, origin) => client.answer_request(*request, origin, &answer),
+            Opening::Request((request, origin)) => {
+                client.answer_request(*request, origin, &answer);
+            }
         }
         Some((client, answer.seq))
     }

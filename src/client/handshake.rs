@@ -25,16 +25,14 @@ use super::authorizer::{Authorizer, CutShort};
 use super::entrance::Entrance;
 use super::page;
 use super::pending::{Accepted, HealthCheck, PendingHandshake, Stage};
-use super::refusal::{Refusal, RefusedRequest};
+use super::refusal::{Asking, Refusal};
 use super::shared_options::SharedOptions;
 use crate::config::{ListenerOptions, Token};
 use crate::hub::{Channels, Hub, Joining, PastRequest, StartingPoint, clock};
 use crate::net::stream::Stream;
 use crate::net::tls::ServerTls;
 use crate::wire::hello::{self, Hello, HelloError, HelloInput, HelloReader};
-use crate::wire::http::{
-    Asked, HeadInput, HttpError, Request, RequestReader, Response, WebRequest,
-};
+use crate::wire::http::{Asked, HeadInput, HttpError, Request, RequestReader, Response};
 use crate::wire::proxy::ProxyError;
 use crate::wire::session::SessionKey;
 
@@ -146,14 +144,13 @@ impl PendingHandshake {
                         }
                         Asked::Preflight => return Err(Refusal::answered(response.preflight())),
                     };
-                    let secret = asked.hello.token.as_ref();
+                    let hello = asked.hello.clone();
+                    let asking = web.insert((asked, origin));
+                    let secret = hello.token.as_ref();
                     let cut_short = &mut self.cut_short;
                     let authorizer = &context.authorizer;
                     let token = authorizer.authorize(*peer, secret, certificate, cut_short);
-                    let refused = RefusedRequest::new(&asked, origin.as_deref());
-                    let token = token.await.map_err(|refusal| refusal.of(&refused))?;
-                    let hello = asked.hello.clone();
-                    web = Some((asked, origin));
+                    let token = token.await.map_err(|refusal| refusal.of(Some(asking)))?;
                     break (hello, token);
                 }
                 Stage::Join => {
@@ -163,10 +160,7 @@ impl PendingHandshake {
             }
         };
         let granted = grant(hello, token.as_deref(), &self.accepted.options, context);
-        let granted = granted.map_err(|refusal| match &web {
-            Some((asked, origin)) => refusal.of(&RefusedRequest::new(asked, origin.as_deref())),
-            None => refusal,
-        })?;
+        let granted = granted.map_err(|refusal| refusal.of(web.as_ref()))?;
         let granted = Granted { web, ..granted };
         self.accepted.identity = token.map(|token| token.identity.clone());
         Ok(granted)
@@ -229,7 +223,7 @@ pub(super) struct Granted {
     /// What it wants of the channel.
     pub(super) wanted: PastRequest,
     /// The request that it comes by, and the origin of the page that sent it.
-    pub(super) web: Option<(Box<WebRequest>, Option<String>)>,
+    pub(super) web: Option<Asking>,
 }
 
 /// Gives a client what its hello asks for, as far as its listener and its token let it.

@@ -45,7 +45,7 @@ pub(super) struct Refusal {
 }
 
 /// What of a request tells how it is to be refused.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct RefusedRequest {
     /// What a WebSocket handshake is answered with: browsers tell their pages nothing of one that fails.
     accept: Option<String>,
@@ -53,15 +53,8 @@ pub(super) struct RefusedRequest {
     origin: Option<String>,
 }
 
-impl RefusedRequest {
-    pub(super) fn new(request: &WebRequest, origin: Option<&str>) -> RefusedRequest {
-        RefusedRequest {
-            accept: request.websocket_accept.clone(),
-            format: request.hello.format.unwrap_or(Format::Json),
-            origin: origin.map(str::to_owned),
-        }
-    }
-}
+/// A request to be a client, and the origin of the page that sent it.
+pub(super) type Asking = (Box<WebRequest>, Option<String>);
 
 impl Refusal {
     fn new(reason: CloseReason, detail: impl Into<String>) -> Refusal {
@@ -75,12 +68,16 @@ impl Refusal {
         }
     }
 
-    /// It is what this request is answered with.
-    pub(super) fn of(self, request: &RefusedRequest) -> Refusal {
-        Refusal {
-            request: Some(Box::new(request.clone())),
-            ..self
-        }
+    /// It is what this request is answered with, if there is one.
+    pub(super) fn of(self, asking: Option<&Asking>) -> Refusal {
+        let request = asking.map(|(request, origin)| {
+            Box::new(RefusedRequest {
+                accept: request.websocket_accept.clone(),
+                format: request.hello.format.unwrap_or(Format::Json),
+                origin: origin.clone(),
+            })
+        });
+        Refusal { request, ..self }
     }
 
     /// It gets what it asked for, and is no client.

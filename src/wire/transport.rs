@@ -41,11 +41,6 @@ impl Transport {
             Transport::Post => "post",
         }
     }
-
-    /// Whether a client comes by it that speaks HTTP.
-    pub const fn is_http(self) -> bool {
-        !matches!(self, Transport::Plain)
-    }
 }
 
 impl fmt::Display for Transport {

@@ -54,11 +54,6 @@ impl RequestReader {
         }
     }
 
-    /// Whether nothing has come.
-    pub fn is_empty(&self) -> bool {
-        self.head.is_empty()
-    }
-
     /// Puts the head back that was taken, to be taken again by [`take_back`](RequestReader::take_back): perhaps in
     /// another daemon.
     pub fn put_back(&mut self, head: Zeroizing<Vec<u8>>) {

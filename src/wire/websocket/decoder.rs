@@ -24,8 +24,6 @@ pub struct FrameDecoder {
     message: Option<Message>,
     /// What there is of the payload of a control frame.
     control: ByteBuf,
-    /// Whether a pong has come since that was last asked.
-    has_pong: bool,
     /// The status that the peer's close frame gave, if one has come.
     status: Option<Option<u16>>,
 }
@@ -149,11 +147,6 @@ impl FrameDecoder {
         (&mut buf[..kept], ended)
     }
 
-    /// Whether a pong has come since this was last asked.
-    pub fn take_pong(&mut self) -> bool {
-        std::mem::take(&mut self.has_pong)
-    }
-
     /// The status that the peer closed with, if it has closed and given one.
     pub fn status(&self) -> Option<u16> {
         self.status?
@@ -231,9 +224,7 @@ impl FrameDecoder {
         let payload = std::mem::take(&mut self.control);
         if opcode == Opcode::Ping as u8 {
             append_frame(Opcode::Pong, &payload, answers);
-        } else if opcode == Opcode::Pong as u8 {
-            self.has_pong = true;
-        } else {
+        } else if opcode == Opcode::Close as u8 {
             self.status = Some(status_of(&payload)?);
         }
         Ok(())
