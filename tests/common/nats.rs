@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
@@ -23,12 +24,14 @@ pub(crate) fn nats_server() -> Option<PathBuf> {
     }
 }
 
+/// Exit status of a Go program that has crashed.
+const CRASHED: i32 = 2;
+
 /// A server. Dropping it kills it.
 pub(crate) struct Nats {
-    program: PathBuf,
     folder: TempDir,
     port: u16,
-    child: Option<Child>,
+    process: Arc<Mutex<Process>>,
     /// How its administrator comes in.
     admin: ConnectOptions,
     login: String,
@@ -62,11 +65,16 @@ impl Nats {
             }
             None => ConnectOptions::new(),
         };
-        let nats = Nats {
+        let folder = tempfile::tempdir().expect("a folder");
+        let process = Process {
             program: nats_server()?,
-            folder: tempfile::tempdir().expect("a folder"),
-            port,
+            folder: folder.path().to_owned(),
             child: None,
+        };
+        let nats = Nats {
+            folder,
+            port,
+            process: Arc::new(Mutex::new(process)),
             admin,
             login: login.to_owned(),
         };
@@ -115,23 +123,18 @@ impl Nats {
     }
 
     fn launch(&mut self) {
-        assert!(self.child.is_none(), "it runs");
-        let log = self.folder.path().join("log");
-        let log = File::options().append(true).create(true).open(log);
-        let mut command = Command::new(&self.program);
-        command.arg("-c").arg(self.folder.path().join("conf"));
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        self.child = Some(
-            command
-                .stderr(log.expect("a file"))
-                .spawn()
-                .expect("it starts"),
-        );
+        self.process().launch();
+        let process = Arc::downgrade(&self.process);
+        std::thread::spawn(move || guard(&process));
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().expect("no panic")
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
-        let mut child = self.child.take().expect("it runs");
+        let mut child = self.process().child.take().expect("it runs");
         child.kill().expect("it runs");
         child.wait().expect("our child");
     }
@@ -146,7 +149,8 @@ impl Nats {
     }
 
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("it runs");
+        let process = self.process();
+        let child = process.child.as_ref().expect("it runs");
         let pid = Pid::from_raw(child.id() as i32).expect("a pid");
         kill_process(pid, signal).expect("it is alive");
     }
@@ -234,10 +238,63 @@ impl Drop for Nats {
             let tail = &log[log.len().saturating_sub(2000)..];
             let _ = writeln!(std::io::stderr(), "nats-server's log ends: {tail}");
         }
-        if let Some(mut child) = self.child.take() {
+        if let Ok(mut process) = self.process.lock()
+            && let Some(mut child) = process.child.take()
+        {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// The program that runs, or will.
+struct Process {
+    program: PathBuf,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    fn launch(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(self.folder.join("log"));
+        let mut command = Command::new(&self.program);
+        command.arg("-c").arg(self.folder.join("conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let child = command.stderr(log.expect("a file")).spawn();
+        self.child = Some(child.expect("it starts"));
+    }
+
+    /// Whether it still runs, perhaps again.
+    fn keep_up(&mut self) -> bool {
+        let Some(child) = &mut self.child else {
+            return false;
+        };
+        match child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) if status.code() == Some(CRASHED) => {
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "nats-server has crashed: it is started again"
+                );
+                self.child = None;
+                self.launch();
+                true
+            }
+            Ok(Some(_)) | Err(_) => false,
+        }
+    }
+}
+
+/// Starts a server again that crashes, as its service manager would: that of Debian does once in a thousand tests.
+fn guard(process: &Weak<Mutex<Process>>) {
+    while let Some(process) = process.upgrade()
+        && process.lock().is_ok_and(|mut process| process.keep_up())
+    {
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
