@@ -1,5 +1,7 @@
 //! The stream of a channel: what is asked of it, and what is stored in it.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::publish::PublishAck;
@@ -20,6 +22,10 @@ use crate::hub::cluster::batch::NodeId;
 
 /// Message of the server when the last sequence is not the expected one and it does not say what it is.
 const WRONG_LAST_SEQUENCE_CONSTANT: ErrorCode = ErrorCode(10164);
+
+/// Times in which a consumer is there, unless the server that leads the others has given it to one that is not: some do
+/// so for as long as they do not know that it is dead. Another is asked for then.
+const CONSUMER_TIMES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 
 /// The stream of a channel. Clones are the same.
 #[derive(Clone, Debug)]
@@ -200,9 +206,13 @@ impl ChannelStream {
             config.extend(from);
         }
         let what = format!("CONSUMER.CREATE.{}", self.name);
-        Ok(self
-            .api(&what, json!({"stream_name": self.name, "config": config}))
-            .await??)
+        let body = json!({"stream_name": self.name, "config": config});
+        for time in CONSUMER_TIMES {
+            if let Ok(made) = timeout(time, self.api(&what, body.clone())).await {
+                return Ok(made??);
+            }
+        }
+        Ok(self.api(&what, body).await??)
     }
 }
 
