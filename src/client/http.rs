@@ -54,6 +54,9 @@ impl<S: Connection> Client<S> {
                 }
             }
             Transport::Post | Transport::Plain => {
+                if !self.feed.has_session() {
+                    self.feed.await_stored();
+                }
                 if let Some((length, waits)) = body {
                     input = Input::Body(Box::new(BodyInput {
                         decoder: BodyDecoder::new(length),

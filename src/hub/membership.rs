@@ -186,6 +186,9 @@ impl Hub {
             self.queue_claim(&mut state, &name, claim, true);
         }
         let slot = state.slots.remove(key);
+        if let Some(outbox) = &mut state.outbox {
+            outbox.waiting.remove(&slot.subscriber.id);
+        }
         state.departed.add(slot.totals());
         state.unpark(&slot);
         if slot.meta.role.subscribes() {

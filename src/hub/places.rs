@@ -41,6 +41,9 @@ pub(crate) struct SavedFeed {
     /// Its session: the name, whether it is told what is stored, and what it was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<(SessionKey, bool, Option<u64>)>,
+    /// Lines of it that are not in the order that all share yet, if it waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unshared: Option<u64>,
 }
 
 impl SavedFeed {
@@ -130,7 +133,9 @@ impl Places {
         }
         let past = saved.past.as_ref();
         let told = saved.session.as_ref().and_then(|(.., told)| *told);
-        if past.is_some_and(|past| !past.is_below(NUMBER_MAX)) || told > Some(NUMBER_MAX) {
+        if past.is_some_and(|past| !past.is_below(NUMBER_MAX))
+            || told.max(saved.unshared) > Some(NUMBER_MAX)
+        {
             return Err(CorruptState("a client is beyond all numbers"));
         }
         // As if it had always been as it is now, with as much still to come as there is.
@@ -186,6 +191,9 @@ impl Places {
         }
         let reader = state.recording.as_ref().map(|it| it.history.reader());
         drop(state);
+        if let Some(lines) = saved.unshared {
+            hub.count_unshared(key, saved.id, lines);
+        }
         let mut feed = Feed::restore(
             hub.clone(),
             subscriber,
@@ -228,6 +236,7 @@ impl Feed {
             counters: slot.totals(),
             past: self.saved_past(),
             session: self.saved_session(),
+            unshared: state.unshared(self.subscriber.id),
         }
     }
 }

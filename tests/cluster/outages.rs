@@ -1,13 +1,18 @@
 //! NATS goes away and comes back.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::scene::{Publisher, Scene, publish_at};
-use super::{GONE, PLAIN, greet, hears, is_ready, launch, misses_nats, nodes};
+use super::{GONE, PLAIN, greet, hears, is_ready, launch, misses_nats, next_message, nodes};
 use crate::common::nats::Nats;
 use crate::common::relay::Relay;
-use crate::common::{Client, Server};
+use crate::common::{Client, PATIENCE, Server, exec};
+
+/// The listener behind those of all nodes.
+const HTTP: usize = 5;
 
 /// Publishers at each node send all the time while this is done; then all of theirs is in the stream once, and no
 /// client was closed.
@@ -54,6 +59,56 @@ fn while_senders_send(servers: &[Server], trouble: impl FnOnce()) {
     for server in servers {
         assert_eq!(server.count_log("disconnected reason=slow"), 0);
     }
+}
+
+#[test]
+fn request_is_answered_when_its_lines_are_in_the_stream_whoever_serves_it_then() {
+    let Some(nats) = Nats::start() else { return };
+    let url = format!("--nats={}", nats.url());
+    let node = launch(&["--listen=127.0.0.1:0,http", &url]);
+    let node = node.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
+    is_ready(&node);
+    let (mut reader, _) = greet(&node, "role=subscribe");
+    let address = node.addr(HTTP).to_string();
+    let post = |fields: &str, body: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let length = body.len();
+        let head = format!("POST /lines HTTP/1.1\r\nHost: {address}\r\n{fields}");
+        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+        stream
+    };
+    let taken = |mut stream: TcpStream, lines: u64| {
+        let mut answer = String::new();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        assert!(
+            answer.ends_with(&format!("{{\"taken\":{lines}}}\n")),
+            "{answer:?}"
+        );
+    };
+    taken(post("", "a\n"), 1);
+    nats.stop();
+    let requests = [post("", "b\nc\n"), post("Idempotency-Key: k\r\n", "d\n")];
+    taken(post("", ""), 0);
+    for _ in 0..2 {
+        exec(&node);
+        for request in &requests {
+            request.set_nonblocking(true).unwrap();
+            let error = request.peek(&mut [0]).expect_err("no answer yet");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            request.set_nonblocking(false).unwrap();
+        }
+    }
+    nats.go_on();
+    let [plain, with_key] = requests;
+    taken(plain, 2);
+    taken(with_key, 1);
+    let mut data: Vec<_> = (0..4)
+        .map(|_| next_message(&mut reader)["data"].to_string())
+        .collect();
+    data.sort();
+    assert_eq!(data, ["\"a\"", "\"b\"", "\"c\"", "\"d\""]);
 }
 
 #[test]

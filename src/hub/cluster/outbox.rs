@@ -1,6 +1,6 @@
 //! What the clients of a node say, until it is sent.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 
 use super::batch::Claim;
@@ -13,7 +13,7 @@ use crate::hub::history::Record;
 use crate::hub::part::Kind;
 use crate::wire::client_name::Origin;
 use crate::wire::framing::{Lines, count};
-use crate::wire::ids::Seq;
+use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionKey;
 
 /// Bytes at which a batch is full, at most: enough for what a round trip to NATS costs not to matter.
@@ -40,6 +40,16 @@ pub(in crate::hub) struct Outbox {
     pub(in crate::hub) outstanding: usize,
     /// The clients of this node, and of whom it says that they come and leave.
     pub(in crate::hub) own: OwnClients,
+    /// Who waits until all that they sent is in the order.
+    pub(in crate::hub) waiting: HashMap<ClientId, Unshared>,
+}
+
+/// What a client has sent that is not in the order yet.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::hub) struct Unshared {
+    /// The client's slot.
+    pub(in crate::hub) key: usize,
+    pub(in crate::hub) lines: u64,
 }
 
 /// A batch before it is given its number.
@@ -76,6 +86,7 @@ impl Default for Outbox {
             bytes: 0,
             outstanding: 0,
             own: OwnClients::default(),
+            waiting: HashMap::new(),
         }
     }
 }
@@ -326,7 +337,6 @@ mod tests {
     use super::*;
     use crate::hub::budget::Budget;
     use crate::wire::format::Notice;
-    use crate::wire::ids::ClientId;
 
     fn filled(payload_max: usize, lines: &Lines<'_>, session: Option<InSession>) -> Vec<Outgoing> {
         let budget = Budget::new(1 << 20, Default::default());

@@ -124,9 +124,20 @@ impl Feed {
         self.session().is_some_and(SessionHandle::awaits_ack) && self.hub.acks_session(self.key())
     }
 
-    /// Ready when what it has published is stored, where that is kept on disk.
+    /// From now on it is known when what it publishes is in the stream: see [`Feed::poll_stored`].
+    pub(crate) fn await_stored(&self) {
+        self.hub.count_unshared(self.key(), self.subscriber.id, 0);
+    }
+
+    /// Ready when what it has published is in the stream: stored, where that is kept on disk, and in the order that
+    /// all share, where others do. Else its task is woken then.
     pub(crate) fn poll_stored(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.hub.poll_stored_before(self.own_end, self.key(), cx)
+        match self.hub.is_shared() {
+            // Its task is woken by a command.
+            true if self.hub.is_unshared(self.subscriber.id) => Poll::Pending,
+            true => Poll::Ready(()),
+            false => self.hub.poll_stored_before(self.own_end, self.key(), cx),
+        }
     }
 
     /// Tells everybody that this client is gone. It still gets what is published until it looks

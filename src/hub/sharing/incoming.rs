@@ -65,6 +65,9 @@ impl Hub {
             }
             state.next_seq = record.next_seq().0;
             state.messages += record.messages();
+            if is_own {
+                state.note_shared(record);
+            }
             if cost > 0 {
                 batch.attach(match permit.take() {
                     Some(permit) => permit.charge(cost),
@@ -212,6 +215,25 @@ impl State {
         let key = sessions.and_then(|them| them.note_ordered(name, taken));
         if let Some(slot) = key.and_then(|key| self.slots.get(key)) {
             slot.subscriber.command(Commands::ACK);
+        }
+    }
+
+    /// These lines are in the order: who waited for the last of theirs is told.
+    fn note_shared(&mut self, record: &Record) {
+        let Some(outbox) = self.outbox.as_mut().filter(|it| !it.waiting.is_empty()) else {
+            return;
+        };
+        for (part, client) in record.parts.iter().zip(&record.origins) {
+            let unshared = outbox.waiting.get_mut(client);
+            let Some(unshared) = unshared.filter(|_| part.kind == Kind::Lines) else {
+                continue;
+            };
+            unshared.lines = unshared.lines.saturating_sub(part.messages.into());
+            if unshared.lines == 0
+                && let Some(slot) = self.slots.get(unshared.key)
+            {
+                slot.subscriber.command(Commands::ACK);
+            }
         }
     }
 

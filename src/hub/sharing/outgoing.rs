@@ -9,7 +9,7 @@ use tracing::warn;
 use crate::hub::budget::{Budget, ReadPermit};
 use crate::hub::cluster::batch::Claim;
 use crate::hub::cluster::here::Clients;
-use crate::hub::cluster::outbox::{Outbox, Outgoing};
+use crate::hub::cluster::outbox::{Outbox, Outgoing, Unshared};
 use crate::hub::history::Record;
 use crate::hub::order::{Hub, Phase, SENT_INDEX, State, origin};
 use crate::hub::part::Kind;
@@ -60,6 +60,9 @@ impl Hub {
             outbox, identities, ..
         } = &mut *state;
         let (outbox, sharing) = (outbox.as_mut()?, self.sharing.as_ref()?);
+        if let Some(unshared) = outbox.waiting.get_mut(&subscriber.id) {
+            unshared.lines += messages as u64;
+        }
         let origin = origin(subscriber.id, identities.get(&key));
         outbox.add_lines(origin, lines, session, |cost| match permit.take() {
             Some(permit) => Some(permit.charge(cost)),
@@ -68,6 +71,16 @@ impl Hub {
         drop(state);
         sharing.queued.notify_one();
         Some(SENT_INDEX)
+    }
+
+    /// Has it counted from now on which lines of a client are not in the order yet, of which there are so many.
+    pub(in crate::hub) fn count_unshared(&self, key: usize, client: ClientId, lines: u64) {
+        self.outbox(|outbox| outbox.waiting.insert(client, Unshared { key, lines }));
+    }
+
+    /// Whether lines of a client are not in the order yet, if that is counted.
+    pub(in crate::hub) fn is_unshared(&self, client: ClientId) -> bool {
+        self.lock().unshared(client) > Some(0)
     }
 
     /// Has a notice about the client in `key` sent, if the channel is shared.
@@ -214,5 +227,13 @@ impl Hub {
         if self.is_unsent() {
             warn!(channel = %self.name, "what clients sent last is not shared: NATS did not take it in time");
         }
+    }
+}
+
+impl State {
+    /// So many lines of a client are not in the order yet, if that is counted.
+    pub(in crate::hub) fn unshared(&self, client: ClientId) -> Option<u64> {
+        let unshared = self.outbox.as_ref()?.waiting.get(&client)?;
+        Some(unshared.lines)
     }
 }
