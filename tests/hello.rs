@@ -307,7 +307,7 @@ fn wrong_hellos_are_told_in_text_and_are_no_clients() {
         ("session=a ack=1", "\"ack\" takes no value in hello"),
         (
             "session=a ack",
-            "\"session\" in hello, but this channel keeps no history",
+            "a session is asked for, but this channel keeps no history",
         ),
         (
             "session=a role=subscribe",

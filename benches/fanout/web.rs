@@ -32,6 +32,8 @@ pub(crate) enum Way {
     /// As they are, in the format of the listener.
     Plain,
     WebSocket,
+    /// The same in `raw`: the lines and nothing else, as NATS has them.
+    RawWebSocket,
     /// Read as server-sent events, and sent by WebSocket.
     Events,
     /// NATS's protocol in WebSocket frames.
@@ -60,7 +62,7 @@ pub(crate) fn cases(subject: &Program, lossless: &[&str], readers: usize) -> Vec
         let plan = Plan::Web(Web { way, readers });
         Side { launch, plan }
     };
-    let nats = Side {
+    let nats = || Side {
         launch: Launch::new(&Program::Peer(Peer::NatsWebSocket), &[]),
         plan: Plan::Web(Web {
             way: Way::Nats,
@@ -80,7 +82,13 @@ pub(crate) fn cases(subject: &Program, lossless: &[&str], readers: usize) -> Vec
             "websocket-beside-nats",
             side(Way::WebSocket, &[]),
             "NATS",
-            nats,
+            nats(),
+        ),
+        (
+            "websocket-raw-beside-nats",
+            side(Way::RawWebSocket, &[]),
+            "NATS",
+            nats(),
         ),
     ]
     .map(|(name, subject, against, baseline)| Case {
@@ -174,12 +182,17 @@ impl Way {
         }
     }
 
+    /// Whether each line is a frame.
+    fn counts_frames(self) -> bool {
+        matches!(self, Way::WebSocket | Way::RawWebSocket)
+    }
+
     /// What is sent again and again.
     fn block(self) -> Vec<u8> {
         let payload = vec![b'x'; PAYLOAD_BYTES];
         let one = match self {
             Way::Plain => [&payload[..], b"\n"].concat(),
-            Way::WebSocket | Way::Events => masked(0x81, &payload),
+            Way::WebSocket | Way::RawWebSocket | Way::Events => masked(0x81, &payload),
             Way::Nats => {
                 let publish = format!("PUB {SUBJECT} {PAYLOAD_BYTES}\r\n");
                 let publish = [publish.as_bytes(), &payload, b"\r\n"].concat();
@@ -223,6 +236,7 @@ impl Reader {
         let (request, end) = match way {
             Way::Plain => (String::new(), &b""[..]),
             Way::WebSocket => (upgrade("/ws", address), &b"}"[..]),
+            Way::RawWebSocket => (upgrade("/ws?format=raw", address), &b"\r\n\r\n"[..]),
             Way::Events => (
                 format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n"),
                 &b"\n\n\r\n"[..],
@@ -304,7 +318,11 @@ impl Counter {
         }
         while !bytes.is_empty() {
             if self.left == 0 {
-                self.header.push(bytes[0]);
+                if self.way.counts_frames() && self.header.is_empty() {
+                    bytes = self.skip_frames(bytes);
+                }
+                let Some(next) = bytes.first() else { break };
+                self.header.push(*next);
                 bytes = &bytes[1..];
                 match self.way {
                     Way::Events => self.begin_chunk()?,
@@ -331,6 +349,25 @@ impl Counter {
         Ok(())
     }
 
+    /// Counts the frames that are here whole; what is behind them.
+    fn skip_frames<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        loop {
+            let (first, len, rest) = match bytes {
+                [first, len @ ..126, rest @ ..] => (first, usize::from(*len), rest),
+                [first, 126, high, low, rest @ ..] => {
+                    (first, u16::from_be_bytes([*high, *low]).into(), rest)
+                }
+                _ => return bytes,
+            };
+            let Some(behind) = rest.get(len..) else {
+                return bytes;
+            };
+            // A ping is none.
+            self.lines += u64::from(matches!(first, 0x81 | 0x82));
+            bytes = behind;
+        }
+    }
+
     fn begin_frame(&mut self) {
         let len = match self.header[..] {
             [_, 126, high, low] => u16::from_be_bytes([high, low]).into(),
@@ -343,8 +380,8 @@ impl Counter {
         };
         self.left = len;
         // A ping is none.
-        let is_text = self.header.first() == Some(&0x81);
-        self.lines += u64::from(self.way == Way::WebSocket && is_text);
+        let is_message = matches!(self.header.first(), Some(0x81 | 0x82));
+        self.lines += u64::from(self.way.counts_frames() && is_message);
         self.header.clear();
     }
 

@@ -257,10 +257,10 @@ impl From<EntryError> for Refusal {
     fn from(wrong: EntryError) -> Refusal {
         match wrong {
             EntryError::NoHistory => {
-                Refusal::bad_hello("\"session\" in hello, but this channel keeps no history")
+                Refusal::bad_hello("a session is asked for, but this channel keeps no history")
             }
             EntryError::TooManySessions => {
-                Refusal::bad_hello("\"session\" in hello, but this channel has too many")
+                Refusal::bad_hello("a session is asked for, but this channel has too many")
             }
             EntryError::Unreadable(error) => {
                 error!(%error, "cannot read the history");

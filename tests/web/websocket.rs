@@ -3,8 +3,8 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Bytes, Message};
 
-use super::{HTTP, PLAIN, WsClient, data, start};
-use crate::common::{Client, Program, Server, tool};
+use super::{HTTP, PLAIN, WsClient, data, reaches, start};
+use crate::common::{Client, PATIENCE, Program, Server, tool};
 
 #[test]
 fn message_is_a_line_both_ways_in_every_format() {
@@ -228,4 +228,26 @@ fn python_reads_and_writes() {
     plain.send_line("to python");
     program.wait_output("Message from client 1: to python\n1000\n");
     assert!(program.wait_end().0.success());
+}
+
+#[test]
+fn client_that_answers_no_ping_is_gone_before_the_next_but_one() {
+    let server = start(&["--no-notices"]);
+    let mut plain = Client::connect_to(&server, PLAIN);
+    let mut awake = WsClient::connect(&server, "/ws");
+    // The library answers while something is read.
+    let asleep = WsClient::connect(&server, "/ws");
+    let stream = awake.socket.get_ref();
+    stream.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+    for _ in 0..2 {
+        let ping = awake.socket.read().unwrap();
+        assert!(ping.is_ping(), "{ping:?}");
+    }
+    awake.send("still here");
+    server.wait_log(&format!(
+        "client disconnected client={} reason=reset",
+        asleep.id
+    ));
+    plain.expect_message(awake.id, "still here");
+    reaches(&mut plain, &mut awake);
 }

@@ -2,7 +2,7 @@
 
 use memchr::{memchr_iter, memmem};
 
-use super::scan::append;
+use super::numbered::Numbered;
 use crate::wire::ids::{Epoch, Seq};
 
 /// What nobody sees, and what keeps a connection from being taken for a dead one.
@@ -14,12 +14,17 @@ const END: &[u8] = b"\n\n";
 /// Appends each line as an event. With a place, that of the first, each has its place for its id, which a browser names
 /// when it comes back.
 pub fn events(lines: &[u8], place: Option<(Epoch, Seq)>, out: &mut Vec<u8>) {
+    let head = |(epoch, first)| Numbered::new(&format!("id: {epoch}:"), first, "\ndata: ");
+    let mut head = place.map(head);
     let mut start = 0;
-    for (end, at) in memchr_iter(b'\n', lines).zip(0..) {
-        if let Some((epoch, first)) = place {
-            append(out, format_args!("id: {epoch}:{}\n", first.0 + at));
+    for end in memchr_iter(b'\n', lines) {
+        match &mut head {
+            Some(head) => {
+                out.extend_from_slice(head.bytes());
+                head.count_up();
+            }
+            None => out.extend_from_slice(b"data: "),
         }
-        out.extend_from_slice(b"data: ");
         out.extend_from_slice(&lines[start..end]);
         out.extend_from_slice(END);
         start = end + 1;
@@ -49,12 +54,12 @@ mod tests {
         let mut out = Vec::new();
         events(
             b"{\"a\":1}\n{}\n",
-            Some((Epoch(0x5f3a9c11), Seq(41))),
+            Some((Epoch(0x5f3a9c11), Seq(99))),
             &mut out,
         );
         events(b"x\n", None, &mut out);
         let expected =
-            "id: 5f3a9c11:41\ndata: {\"a\":1}\n\nid: 5f3a9c11:42\ndata: {}\n\ndata: x\n\n";
+            "id: 5f3a9c11:99\ndata: {\"a\":1}\n\nid: 5f3a9c11:100\ndata: {}\n\ndata: x\n\n";
         assert_eq!(std::str::from_utf8(&out).unwrap(), expected);
     }
 

@@ -1,7 +1,6 @@
 //! `json`, for programs: an object a line.
 
 use std::fmt;
-use std::ops::Range;
 use std::str;
 
 use base64::Engine;
@@ -9,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr_iter;
 
 use super::names::Notice;
+use super::numbered::Numbered;
 use super::scan::{append, digits, holds, holds_pair, is_lone_cr, is_printable_ascii, without_cr};
 use crate::wire::client_name::Origin;
 use crate::wire::framing::{count, lines};
@@ -44,7 +44,7 @@ pub fn json_lines<'a>(
             base64(payload, out);
             out.extend_from_slice(b"\"}\n");
         }
-        head.count_up();
+        head.0.count_up();
         seq.0 += 1;
     }
     seq
@@ -110,49 +110,30 @@ fn origin_len(origin: Origin<'_>) -> usize {
     digits(origin.client.0) + name
 }
 
-/// A message's JSON up to its payload. Counting up in place costs less than writing each number.
-struct JsonHead {
-    bytes: Vec<u8>,
-    seq: Range<usize>,
-}
+/// A message's JSON up to its payload.
+struct JsonHead(Numbered);
 
 impl JsonHead {
     fn new(origin: Origin<'_>, seq: Seq) -> JsonHead {
-        let mut bytes = br#"{"event":"message","seq":"#.to_vec();
-        let start = bytes.len();
-        append(
-            &mut bytes,
-            format_args!("{seq},\"client\":{},\"data\":\"", JsonOrigin(origin)),
-        );
-        let seq = start..start + digits(seq.0);
-        JsonHead { bytes, seq }
+        let behind = format!(",\"client\":{},\"data\":\"", JsonOrigin(origin));
+        JsonHead(Numbered::new(r#"{"event":"message","seq":"#, seq, &behind))
     }
 
     /// Up to and with the quote that begins the payload.
     fn for_string(&self) -> &[u8] {
-        &self.bytes
+        self.0.bytes()
     }
 
     /// Up to the colon.
     fn for_value(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - "\"".len()]
+        let bytes = self.0.bytes();
+        &bytes[..bytes.len() - "\"".len()]
     }
 
     /// Up to the key, which is open for more.
     fn for_key(&self) -> &[u8] {
-        &self.bytes[..self.bytes.len() - "\":\"".len()]
-    }
-
-    fn count_up(&mut self) {
-        for digit in self.bytes[self.seq.clone()].iter_mut().rev() {
-            if *digit < b'9' {
-                *digit += 1;
-                return;
-            }
-            *digit = b'0';
-        }
-        self.bytes.insert(self.seq.start, b'1');
-        self.seq.end += 1;
+        let bytes = self.0.bytes();
+        &bytes[..bytes.len() - "\":\"".len()]
     }
 }
 

@@ -6,6 +6,7 @@
 mod event;
 mod json;
 mod names;
+mod numbered;
 mod said;
 mod scan;
 mod text;
