@@ -4,8 +4,10 @@
 use std::ops::Range;
 
 use super::budget::Reservation;
-use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes, Views};
+use super::encoding::Encoding;
+use super::encodings::{Encodings, Sizes};
 use super::part::{Kind, Part};
+use super::views::{EncodedBatch, Views};
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::session::SessionKey;

@@ -5,8 +5,10 @@ use std::mem;
 use super::batch::Batch;
 use super::budget::Reservation;
 use super::chain::Node;
-use super::encoding::{EncodedBatch, Encoding, Encodings, PerEncoding, Sizes, Views};
+use super::encoding::Encoding;
+use super::encodings::{Encodings, PerEncoding, Sizes};
 use super::part::{Kind, Part};
+use super::views::{EncodedBatch, Views};
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::framing::Lines;
 use crate::wire::ids::{ClientId, Epoch, Seq};
@@ -114,7 +116,7 @@ impl BatchBuilder {
     ) -> usize {
         let mut cost = PART_BYTES;
         if self.parts.is_empty() {
-            cost += BATCH_BYTES + encodings.bytes_of_others();
+            cost += BATCH_BYTES + Views::bytes_of_others(encodings);
         }
         for encoding in Encoding::ALL {
             if encodings.contains(encoding) || encodings.needs(encoding) {

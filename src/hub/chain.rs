@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::batch::Batch;
 use super::budget::Reservation;
-use super::encoding::Sizes;
+use super::encodings::Sizes;
 
 /// The position of a client that takes nothing from the stream.
 pub(super) const DETACHED: u64 = u64::MAX;

@@ -16,13 +16,7 @@
 //! - what the client sends: `client/input.rs` and `HelloReader`;
 //! - its field in the saved form of a batch: `SavedBatch` in `saved_batch.rs`, if its bytes are not always the same.
 
-use std::array;
-use std::ops::{Index, IndexMut};
-use std::sync::OnceLock;
-
-use bytes::Bytes;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::part::{Kind, Part, missed_of};
 use crate::wire::client_name::Origin;
@@ -115,7 +109,7 @@ impl Encoding {
     /// Bytes that a byte which is read may become at worst. The worst is an LF: a prefix, with numbers
     /// of eight digits for a client and of fourteen for `seq`, and with the longest name if any client has
     /// one.
-    fn expansion(self, named: bool) -> usize {
+    pub(super) fn expansion(self, named: bool) -> usize {
         match self {
             Encoding::Json if named => 150,
             Encoding::Text => 32,
@@ -333,194 +327,6 @@ impl From<Format> for Encoding {
     }
 }
 
-/// A set of encodings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Encodings(pub(super) u8);
-
-const _: () = assert!(Encoding::COUNT <= u8::BITS as usize);
-
-impl Encodings {
-    /// All there are.
-    pub(super) const ALL: Encodings = Encodings(u8::MAX >> (u8::BITS as usize - Encoding::COUNT));
-
-    pub(super) fn with(self, encoding: Encoding) -> Encodings {
-        Encodings(self.0 | 1 << encoding as u8)
-    }
-
-    pub(super) fn without(self, encoding: Encoding) -> Encodings {
-        Encodings(self.0 & !(1 << encoding as u8))
-    }
-
-    pub(super) fn contains(self, encoding: Encoding) -> bool {
-        self.0 & 1 << encoding as u8 != 0
-    }
-
-    /// Whether batches have to carry `source`: an encoding in use is made from it.
-    pub(super) fn needs(self, source: Encoding) -> bool {
-        self.0 & MADE_FROM[source as usize] != 0
-    }
-
-    /// Bytes that a batch has for what few clients take it in, if any do.
-    pub(super) fn bytes_of_others(self) -> usize {
-        let usual = [Encoding::Text, Encoding::Json, Encoding::Raw];
-        let others = usual.into_iter().fold(self, Encodings::without);
-        match others == Encodings::default() {
-            true => 0,
-            false => size_of::<PerEncoding<OnceLock<EncodedBatch>>>(),
-        }
-    }
-
-    /// Bytes that a byte which is read may become at worst, in all encodings that a batch then has.
-    pub(super) fn expansion(self, named: bool) -> usize {
-        let all = Encoding::ALL.into_iter();
-        all.filter(|encoding| self.contains(*encoding) || self.needs(*encoding))
-            .map(|encoding| encoding.expansion(named))
-            .sum()
-    }
-}
-
-/// For each source, the set of those made from it: worked out beforehand, as every publish asks for it.
-const MADE_FROM: [u8; Encoding::COUNT] = {
-    let mut made_from = [0; Encoding::COUNT];
-    let mut at = 0;
-    while at < Encoding::COUNT {
-        made_from[Encoding::ALL[at].source() as usize] |= 1 << at;
-        at += 1;
-    }
-    made_from
-};
-
-/// One value for each encoding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct PerEncoding<T>([T; Encoding::COUNT]);
-
-impl<T> PerEncoding<T> {
-    pub(super) fn from_fn(mut value: impl FnMut(Encoding) -> T) -> PerEncoding<T> {
-        PerEncoding(array::from_fn(|at| value(Encoding::ALL[at])))
-    }
-}
-
-impl<T> Index<Encoding> for PerEncoding<T> {
-    type Output = T;
-
-    fn index(&self, encoding: Encoding) -> &T {
-        &self.0[encoding as usize]
-    }
-}
-
-impl<T> IndexMut<Encoding> for PerEncoding<T> {
-    fn index_mut(&mut self, encoding: Encoding) -> &mut T {
-        &mut self.0[encoding as usize]
-    }
-}
-
-/// What a batch is in each encoding, as far as it was made. What few clients have takes no room where nobody does.
-#[derive(Debug, Default)]
-pub(super) struct Views {
-    text: OnceLock<EncodedBatch>,
-    json: OnceLock<EncodedBatch>,
-    raw: OnceLock<EncodedBatch>,
-    others: OnceLock<Box<PerEncoding<OnceLock<EncodedBatch>>>>,
-}
-
-impl Views {
-    /// Those of a new batch: sources are there, and the others are still to be made.
-    pub(super) fn of_sources(mut source: impl FnMut(Encoding) -> EncodedBatch) -> Views {
-        Views {
-            text: OnceLock::from(source(Encoding::Text)),
-            raw: OnceLock::from(source(Encoding::Raw)),
-            ..Views::default()
-        }
-    }
-
-    /// What was made, if that was.
-    pub(super) fn get(&self, encoding: Encoding) -> Option<&EncodedBatch> {
-        match encoding {
-            Encoding::Text | Encoding::Json | Encoding::Raw => self.of(encoding).get(),
-            _ => self.others.get()?[encoding].get(),
-        }
-    }
-
-    #[inline]
-    pub(super) fn of(&self, encoding: Encoding) -> &OnceLock<EncodedBatch> {
-        match encoding {
-            Encoding::Text => &self.text,
-            Encoding::Json => &self.json,
-            Encoding::Raw => &self.raw,
-            _ => &self.others.get_or_init(Box::default)[encoding],
-        }
-    }
-}
-
-/// Bytes in each encoding, none in those that are not in use; `json` at most so many, as its numbers
-/// are counted at their longest until it is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sizes(#[serde(deserialize_with = "padded")] [u64; Encoding::COUNT]);
-
-/// Encodings are only ever added behind those there are.
-fn padded<'de, D: Deserializer<'de>>(saved: D) -> Result<[u64; Encoding::COUNT], D::Error> {
-    let mut sizes = Vec::deserialize(saved)?;
-    sizes.resize(sizes.len().max(Encoding::COUNT), 0);
-    sizes
-        .try_into()
-        .map_err(|_| D::Error::custom("more encodings than there are"))
-}
-
-impl Sizes {
-    pub(super) fn of(self, encoding: Encoding) -> u64 {
-        self.0[encoding as usize]
-    }
-
-    pub(super) fn add(&mut self, encoding: Encoding, bytes: usize) {
-        self.0[encoding as usize] += bytes as u64;
-    }
-
-    /// What both have together.
-    pub(super) fn plus(self, other: Sizes) -> Sizes {
-        Sizes(array::from_fn(|at| self.0[at].saturating_add(other.0[at])))
-    }
-}
-
-/// A batch's bytes in one encoding, and where each part of it ends.
-///
-/// The bytes can be shared without a copy. Whoever keeps a clone longer than the batch keeps memory
-/// that the budget no longer counts, and has to charge that elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct EncodedBatch {
-    pub(super) bytes: Bytes,
-    pub(super) ends: Box<[u32]>,
-}
-
-impl EncodedBatch {
-    /// Takes over `bytes`, and gives back what they have room for beyond their length. Until they are
-    /// first cloned, this costs no allocation.
-    pub(super) fn new(bytes: Vec<u8>, ends: Vec<u32>) -> EncodedBatch {
-        EncodedBatch {
-            bytes: Bytes::from(bytes.into_boxed_slice()),
-            ends: ends.into(),
-        }
-    }
-
-    /// A copy of exactly the size of what it holds.
-    pub(super) fn copied(bytes: &[u8], ends: &[u32]) -> EncodedBatch {
-        EncodedBatch {
-            bytes: Bytes::copy_from_slice(bytes),
-            ends: ends.into(),
-        }
-    }
-
-    /// Where a part begins, or, if it is one too many, the end.
-    pub(super) fn start_of(&self, part: usize) -> usize {
-        part.checked_sub(1)
-            .map_or(0, |before| self.ends[before] as usize)
-    }
-
-    /// The bytes of one part.
-    pub(super) fn part(&self, part: usize) -> &[u8] {
-        &self.bytes[self.start_of(part)..self.ends[part] as usize]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -531,15 +337,6 @@ mod tests {
             assert_eq!(encoding as usize, at);
             assert!(encoding.source().is_source(), "{encoding:?}");
         }
-    }
-
-    #[test]
-    fn bytes_are_taken_over_and_shared_without_a_copy() {
-        let bytes = b"line\n".to_vec();
-        let start = bytes.as_ptr();
-        let view = EncodedBatch::new(bytes, vec![5]);
-        let shared = view.bytes.clone();
-        assert_eq!((view.bytes.as_ptr(), shared.as_ptr()), (start, start));
     }
 
     #[test]
@@ -609,15 +406,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    /// A daemon with one encoding more still reads what one without it has saved.
-    #[test]
-    fn sizes_of_encodings_that_were_not_there_yet_are_none() {
-        let saved = rmp_serde::to_vec(&[7_u64, 8]).unwrap();
-        let sizes: Sizes = rmp_serde::from_slice(&saved).unwrap();
-        assert_eq!(sizes.0[..3], [7, 8, 0]);
-        let saved = rmp_serde::to_vec(&[0_u64; Encoding::COUNT + 1]).unwrap();
-        assert!(rmp_serde::from_slice::<Sizes>(&saved).is_err());
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::{ConnectionInfo, ConnectionMeta};
-use super::encoding::{Encoding, Encodings};
+use super::encoding::Encoding;
+use super::encodings::Encodings;
 use super::entry::{Joined, SessionTaken, StartingPoint};
 use super::feed::{Feed, JoinPoint};
 use super::order::{Hub, Phase, State};

@@ -32,6 +32,7 @@ pub(crate) mod counters;
 mod denial;
 mod drain;
 mod encoding;
+mod encodings;
 mod entry;
 mod entry_error;
 mod epoch;
@@ -68,6 +69,7 @@ mod snapshot_tests;
 mod stats;
 mod storing;
 mod subscriber;
+mod views;
 
 pub(crate) use budget::{READ_BYTES_MAX, ReadPermit};
 pub(crate) use channels::{ChannelStats, Channels, ChannelsStats, Joining};

@@ -19,7 +19,7 @@ use super::cluster::outbox::Outbox;
 use super::connection::ListenerNames;
 use super::contention::Contention;
 use super::counters::TrafficTotals;
-use super::encoding::{Encodings, PerEncoding};
+use super::encodings::{Encodings, PerEncoding};
 use super::history::History;
 use super::part::Kind;
 use super::recording::Recording;

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Batch;
-use super::encoding::{EncodedBatch, Encoding, Encodings, Sizes, Views};
+use super::encoding::Encoding;
+use super::encodings::{Encodings, Sizes};
 use super::part::{Kind, Part};
+use super::views::{EncodedBatch, Views};
 use crate::wire::client_name::ClientName;
 use crate::wire::ids::{ClientId, Epoch, Seq};
 use crate::wire::session::SessionKey;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::hub::batch::Batch;
-use crate::hub::encoding::{EncodedBatch, Encoding};
+use crate::hub::encoding::Encoding;
 use crate::hub::part::{Kind, Part};
+use crate::hub::views::EncodedBatch;
 use crate::wire::client_name::{ClientName, Origin};
 use crate::wire::format::Format;
 use crate::wire::ids::{ClientId, Seq};
