@@ -142,6 +142,9 @@ impl PendingHandshake {
                         Asked::Page { is_head } => {
                             return Err(Refusal::answered(page::answer(response, is_head)));
                         }
+                        Asked::Moved { to } => {
+                            return Err(Refusal::answered(response.moved(&to)));
+                        }
                         Asked::Preflight => return Err(Refusal::answered(response.preflight())),
                     };
                     let hello = asked.hello.clone();
@@ -362,6 +365,7 @@ async fn request_head(
             HeadInput::Pending(taken) => (taken, None),
             HeadInput::Head(head, taken) => (taken, Some(Ok(head))),
             HeadInput::TooLong => (bytes.len(), Some(Err(HttpError::too_large().into()))),
+            HeadInput::NoRequest => (bytes.len(), Some(Err(HttpError::no_request().into()))),
         });
         // What seemed to be there may not be.
         if let Some(head) = head.now_or_never()

@@ -28,10 +28,11 @@ impl<S: Connection> Client<S> {
     ) {
         let WebRequest {
             transport,
+            hello,
+            beats,
             websocket_accept,
             takes_chunks,
             body,
-            ..
         } = request;
         let response = Response {
             origin: origin.as_deref(),
@@ -70,6 +71,10 @@ impl<S: Connection> Client<S> {
         }
         if transport != Transport::Post {
             let mut line = Vec::new();
+            let mut answer = answer.clone();
+            // Who did not choose to be without it may not know.
+            let lacks_publish = !self.options.role.publishes() && hello.role.is_none();
+            answer.role = lacks_publish.then_some(self.options.role);
             answer.append(self.options.format, false, &mut line);
             encoding.dress(&line, Some((answer.epoch, answer.seq)), &mut said);
         }
@@ -79,6 +84,7 @@ impl<S: Connection> Client<S> {
         self.reader = Reader::behind_hello(input, LineEnds::new(LineEnd::Lf), line_bytes_max);
         self.rare.get_or_insert_default().web = Some(Web {
             transport,
+            beats,
             origin: origin.map(String::into_boxed_str),
             detail: None,
             is_asked: false,
@@ -108,7 +114,6 @@ impl<S: Connection> Client<S> {
         };
         web.is_asked &= !is_unread;
         match web.transport {
-            Transport::WebSocket if is_unread => false,
             Transport::WebSocket if web.is_asked => {
                 let has_all = self.stream.progress().is_ok_and(|peer| peer.has_all);
                 if has_all {
@@ -117,10 +122,18 @@ impl<S: Connection> Client<S> {
                 has_all
             }
             Transport::WebSocket => {
-                web.is_asked = true;
-                let mut ping = Vec::new();
-                websocket::append_frame(Opcode::Ping, b"", &mut ping);
-                self.writer.interject(&mut self.feed, &ping);
+                let mut said = Vec::new();
+                if !is_unread {
+                    web.is_asked = true;
+                    websocket::append_frame(Opcode::Ping, b"", &mut said);
+                }
+                if web.beats {
+                    let encoding = self.feed.encoding();
+                    encoding.dress(format::BEAT, None, &mut said);
+                }
+                if !said.is_empty() {
+                    self.writer.interject(&mut self.feed, &said);
+                }
                 false
             }
             Transport::Events => {

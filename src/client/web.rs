@@ -9,6 +9,9 @@ use crate::wire::transport::Transport;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Web {
     pub(super) transport: Transport,
+    /// It gets a message with each ping.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) beats: bool,
     /// The origin of the page that it came from, if a browser said so.
     pub(super) origin: Option<Box<str>>,
     /// Why it is closed, in words.

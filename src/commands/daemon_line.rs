@@ -112,6 +112,7 @@ mod tests {
                     recovered: Some(true),
                     taken: Some(3),
                     echo: false,
+                    role: None,
                 };
                 answer.append(format, crlf, &mut line);
                 assert_eq!(DaemonLine::read(&line), Some(DaemonLine::Hello), "{format}");

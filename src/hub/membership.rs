@@ -92,6 +92,7 @@ impl Hub {
             recovered: entry.recovered.map(|recovered| recovered && is_whole),
             taken: session.as_ref().map(|session| session.taken),
             echo: self.echo,
+            role: None,
         };
         let messages_ahead = state.recording.as_ref().map_or(0, |recording| {
             let ahead = recording.ledger.messages(first.0, next.0);

@@ -1,15 +1,17 @@
-//! What a network does: a connection that is cut.
+//! What a network does: connections that are cut, or through which nothing comes any more.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A relay before a server, which can be cut without the server: what a network does.
 pub(crate) struct Relay {
     port: u16,
     cut: Arc<AtomicBool>,
+    /// Times that it was frozen.
+    freezes: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -19,8 +21,9 @@ impl Relay {
         let relay = Relay {
             port: listener.local_addr().expect("bound").port(),
             cut: Arc::default(),
+            freezes: Arc::default(),
         };
-        let cut = Arc::clone(&relay.cut);
+        let (cut, freezes) = (Arc::clone(&relay.cut), Arc::clone(&relay.freezes));
         std::thread::spawn(move || {
             for accepted in listener.incoming() {
                 let Ok(one) = accepted else { return };
@@ -32,16 +35,27 @@ impl Relay {
                 };
                 for (from, to) in [(&one, &other), (&other, &one)] {
                     let (from, to) = (from.try_clone().expect("dup"), to.try_clone().expect("dup"));
-                    let cut = Arc::clone(&cut);
-                    std::thread::spawn(move || relay_half(from, to, &cut));
+                    let (cut, freezes) = (Arc::clone(&cut), Arc::clone(&freezes));
+                    let begun = freezes.load(Relaxed);
+                    let is_frozen = move || freezes.load(Relaxed) > begun;
+                    std::thread::spawn(move || relay_half(from, to, &cut, is_frozen));
                 }
             }
         });
         relay
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Lets nothing through the connections that there are, and closes none, until it is cut. New ones go through.
+    pub(crate) fn freeze(&self) {
+        self.freezes.fetch_add(1, Relaxed);
     }
 
     /// Cuts or heals it: connections end, and new ones at once.
@@ -50,10 +64,19 @@ impl Relay {
     }
 }
 
-fn relay_half(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
+fn relay_half(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    cut: &AtomicBool,
+    is_frozen: impl Fn() -> bool,
+) {
     let _ = from.set_read_timeout(Some(Duration::from_millis(20)));
     let mut chunk = [0; 65536];
     while !cut.load(Relaxed) {
+        if is_frozen() {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
         match from.read(&mut chunk) {
             Ok(0) => break,
             Ok(n) if to.write_all(&chunk[..n]).is_ok() => {}

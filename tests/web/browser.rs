@@ -1,7 +1,8 @@
 use serde_json::json;
 
 use super::{HTTP, PLAIN, start};
-use crate::common::{Browser, Client, Launch, free_port};
+use crate::common::relay::Relay;
+use crate::common::{Browser, Client, Launch, Server, free_port};
 
 /// Whether the page says that it is in this state.
 fn is(state: &str) -> String {
@@ -103,4 +104,69 @@ fn page_fits_a_phone() {
     page.wait_for(&shows("widewide"));
     let fits = "document.documentElement.scrollWidth <= innerWidth";
     page.wait_for(fits);
+}
+
+#[test]
+fn page_reaches_what_is_older_and_keeps_its_place() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = start(&["--history=1MiB"]);
+    let mut plain = Client::connect_to(&server, PLAIN);
+    (0..600).for_each(|i| plain.send_line(&format!("line {i}")));
+    plain.send_line("the last");
+    let page = browser.open(&format!("http://{}/", server.addr(HTTP)));
+    page.wait_for(&shows("the last"));
+    page.evaluate("document.getElementById('log').scrollTop = 0");
+    let in_sight = "document.elementFromPoint(...(({ x, y, width, height }) => \
+                    [x + width / 2, y + height / 2])(document.getElementById('earlier').getBoundingClientRect()))?.id === 'earlier'";
+    page.wait_for(in_sight);
+    // It stays there when more comes.
+    plain.send_line("one more");
+    page.wait_for("document.getElementById('new').innerText.startsWith('1')");
+    page.wait_for(in_sight);
+    page.evaluate("document.getElementById('earlier').click()");
+    page.wait_for("document.getElementById('counts').innerText.startsWith('60')");
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+#[test]
+fn page_that_may_only_read_says_so() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let listeners = [
+        "--listen=127.0.0.1:0",
+        "--listen=127.0.0.1:0,http,role=subscribe",
+    ];
+    let server = Server::start(&listeners);
+    let page = browser.open(&format!("http://{}/", server.addr(HTTP)));
+    page.wait_for(&is("live"));
+    page.wait_for("document.getElementById('line').disabled");
+    assert_eq!(page.problems(), [""; 0]);
+}
+
+#[test]
+fn page_says_why_it_cannot_connect_and_when_its_connection_is_dead() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let server = start(&["--max-clients=4"]);
+    let relay = Relay::to(server.addr(HTTP).port());
+    let page = browser.open(&format!("http://127.0.0.1:{}/", relay.port()));
+    page.wait_for(&is("live"));
+    relay.freeze();
+    // The wait, less most of it.
+    page.evaluate("silent = SILENCE");
+    page.wait_for("document.documentElement.dataset.state !== 'live'");
+    // It comes back by another connection, if nothing is in the way.
+    page.wait_for(&is("live"));
+    relay.cut(true);
+    let why = "document.getElementById('lost-why').innerText";
+    page.wait_for(&is("lost"));
+    server.wait_log_count("client disconnected", 2);
+    let _crowd: Vec<_> = (0..8).map(|_| Client::dial(server.addr(PLAIN))).collect();
+    server.wait_log("refusing connections");
+    relay.cut(false);
+    page.wait_for(&format!("{why}.includes('the server is full')"));
 }

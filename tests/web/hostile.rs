@@ -193,3 +193,17 @@ fn idle_clients_are_small() {
     });
     drop(clients);
 }
+
+#[test]
+fn what_is_no_request_is_refused_at_its_first_byte() {
+    let server = start(&[]);
+    let mut client = connect(server.addr(HTTP));
+    // What a browser says that expects TLS.
+    client.write_all(b"\x16").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    for path in ["/ws?beat=1", "/ws?beat&format=text", "/lines?beat"] {
+        assert_eq!(get(server.addr(HTTP), path).status, 400, "{path}");
+    }
+}

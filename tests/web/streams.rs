@@ -237,3 +237,23 @@ fn it_goes_over_tls_too() {
     server.signal(rustix::process::Signal::TERM);
     assert!(program.wait_end().0.success());
 }
+
+#[test]
+fn channel_that_a_person_types_leads_to_its_page() {
+    let server = start(&[]);
+    let address = server.addr(HTTP);
+    let ask = |path: &str, accept: &str| {
+        request(
+            address,
+            &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n"),
+        )
+    };
+    let html = "text/html,application/xhtml+xml";
+    for (path, to) in [("/main", "main/"), ("/main?history=5", "main/?history=5")] {
+        let answer = ask(path, html);
+        assert_eq!(answer.status, 308, "{answer:?}");
+        assert!(answer.has(&format!("Location: {to}")), "{answer:?}");
+    }
+    assert_eq!(ask("/main", "*/*").status, 404);
+    assert_eq!(ask("/main/lines/", html).status, 404);
+}

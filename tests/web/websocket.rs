@@ -166,6 +166,15 @@ fn token_is_asked_for_and_may_come_in_two_ways() {
         crate::common::http::request(address, &request).status
     };
     assert_eq!([post("abc"), post("def"), post("x")], [200, 403, 401]);
+    // Who may only read, and did not choose to, is told.
+    for (path, role) in [
+        ("/ws?token=abc", json!(null)),
+        ("/ws?token=abc&role=subscribe", json!(null)),
+        ("/ws?token=def", json!("subscribe")),
+    ] {
+        let hello = WsClient::dial(server.addr(HTTP), path).json();
+        assert_eq!((&hello["event"], &hello["role"]), (&json!("hello"), &role));
+    }
     // A browser tells its page nothing but how the connection was closed.
     for (path, label) in [
         ("/ws?token=wrong", "unauthorized"),
@@ -234,7 +243,7 @@ fn python_reads_and_writes() {
 fn client_that_answers_no_ping_is_gone_before_the_next_but_one() {
     let server = start(&["--no-notices"]);
     let mut plain = Client::connect_to(&server, PLAIN);
-    let mut awake = WsClient::connect(&server, "/ws");
+    let mut awake = WsClient::connect(&server, "/ws?beat");
     // The library answers while something is read.
     let asleep = WsClient::connect(&server, "/ws");
     let stream = awake.socket.get_ref();
@@ -242,6 +251,8 @@ fn client_that_answers_no_ping_is_gone_before_the_next_but_one() {
     for _ in 0..2 {
         let ping = awake.socket.read().unwrap();
         assert!(ping.is_ping(), "{ping:?}");
+        // Who cannot see that has asked for a message, too.
+        assert_eq!(awake.json(), json!({"event": "beat"}));
     }
     awake.send("still here");
     server.wait_log(&format!(

@@ -287,6 +287,7 @@ mod tests {
             recovered,
             taken: None,
             echo: false,
+            role: None,
         };
         answer.append(Format::Json, false, &mut line);
         line

@@ -14,7 +14,7 @@ mod text;
 pub use self::event::{COMMENT, end_of_begun_event, events, events_after};
 pub use self::json::{json_lines, json_lines_len, json_notice, json_notice_len};
 pub use self::names::{Format, Notice, UnknownFormat};
-pub use self::said::{ack, error, shutdown, skip};
+pub use self::said::{BEAT, ack, error, shutdown, skip};
 pub use self::scan::digits;
 pub use self::text::{crlf, text_lines, text_lines_len, text_notice, visible_lines};
 

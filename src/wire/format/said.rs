@@ -6,6 +6,9 @@ use super::scan::append;
 use super::text::escape_text;
 use crate::wire::close_reason::CloseReason;
 
+/// What says nothing but that the daemon is there, in `json`.
+pub const BEAT: &[u8] = b"{\"event\":\"beat\"}\n";
+
 /// Appends what a client is told that has missed `count` messages and notices. `raw` cannot say it.
 pub fn skip(format: Format, count: u64, out: &mut Vec<u8>) {
     match format {

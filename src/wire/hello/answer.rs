@@ -3,6 +3,7 @@
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 use crate::wire::ids::{ClientId, Epoch, Seq};
+use crate::wire::role::Role;
 
 /// What a client is told first whose hello was taken.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Answer {
     pub taken: Option<u64>,
     /// Whether it gets its own lines: only `json` says it, to who tells them from those of others.
     pub echo: bool,
+    /// The role that it has, where it may not do all that it may mean to: only `json` says it.
+    pub role: Option<Role>,
 }
 
 impl Answer {
@@ -50,10 +53,12 @@ impl Answer {
                 let taken = self.taken.map(|taken| format!(",\"taken\":{taken}"));
                 let taken = taken.unwrap_or_default();
                 let echo = if self.echo { ",\"echo\":true" } else { "" };
+                let role = self.role.map(|role| format!(",\"role\":\"{role}\""));
+                let role = role.unwrap_or_default();
                 // Nothing in it has to be escaped: a channel's name has no quotes.
                 format!(
                     "{{\"event\":\"hello\",\"client\":{client},\"channel\":\"{channel}\",\
-                     \"epoch\":\"{epoch}\",\"seq\":{seq}{recovered}{taken}{echo}}}\n"
+                     \"epoch\":\"{epoch}\",\"seq\":{seq}{recovered}{taken}{echo}{role}}}\n"
                 )
             }
             Format::Raw => return,
@@ -82,6 +87,7 @@ mod tests {
             recovered,
             taken,
             echo: taken == Some(u64::MAX),
+            role: None,
         };
         let mut out = b"before\n".to_vec();
         answer.append(format, crlf, &mut out);

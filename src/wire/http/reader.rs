@@ -35,6 +35,8 @@ pub enum HeadInput {
     Head(Zeroizing<Vec<u8>>, usize),
     /// It is longer than it may be, whatever follows.
     TooLong,
+    /// It is none, whatever follows: as when the peer speaks TLS.
+    NoRequest,
 }
 
 impl RequestReader {
@@ -83,6 +85,9 @@ impl RequestReader {
         let before = self.head.len();
         let fits = bytes.len().min(HEAD_BYTES_MAX - before);
         self.head.extend_from_slice(&bytes[..fits]);
+        if !self.head.first().is_none_or(u8::is_ascii_graphic) {
+            return HeadInput::NoRequest;
+        }
         // An empty line ends it.
         let ends = memchr_iter(b'\n', &self.head[before..]).map(|at| before + at);
         for end in ends {

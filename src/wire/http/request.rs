@@ -42,6 +42,11 @@ impl HttpError {
         HttpError::new(431, "the head of the request is too large")
     }
 
+    /// What came is no request.
+    pub fn no_request() -> HttpError {
+        HttpError::new(400, "HTTP request expected")
+    }
+
     /// An answer of this status, in these words.
     pub fn new(status: u16, detail: impl Into<Cow<'static, str>>) -> HttpError {
         HttpError {
@@ -80,6 +85,11 @@ pub enum Asked {
         /// Whether it is `HEAD`.
         is_head: bool,
     },
+    /// The page, by the name of a channel without the slash behind it: where the page is.
+    Moved {
+        /// Relative to what was asked for.
+        to: String,
+    },
     /// What a page of another origin may ask for (`OPTIONS`).
     Preflight,
     /// To be a client.
@@ -93,6 +103,8 @@ pub struct WebRequest {
     pub transport: Transport,
     /// What a hello would ask for.
     pub hello: Hello,
+    /// Whether it wants a message with each ping, which the page in a browser does not see.
+    pub beats: bool,
     /// What a WebSocket handshake is to be answered with.
     pub websocket_accept: Option<String>,
     /// Whether it understands chunks: HTTP/1.1.
@@ -113,14 +125,12 @@ impl Request {
             Ok(Status::Complete(_)) => {}
             Err(httparse::Error::TooManyHeaders) => return Err(HttpError::too_large()),
             Err(httparse::Error::Version) => return Err(HttpError::new(505, "HTTP/1.1 expected")),
-            Ok(Status::Partial) | Err(_) => {
-                return Err(HttpError::new(400, "HTTP request expected"));
-            }
+            Ok(Status::Partial) | Err(_) => return Err(HttpError::no_request()),
         }
         let (Some(method), Some(target), Some(version)) =
             (parsed.method, parsed.path, parsed.version)
         else {
-            return Err(HttpError::new(400, "HTTP request expected"));
+            return Err(HttpError::no_request());
         };
         let headers = Headers(parsed.headers);
         let (authority, target) = split_target(target);
@@ -143,6 +153,18 @@ impl Request {
                 Asked::Client(Box::new(client))
             }
             (_, "" | "ws" | "events") => return Err(not_allowed("GET")),
+            // A person has typed it.
+            ("GET" | "HEAD", name)
+                if at.channel.is_none()
+                    && name.parse::<ChannelName>().is_ok()
+                    && headers
+                        .one("accept")?
+                        .is_some_and(|it| it.contains("text/html")) =>
+            {
+                Asked::Moved {
+                    to: format!("{name}/{}", target.strip_prefix(path).unwrap_or_default()),
+                }
+            }
             (_, "lines") => return Err(not_allowed("GET and POST")),
             _ => {
                 return Err(HttpError::new(
@@ -222,6 +244,7 @@ impl WebRequest {
             format: Some(Format::Json),
             ..Hello::default()
         };
+        let mut beats = false;
         let mut seen: Vec<&str> = Vec::new();
         let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         for (key, value) in &query {
@@ -242,6 +265,7 @@ impl WebRequest {
                     set(&mut hello.session, key, "session", value)?
                 }
                 ("ack", Transport::WebSocket) if value.is_empty() => hello.ack = true,
+                ("beat", Transport::WebSocket) if value.is_empty() => beats = true,
                 ("since", Transport::WebSocket | Transport::Events | Transport::Lines)
                 | ("lastEventID" | "lastEventId", Transport::Events) => {
                     set(&mut hello.since, key, "since", value)?;
@@ -257,6 +281,9 @@ impl WebRequest {
         }
         if hello.ack && hello.session.is_none() {
             return Err(HttpError::new(400, "\"ack\" without \"session\""));
+        }
+        if beats && hello.format != Some(Format::Json) {
+            return Err(HttpError::new(400, "\"beat\" is for format json"));
         }
         if let Some(authorization) = headers.one("authorization")? {
             let (scheme, token) = authorization.split_once(' ').unwrap_or((authorization, ""));
@@ -305,6 +332,7 @@ impl WebRequest {
         Ok(WebRequest {
             transport,
             hello,
+            beats,
             websocket_accept,
             takes_chunks: is_11,
             body,

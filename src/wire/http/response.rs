@@ -73,6 +73,12 @@ impl Response<'_> {
         answer
     }
 
+    /// That what is asked for is there.
+    pub fn moved(&self, to: &str) -> Vec<u8> {
+        let fields = format!("Location: {to}\r\nContent-Length: 0\r\n");
+        self.whole(308, "", &fields, b"")
+    }
+
     /// Why a request is not answered as it asks.
     pub fn error(&self, reason: CloseReason, error: &HttpError) -> Vec<u8> {
         let mut body = Vec::new();
@@ -136,6 +142,7 @@ fn words_of(status: u16) -> &'static str {
     match status {
         200 => "OK",
         204 => "No Content",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
