@@ -165,7 +165,9 @@ impl<S: Connection> Client<S> {
                     websocket::close_frame(status, "", &mut words);
                 }
                 _ => {
+                    // A frame may have come that is not what it is closed for.
                     let wrong = self.reader.input.wrong();
+                    let wrong = wrong.filter(|_| reason == CloseReason::WebSocket);
                     let status = websocket::status_of(reason, wrong);
                     let why = wrong.map_or(reason.label(), |wrong| wrong.detail());
                     websocket::close_frame(status, why, &mut words);
