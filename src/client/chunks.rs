@@ -48,6 +48,11 @@ impl Chunks {
         Poll::Ready(Ok(()))
     }
 
+    /// Bytes of the body that the chunk which has begun still needs.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
     /// Whether the end of a chunk that is written is not.
     pub(super) fn is_unended(&self) -> bool {
         !self.pending.is_empty()

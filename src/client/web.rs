@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::chunks::Chunks;
+use crate::wire::format::Format;
 use crate::wire::transport::Transport;
+
+/// What says nothing between two lines: blanks before one of `json`, and empty lines before an event.
+const BLANKS: &[u8] = &[b' '; 4096];
+const EMPTY_LINES: &[u8] = &[b'\n'; 4096];
 
 /// What a client has that comes by HTTP. It is saved as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +31,15 @@ pub(super) struct Web {
 }
 
 impl Web {
+    /// What fills a chunk whose bytes were skipped: its reader may wait for its end. Nothing where all is taken for a line.
+    pub(super) fn filler(&self, format: Format) -> &'static [u8] {
+        match (self.transport, format) {
+            (Transport::Events, _) => EMPTY_LINES,
+            (_, Format::Json) => BLANKS,
+            _ => &[],
+        }
+    }
+
     /// Whether its client is told nothing but the answer at its end.
     pub(super) fn is_quiet(&self) -> bool {
         self.transport == Transport::Post

@@ -192,6 +192,7 @@ impl Writer {
         ready!(flushed)?;
         // Who sends a request gets one answer, when all has come.
         let is_quiet = web.as_ref().is_some_and(|web| web.is_quiet());
+        let filler = web.as_ref().map_or(&[][..], |web| web.filler(format));
         let mut chunks = web.and_then(|web| web.chunks.as_mut());
         if let Some(chunks) = &mut chunks {
             let pending = chunks.poll_pending(cx, stream);
@@ -231,6 +232,14 @@ impl Writer {
                 continue;
             } else {
                 let more = feed.poll_more(cx);
+                let left = chunks.as_ref().map_or(0, |chunks| chunks.left());
+                let filler = &filler[..left.min(filler.len())];
+                // The bytes that the chunk was to have were skipped, unless they are still to come from the history.
+                let were_skipped = || !feed.subscriber().is(Condition::CatchingUp);
+                if !filler.is_empty() && more.is_pending() && were_skipped() {
+                    self.queue(filler);
+                    continue;
+                }
                 if more.is_pending() && chunks.as_ref().is_some_and(|chunks| chunks.is_unended()) {
                     // Who reads chunks hands the last one on when it has its end.
                     ready!(write(cx, &mut chunks, &[]))?;
@@ -254,6 +263,10 @@ impl Writer {
                     }
                     More::End => {
                         let Some((reason, detail)) = self.take_close_notice() else {
+                            if !filler.is_empty() {
+                                self.queue(filler);
+                                continue;
+                            }
                             return Poll::Ready(Ok(()));
                         };
                         if is_quiet {
