@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr;
 use serde_json::Value;
 
+use super::web::{Heard, Said};
 use super::{Guest, KEEPS_ALL, may_miss};
 use crate::config::{Config, LongLine};
 use crate::hub::ClosedClient;
@@ -12,6 +13,7 @@ use crate::wire::close_reason::CloseReason;
 use crate::wire::format::{self, Format};
 use crate::wire::ids::ClientId;
 use crate::wire::telnet::{self, Telnet};
+use crate::wire::transport::Transport;
 
 /// A message or a notice.
 #[derive(Debug)]
@@ -86,23 +88,25 @@ pub(super) fn log(received: &[u8], config: &Config) -> Vec<Event> {
     log
 }
 
-/// Its lines are in the stream: all of them, unless they were cut off by another end than its own.
+/// Its lines are in the stream: all of them, unless they were cut off by another end than its own. Says how many.
 pub(super) fn all_it_sent_is_published(
     guest: &Guest,
     closed: &ClosedClient,
     log: &[Event],
     config: &Config,
-) {
+) -> usize {
     let of_it = log.iter().filter(|event| event.client == guest.id);
     let published: Vec<&[u8]> = of_it.filter_map(|event| event.data.as_deref()).collect();
     if !guest.role.publishes() {
         assert_eq!(published, [] as [&[u8]; 0], "{} may not publish", guest.id);
-        return;
+        return 0;
     }
     let peer = guest.peer.borrow();
-    let data = match peer.format {
-        Format::Text => without_telnet(&peer.sent),
-        Format::Json | Format::Raw => peer.sent.clone(),
+    let is_telnet = peer.format == Format::Text && peer.transport == Transport::Plain;
+    let data = match peer.transport {
+        Transport::Plain if is_telnet => without_telnet(&peer.sent),
+        Transport::Plain => peer.sent.clone(),
+        _ => Said::of(&peer).lines,
     };
     let mut sent: Vec<&[u8]> = Vec::new();
     let mut lines = data.split(|byte| *byte == b'\n').peekable();
@@ -116,7 +120,7 @@ pub(super) fn all_it_sent_is_published(
                 LongLine::Discard => continue,
             }
         }
-        if payload == b"\x04" && peer.format == Format::Text || is_last && line.is_empty() {
+        if payload == b"\x04" && is_telnet || is_last && line.is_empty() {
             break;
         }
         ends_whole = !is_last;
@@ -129,12 +133,19 @@ pub(super) fn all_it_sent_is_published(
         sent.starts_with(&published),
         "{id} did not say that: {reason:?}"
     );
-    if matches!(reason, CloseReason::Eof | CloseReason::Shutdown) {
+    let was_read = [
+        CloseReason::Eof,
+        CloseReason::Shutdown,
+        CloseReason::WebSocket,
+        CloseReason::BadRequest,
+    ];
+    if was_read.contains(&reason) {
         assert!(published.len() >= whole, "{id} was not read: {reason:?}");
     }
     if reason == CloseReason::Eof {
         assert_eq!(published.len(), sent.len(), "{id} was not read to its end");
     }
+    published.len()
 }
 
 fn without_telnet(sent: &[u8]) -> Vec<u8> {
@@ -180,7 +191,9 @@ pub(super) fn all_it_was_due_is_received(
         .filter(|event| event.data.is_some() || event.seq > guest.notices_after)
         .filter(|event| event.client != id || config.echo)
         .filter(|event| event.data.is_some() || peer.format != Format::Raw);
-    let received = Received::new(&peer.received, peer.format);
+    let heard = Heard::of(&peer);
+    let mut received = Received::new(&heard.lines, peer.format);
+    received.is_whole &= heard.is_whole;
     let mut rest = due.clone();
     let mut last = 0;
     for line in &received.lines {
@@ -192,6 +205,8 @@ pub(super) fn all_it_was_due_is_received(
         CloseReason::Eof,
         CloseReason::Shutdown,
         CloseReason::LineTooLong,
+        CloseReason::WebSocket,
+        CloseReason::BadRequest,
     ];
     if !its_own_way.contains(&reason) || peer.reset {
         return;

@@ -7,10 +7,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use fastrand::Rng;
 
+use super::speech::Speech;
 use super::{may_miss, one_of};
 use crate::config::Config;
 use crate::net::stream::{Connection, PeerProgress};
 use crate::wire::format::Format;
+use crate::wire::hello::Hello;
+use crate::wire::http::{BodyLength, WebRequest};
+use crate::wire::transport::Transport;
 
 /// What a socket holds at most each way, in bytes: small, so that all of them are full at times.
 const SOCKET_BYTES_MAX: usize = 20_000;
@@ -27,7 +31,13 @@ enum Mood {
 #[derive(Debug)]
 pub(super) struct Peer {
     rng: Rng,
+    pub(super) transport: Transport,
     pub(super) format: Format,
+    /// How the body of its request ends, if it has one.
+    pub(super) body: Option<BodyLength>,
+    /// It is answered in chunks.
+    pub(super) takes_chunks: bool,
+    speech: Speech,
     line_bytes_max: usize,
     /// Lines that are empty cannot be told apart: not where some may be missing.
     may_send_empty: bool,
@@ -66,12 +76,18 @@ pub(super) type Traces = (usize, usize, bool);
 impl Peer {
     pub(super) fn new(
         mut rng: Rng,
+        transport: Transport,
         format: Format,
         config: &Config,
         still: Rc<Cell<bool>>,
     ) -> Peer {
+        let (speech, body) = Speech::new(&mut rng, transport);
         Peer {
+            transport,
             format,
+            body,
+            takes_chunks: rng.u8(0..3) > 0,
+            speech,
             line_bytes_max: config.line_bytes_max,
             may_send_empty: !may_miss(config),
             mood: Mood::Reads,
@@ -94,6 +110,18 @@ impl Peer {
             still,
             rng,
         }
+    }
+
+    /// The request that it comes by, if it comes by HTTP.
+    pub(super) fn request(&mut self) -> Option<WebRequest> {
+        (self.transport != Transport::Plain).then(|| WebRequest {
+            transport: self.transport,
+            hello: Hello::default(),
+            beats: false,
+            websocket_accept: Some("key".to_owned()),
+            takes_chunks: self.takes_chunks,
+            body: self.body.map(|length| (length, self.rng.bool())),
+        })
     }
 
     /// From now on it takes everything, and does nothing but read.
@@ -156,29 +184,31 @@ impl Peer {
     /// Thinks of something to send.
     fn write(&mut self) {
         let kind = self.rng.u8(0..40);
-        let is_text = self.format == Format::Text;
+        let is_telnet = self.format == Format::Text && self.transport == Transport::Plain;
+        let mut lines = Vec::new();
         for _ in 0..self.rng.usize(1..20) {
-            if self.outbox.len() > SOCKET_BYTES_MAX {
+            if self.outbox.len() + lines.len() > SOCKET_BYTES_MAX {
                 break;
             }
             match kind {
-                25..=27 if self.may_send_empty => self.outbox.push(b'\n'),
-                28 => self.outbox.extend(vec![b'x'; self.line_bytes_max + 9]),
-                29 if is_text => self.outbox.extend(b"\x04\n"),
-                30..=34 if is_text => {
+                25..=27 if self.may_send_empty => lines.push(b'\n'),
+                28 => lines.extend(vec![b'x'; self.line_bytes_max + 9]),
+                29 if is_telnet => lines.extend(b"\x04\n"),
+                30..=34 if is_telnet => {
                     let times = self.rng.usize(1..400);
-                    self.outbox.extend(b"\xff\xfd\x06".repeat(times));
+                    lines.extend(b"\xff\xfd\x06".repeat(times));
                 }
-                35..=36 if is_text => self.outbox.extend(b"\xff\xf6\xff\xfd\x01"),
-                _ => self.write_line(kind),
+                35..=36 if is_telnet => lines.extend(b"\xff\xf6\xff\xfd\x01"),
+                _ => self.write_line(kind, &mut lines),
             }
         }
         if self.rng.u8(0..8) == 0 {
-            self.outbox.extend(b"half a line");
+            lines.extend(b"half a line");
         }
+        self.speech.say(&mut self.rng, &lines, &mut self.outbox);
     }
 
-    fn write_line(&mut self, kind: u8) {
+    fn write_line(&mut self, kind: u8, lines: &mut Vec<u8>) {
         let name = format!("{}.{} ", self.incoming_max, self.numbered);
         self.numbered += 1;
         let room = self.line_bytes_max.saturating_sub(name.len());
@@ -188,8 +218,13 @@ impl Peer {
             _ => 0,
         };
         let end = if kind.is_multiple_of(2) { "\n" } else { "\r\n" };
-        let line = [name.as_str(), &"-".repeat(padding), end].concat();
-        self.outbox.extend(line.as_bytes());
+        let padding = match kind {
+            // A character of two bytes.
+            0..=4 => "ä".repeat(padding / 2),
+            _ => "-".repeat(padding),
+        };
+        let line = [name.as_str(), &padding, end].concat();
+        lines.extend(line.as_bytes());
     }
 
     fn push(&mut self, most: usize) {
@@ -235,6 +270,11 @@ impl Peer {
     /// The socket has said that it takes no more.
     pub(super) fn refuses(&self) -> bool {
         !self.writable
+    }
+
+    /// What the daemon has written, and it has not read.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.outgoing
     }
 
     /// The daemon has read all that the socket has taken.
@@ -307,6 +347,13 @@ impl Connection for Link {
             peer.writable = false;
             peer.writer = Some(cx.waker().clone());
             return Poll::Pending;
+        }
+        let mut room = room;
+        if !peer.observes && peer.rng.u8(0..16) == 0 {
+            // As when memory is short: the last bytes have to wait.
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            let less = peer.rng.usize(0..3);
+            room = room.min(offered.saturating_sub(less).max(1));
         }
         let mut written = 0;
         for slice in slices {
