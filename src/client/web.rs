@@ -14,7 +14,7 @@ const EMPTY_LINES: &[u8] = &[b'\n'; 4096];
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Web {
     pub(super) transport: Transport,
-    /// It gets a message with each ping.
+    /// Its client gets a message with each ping.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) beats: bool,
     /// The origin of the page that it came from, if a browser said so.

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::scene::{Publisher, Scene, publish_at};
+use super::scene::{Publisher, Scene, fence, flood, publish_at};
 use super::{GONE, PLAIN, greet, hears, is_ready, launch, misses_nats, next_message, nodes};
 use crate::common::nats::Nats;
 use crate::common::relay::Relay;
@@ -61,6 +61,28 @@ fn while_senders_send(servers: &[Server], trouble: impl FnOnce()) {
     }
 }
 
+/// A POST with these fields, that waits for its answer.
+#[track_caller]
+fn post(node: &Server, fields: &str, body: &str) -> TcpStream {
+    let address = node.addr(HTTP).to_string();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    let length = body.len();
+    let head = format!("POST /lines HTTP/1.1\r\nHost: {address}\r\n{fields}");
+    write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    stream
+}
+
+/// Waits for its answer: so many lines were taken.
+#[track_caller]
+fn taken(mut stream: TcpStream, lines: u64) {
+    let mut answer = String::new();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    let end = format!("{{\"taken\":{lines}}}\n");
+    assert!(answer.ends_with(&end), "{answer:?}");
+}
+
 #[test]
 fn request_is_answered_when_its_lines_are_in_the_stream_whoever_serves_it_then() {
     let Some(nats) = Nats::start() else { return };
@@ -69,30 +91,15 @@ fn request_is_answered_when_its_lines_are_in_the_stream_whoever_serves_it_then()
     let node = node.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
     is_ready(&node);
     let (mut reader, _) = greet(&node, "role=subscribe");
-    let address = node.addr(HTTP).to_string();
-    let post = |fields: &str, body: &str| {
-        let mut stream = TcpStream::connect(&address).unwrap();
-        let length = body.len();
-        let head = format!("POST /lines HTTP/1.1\r\nHost: {address}\r\n{fields}");
-        write!(stream, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
-        stream
-    };
-    let taken = |mut stream: TcpStream, lines: u64| {
-        let mut answer = String::new();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
-        assert!(
-            answer.ends_with(&format!("{{\"taken\":{lines}}}\n")),
-            "{answer:?}"
-        );
-    };
+    let post = |fields: &str, body: &str| post(&node, fields, body);
     taken(post("", "a\n"), 1);
     nats.stop();
     let requests = [post("", "b\nc\n"), post("Idempotency-Key: k\r\n", "d\n")];
     taken(post("", ""), 0);
     for _ in 0..2 {
         exec(&node);
+        // Whoever serves now has served somebody.
+        taken(post("", ""), 0);
         for request in &requests {
             request.set_nonblocking(true).unwrap();
             let error = request.peek(&mut [0]).expect_err("no answer yet");
@@ -109,6 +116,33 @@ fn request_is_answered_when_its_lines_are_in_the_stream_whoever_serves_it_then()
         .collect();
     data.sort();
     assert_eq!(data, ["\"a\"", "\"b\"", "\"c\"", "\"d\""]);
+}
+
+#[test]
+fn request_is_answered_whose_lines_have_left_the_stream_before_its_node_heard_of_them() {
+    let Some(nats) = Nats::start() else { return };
+    let relay = Relay::to(nats.port());
+    let start = |url: String| {
+        let node = launch(&["--listen=127.0.0.1:0,http", "--no-notices", &url]);
+        let node = node.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
+        is_ready(&node);
+        node
+    };
+    let one = start(format!("--nats={}", relay.url()));
+    let two = start(format!("--nats={}", nats.url()));
+    let (mut reader, _) = greet(&two, "role=subscribe");
+    relay.mute();
+    let request = post(&one, "", "a\n");
+    assert_eq!(next_message(&mut reader)["data"], "a");
+    for _ in 0..50 {
+        flood(&two, "s", 100);
+    }
+    fence(&two);
+    nats.keep("main", 10);
+    relay.cut(true);
+    misses_nats(&one);
+    relay.cut(false);
+    taken(request, 1);
 }
 
 #[test]

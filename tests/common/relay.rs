@@ -10,8 +10,8 @@ use std::time::Duration;
 pub(crate) struct Relay {
     port: u16,
     cut: Arc<AtomicBool>,
-    /// Times that it was frozen.
-    freezes: Arc<AtomicUsize>,
+    /// Times that it was frozen, the way there and the way back.
+    freezes: Arc<[AtomicUsize; 2]>,
 }
 
 impl Relay {
@@ -33,11 +33,11 @@ impl Relay {
                 let Ok(other) = TcpStream::connect(("127.0.0.1", port)) else {
                     continue;
                 };
-                for (from, to) in [(&one, &other), (&other, &one)] {
+                for (way, from, to) in [(0, &one, &other), (1, &other, &one)] {
                     let (from, to) = (from.try_clone().expect("dup"), to.try_clone().expect("dup"));
                     let (cut, freezes) = (Arc::clone(&cut), Arc::clone(&freezes));
-                    let begun = freezes.load(Relaxed);
-                    let is_frozen = move || freezes.load(Relaxed) > begun;
+                    let begun = freezes[way].load(Relaxed);
+                    let is_frozen = move || freezes[way].load(Relaxed) > begun;
                     std::thread::spawn(move || relay_half(from, to, &cut, is_frozen));
                 }
             }
@@ -55,7 +55,13 @@ impl Relay {
 
     /// Lets nothing through the connections that there are, and closes none, until it is cut. New ones go through.
     pub(crate) fn freeze(&self) {
-        self.freezes.fetch_add(1, Relaxed);
+        self.freezes[0].fetch_add(1, Relaxed);
+        self.mute();
+    }
+
+    /// The same for the way back alone: what is sent gets there, and nobody hears of it.
+    pub(crate) fn mute(&self) {
+        self.freezes[1].fetch_add(1, Relaxed);
     }
 
     /// Cuts or heals it: connections end, and new ones at once.
@@ -79,6 +85,8 @@ fn relay_half(
         }
         match from.read(&mut chunk) {
             Ok(0) => break,
+            // It was frozen while it waited.
+            Ok(_) if is_frozen() => {}
             Ok(n) if to.write_all(&chunk[..n]).is_ok() => {}
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => break,

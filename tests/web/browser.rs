@@ -117,7 +117,8 @@ fn page_reaches_what_is_older_and_keeps_its_place() {
     plain.send_line("the last");
     let page = browser.open(&format!("http://{}/", server.addr(HTTP)));
     page.wait_for(&shows("the last"));
-    page.evaluate("document.getElementById('log').scrollTop = 0");
+    // As often as a person would.
+    page.wait_for("(document.getElementById('log').scrollTop = 0, !following)");
     let in_sight = "document.elementFromPoint(...(({ x, y, width, height }) => \
                     [x + width / 2, y + height / 2])(document.getElementById('earlier').getBoundingClientRect()))?.id === 'earlier'";
     page.wait_for(in_sight);
@@ -127,6 +128,17 @@ fn page_reaches_what_is_older_and_keeps_its_place() {
     page.wait_for(in_sight);
     page.evaluate("document.getElementById('earlier').click()");
     page.wait_for("document.getElementById('counts').innerText.startsWith('60')");
+    // Who chooses a line and lets go of it is still where it was.
+    for id in ["new", "pause"] {
+        page.evaluate(&format!("document.getElementById('{id}').click()"));
+    }
+    page.wait_for(&shows("one more"));
+    page.evaluate("document.querySelector('#rows .message:last-child').click()");
+    page.wait_for("document.querySelector('.selected') !== null");
+    page.evaluate("document.querySelector('.selected').click()");
+    page.wait_for("document.querySelector('.selected') === null");
+    let is_paused = "document.getElementById('pause').getAttribute('aria-pressed')";
+    assert_eq!(page.evaluate(is_paused), "true");
     assert_eq!(page.problems(), [""; 0]);
 }
 
@@ -158,8 +170,8 @@ fn page_says_why_it_cannot_connect_and_when_its_connection_is_dead() {
     relay.freeze();
     // The wait, less most of it.
     page.evaluate("silent = SILENCE");
-    page.wait_for("document.documentElement.dataset.state !== 'live'");
     // It comes back by another connection, if nothing is in the way.
+    page.wait_for(&shows("Connection lost"));
     page.wait_for(&is("live"));
     relay.cut(true);
     let why = "document.getElementById('lost-why').innerText";

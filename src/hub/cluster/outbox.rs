@@ -50,6 +50,7 @@ pub(in crate::hub) struct Outbox {
 pub(in crate::hub) struct Unshared {
     /// The client's slot.
     pub(in crate::hub) key: usize,
+    /// Lines of it that were sent and have not come back.
     pub(in crate::hub) lines: u64,
 }
 

@@ -84,6 +84,11 @@ impl Hub {
         }
     }
 
+    /// What this says of the lines of clients here is in the order, although it was not delivered.
+    pub(in crate::hub) fn note_shared(&self, record: &Record) {
+        self.lock().note_shared(record);
+    }
+
     /// Numbers go on here from now on. `missed`: messages that nobody here gets any more; `None`: they are of another
     /// epoch.
     pub(in crate::hub) fn place(

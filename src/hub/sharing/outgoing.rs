@@ -73,7 +73,7 @@ impl Hub {
         Some(SENT_INDEX)
     }
 
-    /// Has it counted from now on which lines of a client are not in the order yet, of which there are so many.
+    /// Counts the lines of a client that are not in the order yet, from now on, beginning with `lines`.
     pub(in crate::hub) fn count_unshared(&self, key: usize, client: ClientId, lines: u64) {
         self.outbox(|outbox| outbox.waiting.insert(client, Unshared { key, lines }));
     }

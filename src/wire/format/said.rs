@@ -6,7 +6,7 @@ use super::scan::append;
 use super::text::escape_text;
 use crate::wire::close_reason::CloseReason;
 
-/// What says nothing but that the daemon is there, in `json`.
+/// Line of `json` that says only that the daemon is there.
 pub const BEAT: &[u8] = b"{\"event\":\"beat\"}\n";
 
 /// Appends what a client is told that has missed `count` messages and notices. `raw` cannot say it.

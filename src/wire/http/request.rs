@@ -85,9 +85,9 @@ pub enum Asked {
         /// Whether it is `HEAD`.
         is_head: bool,
     },
-    /// The page, by the name of a channel without the slash behind it: where the page is.
+    /// The page of a channel, asked for without the slash at its end.
     Moved {
-        /// Relative to what was asked for.
+        /// Where it is, relative to what was asked for.
         to: String,
     },
     /// What a page of another origin may ask for (`OPTIONS`).

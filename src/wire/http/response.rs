@@ -73,7 +73,7 @@ impl Response<'_> {
         answer
     }
 
-    /// That what is asked for is there.
+    /// Redirect to `to`, relative to what was asked for.
     pub fn moved(&self, to: &str) -> Vec<u8> {
         let fields = format!("Location: {to}\r\nContent-Length: 0\r\n");
         self.whole(308, "", &fields, b"")

@@ -151,6 +151,8 @@ impl Member {
         let (counted, settled) = self.publisher.place(last);
         for batch in &counted {
             self.order.note_own(&batch.record);
+            // They are delivered to nobody here, and are in the stream all the same.
+            self.hub.note_shared(&batch.record);
         }
         self.settled(counted.len());
         let claims = counted.into_iter().flat_map(|batch| batch.claims);
