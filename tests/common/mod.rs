@@ -15,7 +15,6 @@ mod manager;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 mod program;
-#[cfg(feature = "nats")]
 pub(crate) mod relay;
 mod server;
 mod tls;

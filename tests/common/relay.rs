@@ -49,6 +49,7 @@ impl Relay {
         self.port
     }
 
+    #[cfg(feature = "nats")]
     pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
