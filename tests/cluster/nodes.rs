@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::scene::{Publisher, Scene, flood, publish_at};
 use super::{
     GONE, JSON, LISTENERS, PLAIN, TEXT, greet, hears, is_ready, launch, next_message, node, nodes,
-    say,
+    patient_node, say,
 };
 use crate::common::nats::Nats;
 use crate::common::{Client, Manager, PATIENCE, Server, exec, restart};
@@ -192,9 +192,7 @@ fn node_that_a_service_manager_restarts_is_noticed_by_nobody() {
     let Some(nats) = Nats::start() else { return };
     let url = format!("--nats={}", nats.url());
     // A machine that is busy restarts it more slowly than the other nodes of these tests wait.
-    let other = launch(&[&url]).env("LINEHUB_NODE_TIMEOUT_MS", "30000");
-    let other = other.start();
-    is_ready(&other);
+    let other = patient_node(&[&url]);
     let manager = Manager::keeping();
     let args = [
         &LISTENERS[..],

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::scene::{Publisher, Scene, fence, flood, publish_at};
-use super::{GONE, PLAIN, greet, hears, is_ready, launch, misses_nats, next_message, nodes};
+use super::{
+    GONE, PLAIN, greet, hears, is_ready, launch, misses_nats, next_message, nodes, patient_node,
+};
 use crate::common::nats::Nats;
 use crate::common::relay::Relay;
 use crate::common::{Client, PATIENCE, Server, exec};
@@ -87,9 +89,7 @@ fn taken(mut stream: TcpStream, lines: u64) {
 fn request_is_answered_when_its_lines_are_in_the_stream_whoever_serves_it_then() {
     let Some(nats) = Nats::start() else { return };
     let url = format!("--nats={}", nats.url());
-    let node = launch(&["--listen=127.0.0.1:0,http", &url]);
-    let node = node.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
-    is_ready(&node);
+    let node = patient_node(&["--listen=127.0.0.1:0,http", &url]);
     let (mut reader, _) = greet(&node, "role=subscribe");
     let post = |fields: &str, body: &str| post(&node, fields, body);
     taken(post("", "a\n"), 1);
@@ -122,12 +122,7 @@ fn request_is_answered_when_its_lines_are_in_the_stream_whoever_serves_it_then()
 fn request_is_answered_whose_lines_have_left_the_stream_before_its_node_heard_of_them() {
     let Some(nats) = Nats::start() else { return };
     let relay = Relay::to(nats.port());
-    let start = |url: String| {
-        let node = launch(&["--listen=127.0.0.1:0,http", "--no-notices", &url]);
-        let node = node.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
-        is_ready(&node);
-        node
-    };
+    let start = |url: String| patient_node(&["--listen=127.0.0.1:0,http", "--no-notices", &url]);
     let one = start(format!("--nats={}", relay.url()));
     let two = start(format!("--nats={}", nats.url()));
     let (mut reader, _) = greet(&two, "role=subscribe");
@@ -230,13 +225,7 @@ fn what_was_sent_is_sent_in_smaller_messages_when_nats_takes_no_others() {
 fn outage_longer_than_the_duplicate_window_doubles_nothing() {
     let Some(nats) = Nats::start() else { return };
     let relay = Relay::to(nats.port());
-    // They take nobody for gone that comes again.
-    let start = |url: String| {
-        let node = launch(&[&format!("--nats={url}")]);
-        let node = node.env("LINEHUB_NODE_TIMEOUT_MS", "30000").start();
-        is_ready(&node);
-        node
-    };
+    let start = |url: String| patient_node(&[&format!("--nats={url}")]);
     let (one, two) = (start(relay.url()), start(nats.url()));
     nats.edit("main", |config| {
         config.duplicate_window = Duration::from_millis(100)

@@ -76,7 +76,9 @@ fn node_that_gets_no_numbers_for_clients_says_so_and_draws_them() {
     assert!(answer["client"].as_u64() > Some(1 << 52), "{answer}");
     hears(&mut reader, &server, "served");
     let said = "no numbers for clients: they are drawn by lot";
+    // It is written a moment later.
     server.wait_log(said);
+    assert_eq!(server.count_log(said), 1);
 }
 
 #[test]
