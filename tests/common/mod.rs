@@ -39,8 +39,9 @@ pub(crate) use tmux::Tmux;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must come. Only a failing test ever waits this long, so it is
-/// generous: the machine may be busy with something else.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// generous: the machine may be busy with something else, and NATS servers take half a minute at times
+/// to elect a leader.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits until `state` holds, for states that nothing announces (memory, open files).
 #[track_caller]

@@ -313,6 +313,8 @@ impl NatsCluster {
     #[track_caller]
     pub(crate) fn start() -> Option<NatsCluster> {
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        // A name of its own: servers that meet others of their name become one with them.
+        let name = format!("c{}", routes[0]);
         let urls: Vec<_> = routes
             .iter()
             .map(|port| format!("nats://127.0.0.1:{port}"))
@@ -320,7 +322,7 @@ impl NatsCluster {
         let mut servers = Vec::new();
         for port in &routes {
             let config = format!(
-                "cluster {{ name: c\n listen: \"127.0.0.1:{port}\"\n routes: [{}] }}",
+                "cluster {{ name: {name}\n listen: \"127.0.0.1:{port}\"\n routes: [{}] }}",
                 urls.join(",")
             );
             servers.push(Nats::at(free_port(), "", &config)?);
