@@ -13,6 +13,7 @@
 //! A drain does not wait long for a handshake: [`Handshakes::end`] tells each peer that the daemon stops,
 //! and closes the connection. A handover saves it where it is.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,22 +52,35 @@ pub(crate) struct HandshakeContext {
     pub(crate) turns: HandshakeTurns,
 }
 
-/// Turns to do a step of a handshake, as many at a time as there are cores: of however many come at once, a live
-/// client waits for a few.
+/// Steps of handshakes that are done between two turns of all others, on each core: with one, those who come while
+/// many clients are served would come in one at a time.
+const STEPS_A_TURN: usize = 64;
+
+/// Turns to do a step of a handshake, a few at a time: of however many come at once, a live client waits for those
+/// alone.
 #[derive(Debug)]
 pub(crate) struct HandshakeTurns(Semaphore);
 
 impl Default for HandshakeTurns {
     fn default() -> HandshakeTurns {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        HandshakeTurns(Semaphore::new(cores))
+        HandshakeTurns(Semaphore::new(STEPS_A_TURN * cores))
     }
 }
 
 impl HandshakeTurns {
     /// Waits for a turn, which lasts as long as what is returned: for nothing that waits itself. Cancel safe.
     pub(super) async fn take(&self) -> SemaphorePermit<'_> {
-        self.0.acquire().await.expect("turns are never closed")
+        let turn = self.0.acquire().await.expect("turns are never closed");
+        // Whatever else is ready is looked at first. Other handshakes come to wait above by that: were each to do its
+        // step at once, no turn would ever be missing.
+        tokio::task::yield_now().await;
+        turn
+    }
+
+    /// Whether there are more who want a turn than have one.
+    fn are_missing(&self) -> bool {
+        self.0.available_permits() == 0
     }
 }
 
@@ -87,10 +101,18 @@ impl PendingHandshake {
             // with the client's first bytes, as AWS's does.
             self.stream.readable().await?;
         }
-        let outcome = tokio::select! {
-            outcome = self.run_stages(context) => Some(outcome),
-            // Time in which the daemon did not run is not the peer's.
-            () = clock::sleep(time) => None,
+        let outcome = {
+            let mut stages = pin!(self.run_stages(context));
+            loop {
+                tokio::select! {
+                    outcome = &mut stages => break Some(outcome),
+                    // Time in which the daemon did not run is not the peer's, nor that in which there are more
+                    // than it has turns for.
+                    () = clock::sleep(time) => if !context.turns.are_missing() {
+                        break None;
+                    }
+                }
+            }
         };
         let outcome = outcome.unwrap_or_else(|| Err(self.timed_out(time)));
         let crlf = match &self.stage {

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -156,6 +157,28 @@ async fn connection_in_its_handshake_is_no_client_and_holds_nobody_up() {
     silent.read_exact(&mut place).await.unwrap();
     assert_eq!(place[8..], *b":2\n");
     expect(&mut silent, "Message from client 2: to all\n").await;
+}
+
+/// Holding it while it waits for its turn, each would have a part of the room that senders wait for.
+#[tokio::test]
+async fn crowd_that_comes_at_once_leaves_room_for_those_who_send() {
+    const CROWD: usize = 300;
+    let served = Served::new("json", None).await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(served.connect().await);
+    }
+    for client in &mut crowd {
+        client.write_all(b"LINEHUB/1\n").await.unwrap();
+    }
+    let hub = served.channels.main();
+    let mut looks = 0;
+    while served.clients.tasks().len() < CROWD {
+        assert!(hub.admit().now_or_never().is_some(), "after {looks} looks");
+        looks += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(looks > 1, "all came in one turn");
 }
 
 #[tokio::test]

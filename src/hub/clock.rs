@@ -10,8 +10,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// the same; beside a part of the time that it slept.
 const LATENESS: Duration = Duration::from_millis(5);
 
-/// The longest sleep in one piece of [`sleep`], as what comes late to the end of one is not counted.
+/// Pieces of a [`sleep`], as what comes late to the end of one is not counted: as long at least, and so many at most,
+/// as each is a wake of its own.
 const SLEEP_STEP: Duration = Duration::from_millis(100);
+const SLEEP_STEPS_MAX: u32 = 10;
 
 /// Counts laps of time in which this process ran.
 #[derive(Debug)]
@@ -52,9 +54,10 @@ fn computed() -> Duration {
 /// Sleeps for so long a time in which this process ran. Cancel safe.
 pub(crate) async fn sleep(duration: Duration) {
     let mut running = RunningTime::start();
+    let step = SLEEP_STEP.max(duration / SLEEP_STEPS_MAX);
     let mut left = duration;
     while !left.is_zero() {
-        let step = left.min(SLEEP_STEP);
+        let step = left.min(step);
         tokio::time::sleep(step).await;
         left = left.saturating_sub(running.lap(step));
     }

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::sockopt::{outstanding_bytes, register};
 use super::tls::{self, LoadedTls, PeerNames, RevocationLists, SavedTls, TlsSession};
@@ -269,12 +269,13 @@ impl Stream {
 
     /// [`Stream::read_part`] of what is there now. Its bytes are on the stack, and not in a future.
     fn read_part_now<T>(&self, take: &mut impl FnMut(&[u8]) -> (usize, T)) -> Result<T, Errno> {
-        // A hello may have a token in it.
-        let mut bytes = Zeroizing::new([0; PART_BYTES]);
-        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut *bytes, RecvFlags::PEEK)?;
+        let mut bytes = [0; PART_BYTES];
+        let (seen, _) = rustix::net::recv(self.io.as_fd(), &mut bytes, RecvFlags::PEEK)?;
         let (part, taken) = take(&bytes[..seen]);
-        self.read_seen(&mut bytes[..part])?;
-        Ok(taken)
+        let read = self.read_seen(&mut bytes[..part]);
+        // A hello may have a token in it. Each byte is a write of its own: no more than there are.
+        bytes[..seen].zeroize();
+        read.map(|()| taken)
     }
 
     /// Reads bytes that are known to be there.

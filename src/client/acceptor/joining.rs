@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -107,20 +108,27 @@ impl Acceptor {
                         return self.refuse(&accepted, stream, &refusal);
                     }
                 };
-                // The connect notice goes to the buffer, too: see `run`. At the end, it goes there all the
-                // same.
-                let _admission = tokio::select! {
-                    admission = hub.admit() => Some(admission),
-                    _ = when_ended(&mut ended) => None,
-                };
                 let opening = match (stage, web) {
                     (Stage::Hello(reader), _) => Opening::Hello(reader),
                     (_, Some(asking)) => Opening::Request(asking),
                     _ => Opening::None,
                 };
                 let turn = self.context.turns.take().await;
+                // The connect notice goes to the buffer, too: see `run`. Room is not held while it waits for anything
+                // else, nor a turn while it waits for room. At the end, the notice goes there all the same.
+                let (turn, admission) = match hub.admit().now_or_never() {
+                    Some(admission) => (Some(turn), Some(admission)),
+                    None => {
+                        drop(turn);
+                        let admission = tokio::select! {
+                            admission = hub.admit() => Some(admission),
+                            _ = when_ended(&mut ended) => None,
+                        };
+                        (None, admission)
+                    }
+                };
                 let joined = self.join_if_allowed(accepted, stream, permit, &hub, opening, entry);
-                drop(turn);
+                drop((turn, admission));
                 let Some((client, place)) = joined else {
                     return;
                 };
