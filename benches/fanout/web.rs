@@ -34,7 +34,7 @@ pub(crate) enum Way {
     WebSocket,
     /// The same in `raw`: the lines and nothing else, as NATS has them.
     RawWebSocket,
-    /// Read as server-sent events, and sent by WebSocket.
+    /// Read as server-sent events, and sent by WebSocket in `raw`.
     Events,
     /// NATS's protocol in WebSocket frames.
     Nats,
@@ -113,13 +113,15 @@ impl Web {
         for span in [settings.warm_up, settings.window] {
             let end = Instant::now() + span;
             while Instant::now() < end {
-                match sender.write(&block[at..]) {
-                    Ok(written) => at += written,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error.into()),
-                }
-                if at == block.len() {
-                    (sent, at) = (sent + BLOCK_LINES as u64, 0);
+                // A flood: there is always something to be read of it.
+                loop {
+                    match write(&mut sender, &block[at..])? {
+                        0 => break,
+                        written => at += written,
+                    }
+                    if at == block.len() {
+                        (sent, at) = (sent + BLOCK_LINES as u64, 0);
+                    }
                 }
                 turn(&mut readers, Some(&sender))?;
             }
@@ -129,11 +131,7 @@ impl Web {
         let deadline = Instant::now() + PATIENCE;
         while at > 0 && at < block.len() {
             ensure!(Instant::now() < deadline, "the server takes no more");
-            match sender.write(&block[at..]) {
-                Ok(written) => at += written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
+            at += write(&mut sender, &block[at..])?;
             turn(&mut readers, Some(&sender))?;
         }
         sent += if at > 0 { BLOCK_LINES as u64 } else { 0 };
@@ -150,6 +148,14 @@ impl Web {
             lines_per_second: (last - first) as f64 / (*ended - *begun).as_secs_f64(),
             busy: before.until(after),
         })
+    }
+}
+
+/// Writes what the socket takes; how many bytes that is.
+fn write(sender: &mut TcpStream, bytes: &[u8]) -> Result<usize> {
+    match sender.write(bytes) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        written => Ok(written?),
     }
 }
 
@@ -174,10 +180,11 @@ fn turn(readers: &mut [Reader], sender: Option<&TcpStream>) -> Result<()> {
 }
 
 impl Way {
-    /// How the one that sends connects.
+    /// How the one that sends connects. What it is sent itself must be no encoding of its own to the batches, whose
+    /// size goes by how many they are made in: of `raw` they have all already.
     fn of_sender(self) -> Way {
         match self {
-            Way::Events => Way::WebSocket,
+            Way::Events => Way::RawWebSocket,
             way => way,
         }
     }
