@@ -301,11 +301,12 @@ impl History {
         if let Some(fetched) = fetched {
             return (turn, fetched);
         }
+        // Behind all that is ready, and behind what has come to sockets: a crowd of readers that are woken together
+        // would otherwise have a slice each before any live client has its turn, or keep the disk's threads from who
+        // stores.
+        tokio::task::yield_now().await;
         let slice = match &self.store {
             Store::Memory(memory) | Store::Stream(Stream { recent: memory, .. }) => {
-                // Behind all that is ready, and behind what has come to sockets: a crowd of readers that are
-                // woken together would otherwise have a slice each before any live client has its turn.
-                tokio::task::yield_now().await;
                 Ok(memory.read(from, SLICE_BYTES))
             }
             Store::Disk(_) => {
