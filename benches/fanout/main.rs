@@ -81,6 +81,10 @@ struct Options {
     #[arg(long, value_name = "N")]
     runs: Option<NonZeroUsize>,
 
+    /// Seconds that count of a run, where it is a flood [default: 2, or half of one if --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
+    window: Option<u64>,
+
     /// Put the raw loop in linehub's place: the ratios then show the noise
     #[arg(long)]
     self_check: bool,
@@ -130,6 +134,7 @@ fn measure() -> Result<bool> {
         false => Settings::THOROUGH,
     };
     settings.runs = options.runs.map_or(settings.runs, NonZeroUsize::get);
+    settings.window = options.window.map_or(settings.window, Duration::from_secs);
     let subject = if options.self_check {
         Program::RawLoop {
             read_bytes: raw_loop::READ_BYTES,
