@@ -258,7 +258,7 @@ fn clients_are_listed_with_where_they_stand() {
     for client in clients {
         let since = client["connected_since"].as_str().unwrap();
         let since = humantime::parse_rfc3339(since).expect("a time");
-        assert!(since.elapsed().unwrap() < Duration::from_secs(120));
+        assert!(since.elapsed().unwrap() < PATIENCE * 4);
         assert_eq!(
             (&client["bytes_pending"], &client["messages_behind"]),
             (&0.into(), &0.into())

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{JSON, RAW_READER, TEXT, greet, say};
+use crate::common::nats::ELECTION;
 use crate::common::{Address, Client, Server, payload};
 
 const BEGIN: &str = "the scene begins";
@@ -64,7 +65,8 @@ impl Scene {
         let reader = |(format, client): (Format, Client)| Reader {
             format,
             id: client.id(),
-            thread: std::thread::spawn(move || read(client)),
+            // As patient as who sends.
+            thread: std::thread::spawn(move || read(client.patient_for(ELECTION))),
         };
         let readers = clients.into_iter().map(reader).collect();
         say(nodes[0], format!("{BEGIN}\n"));
@@ -276,7 +278,7 @@ impl Publisher {
     /// Publishes up to this line, at the node that this says each time it has to connect.
     #[track_caller]
     pub(super) fn publish(&mut self, to: u64, mut at: impl FnMut() -> SocketAddr) {
-        let deadline = Instant::now() + Duration::from_secs(90);
+        let deadline = Instant::now() + ELECTION;
         while self.acked < to {
             assert!(
                 Instant::now() < deadline,

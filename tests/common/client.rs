@@ -118,6 +118,14 @@ impl Client {
         Client { id, ..self }
     }
 
+    /// Waits so long for what it reads.
+    #[cfg(feature = "nats")]
+    pub(crate) fn patient_for(self, time: Duration) -> Client {
+        let set = self.socket.set_read_timeout(Some(time));
+        set.expect("SO_RCVTIMEO");
+        self
+    }
+
     /// A client on a socket that is connected already, with the daemon's number for it.
     pub(crate) fn over(socket: Socket, id: u64) -> Client {
         socket
@@ -212,7 +220,8 @@ impl Client {
         self.input.truncate(length + *result.as_ref().unwrap_or(&0));
         match &result {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                panic!("nothing came for {PATIENCE:?}; {}", self.tail())
+                let time = self.socket.read_timeout().ok().flatten();
+                panic!("nothing came for {time:?}; {}", self.tail())
             }
             Err(e) if e.kind() != ErrorKind::ConnectionReset => panic!("read: {e}"),
             _ => result,

@@ -39,16 +39,21 @@ pub(crate) use tmux::Tmux;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must come. Only a failing test ever waits this long, so it is
-/// generous: the machine may be busy with something else, and NATS servers take half a minute at times
-/// to elect a leader.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// generous: the machine may be busy with something else.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `state` holds, for states that nothing announces (memory, open files).
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut state: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn eventually(what: &str, state: impl FnMut() -> bool) {
+    within(PATIENCE, what, state);
+}
+
+/// The same, for so long.
+#[track_caller]
+pub(crate) fn within(time: Duration, what: &str, mut state: impl FnMut() -> bool) {
+    let deadline = Instant::now() + time;
     while !state() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {time:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

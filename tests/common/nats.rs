@@ -13,7 +13,7 @@ use async_nats::jetstream::{self, Context, stream};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{eventually, free_port, tool};
+use super::{eventually, free_port, tool, within};
 
 /// The server's path: the program on PATH, or the one that LINEHUB_NATS_SERVER names.
 #[track_caller]
@@ -23,6 +23,9 @@ pub(crate) fn nats_server() -> Option<PathBuf> {
         None => tool("nats-server"),
     }
 }
+
+/// How long what waits for a leader waits: three servers of which one is gone take half a minute at times to elect one.
+pub(crate) const ELECTION: Duration = Duration::from_secs(90);
 
 /// Exit status of a Go program that has crashed.
 const CRASHED: i32 = 2;
@@ -343,7 +346,7 @@ impl NatsCluster {
     /// Waits until they keep streams thrice, all of them at the end of each.
     #[track_caller]
     pub(crate) fn is_whole(&self) {
-        eventually("the three are one", || {
+        within(ELECTION, "the three are one", || {
             let whole = |server: &Nats| {
                 server.run(|mut context| async move {
                     context.set_timeout(Duration::from_secs(1));
