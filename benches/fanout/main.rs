@@ -81,7 +81,7 @@ struct Options {
     #[arg(long, value_name = "N")]
     runs: Option<NonZeroUsize>,
 
-    /// Seconds that count of a run, where it is a flood [default: 2, or half of one if --quick]
+    /// Seconds that count of a run, but of a steady one [default: 2, or half of one if --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=600))]
     window: Option<u64>,
 

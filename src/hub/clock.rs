@@ -54,10 +54,10 @@ fn computed() -> Duration {
 /// Sleeps for so long a time in which this process ran. Cancel safe.
 pub(crate) async fn sleep(duration: Duration) {
     let mut running = RunningTime::start();
-    let step = SLEEP_STEP.max(duration / SLEEP_STEPS_MAX);
+    let step_max = SLEEP_STEP.max(duration / SLEEP_STEPS_MAX);
     let mut left = duration;
     while !left.is_zero() {
-        let step = left.min(step);
+        let step = left.min(step_max);
         tokio::time::sleep(step).await;
         left = left.saturating_sub(running.lap(step));
     }
