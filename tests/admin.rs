@@ -386,8 +386,10 @@ fn skipped_messages_and_waiting_senders_are_counted() {
     let bytes = flood.lines(100_000);
     // The sender's own feed has nothing but the notice: it needs no reader.
     sender.send_bytes(&bytes);
-    stuck.wake();
     sender.finish();
+    // What the kernel had of it has had to wait for the one that is stuck.
+    server.wait_log("client disconnected client=1");
+    stuck.wake();
     let mut told = 0;
     while let Event::Line(line) = stuck.next() {
         let event: serde_json::Value = serde_json::from_slice(&line).unwrap();

@@ -162,7 +162,8 @@ fn other_format_than_the_daemon_speaks_is_an_error() {
 
 #[test]
 fn stuck_readers_are_closed_as_slow_and_do_no_harm() {
-    let daemon = [("LINEHUB_BUFFER", "64KiB"), ("LINEHUB_SLOW_GRACE", "10ms")];
+    // Long enough for readers that wait for a core, and not for the stuck ones.
+    let daemon = [("LINEHUB_BUFFER", "64KiB"), ("LINEHUB_SLOW_GRACE", "200ms")];
     let load = [
         "bench",
         "--readers",
@@ -170,7 +171,7 @@ fn stuck_readers_are_closed_as_slow_and_do_no_harm() {
         "--stuck",
         "3",
         "--duration",
-        "300ms",
+        "2s",
         "--json",
     ];
     // The raw format has no word for it; the daemon's log has.

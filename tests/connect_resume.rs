@@ -449,8 +449,11 @@ fn what_is_kept_and_what_comes_are_printed_as_a_client_of_the_format_gets_them()
         // Kept before they come.
         sender.send_line("begin");
         sender.send_bytes(LINES);
-        sender.send_line("kept");
-        let mut other = Client::introduced(address, "").0;
+        let kept = format!("kept in {format}");
+        sender.send_line(&kept);
+        // Whoever sends next has seen it come, or it may come behind that.
+        let mut other = Client::introduced(address, "history=1").0;
+        other.lines_until(&format!("Message from client {}: {kept}", sender.id()));
         other.send_line("known");
         let printed = |args: &[&str]| {
             let args = [&["-q", "--listen-only", "--history=8"], args].concat();

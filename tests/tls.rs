@@ -189,18 +189,23 @@ fn hello_comes_behind_tls_and_may_come_with_its_last_record() {
         &authority,
         &["--listen=127.0.0.1:0,tls,hello", "--open-channels=9"],
     );
-    for config in configs(&authority) {
+    // A channel for each, or the next one hears those of the last one go.
+    for (config, channel) in configs(&authority).into_iter().zip('a'..) {
         let mut client = TlsClient::dial(server.addr(2), &config);
         let records = [
             client.seal("LINEHUB/1 chan"),
-            client.seal("nel=a\nfirst\nsec"),
+            client.seal(format!("nel={channel}\nfirst\nsec")),
             client.seal("ond\n"),
         ];
         client.send_raw(&records.concat());
         assert!(client.read_line().starts_with("Hello client "));
         let mut other = TlsClient::dial(server.addr(2), &config);
-        other.send("LINEHUB/1 channel=a\n");
-        assert!(other.read_line().contains(": channel a, at "));
+        other.send(format!("LINEHUB/1 channel={channel}\n"));
+        let answer = other.read_line();
+        assert!(
+            answer.contains(&format!(": channel {channel}, at ")),
+            "{answer}"
+        );
         let line = client.read_line();
         assert!(line.starts_with("New client connected: "), "{line}");
         other.send("hello\n");
