@@ -31,8 +31,8 @@ const GATHER_TIME: Duration = Duration::from_millis(1);
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// How long a write may take that is under way when nothing more is to be written: it does not wait for
-/// a reader.
-const WRITE_TIME: Duration = Duration::from_millis(20);
+/// a reader, but perhaps for a core.
+const WRITE_TIME: Duration = Duration::from_millis(100);
 
 /// How long to leave stderr alone that can be written to, and then does not take it.
 const RETRY_TIME: Duration = Duration::from_millis(10);

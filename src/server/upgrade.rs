@@ -34,8 +34,9 @@ use crate::ops::lifecycle::{Command, CommandSource, Phase};
 use crate::ops::logging::{self, Losses};
 
 /// How long a handover waits for the log to be written: first before it holds up any client; then, if
-/// that went well, for its own few lines, while clients stand still.
-const LOG_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(20));
+/// that went well, for its own few lines, while clients stand still. Nobody waits so long but for a thread that
+/// does not get its turn.
+const LOG_TIME: Duration = Duration::from_millis(100);
 
 /// How long a handover waits for the history to be written, while clients stand still.
 const STORE_TIME: Duration = Duration::from_secs(2);
@@ -271,9 +272,9 @@ async fn preflight(executable: &Executable) -> anyhow::Result<()> {
 /// Has the log written before a handover, while clients are served; returns how long to wait for the
 /// lines that come later. A log that nobody reads is waited for once.
 async fn flush_log() -> Duration {
-    let flushed = tokio::task::spawn_blocking(|| logging::flush_within(LOG_TIME.0)).await;
+    let flushed = tokio::task::spawn_blocking(|| logging::flush_within(LOG_TIME)).await;
     match flushed {
-        Ok(true) => LOG_TIME.1,
+        Ok(true) => LOG_TIME,
         _ => Duration::ZERO,
     }
 }
