@@ -161,6 +161,7 @@ fn full_channel_loses_nothing_when_its_reader_goes_on() {
         "--no-notices",
         "--buffer=64KiB",
         "--slow-grace=forever",
+        "--stall-timeout=off",
         "--listen=127.0.0.1:0,channel=a",
         "--listen=127.0.0.1:0,channel=b",
     ]);

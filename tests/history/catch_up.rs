@@ -49,7 +49,8 @@ fn wait_readers(server: &Server, readers: usize) {
 
 #[test]
 fn readers_that_stop_crawl_and_recover_lose_nothing_and_hold_nobody_up() {
-    let server = start_full(&["--history=256MiB"]);
+    // The crawling ones are read on last, however long the others take.
+    let server = start_full(&["--history=256MiB", "--stall-timeout=off"]);
     let mut sender = Client::connect_to(&server, PLAIN);
     let mut fast = Client::connect_to(&server, PLAIN);
     let id = sender.id();
