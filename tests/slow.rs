@@ -527,7 +527,7 @@ fn client_that_has_shut_its_sending_side_skips_as_others_do() {
         "--no-notices",
         "--buffer=256KiB",
         "--slow-client=skip",
-        "--slow-grace=10ms",
+        "--slow-grace=200ms",
         "--stall-timeout=off",
     ]);
     let mut sender = Client::connect(&server);

@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use super::scene::{Publisher, Scene, flood, publish_at};
-use super::{is_ready, launch};
+use super::patient_node;
 use crate::common::Server;
 use crate::common::nats::NatsCluster;
 
-/// Nodes of all three servers, which keep streams thrice.
+/// Nodes of all three servers, which keep streams thrice. The others hear nothing of one while its server waits for an
+/// election.
 #[track_caller]
 fn nodes(cluster: &NatsCluster, count: usize) -> Vec<Server> {
     let mut args = cluster.options();
     args.push("--nats-replicas=3".into());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let node = |_| {
-        let server = launch(&args).start();
-        is_ready(&server);
-        server
-    };
-    (0..count).map(node).collect()
+    (0..count).map(|_| patient_node(&args)).collect()
 }
 
 #[test]
