@@ -18,6 +18,9 @@ use crate::wire::format::Notice;
 use crate::wire::hello::Answer;
 use crate::wire::ids::{ClientId, Seq};
 
+/// Numbers at the begin of a history that may have to go for what is published but not in it yet.
+const AT_RISK: u64 = 4096;
+
 impl Hub {
     /// Makes a connection a client.
     #[cfg(test)]
@@ -61,16 +64,23 @@ impl Hub {
         }
         let start = state.start();
         let next = Seq(state.next_seq);
-        // Who has missed something is told, even if nothing is left.
-        let from = entry.from.filter(|from| *from < next || entry.missed > 0);
-        let past = from.filter(|_| subscribes).and_then(|from| {
-            let recording = state.recording.as_ref()?;
-            let notices_from = if entry.with_notices { Seq(0) } else { next };
-            let reader = recording.history.reader();
-            let mut past = Past::new(reader, from, next, notices_from);
-            past.miss_already(entry.missed);
-            Some(past)
-        });
+        let identity = connection.identity.clone();
+        let subscriber = Subscriber::new(id, identity.is_some(), session.is_some());
+        let subscriber = Arc::new(subscriber);
+        let meta = ConnectionMeta::new(&connection, 0, &mut state.listeners);
+        if subscribes {
+            subscriber.move_to(&start.node, 0, encoding);
+        }
+        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta, identity);
+        let mut own_end = 0;
+        let is_said = state.settings.notices;
+        if is_said {
+            if let Some(outbox) = &mut state.outbox {
+                outbox.own.join(id);
+            }
+            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id, key) + 1;
+        }
+        let (past, is_whole) = state.begin_past(&entry, next, subscribes);
         let first = match &past {
             Some(past) => past.next,
             None if subscribes => next,
@@ -80,10 +90,6 @@ impl Hub {
                 recording.map_or(next, |it| it.history.next().min(next))
             }
         };
-        // Without a history, what was published since is lost to it; and one may have let go of it since.
-        let oldest = state.recording.as_ref().map(|it| it.history.oldest());
-        let is_kept = past.is_some() && oldest.is_some_and(|oldest| first >= oldest);
-        let is_whole = from.is_none() || is_kept;
         let answer = Answer {
             client: id,
             epoch: self.epoch(),
@@ -94,25 +100,13 @@ impl Hub {
             echo: self.echo,
             role: None,
         };
-        let messages_ahead = state.recording.as_ref().map_or(0, |recording| {
+        let ahead = state.recording.as_ref().map_or(0, |recording| {
             let ahead = recording.ledger.messages(first.0, next.0);
-            ahead.unwrap_or(next.0 - first.0) + entry.missed
+            let missed = past.as_ref().map_or(entry.missed, |past| past.missed);
+            ahead.unwrap_or(next.0 - first.0) + missed
         });
-        let messages_before = state.messages.saturating_sub(messages_ahead);
-        let identity = connection.identity.clone();
-        let subscriber = Subscriber::new(id, identity.is_some(), session.is_some());
-        let subscriber = Arc::new(subscriber);
-        let meta = ConnectionMeta::new(&connection, messages_before, &mut state.listeners);
-        if subscribes {
-            subscriber.move_to(&start.node, 0, encoding);
-        }
-        let key = self.insert_slot(&mut state, subscriber.clone(), encoding, meta, identity);
-        let mut own_end = 0;
-        if state.settings.notices {
-            if let Some(outbox) = &mut state.outbox {
-                outbox.own.join(id);
-            }
-            own_end = self.notify(&mut state, Kind::Notice(Notice::Connect), id, key) + 1;
+        state.slots[key].meta.messages_before = state.messages.saturating_sub(ahead);
+        if is_said {
             self.release_and_wake(state, key);
         } else {
             drop(state);
@@ -282,6 +276,48 @@ impl State {
             node: self.tail.clone(),
             parts_before,
         }
+    }
+}
+
+impl State {
+    /// What a client gets of the past that joins with this number, once it is announced; and whether that is all that
+    /// it asked for. What is published is in the history by then, as far as that may push out of it what is to come.
+    fn begin_past(
+        &mut self,
+        entry: &StartingPoint,
+        next: Seq,
+        subscribes: bool,
+    ) -> (Option<Past>, bool) {
+        // Who has missed something is told, even if nothing is left.
+        let from = entry.from.filter(|from| *from < next || entry.missed > 0);
+        let Some(from) = from else {
+            return (None, true);
+        };
+        let oldest = |state: &State| state.recording.as_ref().map(|it| it.history.oldest());
+        // Without a history, what was published since is lost to it.
+        let Some(mut oldest_kept) = oldest(self).filter(|_| subscribes) else {
+            return (None, false);
+        };
+        if from.0 < oldest_kept.0 + AT_RISK {
+            self.flush();
+            oldest_kept = oldest(self).unwrap_or(oldest_kept);
+        }
+        let Some(recording) = &self.recording else {
+            return (None, false);
+        };
+        let first = from.max(oldest_kept.min(next));
+        let gone = recording.ledger.messages(from.0, first.0);
+        // Who asks for the newest gets those that there are.
+        let gone = entry
+            .recovered
+            .map_or(0, |_| gone.unwrap_or(first.0 - from.0));
+        if first == next && entry.missed + gone == 0 {
+            return (None, from == first);
+        }
+        let notices_from = if entry.with_notices { Seq(0) } else { next };
+        let mut past = Past::new(recording.history.reader(), first, next, notices_from);
+        past.miss_already(entry.missed + gone);
+        (Some(past), from == first)
     }
 }
 

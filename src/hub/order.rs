@@ -318,10 +318,10 @@ impl Hub {
             }
             if active_encodings == Encodings::default() {
                 // Nobody hears it: it takes its numbers, and no batch may count across them.
-                state.flush();
+                let index = state.flush().index;
                 state.take_seqs(messages);
                 state.messages += messages as u64;
-                return None;
+                return Some(index);
             }
             let first_seq = state.take_seqs(messages);
             state.messages += messages as u64;

@@ -40,7 +40,7 @@ pub(super) struct Past {
     /// Once its client has left: the number from which on it gets nothing.
     pub(super) end: Option<Seq>,
     /// Messages that it has missed and is still to be told of.
-    missed: u64,
+    pub(super) missed: u64,
     /// A slice that is being read.
     fetch: Option<Pin<Box<dyn Future<Output = Fetched> + Send>>>,
     /// The number behind the slice that its feed walks; and the turn in which it does, or its room to be kept.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use serde_json::{Value, json};
 
 use super::{JSON, RAW, TEXT, data, expect_numbers, greet, nothing_else_comes, said, start};
+use crate::common::http::get_json;
 use crate::common::{Client, Event, Flood, Server, payload};
 
 /// The epoch, and the last number that was given.
@@ -166,6 +167,35 @@ fn what_is_not_kept_any_more_is_counted_and_all_that_is_follows() {
         let (_client, recovered, at) = resume(&server, format!("{epoch}:{place}"), "");
         assert_eq!((recovered, at), (is_kept, place.max(oldest - 1)));
     }
+}
+
+/// What comes between the answer and the first that it is about is in no history yet: who comes is announced there.
+#[test]
+fn what_is_pushed_out_by_who_comes_back_is_told_before_anything_else() {
+    let server = start(&["--history=64KiB", "--admin=127.0.0.1:0"]);
+    let line = "x".repeat(1000);
+    for _ in 0..60 {
+        said(&server, format!("{line}\n"));
+    }
+    let (epoch, _) = head(&server);
+    let mut were_recovered = Vec::new();
+    for _ in 0..40 {
+        let status = get_json(&server.admin(), "/status");
+        let oldest = status["channels"][0]["history"]["oldest_seq"]
+            .as_u64()
+            .unwrap();
+        let place = format!("{epoch}:{}", oldest - 1);
+        let (mut client, recovered, at) = resume(&server, place, "role=subscribe");
+        assert_eq!(recovered, at == oldest - 1, "{at} behind {}", oldest - 1);
+        let mut first = client.read_json();
+        if first["event"] == "skip" {
+            assert!(!recovered, "{first}");
+            first = client.read_json();
+        }
+        assert_eq!(first["seq"], at + 1, "{first}");
+        were_recovered.push(recovered);
+    }
+    assert!(were_recovered.contains(&false), "{were_recovered:?}");
 }
 
 #[test]

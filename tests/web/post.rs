@@ -4,7 +4,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{HTTP, PLAIN, start};
-use crate::common::http::{Answer, request};
+use crate::common::http::{Answer, get, request};
 use crate::common::{Client, Server, tool};
 
 #[track_caller]
@@ -51,6 +51,26 @@ fn lines_of_a_body_are_published_and_counted() {
     assert_eq!(
         taken(&post(&server, "Transfer-Encoding: chunked\r\n", chunks)),
         3
+    );
+}
+
+#[test]
+fn lines_that_nobody_hears_are_published_and_counted_too() {
+    let server = start(&["--open-channels=1", "--admin=127.0.0.1:0"]);
+    let address = server.addr(HTTP);
+    for path in ["/lines", "/opened/lines"] {
+        for _ in 0..3 {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 4\r\n\r\na\nb\n"
+            );
+            assert_eq!(taken(&request(address, &head)), 2, "{path}");
+        }
+    }
+    // They have their numbers.
+    let lines = get(&server.admin(), "/metrics").body;
+    assert!(
+        lines.contains("\nlinehub_lines_received_total 12\n"),
+        "{lines}"
     );
 }
 
