@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::scene::{Publisher, Scene, flood, publish_at};
 use super::patient_node;
+use super::scene::{Publisher, Scene, flood, publish_at};
 use crate::common::Server;
 use crate::common::nats::NatsCluster;
 
