@@ -299,6 +299,8 @@ fn end_that_the_next_start_cuts_off_is_no_damage() {
     server.wait_exit(PATIENCE);
     let segment = main.join(format!("{:020}.log", 1));
     let whole = fs::read(&segment).unwrap();
+    let kept = history(&["cat", "--channel=main", path]);
+    assert!(!kept.is_empty());
     // Behind two notices and the line.
     let next = main.join(format!("{:020}.log", 4));
     let half_made = next.with_extension("new");
@@ -324,6 +326,12 @@ fn end_that_the_next_start_cuts_off_is_no_damage() {
             checked.contains(&begin) && checked.ends_with(said),
             "{checked}"
         );
+        // All before it is there.
+        let printed = history(&["cat", "--channel=main", path]);
+        match said == cut {
+            true => assert!(kept.starts_with(&printed), "{printed}"),
+            false => assert_eq!(printed, kept),
+        }
         let copy = tempfile::tempdir().unwrap();
         for at in ["", "main"] {
             fs::create_dir_all(copy.path().join(at)).unwrap();

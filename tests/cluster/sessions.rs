@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::scene::{Publisher, Scene, publish_at};
-use super::{greet, is_ready, launch, next_message, nodes};
+use super::{greet, is_ready, launch, next_message, node, nodes};
 use crate::common::nats::Nats;
 use crate::common::{Client, Event, PATIENCE, Server};
 
@@ -23,6 +23,17 @@ fn acknowledged(client: &mut Client, count: u64) {
             _ => panic!("not an acknowledgement: {event}"),
         }
     }
+}
+
+#[test]
+fn session_that_is_idle_at_a_stop_leaves_nothing_unsent() {
+    let Some(nats) = Nats::start() else { return };
+    let mut server = node(&nats, &[]);
+    let (mut sender, _) = greet(&server, "role=publish session=s ack");
+    sender.send_line("one");
+    acknowledged(&mut sender, 1);
+    server.stop();
+    assert_eq!(server.count_log("is not shared"), 0);
 }
 
 #[test]

@@ -111,6 +111,10 @@ impl Hub {
         number: u64,
         is_given_up: bool,
     ) {
+        if state.phase == Phase::Sealed {
+            // A node that is gone has no session.
+            return;
+        }
         let (Some(outbox), Some(sharing)) = (&mut state.outbox, &self.sharing) else {
             return;
         };

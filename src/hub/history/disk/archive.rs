@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::chain::{Ended, is_torn};
 use super::error::{Damage, HistoryError};
 use super::folder::{channels_in, segments_in};
 use super::header::{Header, NoHeader};
@@ -97,9 +98,7 @@ impl Archive {
             last: None,
             damage: None,
         };
-        for path in segments_in(folder)? {
-            archive.push(path)?;
-        }
+        archive.push_all(segments_in(folder)?)?;
         archive.grow()?;
         Ok(archive)
     }
@@ -118,9 +117,8 @@ impl Archive {
         let newest = last.as_ref().map(|last| &last.path);
         match paths.iter().any(|path| Some(path) > newest) || !is_same {
             true if is_same => {
-                for path in paths.into_iter().filter(|path| Some(path) > newest) {
-                    self.push(path)?;
-                }
+                let newer = paths.into_iter().filter(|path| Some(path) > newest);
+                self.push_all(newer.collect())?;
                 self.grow()
             }
             true => {
@@ -138,13 +136,24 @@ impl Archive {
         held.map(|held| held.ino()) == named.map(|named| named.ino())
     }
 
+    /// Adds the next segments, but for a last one that the next start removes.
+    fn push_all(&mut self, paths: Vec<PathBuf>) -> Result<(), HistoryError> {
+        let count = paths.len();
+        for (at, path) in paths.into_iter().enumerate() {
+            let file = storage::open(&path)?;
+            match Header::read(&file, &path) {
+                Ok((header, header_len, _)) => self.push(path, file, header, header_len),
+                Err(NoHeader::Bad(_))
+                    if at + 1 == count && is_torn(&file, &path, Ended::Killed)? => {}
+                Err(NoHeader::Bad(what)) => return Err(HistoryError::damaged(&path, 0, what)),
+                Err(NoHeader::Refused(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the next segment: what came before it is complete.
-    fn push(&mut self, path: PathBuf) -> Result<(), HistoryError> {
-        let file = storage::open(&path)?;
-        let (header, header_len, _) = Header::read(&file, &path).map_err(|error| match error {
-            NoHeader::Bad(what) => HistoryError::damaged(&path, 0, what),
-            NoHeader::Refused(error) => error,
-        })?;
+    fn push(&mut self, path: PathBuf, file: File, header: Header, header_len: u64) {
         let file = Arc::new(file);
         let mut kept = self.shared.kept.lock();
         if let Some(before) = kept.segments.back() {
@@ -172,7 +181,6 @@ impl Archive {
         kept.segments.push_back(Arc::new(segment));
         drop(kept);
         self.last = Some(file);
-        Ok(())
     }
 
     /// Takes in what has been appended to the last segment.
@@ -202,7 +210,11 @@ impl Archive {
                     Found::Bad(bad) => bad,
                 },
             };
-            if !bad.is_unfinished {
+            // An end that the next start cuts off is none.
+            let is_end = bad.is_unfinished
+                || window.search(end.seq).map_err(failed)?.is_none()
+                    && !window.is_marked().map_err(failed)?;
+            if !is_end {
                 self.damage = Some(Damage {
                     file: segment.path.clone(),
                     offset: end.at,
