@@ -253,7 +253,7 @@ fn node_that_is_stopped_says_once_that_its_clients_left_and_goes_on_when_started
     let (mut reader, now) = greet(&again, "role=subscribe");
     assert_eq!(now["epoch"], answer["epoch"]);
     hears(&mut reader, &servers[0], "to who came back");
-    say(&again, "from who came back\n");
+    hears(&mut reader, &again, "from who came back");
     let seen = scene.end(&servers[0]);
     seen.is_gapless();
     for id in ids {

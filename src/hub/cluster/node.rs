@@ -303,9 +303,10 @@ impl Cluster {
                         backoff.reset();
                     }
                     Err(error) => {
-                        let before = self.ids_error.lock().replace(error.to_string());
-                        // What is said of the connection is said there.
-                        if before.is_none() && self.nats.watch().borrow().is_connected {
+                        let why = error.to_string();
+                        let before = self.ids_error.lock().replace(why.clone());
+                        // What is said of the connection is said there; it may be there since.
+                        if before != Some(why) && self.nats.watch().borrow().is_connected {
                             warn!(%error, "no numbers for clients: they are drawn by lot");
                         }
                         tokio::time::sleep(backoff.pause()).await;
