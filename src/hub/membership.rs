@@ -277,9 +277,7 @@ impl State {
             parts_before,
         }
     }
-}
 
-impl State {
     /// What a client gets of the past that joins with this number, once it is announced; and whether that is all that
     /// it asked for. What is published is in the history by then, as far as that may push out of it what is to come.
     fn begin_past(
@@ -293,20 +291,17 @@ impl State {
         let Some(from) = from else {
             return (None, true);
         };
-        let oldest = |state: &State| state.recording.as_ref().map(|it| it.history.oldest());
+        let history = self.recording.as_ref().map(|it| it.history.clone());
         // Without a history, what was published since is lost to it.
-        let Some(mut oldest_kept) = oldest(self).filter(|_| subscribes) else {
+        let Some(history) = history.filter(|_| subscribes) else {
             return (None, false);
         };
-        if from.0 < oldest_kept.0 + AT_RISK {
+        if from.0 < history.oldest().0 + AT_RISK {
             self.flush();
-            oldest_kept = oldest(self).unwrap_or(oldest_kept);
         }
-        let Some(recording) = &self.recording else {
-            return (None, false);
-        };
-        let first = from.max(oldest_kept.min(next));
-        let gone = recording.ledger.messages(from.0, first.0);
+        let first = from.max(history.oldest().min(next));
+        let recording = self.recording.as_ref();
+        let gone = recording.and_then(|it| it.ledger.messages(from.0, first.0));
         // Who asks for the newest gets those that there are.
         let gone = entry
             .recovered
@@ -315,7 +310,7 @@ impl State {
             return (None, from == first);
         }
         let notices_from = if entry.with_notices { Seq(0) } else { next };
-        let mut past = Past::new(recording.history.reader(), first, next, notices_from);
+        let mut past = Past::new(history.reader(), first, next, notices_from);
         past.miss_already(entry.missed + gone);
         (Some(past), from == first)
     }

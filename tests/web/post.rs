@@ -9,12 +9,17 @@ use crate::common::{Client, Server, tool};
 
 #[track_caller]
 fn post(server: &Server, fields: &str, body: &str) -> Answer {
+    post_to(server, "/lines", fields, body)
+}
+
+#[track_caller]
+fn post_to(server: &Server, path: &str, fields: &str, body: &str) -> Answer {
     let address = server.addr(HTTP);
     let length = match fields.contains("Transfer-Encoding") {
         true => String::new(),
         false => format!("Content-Length: {}\r\n", body.len()),
     };
-    let head = format!("POST /lines HTTP/1.1\r\nHost: {address}\r\n{fields}{length}\r\n{body}");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n{fields}{length}\r\n{body}");
     request(address, &head)
 }
 
@@ -57,13 +62,10 @@ fn lines_of_a_body_are_published_and_counted() {
 #[test]
 fn lines_that_nobody_hears_are_published_and_counted_too() {
     let server = start(&["--open-channels=1", "--admin=127.0.0.1:0"]);
-    let address = server.addr(HTTP);
     for path in ["/lines", "/opened/lines"] {
         for _ in 0..3 {
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 4\r\n\r\na\nb\n"
-            );
-            assert_eq!(taken(&request(address, &head)), 2, "{path}");
+            let answer = post_to(&server, path, "", "a\nb\n");
+            assert_eq!(taken(&answer), 2, "{path}");
         }
     }
     // They have their numbers.
