@@ -116,6 +116,8 @@ fn header_and_first_line_in_one_packet_come_from_whom_it_names() {
         drop(client);
         watcher.expect_message(id, "half");
         watcher.expect_line(&format!("Client disconnected: {id}"));
+        // The connection itself ends behind the notice.
+        server.wait_log(&format!("client disconnected client={id}"));
     }
     let closed = get_json(&server.admin(), "/closed");
     assert_eq!(closed["closed"][0]["peer"], SOURCE);
