@@ -18,7 +18,10 @@ const LOOKS_MAX: u32 = 80;
 
 /// Polls everything once more, when nothing has happened for a while, and says what came of it.
 pub(crate) async fn check(channels: Arc<Channels>) {
-    let connections = || channels.stats().connections;
+    let who_is_there = || {
+        let stats = channels.stats();
+        (stats.clients, stats.connections)
+    };
     let mut before = channels.traces();
     let mut same = 0;
     for _ in 0..LOOKS_MAX {
@@ -39,7 +42,7 @@ pub(crate) async fn check(channels: Arc<Channels>) {
         eprintln!("rest: busy");
         return;
     }
-    let there = connections();
+    let there = who_is_there();
     channels.command_all(Commands::NUDGE);
     channels.nudge();
     tokio::time::sleep(LOOK).await;
@@ -51,7 +54,7 @@ pub(crate) async fn check(channels: Arc<Channels>) {
     let after = channels.traces();
     if after == before {
         eprintln!("rest: quiet");
-    } else if connections() != there {
+    } else if who_is_there() != there {
         // Somebody came or went just then, which is no doing of the polls.
         eprintln!("rest: busy");
     } else {
