@@ -155,7 +155,7 @@ impl Hub {
         }
         let is_said = match &mut state.outbox {
             // Another node may be about to say so.
-            Some(outbox) => outbox.own.leave(id),
+            Some(outbox) => outbox.leave(id),
             None => state.settings.notices,
         };
         if !is_said {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::scene::{Publisher, Scene, flood, publish_at};
+use super::scene::{Publisher, Scene, flood, lines, publish_at};
 use super::{
     GONE, JSON, LISTENERS, PLAIN, TEXT, greet, hears, is_ready, launch, next_message, node, nodes,
     patient_node, say,
@@ -301,6 +301,11 @@ fn node_that_does_not_run_for_a_while_is_gone_and_comes_again() {
     servers[2].freeze();
     until_each(&mut watcher, "disconnect", &ids);
     say(&servers[1], "while it was away\n");
+    let mut gone = frozen.pop().unwrap();
+    for client in frozen.iter_mut().chain([&mut gone]) {
+        client.send_bytes(&lines(&format!("at {}", client.id()), 1..=10));
+    }
+    gone.finish();
     servers[2].signal(Signal::CONT);
     until_each(&mut watcher, "connect", &ids);
     publisher.publish(200, || publish_at(&servers[2]));
@@ -310,7 +315,9 @@ fn node_that_does_not_run_for_a_while_is_gone_and_comes_again() {
     let seen = scene.end(&servers[1]);
     seen.is_gapless().has_all("s", 200);
     for id in ids {
-        assert_eq!(seen.notices(id), (2, 1), "client {id}");
+        seen.has_all(&format!("at {id}"), 10);
+        let left = if id == gone.id() { 2 } else { 1 };
+        assert_eq!(seen.notices(id), (2, left), "client {id}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Readers of every format at every node, whose streams are held against each other; and senders.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -106,7 +106,9 @@ impl Scene {
                 &lines.expect("all have"),
             );
         }
-        Seen { events, readers }
+        let seen = Seen { events, readers };
+        seen.is_in_turn();
+        seen
     }
 }
 
@@ -170,6 +172,22 @@ impl Seen {
             assert_eq!(one.map(|seq| seq + 1), next, "{pair:?}");
         }
         self
+    }
+
+    /// A client comes and leaves in turn, and says nothing once it has left.
+    #[track_caller]
+    fn is_in_turn(&self) {
+        let mut notices = HashMap::new();
+        for event in &self.events {
+            let client = event["client"].as_u64();
+            let what = event["event"].as_str().expect("an event");
+            let before = match what {
+                "connect" | "disconnect" => notices.insert(client, what),
+                _ => notices.get(&client).copied(),
+            };
+            let is_in_turn = before.is_none_or(|it| (it == "connect") == (what != "connect"));
+            assert!(is_in_turn, "{event}");
+        }
     }
 
     /// Nobody was told that a reader, which is there all the time, came or left.

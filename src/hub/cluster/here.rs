@@ -133,6 +133,10 @@ impl OwnClients {
         self.announced.iter().copied()
     }
 
+    pub(crate) fn is_here(&self, client: ClientId) -> bool {
+        self.living.contains(&client)
+    }
+
     /// Clients of whom another node is to say that they left.
     #[cfg(test)]
     pub(crate) fn unannounced(&self) -> impl Iterator<Item = ClientId> {

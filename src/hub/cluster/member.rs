@@ -31,6 +31,7 @@ use super::nats::stream::{ChannelStream, Entry, StreamInfo};
 use super::nats::{NatsError, StreamError, StreamLimits};
 use super::node::Cluster;
 use super::order::Order;
+use super::outbox::Outbox;
 use super::past::StreamPast;
 use super::publisher::Publisher;
 use super::saved::SavedMember;
@@ -205,6 +206,7 @@ impl Member {
     /// Sends what there is, and says that the node is gone. If neither gets there in time, others notice.
     async fn leave(&mut self) {
         let hub = self.hub.clone();
+        hub.outbox(Outbox::let_go);
         let settled = tokio::select! {
             () = self.serve() => return,
             settled = timeout(LEAVE_TIME, hub.settle_outbox()) => settled,
@@ -225,6 +227,7 @@ impl Member {
         self.order.go_on(&mut out);
         self.deliver(out);
         self.publisher.note_doubt();
+        self.hub.outbox(Outbox::let_go);
         while let Some(outgoing) = self.hub.take_outgoing() {
             self.push(outgoing);
         }

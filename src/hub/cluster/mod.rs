@@ -66,7 +66,10 @@
 //!   not count again. What the stream lost before that node had read it may come once more then, in the new epoch.
 //! - *A node that is gone lives*: it sees so in the stream, goes on as a new node, sends again what did not count of
 //!   it, and closes its clients that have sessions, which claim them again. Its other clients are said to have left by
-//!   the other node, and at once to have come by this one ([`OwnClients`](here::OwnClients)).
+//!   the other node, and behind that to have come by this one. It sends nothing else of its clients meanwhile
+//!   ([`Outbox::lose`](outbox::Outbox)), but does say what is left to it in turn: of two nodes that are gone, each may
+//!   be the other's heir. It does not wait where it missed part of the stream, nor for long, nor before a handover or
+//!   its end.
 //! - *A node dies with a claim on its way*: if it comes to a place, the session is the dead node's until that is
 //!   gone; any other claim behind it takes it over. Nobody was told what was taken by it.
 //! - *A message cannot be read*: damaged, all pass it over; of a later version, a node cannot know what follows, and

@@ -1,11 +1,11 @@
 //! What the clients of a node say, until it is sent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
+use std::time::{Duration, Instant};
 
-use super::batch::Claim;
+use super::batch::{Batch, Claim};
 use super::here::{Clients, OwnClients};
-use super::publisher::leave_out;
 use crate::hub::budget::Reservation;
 use crate::hub::builder::BatchBuilder;
 use crate::hub::encoding::Encoding;
@@ -13,6 +13,7 @@ use crate::hub::encodings::Encodings;
 use crate::hub::history::Record;
 use crate::hub::part::Kind;
 use crate::wire::client_name::Origin;
+use crate::wire::format::Notice;
 use crate::wire::framing::{Lines, count};
 use crate::wire::ids::{ClientId, Seq};
 use crate::wire::session::SessionKey;
@@ -26,12 +27,18 @@ const OVERHEAD_BYTES: usize = 4 * 1024;
 /// Bytes that a claim takes in a batch, at most.
 const CLAIM_BYTES: usize = 80;
 
+/// How long another node is waited for that is to say of clients that they left. If it is gone in turn, a third has
+/// noticed that by then, and says so.
+const HOLD_TIME: Duration = Duration::from_secs(20);
+
 /// Whom lines are of that are published in a session: its name, what it has published with them, and by which claim.
 pub(in crate::hub) type InSession = (SessionKey, u64, u64);
 
 /// Batches that are to be sent, the last of which is still filled.
 #[derive(Debug)]
 pub(in crate::hub) struct Outbox {
+    /// Notices that wait for nobody and go first: that clients of other nodes left, and what a [hold](Hold) ends with.
+    ahead: VecDeque<Outgoing>,
     full: VecDeque<Outgoing>,
     filling: Filling,
     batch_bytes: usize,
@@ -41,6 +48,7 @@ pub(in crate::hub) struct Outbox {
     pub(in crate::hub) outstanding: usize,
     /// The clients of this node, and of whom it says that they come and leave.
     pub(in crate::hub) own: OwnClients,
+    hold: Option<Hold>,
     /// Who waits until all that they sent is in the order.
     pub(in crate::hub) waiting: HashMap<ClientId, Unshared>,
 }
@@ -54,6 +62,19 @@ pub(in crate::hub) struct Unshared {
     pub(in crate::hub) lines: u64,
 }
 
+/// Clients of whom another node says that they left, and that are here, or have something to say still. What is to be
+/// sent waits until it has said so of each, and goes behind the word that they came: no line of a client is behind its
+/// disconnect notice, with no connect notice between. What this node says of the clients of others waits for nobody,
+/// as they may wait for that.
+#[derive(Debug)]
+struct Hold {
+    until: Instant,
+    /// Those of whom it has not said so yet.
+    awaited: Clients,
+    /// Those of whom it has.
+    back: Clients,
+}
+
 /// A batch before it is given its number.
 #[derive(Debug)]
 pub(in crate::hub) struct Outgoing {
@@ -62,6 +83,24 @@ pub(in crate::hub) struct Outgoing {
     pub(in crate::hub) claimed_by: Vec<u64>,
     /// What its lines and notices cost, until they are in the order.
     pub(in crate::hub) reservation: Option<Reservation>,
+}
+
+impl From<Batch> for Outgoing {
+    /// What was in a batch, to be sent as another's.
+    fn from(batch: Batch) -> Outgoing {
+        Outgoing {
+            claims: batch.claims.into(),
+            record: batch.record,
+            claimed_by: batch.claimed_by.into(),
+            reservation: None,
+        }
+    }
+}
+
+impl Outgoing {
+    fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.record.parts.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,12 +121,14 @@ impl Filling {
 impl Default for Outbox {
     fn default() -> Outbox {
         Outbox {
+            ahead: VecDeque::new(),
             full: VecDeque::new(),
             filling: Filling::default(),
             batch_bytes: BATCH_BYTES_MAX,
             bytes: 0,
             outstanding: 0,
             own: OwnClients::default(),
+            hold: None,
             waiting: HashMap::new(),
         }
     }
@@ -114,10 +155,11 @@ impl Outbox {
     /// Takes back what was sent and is in no order, before all else: it is cut anew.
     pub(in crate::hub) fn put_back(&mut self, unsent: Vec<Outgoing>) {
         self.close();
-        let full = mem::take(&mut self.full);
+        let (ahead, full) = (mem::take(&mut self.ahead), mem::take(&mut self.full));
         self.bytes = 0;
-        let all = unsent.into_iter().chain(full);
+        let all = unsent.into_iter().chain(ahead).chain(full);
         all.for_each(|outgoing| self.add_again(outgoing));
+        self.advance();
     }
 
     /// Adds what was in a batch that is too large now.
@@ -240,18 +282,32 @@ impl Outbox {
             was_here |= claims.len() < before;
         }
         if was_here {
-            self.full
-                .retain(|it| !it.claims.is_empty() || !it.record.parts.is_empty());
+            self.full.retain(|outgoing| !outgoing.is_empty());
         }
         was_here
     }
 
-    /// Takes the oldest batch, if there is any.
-    pub(in crate::hub) fn take(&mut self) -> Option<Outgoing> {
-        if self.full.is_empty() {
-            self.close();
+    /// Takes the oldest batch, if there is any that may be sent. What comes in front of all that waited, when it waits no
+    /// more, is charged for by `charge`.
+    pub(in crate::hub) fn take(
+        &mut self,
+        charge: impl FnMut(usize) -> Option<Reservation>,
+    ) -> Option<Outgoing> {
+        if self.ahead.is_empty() {
+            if self.is_held() {
+                return None;
+            }
+            self.go_on(charge);
         }
-        let taken = self.full.pop_front()?;
+        let taken = match self.ahead.pop_front() {
+            Some(taken) => taken,
+            None => {
+                if self.full.is_empty() {
+                    self.close();
+                }
+                self.full.pop_front()?
+            }
+        };
         self.bytes -= taken.record.raw.len() as u64;
         Some(taken)
     }
@@ -284,7 +340,13 @@ impl Outbox {
 
     /// Whether nothing is to be sent.
     pub(in crate::hub) fn is_empty(&self) -> bool {
-        self.full.is_empty() && self.filling.numbers == 0 && self.filling.claims.is_empty()
+        let is_silent = self.hold.as_ref().is_none_or(|it| it.back.is_empty());
+        let (ahead, full, filling) = (&self.ahead, &self.full, &self.filling);
+        is_silent
+            && ahead.is_empty()
+            && full.is_empty()
+            && filling.numbers == 0
+            && filling.claims.is_empty()
     }
 
     /// Whether all that was ever to be sent is in the order.
@@ -297,15 +359,151 @@ impl Outbox {
         self.bytes
     }
 
-    /// Another node says of these clients that they left.
+    /// Another node says of these clients that they left: those that did have that said by it alone, and what others
+    /// have to say waits for it.
     pub(in crate::hub) fn lose(&mut self, clients: &Clients) {
         self.own.lose(clients);
         self.close();
-        for outgoing in &mut self.full {
-            let before = outgoing.record.raw.len() as u64;
-            leave_out(&mut outgoing.record, clients);
-            self.bytes -= before - outgoing.record.raw.len() as u64;
+        let waiting = self.full.iter().flat_map(|it| it.record.each_part_of());
+        let lines = waiting.filter(|(_, _, part, ..)| part.kind == Kind::Lines);
+        let has_lines: HashSet<ClientId> = lines.map(|(.., origin, _)| origin.client).collect();
+        let (awaited, left): (Clients, Clients) = clients
+            .clone()
+            .into_iter()
+            .partition(|(client, _)| self.own.is_here(*client) || has_lines.contains(client));
+        self.leave_out(|client| left.contains_key(&client));
+        if awaited.is_empty() {
+            return;
         }
+        let hold = self.hold.get_or_insert_with(|| Hold {
+            until: Instant::now(),
+            awaited: Clients::new(),
+            back: Clients::new(),
+        });
+        hold.until = Instant::now() + HOLD_TIME;
+        hold.awaited.extend(awaited);
+        self.advance();
+    }
+
+    /// Leaves out that these clients left.
+    fn leave_out(&mut self, is_meant: impl Fn(ClientId) -> bool) {
+        let is_left_out =
+            |kind, client| kind == Kind::Notice(Notice::Disconnect) && is_meant(client);
+        for batches in [&mut self.ahead, &mut self.full] {
+            batches.retain_mut(|outgoing| {
+                let record = &mut outgoing.record;
+                record.retain(|_, kind, client| !is_left_out(kind, client));
+                !outgoing.is_empty()
+            });
+        }
+    }
+
+    /// While the rest waits, has that go ahead that clients of other nodes left: of those, nothing else waits.
+    fn advance(&mut self) {
+        self.close();
+        let Some(hold) = &self.hold else {
+            return;
+        };
+        let (mut seen, mut ahead) = (HashSet::new(), Clients::new());
+        let waiting = self.full.iter().flat_map(|it| it.record.each_part_of());
+        for (_, _, part, origin, _) in waiting {
+            let is_first = seen.insert(origin.client);
+            let is_said = hold.awaited.contains_key(&origin.client);
+            if part.kind == Kind::Notice(Notice::Disconnect) && is_first && !is_said {
+                ahead.insert(origin.client, origin.name.cloned());
+            }
+        }
+        self.leave_out(|client| ahead.contains_key(&client));
+        // What they cost may be given back with the batch that they were in.
+        self.say_first(&ahead, Notice::Disconnect, |_| None);
+    }
+
+    /// Clients are left to this node: it says that they left, charged for by `charge`, unless they are here, or have
+    /// something to say still.
+    pub(in crate::hub) fn inherit(
+        &mut self,
+        clients: &Clients,
+        charge: impl FnMut(usize) -> Option<Reservation>,
+    ) {
+        let mut left = Clients::new();
+        for (client, name) in clients {
+            let hold = self.hold.as_mut();
+            // Nobody else says so any more.
+            let is_awaited = hold.is_some_and(|hold| hold.awaited.remove(client).is_some());
+            if self.own.inherit(*client) && !is_awaited {
+                left.insert(*client, name.clone());
+            }
+        }
+        self.say_first(&left, Notice::Disconnect, charge);
+    }
+
+    /// Has this said of clients before all that waits, charged for by `charge`.
+    fn say_first(
+        &mut self,
+        clients: &Clients,
+        notice: Notice,
+        mut charge: impl FnMut(usize) -> Option<Reservation>,
+    ) {
+        self.close();
+        let waiting = mem::replace(&mut self.full, mem::take(&mut self.ahead));
+        for (client, name) in clients {
+            let origin = Origin {
+                client: *client,
+                name: name.as_ref(),
+            };
+            self.add_notice(origin, Kind::Notice(notice), &mut charge);
+        }
+        self.close();
+        self.ahead = mem::replace(&mut self.full, waiting);
+    }
+
+    /// A client left; whether it is on this node to say so.
+    pub(in crate::hub) fn leave(&mut self, client: ClientId) -> bool {
+        let is_announced = self.own.leave(client);
+        // It is said before that it came.
+        let hold = self.hold.as_ref();
+        is_announced || hold.is_some_and(|hold| hold.awaited.contains_key(&client))
+    }
+
+    /// Another node said that this client left; whether it is to be said now that it came.
+    pub(in crate::hub) fn is_back(&mut self, client: ClientId) -> bool {
+        let is_here = self.own.is_back(client);
+        if let Some(hold) = &mut self.hold
+            && let Some((client, name)) = hold.awaited.remove_entry(&client)
+        {
+            hold.back.insert(client, name);
+            return false;
+        }
+        is_here
+    }
+
+    fn is_held(&self) -> bool {
+        let hold = self.hold.as_ref();
+        hold.is_some_and(|hold| !hold.awaited.is_empty() && Instant::now() < hold.until)
+    }
+
+    /// Waits for no other node any more.
+    pub(in crate::hub) fn let_go(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.until = Instant::now();
+        }
+    }
+
+    /// Clients of whom another node is waited for to say that they left.
+    #[cfg(test)]
+    pub(super) fn awaited(&self) -> impl Iterator<Item = ClientId> {
+        let hold = self.hold.as_ref();
+        hold.into_iter().flat_map(|it| it.awaited.keys().copied())
+    }
+
+    /// What waited for another node waits no more.
+    fn go_on(&mut self, charge: impl FnMut(usize) -> Option<Reservation>) {
+        let Some(hold) = self.hold.take() else {
+            return;
+        };
+        self.close();
+        self.leave_out(|client| hold.awaited.contains_key(&client));
+        self.say_first(&hold.back, Notice::Connect, charge);
     }
 }
 
@@ -338,7 +536,6 @@ impl<'a> Iterator for Chunks<'a> {
 mod tests {
     use super::*;
     use crate::hub::budget::Budget;
-    use crate::wire::format::Notice;
 
     fn filled(payload_max: usize, lines: &Lines<'_>, session: Option<InSession>) -> Vec<Outgoing> {
         let budget = Budget::new(1 << 20, Default::default());
@@ -349,7 +546,7 @@ mod tests {
             name: None,
         };
         outbox.add_lines(origin, lines, session, |cost| Some(budget.charge(cost)));
-        std::iter::from_fn(|| outbox.take()).collect()
+        std::iter::from_fn(|| outbox.take(|_| None)).collect()
     }
 
     #[test]
@@ -397,7 +594,7 @@ mod tests {
         let (used, bytes) = (budget.used(), outbox.bytes());
         assert!(outbox.fit(OVERHEAD_BYTES + 6 * 512, 1024));
         assert_eq!((budget.used(), outbox.bytes()), (used, bytes));
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
         let raw = batches.iter().flat_map(|it| it.record.raw.to_vec());
         assert_eq!(raw.collect::<Vec<_>>(), lines.rest);
         assert!(batches.iter().all(|it| it.record.raw.len() <= 1024));
@@ -430,7 +627,7 @@ mod tests {
         }
         // Of one that was sent it is to be known.
         outbox.add_claim(claim("sent", 7, true));
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
         assert_eq!(batches.len(), 1);
         let claims = &batches[0].claims;
         assert_eq!(claims.len(), 1 + 50 + 1);
@@ -439,7 +636,7 @@ mod tests {
         outbox.add_claim(claim("s", 1, false));
         outbox.close();
         outbox.add_claim(claim("s", 1, true));
-        assert!(outbox.is_empty() && outbox.take().is_none());
+        assert!(outbox.is_empty() && outbox.take(|_| None).is_none());
     }
 
     #[test]
@@ -462,7 +659,7 @@ mod tests {
         };
         outbox.add_claim(claim("other"));
         outbox.add_claim(claim("s"));
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
         let claims: Vec<_> = batches.iter().map(|it| &it.claims[..]).collect();
         assert_eq!(claims, [&[claim("other")][..], &[claim("s")]]);
     }
@@ -480,6 +677,100 @@ mod tests {
         assert_eq!(batches[0].claimed_by, [3]);
         assert_eq!(batches[0].record.next_seq(), Seq(0));
         assert!(filled(1 << 20, &dropped, None).is_empty());
+    }
+
+    /// An outbox with a line each of these clients, who are here, and have left the node in the eyes of another.
+    fn held(clients: &[u64]) -> Outbox {
+        let mut outbox = Outbox::default();
+        for client in clients {
+            outbox.own.join(ClientId(*client));
+            say(&mut outbox, *client);
+        }
+        let left = clients.iter().map(|client| (ClientId(*client), None));
+        outbox.lose(&left.collect());
+        outbox
+    }
+
+    fn say(outbox: &mut Outbox, client: u64) {
+        let line = Lines {
+            rest: b"said\n",
+            ..Lines::default()
+        };
+        outbox.add_lines(origin(client), &line, None, |_| None);
+    }
+
+    fn origin(client: u64) -> Origin<'static> {
+        Origin {
+            client: ClientId(client),
+            name: None,
+        }
+    }
+
+    /// A client leaves, as in the hub.
+    fn leave(outbox: &mut Outbox, client: u64) {
+        if outbox.leave(ClientId(client)) {
+            outbox.add_notice(origin(client), Kind::Notice(Notice::Disconnect), |_| None);
+        }
+    }
+
+    /// What may be sent: who came, said something, and left.
+    fn sent(outbox: &mut Outbox) -> String {
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
+        let parts = batches.iter().flat_map(|it| it.record.each_part_of());
+        let parts = parts.map(|(_, _, part, origin, _)| match part.kind {
+            Kind::Notice(Notice::Connect) => format!("+{}", origin.client),
+            Kind::Notice(Notice::Disconnect) => format!("-{}", origin.client),
+            _ => origin.client.to_string(),
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn lines_of_clients_that_another_node_says_have_left_wait_until_it_has_and_they_came_again() {
+        let mut outbox = held(&[1, 2]);
+        outbox.own.join(ClientId(3));
+        say(&mut outbox, 3);
+        leave(&mut outbox, 2);
+        assert_eq!(sent(&mut outbox), "");
+        assert!(!outbox.is_back(ClientId(1)));
+        assert_eq!(sent(&mut outbox), "");
+        assert!(!outbox.is_back(ClientId(2)) && !outbox.is_empty());
+        assert_eq!(sent(&mut outbox), "+1 +2 1 2 3 -2");
+        // It is the node's own client again.
+        leave(&mut outbox, 1);
+        assert_eq!(sent(&mut outbox), "-1");
+    }
+
+    #[test]
+    fn what_another_node_has_to_say_is_left_to_it_once_it_is_waited_for_no_more() {
+        let mut outbox = held(&[1, 2, 3]);
+        leave(&mut outbox, 2);
+        assert!(!outbox.is_back(ClientId(3)));
+        outbox.let_go();
+        assert_eq!(sent(&mut outbox), "+3 1 2 3");
+        leave(&mut outbox, 1);
+        assert!(outbox.is_empty() && !outbox.is_back(ClientId(2)));
+    }
+
+    #[test]
+    fn clients_of_other_nodes_leave_whoever_is_waited_for() {
+        let mut outbox = Outbox::default();
+        let inherited: Clients = [(ClientId(8), None)].into();
+        outbox.inherit(&inherited, |_| None);
+        let taken = outbox.take(|_| None).expect("it is said");
+        outbox.own.join(ClientId(1));
+        say(&mut outbox, 1);
+        // The node is gone, and this was not counted.
+        outbox.put_back(vec![taken]);
+        outbox.lose(&[(ClientId(1), None)].into());
+        outbox.inherit(&[(ClientId(9), None)].into(), |_| None);
+        outbox.fit(OVERHEAD_BYTES + 6 * 512, 1024);
+        assert_eq!(sent(&mut outbox), "-8 -9");
+        // Its heir is gone, and this node is the heir of that: nobody is to say that its client left.
+        outbox.inherit(&[(ClientId(1), None)].into(), |_| None);
+        assert_eq!(sent(&mut outbox), "1");
+        leave(&mut outbox, 1);
+        assert_eq!(sent(&mut outbox), "-1");
     }
 
     #[test]

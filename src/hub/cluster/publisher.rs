@@ -5,13 +5,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::batch::{Batch, Claim, NodeId};
-use super::here::Clients;
 use super::message::Message;
 use super::saved::SavedPublisher;
 use super::state::Last;
 use crate::hub::history::Record;
-use crate::hub::part::Kind;
-use crate::wire::format::Notice;
 
 /// Batches that are stored and have not come back, at most: what a node has sent waits in its memory until it is in
 /// the order.
@@ -136,26 +133,13 @@ impl Publisher {
         self.stored == self.unsettled.len() && self.stored < UNSETTLED_MAX
     }
 
-    /// Whether one of the batches that have not come back has more bytes than this.
-    #[cfg(feature = "nats")]
-    pub(super) fn is_beyond(&self, bytes: usize) -> bool {
-        self.unsettled.iter().any(|sent| sent.body.len() > bytes)
-    }
-
-    /// Whether that is the one that is to be sent next.
+    /// Whether the one that is to be sent next has more bytes than this.
     #[cfg(feature = "nats")]
     pub(super) fn is_stuck(&self, bytes: usize) -> bool {
         let due = self.unsettled.get(self.stored);
         // Those before it may count still.
         let is_first = self.stored == 0 && self.way == Way::Due;
         is_first && due.is_some_and(|sent| sent.body.len() > bytes)
-    }
-
-    /// Takes what has not come back, before it goes on [as a new node](Publisher::renew).
-    #[cfg(feature = "nats")]
-    pub(super) fn take_unsettled(&mut self) -> impl Iterator<Item = Batch> + use<> {
-        let unsettled = std::mem::take(&mut self.unsettled);
-        unsettled.into_iter().map(|sent| sent.batch)
     }
 
     /// Whether this batch has neither come back nor is known to be stored.
@@ -306,30 +290,12 @@ impl Publisher {
         (counted.filter_map(|_| self.pop()).collect(), Settled::Own)
     }
 
-    /// Goes on as a new node with what was not counted of the old one. Of the clients that were left to another node,
-    /// that one says that they left.
-    pub(crate) fn renew(&mut self, node: NodeId, left: &Clients) {
-        let unsettled = std::mem::take(&mut self.unsettled);
-        *self = Publisher::new(node);
-        for sent in unsettled {
-            let Batch {
-                claims,
-                mut record,
-                claimed_by,
-                ..
-            } = sent.batch;
-            leave_out(&mut record, left);
-            self.push(claims.into(), record, claimed_by.into());
-        }
+    /// Goes on as a new node, which is to send what was not counted of the old one.
+    pub(crate) fn renew(&mut self, node: NodeId) -> impl Iterator<Item = Batch> + use<> {
+        let renewed = Publisher::new(node);
+        let unsettled = std::mem::replace(self, renewed).unsettled;
+        unsettled.into_iter().map(|sent| sent.batch)
     }
-}
-
-/// Leaves out that these clients left, as another node says so: of what was not sent before a node [goes on as a new
-/// one](Publisher::renew).
-pub(crate) fn leave_out(record: &mut Record, left: &Clients) {
-    let is_left_out =
-        |kind, client| kind == Kind::Notice(Notice::Disconnect) && left.contains_key(&client);
-    record.retain(|_, kind, client| !is_left_out(kind, client));
 }
 
 fn last_of(batch: &Batch) -> Last {

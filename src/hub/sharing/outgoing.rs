@@ -14,7 +14,6 @@ use crate::hub::history::Record;
 use crate::hub::order::{Hub, Phase, SENT_INDEX, State, origin};
 use crate::hub::part::Kind;
 use crate::hub::subscriber::Subscriber;
-use crate::wire::client_name::Origin;
 use crate::wire::format::Notice;
 use crate::wire::framing::Lines;
 use crate::wire::ids::ClientId;
@@ -162,12 +161,13 @@ impl Hub {
             return;
         }
         let mut state = self.lock();
-        let own = state.outbox.as_mut().map(|outbox| &mut outbox.own);
-        let back = own
-            .into_iter()
-            .flat_map(|own| left.iter().filter(|it| own.is_back(**it)));
-        let back: HashSet<_> = back.copied().collect();
+        let (Some(outbox), Some(sharing)) = (&mut state.outbox, &self.sharing) else {
+            return;
+        };
+        let back = left.into_iter().filter(|it| outbox.is_back(*it));
+        let back: HashSet<_> = back.collect();
         self.say_of(&mut state, &back, Notice::Connect);
+        sharing.queued.notify_one();
     }
 
     /// These clients are left to this node: it says that they left, unless they are here.
@@ -176,16 +176,7 @@ impl Hub {
         let (Some(outbox), Some(sharing)) = (&mut state.outbox, &self.sharing) else {
             return;
         };
-        for (client, name) in clients {
-            if outbox.own.inherit(*client) {
-                let origin = Origin {
-                    client: *client,
-                    name: name.as_ref(),
-                };
-                let kind = Kind::Notice(Notice::Disconnect);
-                outbox.add_notice(origin, kind, |cost| Some(sharing.budget.charge(cost)));
-            }
-        }
+        outbox.inherit(clients, |cost| Some(sharing.budget.charge(cost)));
         sharing.queued.notify_one();
     }
 
@@ -196,8 +187,9 @@ impl Hub {
 
     /// The next batch to be sent, if there is any: it is outstanding from now on.
     pub(in crate::hub) fn take_outgoing(&self) -> Option<Outgoing> {
+        let budget = self.sending_budget();
         let take = |outbox: &mut Outbox| {
-            let taken = outbox.take()?;
+            let taken = outbox.take(|cost| Some(budget.charge(cost)))?;
             outbox.outstanding += 1;
             Some(taken)
         };

@@ -10,7 +10,7 @@ use crate::hub::cluster::batch::{Gone, NodeId};
 use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::{Message, Unreadable};
 use crate::hub::cluster::order::Delivery;
-use crate::hub::cluster::outbox::Outgoing;
+use crate::hub::cluster::outbox::{Outbox, Outgoing};
 use crate::hub::cluster::publisher::Settled;
 use crate::hub::cluster::state::Claimed;
 use crate::hub::history::Record;
@@ -100,6 +100,8 @@ impl Member {
                     }
                     self.hub.place((epoch, next), messages, missed);
                     self.placed();
+                    // What another node was to say may be in what was missed.
+                    self.hub.outbox(Outbox::let_go);
                     self.say(None);
                 }
                 Delivery::Batch {
@@ -206,20 +208,15 @@ impl Member {
         self.cluster.end_node(self.publisher.node());
         let successor = self.successor.take();
         let node = successor.unwrap_or_else(|| self.cluster.new_node());
-        if self.publisher.is_beyond(self.body_bytes_max()) {
-            let unsent = self.publisher.take_unsettled();
-            let unsent = unsent.zip(self.reservations.drain(..));
-            let unsent = unsent.map(|(batch, reservation)| Outgoing {
-                claims: batch.claims.into(),
-                record: batch.record,
-                claimed_by: batch.claimed_by.into(),
-                reservation,
-            });
-            let unsent: Vec<_> = unsent.collect();
-            self.hub.outbox(|outbox| outbox.put_back(unsent));
-            self.settled(0);
-        }
-        self.publisher.renew(node, left);
+        let unsent = self.publisher.renew(node);
+        let unsent = unsent.zip(self.reservations.drain(..));
+        let unsent = unsent.map(|(batch, reservation)| Outgoing {
+            reservation,
+            ..batch.into()
+        });
+        let unsent: Vec<_> = unsent.collect();
+        self.hub.outbox(|outbox| outbox.put_back(unsent));
+        self.settled(0);
         self.order.rename(node);
         self.hub.renew(left);
     }

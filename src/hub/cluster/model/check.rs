@@ -106,8 +106,8 @@ impl Auditor {
     pub(super) fn by_source(&self) -> BTreeMap<String, Vec<(u32, u64)>> {
         let mut lines: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for ((epoch, _), unit) in &self.all {
-            if let Some((source, number)) = unit.strip_prefix('=').and_then(|it| it.split_once(':'))
-            {
+            let line = unit.strip_prefix('=').and_then(|it| it.split_once('@'));
+            if let Some((source, number)) = line.and_then(|(_, line)| line.split_once(':')) {
                 let number = number.parse().expect("a number");
                 lines
                     .entry(source.to_owned())
@@ -118,17 +118,21 @@ impl Auditor {
         lines
     }
 
-    /// Whether each client came and left in turn, and those who are here now.
-    pub(super) fn clients(&self) -> Result<BTreeSet<u64>, String> {
+    /// Whether each client came, spoke and left in turn, and those who are here now. Of `exempt` not all is said.
+    pub(super) fn clients(&self, exempt: &BTreeSet<u64>) -> Result<BTreeSet<u64>, String> {
         let mut here = BTreeSet::new();
         for (place, unit) in &self.all {
             let in_turn = match (unit.strip_prefix('+'), unit.strip_prefix('-')) {
                 (Some(client), _) => here.insert(client.parse().expect("a client")),
                 (_, Some(client)) => here.remove(&client.parse().expect("a client")),
-                _ => true,
+                _ => {
+                    let line = unit.strip_prefix('=').and_then(|it| it.split_once('@'));
+                    let client = line.expect("a line").0.parse().expect("a client");
+                    here.contains(&client) || exempt.contains(&client)
+                }
             };
             if !in_turn {
-                return Err(format!("{unit} twice, at {place:?}"));
+                return Err(format!("{unit} out of turn, at {place:?}"));
             }
         }
         Ok(here)
@@ -144,7 +148,10 @@ pub(super) fn units(epoch: Epoch, record: &Record) -> Vec<Unit> {
         let said: Vec<String> = match part.kind {
             Kind::Notice(Notice::Connect) => vec![format!("+{client}")],
             Kind::Notice(Notice::Disconnect) => vec![format!("-{client}")],
-            _ => text.lines().map(|line| format!("={line}")).collect(),
+            _ => text
+                .lines()
+                .map(|line| format!("={client}@{line}"))
+                .collect(),
         };
         assert_eq!(said.len() as u64, part.numbers());
         for unit in said {

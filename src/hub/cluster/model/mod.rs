@@ -14,13 +14,14 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use self::check::Auditor;
-use self::process::{Client, Process, Queue, QueuedPart};
+use self::process::{Client, Process, origin};
 use self::stream::{OnWay, Stream};
 use super::batch::{Claim, NodeId};
 use super::message::Message;
+use super::outbox::Outgoing;
 use super::publisher::Step;
-use crate::hub::part::Kind;
 use crate::wire::format::Notice;
+use crate::wire::framing::Lines;
 use crate::wire::ids::ClientId;
 use crate::wire::session::SessionKey;
 
@@ -158,15 +159,15 @@ impl World {
             process.claims += 1;
             let claim = process.claims;
             client.session = Some((index, claim));
-            process.queue.claims.push(Claim {
+            process.outbox.add_claim(Claim {
                 name: self.senders[index].name.clone(),
                 number: claim,
                 is_given_up: false,
             });
             self.senders[index].at = Some((at, id));
         }
-        process.own.join(ClientId(id));
-        process.say(id, Notice::Connect);
+        process.outbox.own.join(ClientId(id));
+        process.say(ClientId(id), Notice::Connect);
         process.clients.insert(id, client);
     }
 
@@ -192,12 +193,13 @@ impl World {
         }
         let numbers = client.sent..client.sent + lines;
         client.sent += lines;
-        process.queue.parts.push(QueuedPart {
-            client: id,
-            kind: Kind::Lines,
-            lines: numbers.map(|number| format!("{source}:{number}")).collect(),
-            session,
-        });
+        let lines: String = numbers.map(|it| format!("{source}:{it}\n")).collect();
+        let lines = Lines {
+            rest: lines.as_bytes(),
+            ..Lines::default()
+        };
+        let origin = origin(ClientId(id));
+        process.outbox.add_lines(origin, &lines, session, |_| None);
     }
 
     /// A sender is told what was taken, and goes on there.
@@ -223,9 +225,15 @@ impl World {
         if !process.is_up() || !process.order.is_known() {
             return;
         }
-        let Queue { claims, parts } = &process.queue;
-        if process.publisher.is_free() && !(claims.is_empty() && parts.is_empty()) {
-            process.push();
+        if process.publisher.is_free()
+            && let Some(Outgoing {
+                claims,
+                record,
+                claimed_by,
+                ..
+            }) = process.outbox.take(|_| None)
+        {
+            process.publisher.push(claims, record, claimed_by);
         }
         let read = process.order.place();
         match process.publisher.next(read) {

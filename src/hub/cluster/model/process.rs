@@ -1,29 +1,29 @@
 //! A process of the model: a node with its clients, as the daemon is to use the parts.
 
 use std::collections::BTreeMap;
-use std::mem;
 
 use super::World;
 use super::check::units;
 use crate::hub::cluster::batch::{Claim, Gone, NodeId};
-use crate::hub::cluster::here::{Clients, OwnClients};
+use crate::hub::cluster::here::Clients;
 use crate::hub::cluster::message::Message;
 use crate::hub::cluster::order::{Delivery, Order};
-use crate::hub::cluster::publisher::{Publisher, Settled, leave_out};
+use crate::hub::cluster::outbox::{Outbox, Outgoing};
+use crate::hub::cluster::publisher::{Publisher, Settled};
 use crate::hub::cluster::state::Claimed;
 use crate::hub::history::Record;
-use crate::hub::part::{Kind, Part};
+use crate::hub::part::Kind;
+use crate::wire::client_name::Origin;
 use crate::wire::format::Notice;
-use crate::wire::ids::{ClientId, Epoch, Seq};
+use crate::wire::ids::{ClientId, Epoch};
 use crate::wire::session::SessionKey;
 
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) order: Order,
     pub(super) publisher: Publisher,
-    pub(super) own: OwnClients,
+    pub(super) outbox: Outbox,
     pub(super) clients: BTreeMap<u64, Client>,
-    pub(super) queue: Queue,
     pub(super) claims: u64,
     /// Where it begins to read.
     pub(super) start: u64,
@@ -47,29 +47,13 @@ pub(super) struct Client {
     pub(super) generation: u64,
 }
 
-/// What is to be published next.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub(super) claims: Vec<Claim>,
-    pub(super) parts: Vec<QueuedPart>,
-}
-
-#[derive(Debug)]
-pub(super) struct QueuedPart {
-    pub(super) client: u64,
-    pub(super) kind: Kind,
-    pub(super) lines: Vec<String>,
-    pub(super) session: Option<(SessionKey, u64, u64)>,
-}
-
 impl Process {
     pub(super) fn new(node: u64, stream: u64, start: u64) -> Process {
         Process {
             order: Order::new(NodeId(node), stream),
             publisher: Publisher::new(NodeId(node)),
-            own: OwnClients::default(),
+            outbox: Outbox::default(),
             clients: BTreeMap::new(),
-            queue: Queue::default(),
             claims: 0,
             start,
             stream,
@@ -88,20 +72,9 @@ impl Process {
         self.runs && !self.is_stopped && self.is_connected
     }
 
-    pub(super) fn say(&mut self, client: u64, notice: Notice) {
-        self.queue.parts.push(QueuedPart {
-            client,
-            kind: Kind::Notice(notice),
-            lines: Vec::new(),
-            session: None,
-        });
-    }
-
-    /// What waits, in one batch.
-    pub(super) fn push(&mut self) {
-        let Queue { claims, parts } = mem::take(&mut self.queue);
-        let (record, claimed_by) = record(&parts);
-        self.publisher.push(claims, record, claimed_by);
+    pub(super) fn say(&mut self, client: ClientId, notice: Notice) {
+        let kind = Kind::Notice(notice);
+        self.outbox.add_notice(origin(client), kind, |_| None);
     }
 
     fn owns(&self, name: &SessionKey, claim: u64) -> Option<u64> {
@@ -111,32 +84,9 @@ impl Process {
     }
 }
 
-fn record(parts: &[QueuedPart]) -> (Record, Vec<u64>) {
-    let (mut raw, mut ends, mut kinds) = (String::new(), Vec::new(), Vec::new());
-    let (mut sessions, mut claimed_by) = (Vec::new(), Vec::new());
-    for (part, at) in parts.iter().zip(0..) {
-        raw.extend(part.lines.iter().map(|line| format!("{line}\n")));
-        ends.push(raw.len() as u32);
-        kinds.push(Part {
-            kind: part.kind,
-            messages: part.lines.len() as u32,
-        });
-        if let Some((name, taken, claim)) = &part.session {
-            sessions.push((at, name.clone(), *taken));
-            claimed_by.push(*claim);
-        }
-    }
-    let record = Record {
-        first_seq: Seq(0),
-        time_ms: 0,
-        origins: parts.iter().map(|part| ClientId(part.client)).collect(),
-        names: Box::default(),
-        parts: kinds.into(),
-        ends: ends.into(),
-        raw: raw.into(),
-        sessions: sessions.into(),
-    };
-    (record, claimed_by)
+/// A client without a name.
+pub(super) fn origin(client: ClientId) -> Origin<'static> {
+    Origin { client, name: None }
 }
 
 impl World {
@@ -210,8 +160,8 @@ impl World {
         let process = &mut self.processes[at];
         for (part, client) in record.parts.iter().zip(&record.origins) {
             let has_left = part.kind == Kind::Notice(Notice::Disconnect);
-            if has_left && process.own.is_back(*client) {
-                process.say(client.0, Notice::Connect);
+            if has_left && process.outbox.is_back(*client) {
+                process.say(*client, Notice::Connect);
             }
         }
     }
@@ -255,10 +205,12 @@ impl World {
         } else if settled == Settled::Twin {
             self.renew(at, &Clients::new());
         }
+        let outbox = &mut self.processes[at].outbox;
         if missed.is_some() {
-            let unannounced = self.processes[at].own.unannounced();
-            self.exempt.extend(unannounced.map(|client| client.0));
+            let unsaid = outbox.own.unannounced().chain(outbox.awaited());
+            self.exempt.extend(unsaid.map(|client| client.0));
         }
+        outbox.let_go();
         self.acknowledge(at);
     }
 
@@ -323,11 +275,7 @@ impl World {
         if gone.node == me {
             self.renew(at, clients);
         } else if gone.by == me {
-            for client in clients.keys() {
-                if process.own.inherit(*client) {
-                    process.say(client.0, Notice::Disconnect);
-                }
-            }
+            process.outbox.inherit(clients, |_| None);
             let all = self.auditor.left.get(&(gone.by.0, gone.node.0));
             let missed = all.into_iter().flat_map(Clients::keys);
             let missed = missed.filter(|client| !clients.contains_key(client));
@@ -338,17 +286,11 @@ impl World {
     fn renew(&mut self, at: usize, left: &Clients) {
         let node = self.new_id();
         let process = &mut self.processes[at];
-        process.publisher.renew(NodeId(node), left);
+        let unsent = process.publisher.renew(NodeId(node));
+        let unsent = unsent.map(Outgoing::from).collect();
+        process.outbox.put_back(unsent);
         process.order.rename(NodeId(node));
-        process.own.lose(left);
-        let (mut record, _) = record(&process.queue.parts);
-        leave_out(&mut record, left);
-        let is_left = |part: &QueuedPart| {
-            part.kind == Kind::Notice(Notice::Disconnect)
-                && left.contains_key(&ClientId(part.client))
-        };
-        process.queue.parts.retain(|part| !is_left(part));
-        assert_eq!(record.parts.len(), process.queue.parts.len());
+        process.outbox.lose(left);
         let of_sessions = process
             .clients
             .iter()
@@ -368,14 +310,14 @@ impl World {
         if let Some((sender, number)) = client.session {
             let sender = &mut self.senders[sender];
             sender.at.take_if(|of| *of == (at, id));
-            process.queue.claims.push(Claim {
+            process.outbox.add_claim(Claim {
                 name: sender.name.clone(),
                 number,
                 is_given_up: true,
             });
         }
-        if process.own.leave(ClientId(id)) {
-            process.say(id, Notice::Disconnect);
+        if process.outbox.leave(ClientId(id)) {
+            process.say(ClientId(id), Notice::Disconnect);
         }
     }
 }
