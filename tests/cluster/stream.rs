@@ -186,6 +186,9 @@ fn message_that_nobody_understands_is_passed_over() {
     let (mut reader, _) = greet(one, "role=subscribe");
     hears(&mut reader, two, "before");
     nats.publish("linehub.channel.main.batch.ffffffff", b"\0\0damaged");
+    for server in [one, two] {
+        server.wait_log("is passed over channel=main messages=1");
+    }
     nats.publish("linehub.channel.main.checkpoint", b"");
     hears(&mut reader, two, "after");
     let (mut newcomer, _) = greet(&node(&nats, &[]), "role=subscribe");

@@ -46,6 +46,9 @@ const LOOK_TIME: Duration = Duration::from_millis(250);
 /// How long what the server refused is left alone, and a connection that failed.
 const RETRY_TIME: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+/// How often the log says at most that messages were passed over.
+const DAMAGED_TIME: Duration = Duration::from_secs(60);
+
 /// How long a node that leaves tries to send its last notices. All that its clients said before was sent by then, unless
 /// a drain took too long for that.
 const LEAVE_TIME: Duration = Duration::from_secs(10);
@@ -78,6 +81,9 @@ pub(in crate::hub) struct Member {
     there_since: Option<Instant>,
     /// What was last said in the log to be wrong.
     logged: Option<Trouble>,
+    /// The last message that nobody understands, and how many there were since that was said in the log.
+    damaged: Option<(u64, u64)>,
+    damaged_said: Option<Instant>,
 }
 
 /// Why a channel stands still.
@@ -160,6 +166,8 @@ impl Member {
             cut_for: None,
             there_since: None,
             logged: None,
+            damaged: None,
+            damaged_said: None,
         };
         member
             .hub
@@ -403,6 +411,17 @@ impl Member {
             None => info!(%channel, "the shared channel goes on"),
         }
         self.logged = trouble.cloned();
+    }
+
+    /// Says in the log that messages were passed over, if there were any.
+    fn say_damaged(&mut self) {
+        let said = self.damaged_said;
+        let is_due = said.is_none_or(|at| at.elapsed() >= DAMAGED_TIME);
+        if let Some((place, messages)) = self.damaged.take_if(|_| is_due) {
+            self.damaged_said = Some(Instant::now());
+            let channel = self.hub.name();
+            warn!(%channel, messages, stream_seq = place, "what is damaged in the stream, or no linehub's, is passed over");
+        }
     }
 }
 

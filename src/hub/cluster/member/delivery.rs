@@ -28,7 +28,11 @@ impl Member {
         };
         let message = match Message::decode(&entry.body) {
             Ok(message) => Some(message),
-            Err(Unreadable::Damaged) => None,
+            Err(Unreadable::Damaged) => {
+                let before = self.damaged.map_or(0, |(_, messages)| messages);
+                self.damaged = Some((entry.place, before + 1));
+                None
+            }
             Err(Unreadable::Version(version)) => {
                 return Err(Trouble::Wrong(format!(
                     "a newer linehub shares the channel (version {version} of its messages): update this one"

@@ -214,6 +214,7 @@ impl Member {
     pub(super) fn look_after(&mut self, connection: &mut Connection) {
         self.open_if_there(connection);
         self.hub.note_standing(&self.standing);
+        self.say_damaged();
         if connection.chore.is_some() {
             return;
         }
