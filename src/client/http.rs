@@ -186,7 +186,9 @@ impl<S: Connection> Client<S> {
                 let session = self.feed.session_taken();
                 let own = || self.feed.subscriber().counters.lines_in.get();
                 let taken = session.unwrap_or_else(own);
+                let is_cut = reason == CloseReason::Eof && !self.reader.input.is_complete();
                 let reason = match reason {
+                    CloseReason::Eof if is_cut => CloseReason::BadRequest,
                     // Others may have its session, or nobody: then nothing is said of what is stored.
                     CloseReason::Eof if session.is_some() && !self.feed.keeps_session() => {
                         CloseReason::SessionTaken
@@ -195,12 +197,18 @@ impl<S: Connection> Client<S> {
                     reason => reason,
                 };
                 words = match reason {
-                    CloseReason::Eof if self.reader.input.is_complete() => response.taken(taken),
-                    CloseReason::Eof | CloseReason::Reset => Vec::new(),
+                    CloseReason::Eof => response.taken(taken),
+                    CloseReason::Reset => Vec::new(),
                     reason => {
-                        let detail = match &web.detail {
-                            Some(detail) => detail.to_string(),
-                            None => reason.label().to_owned(),
+                        let detail = match (&web.detail, reason) {
+                            (Some(detail), _) => detail.to_string(),
+                            (None, CloseReason::BadRequest) if is_cut => {
+                                "the body has ended too early".to_owned()
+                            }
+                            (None, CloseReason::BadRequest) => {
+                                "invalid chunk in the body".to_owned()
+                            }
+                            (None, reason) => reason.label().to_owned(),
                         };
                         let detail = format!("{detail}; {taken} lines were published");
                         let status = answer::status_of(reason);

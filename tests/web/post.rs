@@ -137,6 +137,18 @@ fn what_was_not_taken_is_told() {
     reader.expect_message(2, "a");
     let wrong = post(&server, "Transfer-Encoding: chunked\r\n", "2\r\nx\nX");
     assert_eq!(wrong.status, 400, "{wrong:?}");
+    let detail = "invalid chunk in the body; 1 lines were published";
+    assert!(wrong.body.contains(detail), "{wrong:?}");
+    reader.expect_message(3, "x");
+    let mut cut = Client::dial(server.addr(HTTP));
+    cut.send_bytes(
+        b"POST /lines HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nx\ny\nhalf",
+    );
+    cut.finish();
+    let answer = cut.lines_to_eof().concat();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let detail = "the body has ended too early; 2 lines were published";
+    assert!(answer.contains(detail), "{answer}");
     assert_eq!(
         post(&server, "Idempotency-Key: k\r\n", "x\n").status,
         400,

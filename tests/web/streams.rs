@@ -126,6 +126,8 @@ fn event_has_its_place_and_a_browser_goes_on_from_it() {
         "Accept: text/event-stream\r\n",
     );
     assert!(events.head.contains("Content-Type: text/event-stream\r\n"));
+    let date = events.head.lines().find_map(|it| it.strip_prefix("Date: "));
+    httpdate::parse_http_date(date.expect("a date")).expect("a date of HTTP");
     let (id, hello) = events.event();
     let epoch = hello["epoch"].as_str().unwrap().to_owned();
     assert_eq!(id.unwrap(), format!("{epoch}:{}", hello["seq"]));

@@ -13,6 +13,8 @@ use super::host;
 use crate::wire::channel::ChannelName;
 use crate::wire::format::Format;
 use crate::wire::hello::{Hello, allowed};
+use crate::wire::ids::{Epoch, Seq};
+use crate::wire::past::Since;
 use crate::wire::role::Role;
 use crate::wire::transport::Transport;
 
@@ -53,6 +55,17 @@ impl HttpError {
             status,
             detail: detail.into(),
         }
+    }
+
+    /// There is no such method of what is asked for, but these.
+    fn not_allowed(methods: &str) -> HttpError {
+        HttpError::new(405, format!("{methods} expected"))
+    }
+
+    /// The methods that there are, if that is what is wrong.
+    pub(super) fn allowed(&self) -> Option<&str> {
+        let detail = self.detail.strip_suffix(" expected");
+        detail.filter(|_| self.status == 405)
     }
 }
 
@@ -152,7 +165,8 @@ impl Request {
                 let client = WebRequest::read(method, at, query, &headers, is_11)?;
                 Asked::Client(Box::new(client))
             }
-            (_, "" | "ws" | "events") => return Err(not_allowed("GET")),
+            (_, "") => return Err(HttpError::not_allowed("GET, HEAD, OPTIONS")),
+            (_, "ws" | "events") => return Err(HttpError::not_allowed("GET, OPTIONS")),
             // A person has typed it.
             ("GET" | "HEAD", name)
                 if at.channel.is_none()
@@ -165,7 +179,7 @@ impl Request {
                     to: format!("{name}/{}", target.strip_prefix(path).unwrap_or_default()),
                 }
             }
-            (_, "lines") => return Err(not_allowed("GET and POST")),
+            (_, "lines") => return Err(HttpError::not_allowed("GET, POST, OPTIONS")),
             _ => {
                 return Err(HttpError::new(
                     404,
@@ -298,7 +312,9 @@ impl WebRequest {
                     .one("last-event-id")?
                     .filter(|last| !last.is_empty())
                 {
-                    set(&mut hello.since, "Last-Event-ID", "since", last)?;
+                    // It is none of here, whoever gave it that: told so, a browser would never come back.
+                    let nowhere = Since::Place(Epoch(0), Seq(0));
+                    hello.since = Some(last.parse().unwrap_or(nowhere));
                 }
                 hello.role = Some(Role::Subscribe);
             }
@@ -478,8 +494,4 @@ fn body_length(headers: &Headers<'_>, is_11: bool) -> Result<BodyLength, HttpErr
         }
         (None, None) => Err(HttpError::new(411, "Content-Length expected")),
     }
-}
-
-fn not_allowed(methods: &'static str) -> HttpError {
-    HttpError::new(405, format!("{methods} expected"))
 }

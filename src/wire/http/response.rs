@@ -1,6 +1,7 @@
 //! What is answered.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
 use super::request::HttpError;
 use crate::wire::close_reason::CloseReason;
@@ -83,14 +84,14 @@ impl Response<'_> {
     pub fn error(&self, reason: CloseReason, error: &HttpError) -> Vec<u8> {
         let mut body = Vec::new();
         format::error(Format::Json, reason, &error.detail, &mut body);
-        let fields = match error.status {
-            401 => "WWW-Authenticate: Bearer\r\n",
-            405 => "Allow: GET, POST\r\n",
-            426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-            429 | 503 => "Retry-After: 1\r\n",
-            _ => "",
+        let fields = match (error.status, error.allowed()) {
+            (_, Some(methods)) => format!("Allow: {methods}\r\n"),
+            (401, _) => "WWW-Authenticate: Bearer\r\n".to_owned(),
+            (426, _) => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n".to_owned(),
+            (429 | 503, _) => "Retry-After: 1\r\n".to_owned(),
+            _ => String::new(),
         };
-        self.whole(error.status, "application/json", fields, &body)
+        self.whole(error.status, "application/json", &fields, &body)
     }
 
     fn whole(&self, status: u16, kind: &str, fields: &str, body: &[u8]) -> Vec<u8> {
@@ -109,6 +110,8 @@ impl Response<'_> {
 
     fn head(&self, status: u16) -> String {
         let mut head = format!("HTTP/1.1 {status} {}\r\n", words_of(status));
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let _ = write!(head, "Date: {date}\r\n");
         head += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n";
         if let Some(origin) = self.origin {
             let _ = write!(

@@ -99,6 +99,9 @@ fn parameters_say_what_a_hello_says() {
         (back.hello.since, back.hello.format),
         (place, Some(Format::Json))
     );
+    let of_another = client("GET /events?since=5m", "Last-Event-ID: 4711\r\n");
+    let nowhere = Since::Place(Epoch(0), Seq(0));
+    assert_eq!(of_another.hello.since, Some(nowhere));
     let bearer = client("GET /lines", "Authorization: bearer abc\r\n").hello;
     assert_eq!(bearer.token.unwrap().as_bytes(), b"abc");
     for key in ["8e03978e-40d5", "\"8e03978e-40d5\""] {
@@ -121,9 +124,6 @@ fn what_is_not_served_is_told_by_its_status() {
         ("GET /nothing", 404),
         ("GET /a/b/ws", 404),
         ("GET /a%20b/ws", 404),
-        ("PUT /lines", 405),
-        ("POST /ws", 405),
-        ("DELETE /", 405),
         ("GET /ws", 426),
         ("POST /lines", 411),
         ("GET /lines?format=xml", 400),
@@ -134,6 +134,14 @@ fn what_is_not_served_is_told_by_its_status() {
         ("POST /lines?role=both", 400),
     ] {
         assert_eq!(status(line, ""), expected, "{line}");
+    }
+    for (line, methods) in [
+        ("PUT /lines", "GET, POST, OPTIONS"),
+        ("POST /ws", "GET, OPTIONS"),
+        ("DELETE /", "GET, HEAD, OPTIONS"),
+    ] {
+        let error = parse(line, "").unwrap_err();
+        assert_eq!((error.status, error.allowed()), (405, Some(methods)));
     }
     let unknown = parse("GET /lines?<x>=1", "").unwrap_err();
     assert_eq!(unknown.detail, "unknown parameter \"<x>\"");
