@@ -45,6 +45,10 @@ impl Hub {
         {
             let mut state = self.lock();
             state.phase = Phase::Draining;
+            if let (Some(outbox), Some(sharing)) = (&mut state.outbox, &self.sharing) {
+                outbox.let_go();
+                sharing.queued.notify_one();
+            }
             state.draining = state
                 .slots
                 .iter()

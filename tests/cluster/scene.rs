@@ -181,6 +181,9 @@ impl Seen {
         for event in &self.events {
             let client = event["client"].as_u64();
             let what = event["event"].as_str().expect("an event");
+            if what == "skip" {
+                notices.clear();
+            }
             let before = match what {
                 "connect" | "disconnect" => notices.insert(client, what),
                 _ => notices.get(&client).copied(),

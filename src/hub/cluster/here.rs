@@ -79,8 +79,8 @@ impl Here {
 /// This node's own clients, and what is to be said of them.
 ///
 /// A node that was stopped for so long that another said that it is gone, goes on as a new one. That other says of
-/// each of its clients that it left; as soon as that has come, this one says that the client came, so that for every
-/// reader a client comes and leaves in turn.
+/// each of its clients that it left; behind that, this one says that they came, so that for every reader a client comes
+/// and leaves in turn.
 #[derive(Debug, Default)]
 pub(crate) struct OwnClients {
     living: BTreeSet<ClientId>,

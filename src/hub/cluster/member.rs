@@ -214,7 +214,6 @@ impl Member {
     /// Sends what there is, and says that the node is gone. If neither gets there in time, others notice.
     async fn leave(&mut self) {
         let hub = self.hub.clone();
-        hub.outbox(Outbox::let_go);
         let settled = tokio::select! {
             () = self.serve() => return,
             settled = timeout(LEAVE_TIME, hub.settle_outbox()) => settled,

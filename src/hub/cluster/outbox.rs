@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
-use std::time::{Duration, Instant};
 
 use super::batch::{Batch, Claim};
 use super::here::{Clients, OwnClients};
@@ -27,9 +26,9 @@ const OVERHEAD_BYTES: usize = 4 * 1024;
 /// Bytes that a claim takes in a batch, at most.
 const CLAIM_BYTES: usize = 80;
 
-/// How long another node is waited for that is to say of clients that they left. If it is gone in turn, a third has
-/// noticed that by then, and says so.
-const HOLD_TIME: Duration = Duration::from_secs(20);
+/// Looks at a stream of which all is read, at a quarter of a second each, until another node is waited for no more that is
+/// to say of clients that they left: it does so at once, if it knows of them.
+const LOOKS: u32 = 8;
 
 /// Whom lines are of that are published in a session: its name, what it has published with them, and by which claim.
 pub(in crate::hub) type InSession = (SessionKey, u64, u64);
@@ -66,9 +65,10 @@ pub(in crate::hub) struct Unshared {
 /// sent waits until it has said so of each, and goes behind the word that they came: no line of a client is behind its
 /// disconnect notice, with no connect notice between. What this node says of the clients of others waits for nobody,
 /// as they may wait for that.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Hold {
-    until: Instant,
+    /// Looks that are left until it ends.
+    looks: u32,
     /// Those of whom it has not said so yet.
     awaited: Clients,
     /// Those of whom it has.
@@ -162,7 +162,7 @@ impl Outbox {
         self.advance();
     }
 
-    /// Adds what was in a batch that is too large now.
+    /// Adds what was in a batch before.
     fn add_again(&mut self, outgoing: Outgoing) {
         let Outgoing {
             claims,
@@ -287,17 +287,13 @@ impl Outbox {
         was_here
     }
 
-    /// Takes the oldest batch, if there is any that may be sent. What comes in front of all that waited, when it waits no
-    /// more, is charged for by `charge`.
-    pub(in crate::hub) fn take(
-        &mut self,
-        charge: impl FnMut(usize) -> Option<Reservation>,
-    ) -> Option<Outgoing> {
+    /// Takes the oldest batch, if there is any that may be sent.
+    pub(in crate::hub) fn take(&mut self) -> Option<Outgoing> {
         if self.ahead.is_empty() {
             if self.is_held() {
                 return None;
             }
-            self.go_on(charge);
+            self.go_on();
         }
         let taken = match self.ahead.pop_front() {
             Some(taken) => taken,
@@ -363,42 +359,48 @@ impl Outbox {
     /// have to say waits for it.
     pub(in crate::hub) fn lose(&mut self, clients: &Clients) {
         self.own.lose(clients);
-        self.close();
-        let waiting = self.full.iter().flat_map(|it| it.record.each_part_of());
-        let lines = waiting.filter(|(_, _, part, ..)| part.kind == Kind::Lines);
-        let has_lines: HashSet<ClientId> = lines.map(|(.., origin, _)| origin.client).collect();
+        let has_lines = self.have_lines();
         let (awaited, left): (Clients, Clients) = clients
             .clone()
             .into_iter()
             .partition(|(client, _)| self.own.is_here(*client) || has_lines.contains(client));
-        self.leave_out(|client| left.contains_key(&client));
+        self.leave_out(&left);
         if awaited.is_empty() {
             return;
         }
-        let hold = self.hold.get_or_insert_with(|| Hold {
-            until: Instant::now(),
-            awaited: Clients::new(),
-            back: Clients::new(),
-        });
-        hold.until = Instant::now() + HOLD_TIME;
+        let hold = self.hold.get_or_insert_default();
+        hold.looks = LOOKS;
         hold.awaited.extend(awaited);
         self.advance();
     }
 
+    /// Clients who said something that waits.
+    fn have_lines(&mut self) -> HashSet<ClientId> {
+        self.close();
+        let waiting = self.full.iter().flat_map(|it| it.record.each_part_of());
+        let lines = waiting.filter(|(_, _, part, ..)| part.kind == Kind::Lines);
+        lines.map(|(.., origin, _)| origin.client).collect()
+    }
+
     /// Leaves out that these clients left.
-    fn leave_out(&mut self, is_meant: impl Fn(ClientId) -> bool) {
-        let is_left_out =
-            |kind, client| kind == Kind::Notice(Notice::Disconnect) && is_meant(client);
+    fn leave_out(&mut self, left: &Clients) {
+        let is_left_out = |kind, client: &ClientId| {
+            kind == Kind::Notice(Notice::Disconnect) && left.contains_key(client)
+        };
         for batches in [&mut self.ahead, &mut self.full] {
             batches.retain_mut(|outgoing| {
                 let record = &mut outgoing.record;
-                record.retain(|_, kind, client| !is_left_out(kind, client));
+                let mut parts = record.parts.iter().zip(&record.origins);
+                if parts.any(|(part, client)| is_left_out(part.kind, client)) {
+                    record.retain(|_, kind, client| !is_left_out(kind, &client));
+                }
                 !outgoing.is_empty()
             });
         }
     }
 
-    /// While the rest waits, has that go ahead that clients of other nodes left: of those, nothing else waits.
+    /// While the rest waits, has that go ahead that clients left of whom nothing else waits, nor is to be said before: those
+    /// of other nodes.
     fn advance(&mut self) {
         self.close();
         let Some(hold) = &self.hold else {
@@ -408,44 +410,48 @@ impl Outbox {
         let waiting = self.full.iter().flat_map(|it| it.record.each_part_of());
         for (_, _, part, origin, _) in waiting {
             let is_first = seen.insert(origin.client);
-            let is_said = hold.awaited.contains_key(&origin.client);
-            if part.kind == Kind::Notice(Notice::Disconnect) && is_first && !is_said {
+            let client = &origin.client;
+            let is_own = hold.awaited.contains_key(client) || hold.back.contains_key(client);
+            if part.kind == Kind::Notice(Notice::Disconnect) && is_first && !is_own {
                 ahead.insert(origin.client, origin.name.cloned());
             }
         }
-        self.leave_out(|client| ahead.contains_key(&client));
-        // What they cost may be given back with the batch that they were in.
+        self.leave_out(&ahead);
+        // They were charged for where they were.
         self.say_first(&ahead, Notice::Disconnect, |_| None);
     }
 
-    /// Clients are left to this node: it says that they left, charged for by `charge`, unless they are here, or have
-    /// something to say still.
+    /// Clients are left to this node: it says that they left, charged for by `charge`, unless they are here. One that has
+    /// something to say still has left behind that.
     pub(in crate::hub) fn inherit(
         &mut self,
         clients: &Clients,
-        charge: impl FnMut(usize) -> Option<Reservation>,
+        mut charge: impl FnMut(usize) -> Option<Reservation>,
     ) {
-        let mut left = Clients::new();
+        let has_lines = self.have_lines();
+        let (mut left, mut left_behind) = (Clients::new(), Clients::new());
         for (client, name) in clients {
             let hold = self.hold.as_mut();
-            // Nobody else says so any more.
+            // Nobody else says so any more, and it says so itself where it has left.
             let is_awaited = hold.is_some_and(|hold| hold.awaited.remove(client).is_some());
             if self.own.inherit(*client) && !is_awaited {
-                left.insert(*client, name.clone());
+                match has_lines.contains(client) {
+                    true => left_behind.insert(*client, name.clone()),
+                    false => left.insert(*client, name.clone()),
+                };
             }
         }
+        self.say(&left_behind, Notice::Disconnect, &mut charge);
         self.say_first(&left, Notice::Disconnect, charge);
     }
 
-    /// Has this said of clients before all that waits, charged for by `charge`.
-    fn say_first(
+    /// Has this said of clients behind all that waits.
+    fn say(
         &mut self,
         clients: &Clients,
         notice: Notice,
         mut charge: impl FnMut(usize) -> Option<Reservation>,
     ) {
-        self.close();
-        let waiting = mem::replace(&mut self.full, mem::take(&mut self.ahead));
         for (client, name) in clients {
             let origin = Origin {
                 client: *client,
@@ -453,6 +459,18 @@ impl Outbox {
             };
             self.add_notice(origin, Kind::Notice(notice), &mut charge);
         }
+    }
+
+    /// Has this said of clients before all that waits.
+    fn say_first(
+        &mut self,
+        clients: &Clients,
+        notice: Notice,
+        charge: impl FnMut(usize) -> Option<Reservation>,
+    ) {
+        self.close();
+        let waiting = mem::replace(&mut self.full, mem::take(&mut self.ahead));
+        self.say(clients, notice, charge);
         self.close();
         self.ahead = mem::replace(&mut self.full, waiting);
     }
@@ -460,7 +478,7 @@ impl Outbox {
     /// A client left; whether it is on this node to say so.
     pub(in crate::hub) fn leave(&mut self, client: ClientId) -> bool {
         let is_announced = self.own.leave(client);
-        // It is said before that it came.
+        // If another says so before, this one says in front of that that it came.
         let hold = self.hold.as_ref();
         is_announced || hold.is_some_and(|hold| hold.awaited.contains_key(&client))
     }
@@ -479,13 +497,20 @@ impl Outbox {
 
     fn is_held(&self) -> bool {
         let hold = self.hold.as_ref();
-        hold.is_some_and(|hold| !hold.awaited.is_empty() && Instant::now() < hold.until)
+        hold.is_some_and(|hold| !hold.awaited.is_empty() && hold.looks > 0)
     }
 
     /// Waits for no other node any more.
     pub(in crate::hub) fn let_go(&mut self) {
         if let Some(hold) = &mut self.hold {
-            hold.until = Instant::now();
+            hold.looks = 0;
+        }
+    }
+
+    /// All of the stream is read, once more: whoever has something to say has had so long.
+    pub(in crate::hub) fn note_look(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.looks = hold.looks.saturating_sub(1);
         }
     }
 
@@ -497,13 +522,14 @@ impl Outbox {
     }
 
     /// What waited for another node waits no more.
-    fn go_on(&mut self, charge: impl FnMut(usize) -> Option<Reservation>) {
+    fn go_on(&mut self) {
         let Some(hold) = self.hold.take() else {
             return;
         };
         self.close();
-        self.leave_out(|client| hold.awaited.contains_key(&client));
-        self.say_first(&hold.back, Notice::Connect, charge);
+        self.leave_out(&hold.awaited);
+        // They are as good as sent.
+        self.say_first(&hold.back, Notice::Connect, |_| None);
     }
 }
 
@@ -546,7 +572,7 @@ mod tests {
             name: None,
         };
         outbox.add_lines(origin, lines, session, |cost| Some(budget.charge(cost)));
-        std::iter::from_fn(|| outbox.take(|_| None)).collect()
+        std::iter::from_fn(|| outbox.take()).collect()
     }
 
     #[test]
@@ -594,7 +620,7 @@ mod tests {
         let (used, bytes) = (budget.used(), outbox.bytes());
         assert!(outbox.fit(OVERHEAD_BYTES + 6 * 512, 1024));
         assert_eq!((budget.used(), outbox.bytes()), (used, bytes));
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
         let raw = batches.iter().flat_map(|it| it.record.raw.to_vec());
         assert_eq!(raw.collect::<Vec<_>>(), lines.rest);
         assert!(batches.iter().all(|it| it.record.raw.len() <= 1024));
@@ -627,7 +653,7 @@ mod tests {
         }
         // Of one that was sent it is to be known.
         outbox.add_claim(claim("sent", 7, true));
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
         assert_eq!(batches.len(), 1);
         let claims = &batches[0].claims;
         assert_eq!(claims.len(), 1 + 50 + 1);
@@ -636,7 +662,7 @@ mod tests {
         outbox.add_claim(claim("s", 1, false));
         outbox.close();
         outbox.add_claim(claim("s", 1, true));
-        assert!(outbox.is_empty() && outbox.take(|_| None).is_none());
+        assert!(outbox.is_empty() && outbox.take().is_none());
     }
 
     #[test]
@@ -659,7 +685,7 @@ mod tests {
         };
         outbox.add_claim(claim("other"));
         outbox.add_claim(claim("s"));
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
         let claims: Vec<_> = batches.iter().map(|it| &it.claims[..]).collect();
         assert_eq!(claims, [&[claim("other")][..], &[claim("s")]]);
     }
@@ -715,7 +741,7 @@ mod tests {
 
     /// What may be sent: who came, said something, and left.
     fn sent(outbox: &mut Outbox) -> String {
-        let batches: Vec<_> = std::iter::from_fn(|| outbox.take(|_| None)).collect();
+        let batches: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
         let parts = batches.iter().flat_map(|it| it.record.each_part_of());
         let parts = parts.map(|(_, _, part, origin, _)| match part.kind {
             Kind::Notice(Notice::Connect) => format!("+{}", origin.client),
@@ -746,10 +772,41 @@ mod tests {
         let mut outbox = held(&[1, 2, 3]);
         leave(&mut outbox, 2);
         assert!(!outbox.is_back(ClientId(3)));
-        outbox.let_go();
+        for _ in 0..LOOKS {
+            assert_eq!(sent(&mut outbox), "");
+            outbox.note_look();
+        }
         assert_eq!(sent(&mut outbox), "+3 1 2 3");
         leave(&mut outbox, 1);
         assert!(outbox.is_empty() && !outbox.is_back(ClientId(2)));
+    }
+
+    #[test]
+    fn client_that_leaves_while_others_are_waited_for_leaves_behind_the_word_that_it_came() {
+        let mut outbox = held(&[2]);
+        outbox.own.join(ClientId(1));
+        outbox.lose(&[(ClientId(1), None)].into());
+        assert!(!outbox.is_back(ClientId(1)));
+        leave(&mut outbox, 1);
+        outbox.put_back(Vec::new());
+        assert_eq!(sent(&mut outbox), "");
+        assert!(!outbox.is_back(ClientId(2)));
+        assert_eq!(sent(&mut outbox), "+1 +2 2 -1");
+    }
+
+    #[test]
+    fn client_that_is_left_to_the_node_once_it_waits_no_more_has_left_behind_its_lines() {
+        let mut outbox = held(&[1]);
+        leave(&mut outbox, 1);
+        outbox.let_go();
+        assert_eq!(sent(&mut outbox), "1");
+        let mut outbox = held(&[1]);
+        outbox.let_go();
+        assert!(outbox.take().is_some());
+        say(&mut outbox, 1);
+        leave(&mut outbox, 1);
+        outbox.inherit(&[(ClientId(1), None), (ClientId(9), None)].into(), |_| None);
+        assert_eq!(sent(&mut outbox), "-9 1 -1");
     }
 
     #[test]
@@ -757,7 +814,7 @@ mod tests {
         let mut outbox = Outbox::default();
         let inherited: Clients = [(ClientId(8), None)].into();
         outbox.inherit(&inherited, |_| None);
-        let taken = outbox.take(|_| None).expect("it is said");
+        let taken = outbox.take().expect("it is said");
         outbox.own.join(ClientId(1));
         say(&mut outbox, 1);
         // The node is gone, and this was not counted.

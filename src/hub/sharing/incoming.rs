@@ -198,9 +198,15 @@ impl Hub {
 
     /// This node goes on as a new one: it has no session any more, and another says that these clients left.
     pub(in crate::hub) fn renew(&self, left: &Clients) {
-        if let Some(outbox) = &mut self.lock().outbox {
+        let mut state = self.lock();
+        let is_open = state.phase == Phase::Open;
+        if let Some(outbox) = &mut state.outbox {
             outbox.lose(left);
+            if !is_open {
+                outbox.let_go();
+            }
         }
+        drop(state);
         self.note_sessions(|_, _| None);
     }
 

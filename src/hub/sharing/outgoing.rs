@@ -187,13 +187,17 @@ impl Hub {
 
     /// The next batch to be sent, if there is any: it is outstanding from now on.
     pub(in crate::hub) fn take_outgoing(&self) -> Option<Outgoing> {
-        let budget = self.sending_budget();
         let take = |outbox: &mut Outbox| {
-            let taken = outbox.take(|cost| Some(budget.charge(cost)))?;
-            outbox.outstanding += 1;
-            Some(taken)
+            let (had, taken) = (!outbox.is_empty(), outbox.take());
+            outbox.outstanding += usize::from(taken.is_some());
+            // What waited may have been for another node to say.
+            (had && outbox.is_settled(), taken)
         };
-        self.outbox(take).flatten()
+        let (is_settled, taken) = self.outbox(take)?;
+        if is_settled {
+            self.note_settled();
+        }
+        taken
     }
 
     /// So many batches have not come back.

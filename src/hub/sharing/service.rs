@@ -118,9 +118,12 @@ impl Hub {
     /// Says of all clients that are here that they left, to the other nodes, and then that this one is gone. Nothing is
     /// published any more.
     pub(in crate::hub) fn leave_cluster(&self, state: &mut State) {
-        let announced = state.outbox.as_ref().map(|outbox| outbox.own.announced());
-        let announced: HashSet<_> = announced.into_iter().flatten().collect();
-        self.say_of(state, &announced, Notice::Disconnect);
+        let mut leaving = HashSet::new();
+        if let Some(outbox) = &mut state.outbox {
+            let living: Vec<_> = outbox.own.living().collect();
+            leaving.extend(living.into_iter().filter(|client| outbox.leave(*client)));
+        }
+        self.say_of(state, &leaving, Notice::Disconnect);
         self.set_member_task(Task::Leave);
     }
 

@@ -220,8 +220,8 @@ impl Member {
         });
         let unsent: Vec<_> = unsent.collect();
         self.hub.outbox(|outbox| outbox.put_back(unsent));
-        self.settled(0);
         self.order.rename(node);
         self.hub.renew(left);
+        self.settled(0);
     }
 }

@@ -231,7 +231,7 @@ impl World {
                 record,
                 claimed_by,
                 ..
-            }) = process.outbox.take(|_| None)
+            }) = process.outbox.take()
         {
             process.publisher.push(claims, record, claimed_by);
         }
