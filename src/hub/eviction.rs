@@ -1,6 +1,6 @@
 //! Who is behind, and goes or skips, so that the buffer has room again.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use super::activity::{Micros, Said, micros};
@@ -47,7 +47,7 @@ impl Hub {
         };
         let patience = contention.patience.min(grace);
         contention.patience = patience;
-        let position = |slot: &Slot| slot.subscriber.position.load(Relaxed);
+        let position = |slot: &Slot| slot.subscriber.position.load(Acquire);
         let slots = || state.slots.iter().map(|(_, slot)| slot);
         let behind = slots().map(position).filter(|position| *position < tail);
         let Some(oldest) = behind.min() else {
@@ -58,6 +58,10 @@ impl Hub {
             Some((held, since)) if held == oldest => since,
             _ => now,
         };
+        if !self.budget.is_full() {
+            // Who held what it was full of has left that meanwhile, and is not among those behind.
+            return;
+        }
         contention.oldest = Some((oldest, since));
         let overdue = now.since(since) >= grace;
 

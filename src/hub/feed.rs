@@ -366,9 +366,9 @@ impl Feed {
             place = &next.node;
         }
         if !Arc::ptr_eq(place, start) {
-            let place = place.clone();
-            self.subscriber.move_to(&place, self.offset, self.encoding);
-            self.cursor = Some(place);
+            // Frees what it leaves before it is seen to have left it: else another would be taken for who holds that.
+            let place = self.cursor.insert(place.clone());
+            self.subscriber.move_to(place, self.offset, self.encoding);
         }
     }
 

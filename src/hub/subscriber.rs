@@ -1,6 +1,6 @@
 //! What the hub and a client know of each other: the counters one keeps, the commands the other gives.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -162,7 +162,8 @@ impl Subscriber {
         let place = node.sizes_before.of(encoding).wrapping_add(offset as u64);
         let lead = place.wrapping_sub(taken);
         self.lead.store(lead, Relaxed);
-        self.position.store(node.cost_before, Relaxed);
+        // What it has freed is seen to be free by whoever sees this.
+        self.position.store(node.cost_before, Release);
     }
 
     /// It reads from the history, and has had everything before this number.
