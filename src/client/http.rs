@@ -188,12 +188,12 @@ impl<S: Connection> Client<S> {
                 let taken = session.unwrap_or_else(own);
                 let is_cut = reason == CloseReason::Eof && !self.reader.input.is_complete();
                 let reason = match reason {
-                    CloseReason::Eof if is_cut => CloseReason::BadRequest,
                     // Others may have its session, or nobody: then nothing is said of what is stored.
                     CloseReason::Eof if session.is_some() && !self.feed.keeps_session() => {
                         CloseReason::SessionTaken
                     }
                     CloseReason::Eof if self.feed.was_refused() => CloseReason::Shutdown,
+                    CloseReason::Eof if is_cut => CloseReason::BadRequest,
                     reason => reason,
                 };
                 words = match reason {

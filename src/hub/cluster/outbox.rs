@@ -26,9 +26,11 @@ const OVERHEAD_BYTES: usize = 4 * 1024;
 /// Bytes that a claim takes in a batch, at most.
 const CLAIM_BYTES: usize = 80;
 
-/// Looks at a stream of which all is read, at a quarter of a second each, until another node is waited for no more that is
-/// to say of clients that they left: it does so at once, if it knows of them.
-const LOOKS: u32 = 8;
+/// Looks, four a second, until another node is waited for no more that is to say of clients that they left.
+const LOOKS: u32 = 80;
+
+/// Looks that one counts for at a stream of which all is read: that other says so at once, if it knows of them.
+const LOOKS_IF_READ: u32 = 10;
 
 /// Whom lines are of that are published in a session: its name, what it has published with them, and by which claim.
 pub(in crate::hub) type InSession = (SessionKey, u64, u64);
@@ -507,10 +509,11 @@ impl Outbox {
         }
     }
 
-    /// All of the stream is read, once more: whoever has something to say has had so long.
-    pub(in crate::hub) fn note_look(&mut self) {
+    /// It is looked whether another node has said what it has to say, and whether all of the stream is read.
+    pub(in crate::hub) fn note_look(&mut self, is_read: bool) {
         if let Some(hold) = &mut self.hold {
-            hold.looks = hold.looks.saturating_sub(1);
+            let looks = if is_read { LOOKS_IF_READ } else { 1 };
+            hold.looks = hold.looks.saturating_sub(looks);
         }
     }
 
@@ -772,10 +775,11 @@ mod tests {
         let mut outbox = held(&[1, 2, 3]);
         leave(&mut outbox, 2);
         assert!(!outbox.is_back(ClientId(3)));
-        for _ in 0..LOOKS {
+        for is_read in [vec![false; 9], vec![true; 7]].concat() {
+            outbox.note_look(is_read);
             assert_eq!(sent(&mut outbox), "");
-            outbox.note_look();
         }
+        outbox.note_look(false);
         assert_eq!(sent(&mut outbox), "+3 1 2 3");
         leave(&mut outbox, 1);
         assert!(outbox.is_empty() && !outbox.is_back(ClientId(2)));

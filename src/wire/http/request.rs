@@ -280,8 +280,10 @@ impl WebRequest {
                 }
                 ("ack", Transport::WebSocket) if value.is_empty() => hello.ack = true,
                 ("beat", Transport::WebSocket) if value.is_empty() => beats = true,
-                ("since", Transport::WebSocket | Transport::Events | Transport::Lines)
-                | ("lastEventID" | "lastEventId", Transport::Events) => {
+                ("lastEventID" | "lastEventId", Transport::Events) => {
+                    hello.since = behind_event(value).or(hello.since);
+                }
+                ("since", Transport::WebSocket | Transport::Events | Transport::Lines) => {
                     set(&mut hello.since, key, "since", value)?;
                 }
                 ("history", Transport::WebSocket | Transport::Events | Transport::Lines) => {
@@ -308,14 +310,8 @@ impl WebRequest {
         match transport {
             Transport::Events => {
                 // A browser that comes back says where it was, whatever its URL says.
-                if let Some(last) = headers
-                    .one("last-event-id")?
-                    .filter(|last| !last.is_empty())
-                {
-                    // It is none of here, whoever gave it that: told so, a browser would never come back.
-                    let nowhere = Since::Place(Epoch(0), Seq(0));
-                    hello.since = Some(last.parse().unwrap_or(nowhere));
-                }
+                let last = headers.one("last-event-id")?.unwrap_or_default();
+                hello.since = behind_event(last).or(hello.since);
                 hello.role = Some(Role::Subscribe);
             }
             Transport::Lines => hello.role = Some(Role::Subscribe),
@@ -439,6 +435,13 @@ fn set<T: FromStr>(
     };
     *into = Some(value.parse().map_err(|_| wrong())?);
     Ok(())
+}
+
+/// Where to go on that had this event last, if any. One of another server is nowhere here: told that it is wrong, a
+/// browser would never come back.
+fn behind_event(id: &str) -> Option<Since> {
+    let nowhere = Since::Place(Epoch(0), Seq(0));
+    (!id.is_empty()).then(|| id.parse().unwrap_or(nowhere))
 }
 
 /// As much of something unknown as its sender is shown.

@@ -99,9 +99,13 @@ fn parameters_say_what_a_hello_says() {
         (back.hello.since, back.hello.format),
         (place, Some(Format::Json))
     );
-    let of_another = client("GET /events?since=5m", "Last-Event-ID: 4711\r\n");
     let nowhere = Since::Place(Epoch(0), Seq(0));
-    assert_eq!(of_another.hello.since, Some(nowhere));
+    for (line, fields) in [
+        ("GET /events?since=5m", "Last-Event-ID: 4711\r\n"),
+        ("GET /events?lastEventId=4711", ""),
+    ] {
+        assert_eq!(client(line, fields).hello.since, Some(nowhere));
+    }
     let bearer = client("GET /lines", "Authorization: bearer abc\r\n").hello;
     assert_eq!(bearer.token.unwrap().as_bytes(), b"abc");
     for key in ["8e03978e-40d5", "\"8e03978e-40d5\""] {

@@ -14,7 +14,7 @@ use crate::hub::cluster::message::Message;
 use crate::hub::cluster::nats::StreamError;
 use crate::hub::cluster::nats::names::Subject;
 use crate::hub::cluster::nats::stream::{PublishError, Stored, StreamInfo};
-use crate::hub::cluster::outbox::{Outbox, Outgoing};
+use crate::hub::cluster::outbox::Outgoing;
 use crate::hub::cluster::publisher::Step;
 use crate::hub::cluster::state::Last;
 use crate::hub::epoch::epoch_after;
@@ -215,9 +215,8 @@ impl Member {
         self.open_if_there(connection);
         self.hub.note_standing(&self.standing);
         self.say_damaged();
-        if self.standing.lag == 0 && self.entry.is_none() && !self.order.has_kept() {
-            self.hub.outbox(Outbox::note_look);
-        }
+        let is_read = self.standing.lag == 0 && self.entry.is_none() && !self.order.has_kept();
+        self.hub.outbox(|outbox| outbox.note_look(is_read));
         if connection.chore.is_some() {
             return;
         }
