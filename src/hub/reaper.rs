@@ -166,11 +166,10 @@ impl Hub {
 
     /// Looks at every client once. `ran` is how long it is since the last look.
     fn look(&self, ran: Duration) {
+        let is_full = self.budget.is_full();
         let mut contention = self.contention.lock();
         let contention = &mut *contention;
         let mut state = self.lock();
-        // Of the moment in which it is seen who is behind: else that may be one who had nothing to do with it.
-        let is_full = self.budget.is_full();
         let now = self.shared.moment();
         let was_full = std::mem::replace(&mut contention.full, is_full);
         let settings = state.settings;

@@ -121,7 +121,7 @@ impl OwnClients {
 
     /// A client is left to this node; whether it is to be said that it left, as it is not here.
     pub(crate) fn inherit(&mut self, client: ClientId) -> bool {
-        let is_here = self.living.contains(&client);
+        let is_here = self.is_here(client);
         if is_here {
             self.announced.insert(client);
         }
@@ -146,7 +146,7 @@ impl OwnClients {
     /// Another node said that this client left; whether it is to be said that it came, as it is still here. Of one that
     /// is announced it says so, too, if this node has become another without seeing that it is gone.
     pub(crate) fn is_back(&mut self, client: ClientId) -> bool {
-        let is_here = self.living.contains(&client);
+        let is_here = self.is_here(client);
         if is_here {
             self.announced.insert(client);
         }
